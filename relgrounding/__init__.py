@@ -1,0 +1,31 @@
+"""Graph learning for the relation modules of vision-language grounding.
+
+Subpackages are imported on first use: ``relgrounding.graphs``, ``relgrounding.ops``, ``relgrounding.nn``, ...
+"""
+
+import importlib
+import sys
+
+if not (3, 10) <= sys.version_info[:2] < (3, 13):
+    raise ImportError(
+        f"relgrounding needs Python 3.10, 3.11 or 3.12, but this is {sys.version_info[0]}.{sys.version_info[1]}, "
+        "for which DGL has no wheel: make an environment with one of the three and install relgrounding there."
+    )
+
+from relgrounding import _dgl as _dgl  # fails here, in one sentence, where DGL is missing or broken
+
+__version__ = "0.1.0"
+
+_SUBPACKAGES = ("config", "data", "evaluation", "graphs", "models", "nn", "objectives", "ops", "training")
+
+__all__ = ["__version__", *_SUBPACKAGES]
+
+
+def __getattr__(name: str):
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
