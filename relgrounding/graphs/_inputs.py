@@ -1,0 +1,143 @@
+"""Reads boxes, segments and image sizes: one item or a list, NumPy or PyTorch, checked, in float64."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+ArrayLike = Tensor | np.ndarray | Sequence
+
+# What turns a row of each format into x1, y1, x2, y2: exact for integers.
+BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of all items, one after another.
+
+    Args:
+        values: (N, columns).
+        counts: (B,) rows of each item.
+        single: whether one item was given, not a list.
+    """
+
+    values: Float64[Tensor, "rows columns"]
+    counts: Int64[Tensor, " items"]
+    single: bool
+
+
+def _tensor(values: ArrayLike) -> Tensor:
+    """In float64, where integers up to 2^53 are exact; NumPy arrays are copied, as they may be read-only."""
+    if isinstance(values, Tensor):
+        return values.detach().to(torch.float64)
+    return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
+    """One (T, columns) item, a (B, T, columns) batch, or a list of items.
+
+    Raises:
+        ValueError: another shape, or an empty list.
+    """
+    if isinstance(values, (list, tuple)):
+        # Tensors of one kind are converted after they were joined, in one step.
+        kinds = {item.dtype if isinstance(item, Tensor) else None for item in values}
+        items = list(values) if len(kinds) == 1 and None not in kinds else [_tensor(item) for item in values]
+        if items and all(item.ndim == 1 for item in items):
+            return read_rows(_stacked(items, name, columns), name, columns)
+        single = False
+    else:
+        whole = _tensor(values)
+        items = list(whole) if whole.ndim == 3 else [whole]
+        single = whole.ndim != 3
+    if not items:
+        raise ValueError(
+            f"{name}: the list is empty; give at least one item, of shape (0, {columns}) if it has no rows"
+        )
+    for position, item in enumerate(items):
+        if item.ndim != 2 or item.shape[1] != columns:
+            raise ValueError(
+                f"{name}{_where(position, single)}: shape {tuple(item.shape)}; give (rows, {columns}), a batch of them "
+                f"or a list, and (0, {columns}) for an item without rows"
+            )
+    flat = _tensor(items[0] if len(items) == 1 else torch.cat(items))
+    counts = torch.tensor([len(item) for item in items], device=flat.device)
+    return Rows(flat, counts, single)
+
+
+def _stacked(items: list[Tensor], name: str, columns: int) -> Tensor:
+    for row, item in enumerate(items):
+        if len(item) != columns:
+            raise ValueError(f"{name}, row {row}: {len(item)} numbers; a row has {columns}")
+    return torch.stack(items)
+
+
+def _where(item: int, single: bool) -> str:
+    return "" if single else f", item {item}"
+
+
+def check_rows(rows: Rows, name: str, invalid: Tensor, reason: str) -> None:
+    """Raise a `ValueError` that names the first invalid row, counted within its item."""
+    positions = invalid.nonzero()
+    if len(positions) == 0:
+        return
+    position = int(positions[0])
+    ends = rows.counts.cumsum(0)
+    item = int((ends <= position).sum())
+    row = position - int(ends[item] - rows.counts[item])
+    raise ValueError(f"{name}{_where(item, rows.single)}, row {row}: {rows.values[position].tolist()} {reason}")
+
+
+def read_segments(segments: ArrayLike, name: str = "segments") -> Rows:
+    """Segments (start, end) with start < end."""
+    rows = read_rows(segments, name, 2)
+    check_rows(rows, name, ~rows.values.isfinite().all(1), "is not finite; remove the segment or correct it")
+    start, end = rows.values.unbind(1)
+    check_rows(rows, name, end <= start, "has end <= start; remove the segment or correct it")
+    return rows
+
+
+def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
+    """Boxes as x1, y1, x2, y2 with x1 < x2 and y1 < y2."""
+    if box_format not in BOX_FORMATS:
+        raise ValueError(f"box_format {box_format!r} is unknown; give one of {', '.join(map(repr, BOX_FORMATS))}")
+    rows = read_rows(boxes, name, 4)
+    check_rows(rows, name, ~rows.values.isfinite().all(1), "is not finite; remove the box or correct it")
+    # Sizes are looked at as given: adding a corner to a tiny one could round it away.
+    first, second = rows.values[:, :2], rows.values[:, 2:]
+    sizes = second - first if box_format == "xyxy" else second
+    check_rows(rows, name, (sizes <= 0).any(1), f"({box_format}) has no area; remove the box or correct it")
+    if box_format == "xyxy":
+        return rows
+    corner = first if box_format == "xywh" else first - second / 2
+    return Rows(torch.cat((corner, corner + second), dim=1), rows.counts, rows.single)
+
+
+def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "items 2"]:
+    """(width, height) of every item; one pair stands for all of them.
+
+    Raises:
+        ValueError: another shape, or a size that is not positive and finite.
+    """
+    sizes = torch.stack([_tensor(size) for size in image_size]) if _holds_arrays(image_size) else _tensor(image_size)
+    items = len(rows.counts)
+    if sizes.shape != (2,) and (rows.single or sizes.shape != (items, 2)):
+        expected = "(2,)" if rows.single else f"(2,) or ({items}, 2)"
+        raise ValueError(
+            f"image_size: shape {tuple(sizes.shape)}; give (width, height) as {expected} for {items} item(s) of boxes"
+        )
+    wrong = ~(sizes.isfinite() & (sizes > 0)).view(-1, 2).all(1)
+    if wrong.any():
+        item = int(wrong.nonzero()[0])
+        where, size = _where(item, sizes.ndim == 1), sizes.view(-1, 2)[item].tolist()
+        raise ValueError(f"image_size{where}: {size} is not a positive, finite width and height in pixels; correct it")
+    return sizes.to(rows.values.device).expand(items, 2)
+
+
+def _holds_arrays(values: ArrayLike) -> bool:
+    return (
+        isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) and v.ndim for v in values)
+    )

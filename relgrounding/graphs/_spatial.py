@@ -1,0 +1,172 @@
+"""Spatial graphs: eleven relations between the boxes of an image."""
+
+import math
+from fractions import Fraction
+from functools import partial
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from relgrounding._dgl import dgl
+from relgrounding.graphs._inputs import ArrayLike, read_boxes, read_image_sizes
+from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
+from relgrounding.graphs._relations import SPATIAL_EDGE_TYPES, SpatialRelation
+from relgrounding.graphs._structure import GraphStructure
+
+
+def _rules(distance_ratio: float, overlap_iou: float) -> tuple[Fraction, Fraction]:
+    """Both thresholds as they are written in decimals, so that "equal to the threshold" has a meaning."""
+    if not (math.isfinite(distance_ratio) and distance_ratio >= 0):
+        raise ValueError(f"distance_ratio: {distance_ratio} is not a distance; give a finite number of at least 0")
+    if not 0 <= overlap_iou <= 1:
+        raise ValueError(f"overlap_iou: {overlap_iou} is not an IoU; give a number from 0 to 1")
+    return Fraction(repr(float(distance_ratio))), Fraction(repr(float(overlap_iou)))
+
+
+def _sign(values: Tensor) -> Tensor:
+    """-1, 0 or 1 as a byte; PyTorch's comparisons on the CPU take longer than this."""
+    return values.sign().to(torch.int8)
+
+
+def _angle_bin(dx: Tensor, dy: Tensor) -> Tensor:
+    """``ceil(theta / 45)`` by signs: exact at bin edges; theta in (0, 360], y down, 360 for (0, 0)."""
+    x, y, diagonal, antidiagonal = _sign(dx), _sign(dy), _sign(dy - dx), _sign(dy + dx)
+    # -1 where theta lies in (0, 180], (45, 225], (90, 270], (135, 315]: the side of the line at 0, 45, 90, 135 degrees
+    # weighs twice, another sign decides on the line itself, and the shift keeps whether the sum is negative.
+    half_0 = (x - 2 * y) >> 7
+    half_45 = (x - 2 * diagonal) >> 7
+    half_90 = (2 * x + y) >> 7
+    half_135 = (2 * antidiagonal + y) >> 7
+    halves = -(half_0 + half_45 + half_90 + half_135)
+    # 1, 2, 3, 4 halves in the first four bins, then 3, 2, 1, 0.
+    return (halves + (1 + half_0) * (8 - 2 * halves)).to(torch.uint8)
+
+
+def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) -> Tensor:
+    """Relation of the edge i -> j, 0 for none; the columns are those of `_numbers`, all broadcast against each other.
+
+    Every quantity is an integer where the coordinates are, and so each comparison is exact: none is of a quotient.
+    """
+    ix1, iy1, ix2, iy2, icx, icy, iarea = i.unbind(0)
+    jx1, jy1, jx2, jy2, jcx, jcy, jarea = j.unbind(0)
+    dx, dy = jcx - icx, jcy - icy
+    near = (dx * dx).addcmul_(dy, dy) < far
+    width = (torch.minimum(ix2, jx2) - torch.maximum(ix1, jx1)).clamp_min_(0)
+    shared = (torch.minimum(iy2, jy2) - torch.maximum(iy1, jy1)).mul_(width)
+    # The common part is a box itself: as large as r_j only where it is r_j.
+    j_in_i, i_in_j = shared == jarea, shared == iarea
+    # shared / (area_i + area_j - shared) > p / q, without the division.
+    areas = (iarea + jarea).mul_(overlap_iou.numerator)
+    overlap = shared.mul_(overlap_iou.numerator + overlap_iou.denominator) > areas
+    # Arithmetic on bytes, from the last rule to the first: many times faster than `torch.where`.
+    number = near.byte() * (_angle_bin(dx, dy) + (SpatialRelation.ANGLE_1 - 1))
+    for rule, value in (
+        (overlap, SpatialRelation.OVERLAP),
+        (i_in_j, SpatialRelation.COVER),
+        (j_in_i, SpatialRelation.INSIDE),
+    ):
+        number = number * (~rule).byte() + rule.byte() * int(value)
+    return number
+
+
+def _numbers(
+    boxes: ArrayLike, image_size: ArrayLike, box_format: str, distance_ratio: float, overlap_iou: float
+) -> tuple[Pairs, UInt8[Tensor, " pairs"], bool]:
+    """Relation number of every pair, and whether one item was given."""
+    ratio, iou = _rules(distance_ratio, overlap_iou)
+    rows = read_boxes(boxes, box_format)
+    diagonal_squared = read_image_sizes(image_size, rows).square().sum(1)
+    x1, y1, x2, y2 = rows.values.unbind(1)
+    area = (y2 - y1) * (x2 - x1)
+    # Twice the centres, which may lie between pixels; so four times the squared distance is compared.
+    columns = torch.stack((x1, y1, x2, y2, x1 + x2, y1 + y2, area))
+    limit = 4 * ratio**2
+    far = diagonal_squared * limit.numerator / limit.denominator
+    pairs = Pairs(rows.counts)
+    number = pairs.evaluate(partial(_relation_numbers, overlap_iou=iou), columns, far)
+    return pairs, number, rows.single
+
+
+def spatial_structure(
+    boxes: ArrayLike,
+    image_size: ArrayLike,
+    box_format: str = "xyxy",
+    distance_ratio: float = 0.5,
+    overlap_iou: float = 0.5,
+) -> GraphStructure:
+    """The graph of `spatial_graph` as tensors, on the device of the boxes.
+
+    >>> structure = spatial_structure([[0, 0, 40, 40], [10, 10, 20, 20]], (100, 80))
+    >>> [structure.edge_types[t] for t in structure.etype]
+    ['cover', 'inside']
+    """
+    pairs, number, _ = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    return structure_of_pairs(pairs, number, SPATIAL_EDGE_TYPES)
+
+
+def spatial_graph(
+    boxes: ArrayLike,
+    image_size: ArrayLike,
+    box_format: str = "xyxy",
+    distance_ratio: float = 0.5,
+    overlap_iou: float = 0.5,
+) -> dgl.DGLGraph:
+    """Graph of the boxes of an image with eleven edge types, named and numbered as in `SpatialRelation`.
+
+    The type of ``i -> j`` is the first that holds: 1 (``inside``) r_i contains r_j; 2 (``cover``) r_i is inside r_j;
+    3 (``overlap``) IoU > `overlap_iou`; ``ceil(theta / 45) + 3`` (``angle_1`` to ``angle_8``) where
+    ``phi = |c_j - c_i| / image diagonal < distance_ratio``; otherwise there is no edge. theta is the angle of the
+    vector between the centres in pixels, x right and y down, in (0, 360]; without a direction it is 360.
+
+    Args:
+        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4).
+        image_size: (width, height) in pixels, one for all items or one an item.
+        box_format: ``xyxy`` (corners), ``xywh`` (first corner, size) or ``cxcywh`` (centre, size).
+        distance_ratio: at least 0; phi equal to it gives no edge.
+        overlap_iou: 0 to 1; an IoU equal to it is no overlap. Every rule is exact for integer coordinates.
+
+    Returns:
+        Graph with node type ``proposal``, no self-edges; batched for a list, `dgl.unbatch` gives the items.
+
+    Raises:
+        ValueError: a box that is not finite or has no area (named by its row), another shape, an empty list.
+
+    >>> graph = spatial_graph([[0, 0, 40, 40], [10, 10, 20, 20], [60, 10, 80, 20]], (100, 80))
+    >>> {name: graph.num_edges(name) for name in graph.etypes if graph.num_edges(name)}
+    {'angle_4': 2, 'angle_8': 2, 'cover': 1, 'inside': 1}
+    """
+    pairs, number, _ = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    return graph_of_pairs(pairs, number, SPATIAL_EDGE_TYPES)
+
+
+def spatial_relations(
+    boxes: ArrayLike,
+    image_size: ArrayLike,
+    box_format: str = "xyxy",
+    distance_ratio: float = 0.5,
+    overlap_iou: float = 0.5,
+) -> Int64[Tensor, "*items i j"]:
+    """Matrix of the relations i -> j of `spatial_graph`, 0 for none.
+
+    Args:
+        boxes: as in `spatial_graph`.
+        image_size: the same.
+        box_format: the same.
+        distance_ratio: the same.
+        overlap_iou: the same.
+
+    Returns:
+        (T, T) int64; (B, T, T) for a batch or a list, where T is the longest item's and the rest is 0.
+
+    Raises:
+        ValueError: as in `spatial_graph`.
+
+    >>> spatial_relations([[0, 0, 40, 40], [10, 10, 20, 20]], (100, 80)).tolist()
+    [[0, 1], [2, 0]]
+    """
+    pairs, number, single = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    within = torch.arange(pairs.longest, device=number.device) < pairs.counts[:, None]
+    matrix = number.new_zeros(len(pairs.counts), pairs.longest, pairs.longest, dtype=torch.int64)
+    matrix[within[:, :, None] & within[:, None, :]] = pairs.transpose(number).long()
+    return matrix[0] if single else matrix

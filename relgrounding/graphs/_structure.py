@@ -1,0 +1,289 @@
+"""``GraphStructure``: a batch of proposal graphs as the plain tensors that kernels read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from relgrounding._dgl import dgl
+from relgrounding.graphs import _dgl_graphs
+from relgrounding.graphs._ragged import offsets, ragged_arange
+
+
+@dataclass(frozen=True, eq=False)
+class GraphStructure:
+    """A batch of graphs with typed edges, sorted by destination and, a second time, by source.
+
+    Edges are numbered in the forward order: by destination, then source, then type. An edge never leaves its item.
+    Nothing is copied or checked here; `from_edges` does both.
+
+    Args:
+        indptr: (N + 1,) the in-edges of node i are ``indptr[i] : indptr[i + 1]``.
+        indices: (E,) source of each edge.
+        etype: (E,) type of each edge, a 0-based position in `edge_types`.
+        edge_types: names of the types.
+        batch_num_nodes: (B,) number of nodes of each item.
+        out_indptr: (N + 1,) the out-edges of node j are ``out_indptr[j] : out_indptr[j + 1]`` of the next two.
+        out_indices: (E,) destinations, edges sorted by source, then destination, then type.
+        out_edges: (E,) number of each of these edges in the forward order.
+    """
+
+    indptr: Int64[Tensor, " nodes_plus_one"]
+    indices: Int64[Tensor, " edges"]
+    etype: Int64[Tensor, " edges"]
+    edge_types: tuple[str, ...]
+    batch_num_nodes: Int64[Tensor, " items"]
+    out_indptr: Int64[Tensor, " nodes_plus_one"]
+    out_indices: Int64[Tensor, " edges"]
+    out_edges: Int64[Tensor, " edges"]
+
+    @staticmethod
+    def from_edges(
+        sources: Int64[Tensor, " edges"],
+        destinations: Int64[Tensor, " edges"],
+        etype: Int64[Tensor, " edges"],
+        edge_types: Sequence[str],
+        batch_num_nodes: Int64[Tensor, " items"],
+    ) -> "GraphStructure":
+        """Structure from edges in any order; parallel edges are kept.
+
+        Args:
+            sources: (E,) node numbers, counted through the whole batch.
+            destinations: (E,) the same.
+            etype: (E,) positions in `edge_types`.
+            edge_types: names of the types, all different.
+            batch_num_nodes: (B,) number of nodes of each item.
+
+        Raises:
+            ValueError: a node or type that does not exist, or an edge between two items.
+
+        >>> one = GraphStructure.from_edges(
+        ...     torch.tensor([2, 0]), torch.tensor([1, 1]), torch.tensor([0, 0]), ["near"], torch.tensor([3])
+        ... )
+        >>> one.indptr.tolist(), one.indices.tolist()
+        ([0, 0, 2, 2], [0, 2])
+        """
+        edge_types = tuple(edge_types)
+        _check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
+        nodes = int(batch_num_nodes.sum())
+        order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
+        sources, destinations = sources[order], destinations[order]
+        # A stable sort by source keeps the order by destination and type within one source.
+        out_edges = sources.argsort(stable=True)
+        return GraphStructure(
+            indptr=offsets(torch.bincount(destinations, minlength=nodes)),
+            indices=sources,
+            etype=etype[order],
+            edge_types=edge_types,
+            batch_num_nodes=batch_num_nodes,
+            out_indptr=offsets(torch.bincount(sources, minlength=nodes)),
+            out_indices=destinations[out_edges],
+            out_edges=out_edges,
+        )
+
+    @staticmethod
+    def batch(structures: Sequence["GraphStructure"]) -> "GraphStructure":
+        """The structures one after another; an item stays an item, so batches can be batched.
+
+        Raises:
+            ValueError: no structure, or structures with different edge types.
+        """
+        if not structures:
+            raise ValueError("GraphStructure.batch: the list is empty; give at least one structure")
+        first = structures[0]
+        for position, other in enumerate(structures):
+            if other.edge_types != first.edge_types:
+                raise ValueError(
+                    f"GraphStructure.batch: structure {position} has the edge types {other.edge_types}, "
+                    f"structure 0 has {first.edge_types}; batch only structures of one kind"
+                )
+        device = first.device
+        nodes = offsets(torch.tensor([s.num_nodes for s in structures]))[:-1].to(device)
+        edge_counts = torch.tensor([s.num_edges for s in structures])
+        edges = offsets(edge_counts)[:-1].to(device)
+        node_shift = torch.repeat_interleave(nodes, edge_counts.to(device))
+        edge_shift = torch.repeat_interleave(edges, edge_counts.to(device))
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(s, name) for s in structures])
+
+        def joined_pointers(name: str) -> Tensor:
+            return offsets(torch.cat([getattr(s, name).diff() for s in structures]))
+
+        return GraphStructure(
+            indptr=joined_pointers("indptr"),
+            indices=joined("indices") + node_shift,
+            etype=joined("etype"),
+            edge_types=first.edge_types,
+            batch_num_nodes=joined("batch_num_nodes"),
+            out_indptr=joined_pointers("out_indptr"),
+            out_indices=joined("out_indices") + node_shift,
+            out_edges=joined("out_edges") + edge_shift,
+        )
+
+    def select(self, items: Int64[Tensor, " selected"]) -> "GraphStructure":
+        """The batch made of these items, in this order; an item may come several times.
+
+        Args:
+            items: (K,) positions, 0 to B - 1.
+
+        Raises:
+            ValueError: an item that does not exist.
+        """
+        wrong = (items < 0) | (items >= len(self.batch_num_nodes))
+        if wrong.any():
+            raise ValueError(
+                f"GraphStructure.select: item {int(items[wrong][0])} does not exist; "
+                f"the batch has {len(self.batch_num_nodes)} items, counted from 0"
+            )
+        items = items.to(self.device)
+        starts = offsets(self.batch_num_nodes)[:-1][items]
+        counts = self.batch_num_nodes[items]
+        nodes = ragged_arange(starts, counts)
+        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
+        edge_starts = self.indptr[starts]
+        edge_counts = self.indptr[starts + counts] - edge_starts
+        edges = ragged_arange(edge_starts, edge_counts)
+        node_shift = torch.repeat_interleave(counts.cumsum(0) - counts - starts, edge_counts)
+        edge_shift = torch.repeat_interleave(edge_counts.cumsum(0) - edge_counts - edge_starts, edge_counts)
+        return GraphStructure(
+            indptr=offsets(self.indptr.diff()[nodes]),
+            indices=self.indices[edges] + node_shift,
+            etype=self.etype[edges],
+            edge_types=self.edge_types,
+            batch_num_nodes=counts,
+            out_indptr=offsets(self.out_indptr.diff()[nodes]),
+            out_indices=self.out_indices[edges] + node_shift,
+            out_edges=self.out_edges[edges] + edge_shift,
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes of the whole batch."""
+        return len(self.indptr) - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges of the whole batch."""
+        return len(self.indices)
+
+    @property
+    def num_types(self) -> int:
+        """Number of edge types, those without an edge included."""
+        return len(self.edge_types)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of items of the batch, those without a node included."""
+        return len(self.batch_num_nodes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.indptr.device
+
+    @cached_property
+    def destinations(self) -> Int64[Tensor, " edges"]:
+        """(E,) destination of each edge, ascending."""
+        nodes = torch.arange(self.num_nodes, device=self.device)
+        return torch.repeat_interleave(nodes, self.indptr.diff(), output_size=self.num_edges)
+
+    @cached_property
+    def node_item(self) -> Int64[Tensor, " nodes"]:
+        """(N,) item that each node belongs to, ascending."""
+        items = torch.arange(len(self.batch_num_nodes), device=self.device)
+        return torch.repeat_interleave(items, self.batch_num_nodes, output_size=self.num_nodes)
+
+    @cached_property
+    def _reversed(self) -> "GraphStructure":
+        forward = torch.empty_like(self.out_edges)
+        forward[self.out_edges] = torch.arange(self.num_edges, device=self.device)
+        return replace(
+            self,
+            indptr=self.out_indptr,
+            indices=self.out_indices,
+            etype=self.etype[self.out_edges],
+            out_indptr=self.indptr,
+            out_indices=self.indices,
+            out_edges=forward,
+        )
+
+    def reverse(self) -> "GraphStructure":
+        """The graph with every edge turned round and its type kept; computed once."""
+        return self._reversed
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "GraphStructure":
+        """The structure on `device`; itself if it is there already."""
+        if self.device == torch.device(device):
+            return self
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "GraphStructure":
+        """The structure in page-locked memory, from where copies to a GPU run beside other work."""
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def _mapped(self, function) -> "GraphStructure":
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "edge_types"}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+
+    def to_dgl(self) -> dgl.DGLGraph:
+        """The batched heterograph with node type ``proposal``; built once.
+
+        Edges of one type keep the forward order. It lives on the structure's device where DGL can, else on the CPU.
+        """
+        return self._heterograph
+
+    def homogeneous(self) -> dgl.DGLGraph:
+        """The graph with one edge type and edges numbered in the forward order; built once, device as in `to_dgl`."""
+        return self._homogeneous
+
+    @cached_property
+    def _heterograph(self) -> dgl.DGLGraph:
+        return _dgl_graphs.heterograph(self)
+
+    @cached_property
+    def _homogeneous(self) -> dgl.DGLGraph:
+        return _dgl_graphs.homogeneous(self)
+
+    def __getstate__(self) -> dict:
+        # What was computed from the tensors would only make the way between processes longer.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def __repr__(self) -> str:
+        return (
+            f"GraphStructure(items={len(self.batch_num_nodes)}, nodes={self.num_nodes}, edges={self.num_edges}, "
+            f"types={self.num_types}, device={str(self.device)!r})"
+        )
+
+
+def _check_edges(
+    sources: Tensor, destinations: Tensor, etype: Tensor, edge_types: tuple[str, ...], batch_num_nodes: Tensor
+) -> None:
+    if len(set(edge_types)) != len(edge_types):
+        raise ValueError(f"edge_types: {edge_types} holds a name twice; give each type its own name")
+    if (batch_num_nodes < 0).any():
+        raise ValueError(f"batch_num_nodes: {batch_num_nodes.tolist()} holds a negative number of nodes")
+    if not len(sources) == len(destinations) == len(etype):
+        raise ValueError(
+            f"edges: {len(sources)} sources, {len(destinations)} destinations, {len(etype)} types; give one an edge"
+        )
+    node_item = torch.repeat_interleave(batch_num_nodes)
+    ranges = (("source", sources, len(node_item)), ("destination", destinations, len(node_item)))
+    for name, values, limit in (*ranges, ("type", etype, len(edge_types))):
+        wrong = ((values < 0) | (values >= limit)).nonzero()
+        if len(wrong):
+            edge = int(wrong[0])
+            raise ValueError(
+                f"edge {edge}: {name} {int(values[edge])} does not exist; there are {limit}, counted from 0"
+            )
+    crossing = (node_item[sources] != node_item[destinations]).nonzero()
+    if len(crossing):
+        edge = int(crossing[0])
+        source, destination = int(sources[edge]), int(destinations[edge])
+        raise ValueError(
+            f"edge {edge}: {source} -> {destination} joins item {int(node_item[source])} to item "
+            f"{int(node_item[destination])}; an edge stays inside its item: check batch_num_nodes and the node numbers"
+        )

@@ -1,0 +1,34 @@
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+from relgrounding import graphs
+
+MODULES = [module.name for module in pkgutil.iter_modules(graphs.__path__)]
+
+
+def test_public_names():
+    assert graphs.__all__ == [
+        "GraphStructure",
+        "SpatialRelation",
+        "box_iou",
+        "from_dgl",
+        "map_proposals",
+        "spatial_graph",
+        "spatial_relations",
+        "spatial_structure",
+        "temporal_graph",
+        "temporal_iou",
+        "temporal_structure",
+        "to_networkx",
+        "window_proposals",
+    ]
+    assert all(hasattr(graphs, name) for name in graphs.__all__)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"relgrounding.graphs.{name}"))
+    assert result.failed == 0

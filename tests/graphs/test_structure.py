@@ -1,0 +1,223 @@
+import pickle
+
+import dgl
+import networkx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relgrounding import graphs
+from relgrounding.graphs import GraphStructure
+
+FIELDS = ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges")
+TYPES = ("a", "b", "c")
+
+
+@st.composite
+def multigraphs(draw) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """Edges (source, destination, type) in any order and node counts; isolated nodes and empty items included."""
+    counts = draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
+    edges, first = [], 0
+    for count in counts:
+        if count:
+            node = st.integers(first, first + count - 1)
+            edges += draw(st.lists(st.tuples(node, node, st.integers(0, 2)), max_size=8))
+        first += count
+    return draw(st.permutations(edges)), counts
+
+
+def build(drawn) -> GraphStructure:
+    edges, counts = drawn
+    columns = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    return GraphStructure.from_edges(*columns, TYPES, torch.tensor(counts))
+
+
+def assert_equal(a: GraphStructure, b: GraphStructure) -> None:
+    assert a.edge_types == b.edge_types
+    for name in FIELDS:
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def in_edges(structure) -> list[tuple[int, int, int]]:
+    triples = []
+    for node in range(structure.num_nodes):
+        for edge in range(int(structure.indptr[node]), int(structure.indptr[node + 1])):
+            triples.append((int(structure.indices[edge]), node, int(structure.etype[edge])))
+    return triples
+
+
+@given(multigraphs())
+def test_edges_are_sorted_both_ways(drawn):
+    structure, (edges, counts) = build(drawn), drawn
+    assert in_edges(structure) == sorted(edges, key=lambda e: (e[1], e[0], e[2]))
+    found = []
+    for node in range(structure.num_nodes):
+        for place in range(int(structure.out_indptr[node]), int(structure.out_indptr[node + 1])):
+            edge = int(structure.out_edges[place])
+            assert int(structure.indices[edge]) == node
+            assert int(structure.destinations[edge]) == int(structure.out_indices[place])
+            found.append((node, int(structure.out_indices[place]), int(structure.etype[edge])))
+    assert found == sorted(edges)
+    assert structure.node_item.tolist() == [item for item, count in enumerate(counts) for _ in range(count)]
+    assert (structure.num_nodes, structure.num_edges, structure.num_types) == (sum(counts), len(edges), 3)
+    assert structure.batch_size == len(counts)
+
+
+@given(multigraphs())
+def test_reverse_turns_every_edge_and_twice_is_the_same(drawn):
+    structure, (edges, _) = build(drawn), drawn
+    turned = structure.reverse()
+    columns = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    expected = GraphStructure.from_edges(columns[1], columns[0], columns[2], TYPES, structure.batch_num_nodes)
+    assert_equal(turned, expected)
+    assert_equal(turned.reverse(), structure)
+    assert structure.reverse() is turned
+
+
+@given(multigraphs())
+def test_dgl_and_back(drawn):
+    structure = build(drawn)
+    assert_equal(graphs.from_dgl(structure.to_dgl()), structure)
+    assert structure.to_dgl() is structure.to_dgl()
+
+
+@given(multigraphs())
+def test_unbatch_gives_what_select_gives(drawn):
+    structure, (_, counts) = build(drawn), drawn
+    for item, part in enumerate(dgl.unbatch(structure.to_dgl())):
+        assert part.num_nodes() == counts[item]
+        assert_equal(graphs.from_dgl(part), structure.select(torch.tensor([item])))
+
+
+@given(multigraphs())
+def test_homogeneous_edges_are_in_the_forward_order(drawn):
+    structure, (_, counts) = build(drawn), drawn
+    graph = structure.homogeneous()
+    sources, destinations = graph.edges(order="eid")
+    assert torch.equal(sources, structure.indices)
+    assert torch.equal(destinations, structure.destinations)
+    assert [part.num_nodes() for part in dgl.unbatch(graph)] == counts
+
+
+@given(multigraphs(), multigraphs())
+def test_batch_then_select_gives_the_parts(first, second):
+    first, second = build(first), build(second)
+    both = GraphStructure.batch([first, second])
+    split, items = len(first.batch_num_nodes), len(both.batch_num_nodes)
+    assert_equal(both.select(torch.arange(split)), first)
+    assert_equal(both.select(torch.arange(split, items)), second)
+    parts = [both.select(torch.tensor([item])) for item in range(items)]
+    assert_equal(GraphStructure.batch(parts), both)
+
+
+@given(multigraphs(), st.data())
+def test_select_with_repeats_equals_a_batch_of_single_items(drawn, data):
+    structure, (_, counts) = build(drawn), drawn
+    items = data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1, max_size=6))
+    alone = [structure.select(torch.tensor([item])) for item in items]
+    assert_equal(structure.select(torch.tensor(items)), GraphStructure.batch(alone))
+
+
+def test_select_of_nothing_is_empty():
+    structure = graphs.temporal_structure([[0, 1], [0, 2]])
+    empty = structure.select(torch.tensor([], dtype=torch.int64))
+    assert (empty.num_nodes, empty.num_edges, len(empty.batch_num_nodes)) == (0, 0, 0)
+
+
+@given(multigraphs())
+def test_builders_and_from_edges_agree(drawn):
+    boxes = [torch.rand(count, 4) for count in drawn[1]]
+    for box in boxes:
+        box[:, 2:] += box[:, :2] + 0.01
+    built = graphs.spatial_structure(boxes, (2, 2))
+    columns = (built.indices, built.destinations, built.etype)
+    order = torch.randperm(built.num_edges)
+    shuffled = GraphStructure.from_edges(*(c[order] for c in columns), built.edge_types, built.batch_num_nodes)
+    assert_equal(built, shuffled)
+    assert_equal(graphs.from_dgl(built.to_dgl()), built)
+
+
+@given(multigraphs())
+def test_networkx_holds_the_same_edges(drawn):
+    structure, (edges, _) = build(drawn), drawn
+    for source in (structure, structure.to_dgl()):
+        found = graphs.to_networkx(source)
+        assert isinstance(found, networkx.MultiDiGraph)
+        assert list(found) == list(range(structure.num_nodes))
+        assert sorted(found.edges(data="type")) == sorted((s, d, TYPES[t]) for s, d, t in edges)
+    assert [item for _, item in graphs.to_networkx(structure).nodes(data="item")] == structure.node_item.tolist()
+
+
+def test_spatial_edge_types_come_back_in_the_order_of_the_relations():
+    graph = graphs.spatial_graph([[0, 0, 10, 10], [2, 2, 4, 4]], (20, 20))
+    assert graphs.from_dgl(graph).edge_types == tuple(r.name.lower() for r in graphs.SpatialRelation)
+
+
+def test_from_dgl_takes_other_graphs():
+    structure = graphs.from_dgl(dgl.graph(([0, 0, 2], [1, 1, 0]), idtype=torch.int32))
+    assert in_edges(structure) == [(2, 0, 0), (0, 1, 0), (0, 1, 0)]
+    two = dgl.heterograph({("x", "r", "y"): ([0], [0])})
+    with pytest.raises(ValueError, match=r"the graph has the node types \['x', 'y'\]; a structure has one"):
+        graphs.from_dgl(two)
+
+
+def test_pickling_leaves_what_was_computed_behind():
+    structure = graphs.temporal_structure([[0, 1], [0, 2]])
+    before = len(pickle.dumps(structure))
+    structure.to_dgl(), structure.homogeneous(), structure.reverse(), structure.destinations
+    assert len(pickle.dumps(structure)) == before
+    assert_equal(pickle.loads(pickle.dumps(structure)), structure)
+
+
+def test_to_the_same_device_is_free_and_to_another_moves_every_tensor():
+    structure = graphs.temporal_structure([[0, 1], [0, 2]])
+    assert structure.to("cpu") is structure
+    moved = structure.to("meta")
+    assert {getattr(moved, name).device.type for name in FIELDS} == {"meta"}
+    assert repr(structure) == "GraphStructure(items=1, nodes=2, edges=4, types=1, device='cpu')"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
+def test_on_a_gpu():
+    boxes = torch.tensor([[0, 0, 10, 10], [2, 2, 4, 4], [8, 9, 12, 13]])
+    expected = graphs.spatial_structure(boxes, (20, 20))
+    on_gpu = graphs.spatial_structure(boxes.cuda(), (20, 20))
+    assert on_gpu.device.type == "cuda"
+    assert_equal(on_gpu.to("cpu"), expected)
+    assert expected.pin_memory().indices.is_pinned()
+    assert_equal(graphs.from_dgl(on_gpu.to_dgl()).to("cpu"), expected)
+    assert_equal(
+        on_gpu.select(torch.tensor([0, 0])).reverse().to("cpu"), expected.select(torch.tensor([0, 0])).reverse()
+    )
+
+
+def tensors(*columns):
+    return [torch.tensor(column, dtype=torch.int64) for column in columns]
+
+
+@pytest.mark.parametrize(
+    ("columns", "counts", "message"),
+    [
+        (([0, 5], [0, 0], [0, 0]), [2], "edge 1: source 5 does not exist; there are 2, counted from 0"),
+        (([0], [-1], [0]), [2], "edge 0: destination -1 does not exist"),
+        (([0], [1], [3]), [2], "edge 0: type 3 does not exist; there are 3"),
+        (([0], [1], [0]), [1, 1], "edge 0: 0 -> 1 joins item 0 to item 1; an edge stays inside its item"),
+        (([], [], []), [3, -1], r"batch_num_nodes: \[3, -1\] holds a negative number"),
+    ],
+)
+def test_errors_of_from_edges(columns, counts, message):
+    with pytest.raises(ValueError, match=message):
+        GraphStructure.from_edges(*tensors(*columns), TYPES, torch.tensor(counts))
+
+
+def test_errors_of_types_batch_and_select():
+    structure = graphs.temporal_structure([[0, 1]])
+    with pytest.raises(ValueError, match="holds a name twice"):
+        GraphStructure.from_edges(*tensors([0], [0], [0]), ("a", "a"), torch.tensor([1]))
+    with pytest.raises(ValueError, match=r"the list is empty; give at least one structure"):
+        GraphStructure.batch([])
+    with pytest.raises(ValueError, match=r"structure 1 has the edge types .* batch only structures of one kind"):
+        GraphStructure.batch([structure, graphs.spatial_structure([[0, 0, 1, 1]], (2, 2))])
+    with pytest.raises(ValueError, match="item 1 does not exist; the batch has 1 items"):
+        structure.select(torch.tensor([0, 1]))
