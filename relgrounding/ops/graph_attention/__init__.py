@@ -1,0 +1,57 @@
+"""Attention of each node over its in-neighbours."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding._dgl import dgl
+from relgrounding.graphs import GraphStructure
+from relgrounding.ops._dispatch import as_structure, choose_backend
+from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
+from relgrounding.ops.graph_attention.naive import graph_attention_naive
+
+_BACKENDS = {"naive": graph_attention_naive, "dgl": graph_attention_dgl}
+
+
+def graph_attention(
+    graph: "dgl.DGLGraph | GraphStructure",
+    feat: Float[Tensor, "nodes heads dim"],
+    score_src: Float[Tensor, "nodes heads"],
+    score_dst: Float[Tensor, "nodes heads"],
+    negative_slope: float = 0.2,
+    backend: str = "auto",
+) -> Float[Tensor, "nodes heads dim"]:
+    """Mean of the in-neighbours' features, weighted by additive attention.
+
+        alpha_ij = softmax over the in-edges j -> i of  leaky_relu(score_src_j + score_dst_i)
+        out_i    = sum over the in-edges of  alpha_ij feat_j
+
+    The edge type plays no part; parallel edges count as often as they are there. A node without in-edges gets zeros.
+
+    Args:
+        graph: of N nodes.
+        feat: (N, H, D).
+        score_src: (N, H), the part of the logit that comes from the edge's source.
+        score_dst: (N, H), the part that comes from its destination.
+        negative_slope: of the leaky ReLU.
+        backend: "auto", "naive" (edge by edge, any float type) or "dgl" (DGL's kernels).
+
+    Returns:
+        (N, H, D).
+
+    Raises:
+        ValueError: an unknown backend, one that cannot run on these tensors, or shapes that do not fit the graph.
+
+    Source: Veličković et al., Graph Attention Networks, ICLR 2018, equations 3 and 4.
+    """
+    structure = as_structure(graph)
+    nodes, heads = structure.num_nodes, feat.shape[1]
+    if feat.shape[0] != nodes or score_src.shape != (nodes, heads) or score_dst.shape != (nodes, heads):
+        raise ValueError(
+            f"the graph has {nodes} nodes; feat {tuple(feat.shape)}, score_src {tuple(score_src.shape)} and score_dst "
+            f"{tuple(score_dst.shape)} must be (nodes, heads, dim), (nodes, heads) and (nodes, heads)"
+        )
+    run = _BACKENDS[choose_backend(backend, structure, feat, score_src, score_dst)]
+    return run(structure, feat, score_src, score_dst, negative_slope)
+
+
+__all__ = ["graph_attention"]

@@ -1,0 +1,25 @@
+"""DGL's kernels: edge softmax, then a sparse product with one weight an edge and head."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding._dgl import dgl
+from relgrounding.graphs import GraphStructure
+from relgrounding.ops.graph_attention.naive import graph_attention_naive
+
+
+def graph_attention_dgl(
+    structure: GraphStructure,
+    feat_NHD: Float[Tensor, "nodes heads dim"],
+    score_src_NH: Float[Tensor, "nodes heads"],
+    score_dst_NH: Float[Tensor, "nodes heads"],
+    negative_slope: float,
+) -> Float[Tensor, "nodes heads dim"]:
+    """See `relgrounding.ops.graph_attention`; the largest tensors are (edges, heads)."""
+    if structure.num_edges == 0:  # DGL refuses empty tensors
+        return graph_attention_naive(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
+    graph = structure.homogeneous()
+    logit_EH = dgl.ops.u_add_v(graph, score_src_NH.unsqueeze(-1), score_dst_NH.unsqueeze(-1))
+    alpha_EH = dgl.ops.edge_softmax(graph, torch.nn.functional.leaky_relu(logit_EH, negative_slope))
+    return dgl.ops.u_mul_e_sum(graph, feat_NHD, alpha_EH)

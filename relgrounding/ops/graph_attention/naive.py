@@ -1,0 +1,26 @@
+"""Edge by edge: the reference of tests and benchmarks, in any float type."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding.graphs import GraphStructure
+
+
+def graph_attention_naive(
+    structure: GraphStructure,
+    feat_NHD: Float[Tensor, "nodes heads dim"],
+    score_src_NH: Float[Tensor, "nodes heads"],
+    score_dst_NH: Float[Tensor, "nodes heads"],
+    negative_slope: float,
+) -> Float[Tensor, "nodes heads dim"]:
+    """See `relgrounding.ops.graph_attention`; makes an (edges, heads, dim) tensor."""
+    src, dst = structure.indices, structure.destinations
+    logit_EH = torch.nn.functional.leaky_relu(score_src_NH[src] + score_dst_NH[dst], negative_slope)
+    with torch.no_grad():  # the largest logit cancels out of the softmax, and out of its gradient
+        largest_NH = torch.full_like(score_dst_NH, -torch.inf)
+        largest_NH = largest_NH.scatter_reduce(0, dst[:, None].expand_as(logit_EH), logit_EH, "amax")
+    weight_EH = torch.exp(logit_EH - largest_NH[dst])
+    total_NH = torch.zeros_like(score_dst_NH).index_add(0, dst, weight_EH)
+    alpha_EH = weight_EH / total_NH[dst]
+    return torch.zeros_like(feat_NHD).index_add(0, dst, alpha_EH[:, :, None] * feat_NHD[src])
