@@ -1,0 +1,38 @@
+"""Gated fusion of a proposal and its sentence context."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GatedFusion(nn.Module):
+    """Let proposal and context open each other's gates, and concatenate them.
+
+        g_v = sigmoid(W_v h + b_v),   g_s = sigmoid(W_s c + b_s),   l = [h * g_s; c * g_v]
+
+    Matrices start Xavier-uniform, biases at zero (gates half open).
+
+    Args:
+        proposal_dim: width P of h.
+        context_dim: width C of c.
+    """
+
+    def __init__(self, proposal_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.proposal_gate = nn.Linear(proposal_dim, context_dim)
+        self.context_gate = nn.Linear(context_dim, proposal_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        for linear in (self.proposal_gate, self.context_gate):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, h: Float[Tensor, "nodes proposal_dim"], c: Float[Tensor, "nodes context_dim"]
+    ) -> Float[Tensor, "nodes proposal_dim+context_dim"]:
+        """Return l (N, P + C) of the proposals h (N, P) and their contexts c (N, C)."""
+        g_v = torch.sigmoid(self.proposal_gate(h))
+        g_s = torch.sigmoid(self.context_gate(c))
+        return torch.cat([h * g_s, c * g_v], dim=-1)

@@ -1,0 +1,47 @@
+"""From the scores of proposals to the alignment of an item."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from relgrounding.nn._padding import pad_nodes
+
+
+class TopRScore(nn.Module):
+    """Average the highest scores of each item.
+
+        K = mean of the min(R, n) highest of the item's n scores
+
+    Args:
+        r: R, at least 1.
+    """
+
+    def __init__(self, r: int) -> None:
+        super().__init__()
+        if r < 1:
+            raise ValueError(f"r is {r}; it must be at least 1")
+        self.r = r
+
+    def forward(
+        self, scores: Float[Tensor, " nodes"], batch_num_nodes: Int[Tensor, " items"]
+    ) -> Float[Tensor, " items"]:
+        """Score items.
+
+        Args:
+            scores: (N,), the items one after another.
+            batch_num_nodes: (B,) number of proposals of each item, at least 1.
+
+        Raises:
+            ValueError: an item without proposals, or numbers that do not sum to N.
+
+        >>> TopRScore(2)(torch.tensor([0.1, 0.9, 0.5, 0.3]), torch.tensor([3, 1]))
+        tensor([0.7000, 0.3000])
+        """
+        empty = (batch_num_nodes < 1).nonzero()
+        if len(empty):
+            raise ValueError(f"item {int(empty[0])} has no proposals, so it has no score; drop it from the batch")
+        padded, _ = pad_nodes(scores, batch_num_nodes, fill=-torch.inf)
+        highest = padded.topk(min(self.r, padded.shape[1]), dim=1).values
+        kept = batch_num_nodes.to(scores.device).clamp(max=self.r)
+        beyond = torch.arange(highest.shape[1], device=scores.device) >= kept.unsqueeze(1)
+        return highest.masked_fill(beyond, 0).sum(1) / kept

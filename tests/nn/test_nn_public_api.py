@@ -1,0 +1,17 @@
+from relgrounding import nn
+
+
+def test_public_api():
+    assert nn.__all__ == [
+        "BiGRUEncoder",
+        "EdgeGatedGCN",
+        "GatedFusion",
+        "GraphAttention",
+        "ProposalPooling",
+        "ProposalToWordAttention",
+        "TopRScore",
+        "WordEmbedding",
+        "pad_nodes",
+        "trained_embedding",
+    ]
+    assert all(callable(getattr(nn, name)) for name in nn.__all__)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relgrounding.graphs import window_proposals
+from relgrounding.nn import ProposalPooling
+
+reductions = pytest.mark.parametrize("reduce", ["max", "mean"])
+
+
+def pool_loop(clips, spans, item, reduce):
+    rows = [clips[i, s:e] for i, (s, e) in zip(item.tolist(), spans.tolist(), strict=True)]
+    return torch.stack([row.amax(0) if reduce == "max" else row.mean(0) for row in rows])
+
+
+@st.composite
+def spans_of_videos(draw):
+    clips, videos = draw(st.integers(1, 20)), draw(st.integers(1, 3))
+    start = st.integers(0, clips - 1)
+    one = start.flatmap(lambda s: st.tuples(st.integers(0, videos - 1), st.just(s), st.integers(s + 1, clips)))
+    rows = torch.tensor(draw(st.lists(one, min_size=1, max_size=10)))
+    return videos, clips, rows[:, 1:].contiguous(), rows[:, 0].contiguous()
+
+
+@reductions
+@given(case=spans_of_videos(), seed=st.integers(0, 99))
+def test_equals_a_loop_with_its_gradient(reduce, case, seed):
+    videos, length, spans, item = case
+    torch.manual_seed(seed)
+    clips = torch.randn(videos, length, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(len(item), 3, dtype=torch.float64)
+    out, expected = ProposalPooling(reduce)(clips, spans, item), pool_loop(clips, spans, item, reduce)
+    torch.testing.assert_close(out, expected, rtol=0 if reduce == "max" else 1e-12, atol=1e-12 * (reduce == "mean"))
+    gradients = [torch.autograd.grad((x * weight).sum(), clips)[0] for x in (out, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@reductions
+def test_gradcheck(reduce):
+    clips = torch.randn(2, 7, 2, dtype=torch.float64, requires_grad=True)
+    spans, item = torch.tensor([[0, 7], [1, 2], [2, 5], [0, 4]]), torch.tensor([0, 0, 1, 1])
+    assert torch.autograd.gradcheck(lambda x: ProposalPooling(reduce)(x, spans, item), clips)
+
+
+@reductions
+def test_a_video_of_one_clip(reduce):
+    clips = torch.randn(1, 1, 4)
+    spans = torch.as_tensor(window_proposals(1, (2, 4), 1))
+    torch.testing.assert_close(ProposalPooling(reduce)(clips, spans, torch.zeros(len(spans)).long()), clips[0])
+
+
+def test_the_gradient_of_equal_clips_sums_to_one():
+    clips = torch.zeros(1, 6, 1, requires_grad=True)
+    ProposalPooling()(clips, torch.tensor([[0, 6]]), torch.tensor([0])).sum().backward()
+    assert clips.grad.sum() == 1
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_nan_shows(place):
+    clips = torch.randn(1, 5, 1)
+    clips[0, place] = torch.nan
+    spans = torch.tensor([[0, 5], [place, place + 1]])
+    assert ProposalPooling()(clips, spans, torch.tensor([0, 0])).isnan().all()
+
+
+def test_what_lies_outside_a_span_is_not_read():
+    clips = torch.full((1, 8, 1), torch.nan)
+    clips[0, 2:5] = torch.tensor([[1.0], [3.0], [2.0]])
+    assert ProposalPooling()(clips, torch.tensor([[2, 5]]), torch.tensor([0])).item() == 3
+
+
+def test_mean_of_many_clips_keeps_its_digits():
+    clips = torch.full((1, 20_000, 1), 1000.1)
+    out = ProposalPooling("mean")(clips, torch.tensor([[19_999, 20_000]]), torch.tensor([0]))
+    torch.testing.assert_close(out, clips[0, :1])
+
+
+@reductions
+def test_no_proposals(reduce):
+    out = ProposalPooling(reduce)(torch.zeros(2, 3, 4), torch.zeros(0, 2).long(), torch.zeros(0).long())
+    assert out.shape == (0, 4)
+
+
+@pytest.mark.parametrize("span", [[2, 2], [-1, 2], [3, 9]])
+def test_a_wrong_span_is_named(span):
+    with pytest.raises(ValueError, match=rf"proposal 1 is the span \[{span[0]}, {span[1]}\]; .* 0 <= start < end <= 8"):
+        ProposalPooling()(torch.zeros(1, 8, 1), torch.tensor([[0, 1], span]), torch.tensor([0, 0]))
+
+
+def test_a_wrong_item_and_a_wrong_reduction_are_named():
+    with pytest.raises(ValueError, match="proposal 0 belongs to item 1; there are 1"):
+        ProposalPooling()(torch.zeros(1, 8, 1), torch.tensor([[0, 1]]), torch.tensor([1]))
+    with pytest.raises((ValueError, TypeError)):
+        ProposalPooling("median")

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure
+from relgrounding.nn import EdgeGatedGCN, GraphAttention
+
+EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (4, 5, 2)]
+COUNTS = [4, 2, 1]
+backends = pytest.mark.parametrize("backend", ["naive", "dgl"])
+
+
+def structure_of(edges, counts):
+    columns = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    return GraphStructure.from_edges(*(c.contiguous() for c in columns), ["a", "b", "c"], torch.tensor(counts))
+
+
+def make(kind, backend="auto"):
+    if kind == "attention":
+        return GraphAttention(5, 6, 3, backend=backend).double()
+    return EdgeGatedGCN(5, 6, 3, backend=backend).double()
+
+
+layers = pytest.mark.parametrize("kind", ["attention", "gated"])
+
+
+def attention_loop(layer, edges, x):
+    feat = (x @ layer.linear.weight.T).view(len(x), layer.num_heads, -1)
+    out = torch.zeros_like(feat)
+    for i in range(len(x)):
+        sources = [s for s, d, _ in edges if d == i]
+        for k in range(layer.num_heads):
+            a_src, a_dst = layer.attention[:, k]
+            logits = [a_src @ feat[j, k] + a_dst @ feat[i, k] for j in sources]
+            weights = [torch.exp(z if z > 0 else layer.negative_slope * z) for z in logits]
+            for j, weight in zip(sources, weights, strict=True):
+                out[i, k] += weight / sum(weights) * feat[j, k]
+    return out.flatten(1) + layer.bias
+
+
+def gated_loop(layer, edges, x):
+    out = x @ layer.self_loop.weight.T + layer.self_loop.bias
+    for source, destination, r in edges:
+        for part, j, i in ((layer.in_edges, source, destination), (layer.out_edges, destination, source)):
+            gate = torch.sigmoid(part.gate.weight[0] @ x[j] + part.gate_bias[r])
+            message = gate * (part.linear.weight @ x[j] + part.type_bias[r])
+            out = out + message * torch.eye(len(x), dtype=x.dtype)[i].unsqueeze(1)
+    return out.relu()
+
+
+@backends
+@layers
+def test_equals_a_loop_with_all_gradients(kind, backend):
+    layer = make(kind, backend)
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    loop = attention_loop if kind == "attention" else gated_loop
+    results = [layer(structure_of(EDGES, COUNTS), x), loop(layer, EDGES, x)]
+    weight = torch.randn(7, 6, dtype=torch.float64)
+    torch.testing.assert_close(*results)
+    gradients = [torch.autograd.grad((out * weight).sum(), [x, *layer.parameters()]) for out in results]
+    torch.testing.assert_close(*gradients)
+
+
+@backends
+@layers
+def test_gradcheck(kind, backend):
+    layer, structure = make(kind, backend), structure_of(EDGES, COUNTS)
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer(structure, x), x)
+
+
+@layers
+@given(seed=st.integers(0, 99), edges=st.permutations(EDGES))
+def test_the_order_of_edges_and_the_rest_of_the_batch_do_not_matter(kind, seed, edges):
+    torch.manual_seed(seed)
+    layer, structure = make(kind), structure_of(edges, COUNTS)
+    x = torch.randn(7, 5, dtype=torch.float64)
+    out = layer(structure, x)
+    torch.testing.assert_close(out, layer(structure_of(EDGES, COUNTS), x), rtol=0, atol=0)
+    alone = [layer(structure.select(torch.tensor([i])), item) for i, item in enumerate(x.split(COUNTS))]
+    torch.testing.assert_close(out, torch.cat(alone))
+
+
+@layers
+def test_numbering_the_nodes_differently_moves_the_rows_only(kind):
+    layer, x, p = make(kind), torch.randn(4, 5, dtype=torch.float64), [2, 0, 3, 1]
+    edges = [e for e in EDGES if max(e[:2]) < 4]
+    moved = [(p[s], p[d], r) for s, d, r in edges]
+    x_moved = torch.empty_like(x)
+    x_moved[p] = x
+    torch.testing.assert_close(layer(structure_of(moved, [4]), x_moved)[p], layer(structure_of(edges, [4]), x))
+
+
+@layers
+def test_takes_a_dgl_graph(kind):
+    layer, structure = make(kind), structure_of(EDGES, COUNTS)
+    x = torch.randn(7, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(structure.to_dgl(), x), layer(structure, x))
+
+
+@backends
+@layers
+@pytest.mark.parametrize("counts", [[0], [1], [3]])
+def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
+    layer = make(kind, backend)
+    x = torch.randn(sum(counts), 5, dtype=torch.float64)
+    out = layer(structure_of([], counts), x)
+    assert out.shape == (sum(counts), 6)
+    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer.self_loop(x).relu()
+    torch.testing.assert_close(out, alone)
+    out.sum().backward()
+
+
+def test_an_image_of_one_box_and_a_video_of_one_moment():
+    one_box = spatial_structure(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), (8, 8))
+    assert EdgeGatedGCN(5, 6, 11)(one_box, torch.randn(1, 5)).isfinite().all()
+    x, layer = torch.randn(1, 5), GraphAttention(5, 6, 2)
+    one_moment = temporal_structure(torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(layer(one_moment, x), layer.linear(x) + layer.bias)
+
+
+def test_two_layers_make_a_relation_module_that_trains():
+    structure = structure_of(EDGES, COUNTS)
+    layers = [GraphAttention(5, 8, 2), GraphAttention(8, 1, 1)]
+    parameters = [p for layer in layers for p in layer.parameters()]
+    optimizer, x = torch.optim.Adam(parameters, lr=0.05), torch.randn(7, 5)
+    target, losses = torch.tensor([1.0, -1, 0, 0, 0, 1, 0]), []
+    for _ in range(60):
+        out = layers[1](structure, torch.nn.functional.elu(layers[0](structure, x))).squeeze(1)
+        losses.append((out - target)[[0, 1, 5]].square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_weights_start_as_documented():
+    attention, gated = GraphAttention(32, 64, 4), EdgeGatedGCN(16, 400, 11, gate_init=-3.0)
+    assert (attention.bias == 0).all()
+    assert attention.attention.abs().max() <= (6 / 17) ** 0.5
+    assert (gated.in_edges.gate_bias == -3).all()
+    assert (gated.self_loop.bias == 0).all()
+    torch.testing.assert_close(gated.out_edges.type_bias.std(), torch.tensor(0.05), rtol=0.1, atol=0)
+    assert not torch.equal(gated.in_edges.linear.weight, gated.out_edges.linear.weight)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="out_dim 6 is no multiple of num_heads 4; choose one that is"):
+        GraphAttention(5, 6, 4)
