@@ -1,0 +1,185 @@
+"""Words of sentences as numbers, and their pretrained vectors."""
+
+import hashlib
+import os
+import re
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
+
+PADDING, UNKNOWN = 0, 1
+# GloVe and spaCy know "n't" words whole, but no possessives: the clitic becomes a word of its own.
+_WORD = re.compile(r"'s\b|[a-z0-9]+(?:'(?!s\b)[a-z]+)*")
+
+
+def tokenize(text: str) -> list[str]:
+    """Split a sentence into lower-case words without punctuation and accents.
+
+    >>> tokenize("The man's T-shirt doesn't fit, café!")
+    ['the', 'man', "'s", 't', 'shirt', "doesn't", 'fit', 'cafe']
+    """
+    folded = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
+    return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
+
+
+class Vocabulary:
+    """Numbers of words: 0 is padding, 1 stands for every unknown word, known words follow.
+
+    Args:
+        words: known words, all different, in the order of their numbers from 2 on.
+
+    Raises:
+        ValueError: a word comes twice.
+
+    >>> vocabulary = Vocabulary.from_texts(["a red box", "a blue box"])
+    >>> len(vocabulary), vocabulary.encode("a green box")
+    (6, [2, 1, 3])
+    """
+
+    def __init__(self, words: Iterable[str] = ()) -> None:
+        self._words = tuple(words)
+        self._number = {word: number for number, word in enumerate(self._words, start=UNKNOWN + 1)}
+        if len(self._number) != len(self._words):
+            repeated = next(word for word, count in Counter(self._words).items() if count > 1)
+            raise ValueError(f"word {repeated!r} comes twice; give each word once")
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], min_count: int = 1) -> "Vocabulary":
+        """Return the words that occur `min_count` times or more, the most frequent first, equals by alphabet."""
+        counts = Counter(word for text in texts for word in tokenize(text))
+        kept = (word for word, count in counts.items() if count >= min_count)
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+
+    @classmethod
+    def from_list(cls, words: Sequence[str]) -> "Vocabulary":
+        """Return the vocabulary that `to_list` was taken from."""
+        return cls(words)
+
+    def to_list(self) -> list[str]:
+        """Return the known words in the order of their numbers, for checkpoints."""
+        return list(self._words)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the number of each word of a sentence.
+
+        Raises:
+            ValueError: the text holds no word.
+        """
+        words = tokenize(text)
+        if not words:
+            raise ValueError(f"text {text!r} holds no word; drop it or give it one")
+        return [self._number.get(word, UNKNOWN) for word in words]
+
+    def __len__(self) -> int:
+        """Return how many numbers there are, padding and unknown included."""
+        return len(self._words) + UNKNOWN + 1
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self._words == other._words if isinstance(other, Vocabulary) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._words)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self._words)} words)"
+
+
+def load_word_vectors(
+    path: str | Path, vocabulary: Vocabulary, cache: str | Path | None = None
+) -> tuple[Vocabulary, Float[Tensor, "words dim"]]:
+    """Load the vectors of a vocabulary's words; words without one leave it, and so share the number of unknown words.
+
+    Args:
+        path: text file, one line a word: the word, then its numbers, all separated by one space (GloVe's format).
+        vocabulary: words whose vectors are wanted.
+        cache: folder that keeps what was read as .npz, named by the file's path, size and time and the vocabulary.
+
+    Returns:
+        The words that have a vector, in their order, and the (number of words, dim) float32 table of that vocabulary.
+        Row 0 (padding) is zero, row 1 (unknown) the mean of the other rows.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no word has a vector, or the line of a word does not hold its numbers.
+    """
+    found, vectors = _read_cached(Path(path), vocabulary.to_list(), cache)
+    row = {word: number for number, word in enumerate(found)}
+    known = Vocabulary(word for word in vocabulary.to_list() if word in row)
+    words = known.to_list()
+    if not words:
+        raise ValueError(
+            f"{path} has a vector for none of the {len(vocabulary.to_list())} words of the vocabulary; "
+            "expected one line a word, the word and its numbers separated by spaces"
+        )
+    table = torch.zeros(len(known), vectors.shape[1])
+    table[UNKNOWN + 1 :] = torch.from_numpy(vectors[[row[word] for word in words]])
+    table[UNKNOWN] = table[UNKNOWN + 1 :].mean(0)
+    return known, table
+
+
+def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> tuple[list[str], np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"word vectors {path} not found; any file in GloVe's text format does, such as "
+            "glove.840B.300d.txt from https://nlp.stanford.edu/projects/glove"
+        )
+    if cache is None:
+        return _read(path, frozenset(words))
+    stat = path.stat()
+    identity = "\n".join([str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), *sorted(words)])
+    kept = Path(cache) / f"vectors-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
+    if not kept.is_file():
+        found, vectors = _read(path, frozenset(words))
+        _save(kept, found, vectors)
+        return found, vectors
+    with np.load(kept, allow_pickle=False) as arrays:
+        return arrays["words"].tolist(), arrays["vectors"]
+
+
+def _save(path: Path, words: list[str], vectors: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may get here at once: each writes a file of its own, the last one to finish gives it its name.
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        np.savez(file, words=np.asarray(words, dtype=np.str_), vectors=vectors)
+    os.replace(file.name, path)
+
+
+def _read(path: Path, wanted: frozenset[str]) -> tuple[list[str], np.ndarray]:
+    """Return the wanted words that the file holds, in its order, and their vectors; the first of equal words counts."""
+    found: dict[str, np.ndarray] = {}
+    dim = 0
+    for number, word, rest in _lines(path):
+        dim = dim or rest.count(" ") + 1
+        # Some files have words with spaces in them; tokenize makes none such.
+        if word not in wanted or word in found or rest.count(" ") >= dim:
+            continue
+        try:
+            vector = np.array(rest.split(" "), dtype=np.float32)
+        except ValueError:
+            vector = np.empty(0, dtype=np.float32)
+        if len(vector) != dim or not np.isfinite(vector).all():
+            raise ValueError(f"{path}, line {number}: expected {word!r} and {dim} finite numbers after it")
+        found[word] = vector
+    return list(found), np.stack(list(found.values())) if found else np.zeros((0, dim), dtype=np.float32)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            word, _, rest = line.rstrip().partition(" ")
+            if number == 1 and " " not in rest:
+                continue  # word2vec's text format begins with the number of words and their width
+            if rest:
+                yield number, word, rest

@@ -1,0 +1,122 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relgrounding.data import Vocabulary, load_charades, load_flickr30k, load_refcoco, load_word_vectors, tokenize
+
+LINES = "the 1 2\nred 3 4\nbox 5 7\n. . . 0 0\nred 9 9\n"
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text(LINES)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Person turns a light on.", ["person", "turns", "a", "light", "on"]),
+        ("the man's dog", ["the", "man", "'s", "dog"]),
+        ("the man\u2019s dog doesn\u2019t", ["the", "man", "'s", "dog", "doesn't"]),
+        ("2nd from left,3rd row", ["2nd", "from", "left", "3rd", "row"]),
+        ("'sit' o'clock", ["sit", "o'clock"]),
+        ("d'oeuvre's", ["d'oeuvre", "'s"]),
+        ("Caf\u00e9", ["cafe"]),
+        (" .,! ", []),
+    ],
+)
+def test_tokenize(text, words):
+    assert tokenize(text) == words
+
+
+@given(st.text())
+def test_tokens_stay_tokens(text):
+    words = tokenize(text)
+    assert tokenize(" ".join(words)) == words
+
+
+@given(st.lists(st.text(alphabet="abc '", max_size=8), max_size=5), st.integers(1, 3))
+def test_vocabulary_knows_frequent_words_and_no_others(texts, min_count):
+    vocabulary = Vocabulary.from_texts(texts, min_count)
+    words = [word for text in texts for word in tokenize(text)]
+    assert set(vocabulary.to_list()) == {word for word in words if words.count(word) >= min_count}
+    assert Vocabulary.from_list(vocabulary.to_list()) == vocabulary
+    assert vocabulary == Vocabulary.from_texts(texts[::-1], min_count)
+    for number, word in enumerate(vocabulary.to_list(), start=2):
+        assert vocabulary.encode(word) == [number]
+    assert vocabulary.encode("zebra") == [1]
+    assert len(vocabulary) == len(vocabulary.to_list()) + 2
+
+
+def test_text_without_words_is_refused():
+    with pytest.raises(ValueError, match=r"text ' \.' holds no word"):
+        Vocabulary().encode(" .")
+    with pytest.raises(ValueError, match="word 'a' comes twice"):
+        Vocabulary(["a", "b", "a"])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_word_vectors(vectors, tmp_path, cached):
+    cache = tmp_path / "cache" if cached else None
+    vocabulary = Vocabulary(["zebra", "box", "red", "."])
+    for _ in range(2):
+        known, table = load_word_vectors(vectors, vocabulary, cache)
+        assert known.to_list() == ["box", "red"]
+        assert known.encode("the red zebra") == [1, 3, 1]
+        torch.testing.assert_close(table, torch.tensor([[0.0, 0], [4, 5.5], [5, 7], [3, 4]]))
+
+
+def test_cache_is_read_and_follows_file_and_vocabulary(vectors, tmp_path):
+    cache = tmp_path / "cache"
+    vocabulary = Vocabulary(["red"])
+    load_word_vectors(vectors, vocabulary, cache)
+    (kept,) = cache.iterdir()
+    np.savez(kept, words=np.array(["red"]), vectors=np.array([[8, 8]], dtype=np.float32))
+    assert load_word_vectors(vectors, vocabulary, cache)[1][2].tolist() == [8, 8]
+    assert load_word_vectors(vectors, Vocabulary(["box"]), cache)[1][2].tolist() == [5, 7]
+    os.utime(vectors, (1, 1))
+    assert load_word_vectors(vectors, vocabulary, cache)[1][2].tolist() == [3, 4]
+
+
+def test_header_of_word2vec_is_skipped(tmp_path):
+    (tmp_path / "v.txt").write_text("2 2\nred 3 4\nbox 5 7\n")
+    _, table = load_word_vectors(tmp_path / "v.txt", Vocabulary(["red", "2"]))
+    assert table[2:].tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("line", ["red 1", "red 1 x", "red 1 nan"])
+def test_bad_vector_is_named(tmp_path, line):
+    (tmp_path / "v.txt").write_text(f"the 1 2\n{line}\n")
+    with pytest.raises(ValueError, match=r"v\.txt, line 2: expected 'red' and 2 finite numbers after it"):
+        load_word_vectors(tmp_path / "v.txt", Vocabulary(["red"]))
+
+
+def test_missing_file_and_no_match_say_what_to_do(vectors):
+    with pytest.raises(FileNotFoundError, match="any file in GloVe's text format does"):
+        load_word_vectors(vectors.parent / "x.txt", Vocabulary(["red"]))
+    with pytest.raises(ValueError, match="a vector for none of the 1 words"):
+        load_word_vectors(vectors, Vocabulary(["zebra"]))
+
+
+def test_real_vectors_cover_the_training_splits(data_root, tmp_path):
+    path = data_root / "word_vectors" / "vectors.300d.txt"
+    with path.open() as file:
+        assert sum(1 for _ in file) == 15840
+    splits = {
+        "charades": load_charades(data_root / "charades_sta", "train"),
+        "refcoco": load_refcoco(data_root / "refcoco", "refcoco", "train"),
+        "flickr30k": load_flickr30k(data_root / "flickr30k_entities", "train"),
+    }
+    for name, queries in splits.items():
+        texts = [query.text for query in queries]
+        known, table = load_word_vectors(path, Vocabulary.from_texts(texts), tmp_path)
+        assert table.shape == (len(known), 300)
+        assert not table[0].any()
+        numbers = np.concatenate([known.encode(text) for text in texts])
+        assert (numbers == 1).mean() < 0.02, name
