@@ -1,0 +1,26 @@
+"""Metrics, the choice of segments, query-agnostic floors, oracles, and tables that show them beside every result."""
+
+from relgrounding.evaluation._image import ImageEvaluator, image_floors, image_oracle
+from relgrounding.evaluation._nms import temporal_nms
+from relgrounding.evaluation._results import format_table, make_entry, read_results, write_results
+from relgrounding.evaluation._selection import select_by_score, select_by_vote
+from relgrounding.evaluation._video import VideoEvaluator, video_oracle
+from relgrounding.evaluation._video_floors import ConstantSegments, fit_constant_segments, video_floors
+
+__all__ = [
+    "ConstantSegments",
+    "ImageEvaluator",
+    "VideoEvaluator",
+    "fit_constant_segments",
+    "format_table",
+    "image_floors",
+    "image_oracle",
+    "make_entry",
+    "read_results",
+    "select_by_score",
+    "select_by_vote",
+    "temporal_nms",
+    "video_floors",
+    "video_oracle",
+    "write_results",
+]

@@ -1,0 +1,59 @@
+"""Non-maximum suppression of scored segments."""
+
+import torch
+from jaxtyping import Float, Int64, Real
+from torch import Tensor
+
+from relgrounding.graphs import temporal_iou
+
+
+def temporal_nms(
+    segments: Real[Tensor, "proposals 2"], scores: Float[Tensor, "queries proposals"], threshold: float, keep: int
+) -> Int64[Tensor, "queries keep"]:
+    """Pick for every query its best segments, dropping those that overlap a better one too much.
+
+    Repeated `keep` times: the highest remaining score wins (of equal ones the first), and every remaining segment whose
+    IoU with it is > threshold goes.
+
+    Args:
+        segments: start, end in any unit, the same candidates for all queries.
+        scores: finite; higher is better.
+        threshold: in [0, 1]; 1 drops nothing.
+        keep: number of segments to pick, >= 1.
+
+    Returns:
+        Numbers of the segments, best first; -1 where a query has fewer left.
+
+    Raises:
+        ValueError: a number out of its range, or a score that is not finite.
+
+    >>> segments = torch.tensor([[0.0, 10.0], [1.0, 10.0], [20.0, 30.0]])
+    >>> temporal_nms(segments, torch.tensor([[0.9, 0.8, 0.1]]), threshold=0.55, keep=3)
+    tensor([[ 0,  2, -1]])
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"NMS threshold is {threshold}; give an IoU from 0 to 1")
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; NMS must keep at least 1 segment")
+    check_scores(scores)
+    overlap = temporal_iou(segments.to(torch.float64), segments.to(torch.float64))
+    clash = overlap > threshold
+    alive = torch.ones_like(scores, dtype=torch.bool)
+    picked = []
+    for _ in range(keep):
+        best = scores.masked_fill(~alive, -torch.inf).argmax(dim=1)
+        picked.append(torch.where(alive.any(dim=1), best, -1))
+        alive = alive & ~clash[best]
+        # A segment of no length does not overlap even itself.
+        alive.scatter_(1, best[:, None], False)
+    return torch.stack(picked, dim=1)
+
+
+def check_scores(scores: torch.Tensor) -> None:
+    """Raise `ValueError` where there are no proposals or a score is not finite."""
+    if scores.shape[1] == 0:
+        raise ValueError("NMS got no segments; every video must have at least one proposal")
+    finite = torch.isfinite(scores).all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0, 0])
+        raise ValueError(f"scores of query {row} are not all finite; give every proposal a real number")

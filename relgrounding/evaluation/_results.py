@@ -1,0 +1,133 @@
+"""Entries of results.json and the table made of them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+_PLACE = ("dataset", "split", "protocol", "queries")
+# A column a kind is readable for the two kinds of the generated scenes, not for the 80 categories of RefCOCO.
+_MAX_KINDS = 4
+
+
+def make_entry(
+    *,
+    dataset: str,
+    protocol: str,
+    split: str,
+    model: str,
+    queries: int,
+    metrics: Mapping[str, float],
+    floors: Mapping[str, Mapping[str, float]],
+    oracle: Mapping[str, float],
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Put a result and what it must be read beside into one entry of results.json.
+
+    Args:
+        dataset: its name.
+        protocol: which queries and which reading of the targets, `"official, select=vote"`.
+        split: its name.
+        model: its name.
+        queries: how many were scored, >= 1.
+        metrics: percentages of the model by metric name.
+        floors: the same metrics for answers that know nothing of the query, by floor.
+        oracle: the same metrics for the best proposal.
+        seed: of the run.
+        seconds: that the evaluation took.
+
+    Raises:
+        ValueError: no queries, no floors, or a metric that a floor or the oracle lacks.
+    """
+    if queries < 1:
+        raise ValueError(f"{dataset} {split}: {queries} queries; a result needs at least one")
+    if not floors:
+        raise ValueError(f"{dataset} {split}: no floors; a result without them cannot be judged")
+    for name, values in {**floors, "oracle": oracle}.items():
+        missing = [metric for metric in metrics if metric not in values]
+        if missing:
+            raise ValueError(f"{dataset} {split}: {name} lacks {', '.join(missing)}; score it with the same evaluator")
+    return {
+        "dataset": dataset,
+        "protocol": protocol,
+        "split": split,
+        "model": model,
+        "queries": queries,
+        "metrics": dict(metrics),
+        "floors": {name: dict(values) for name, values in floors.items()},
+        "oracle": dict(oracle),
+        "seed": seed,
+        "seconds": seconds,
+    }
+
+
+def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return Markdown tables with the floors above and the oracle below every result.
+
+    A line above each table names data set, split, protocol and number of queries: as columns they would make the table
+    of moments too wide for a terminal. Entries of the same data, floors and oracle share a table. Accuracies by kind
+    are shown where there are at most four kinds.
+
+    Args:
+        entries: of `make_entry`.
+
+    Raises:
+        ValueError: no entries.
+    """
+    if not entries:
+        raise ValueError("no entries: there is nothing to put into a table; evaluate at least one split")
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        shared = [[entry[name] for name in _PLACE], _columns(entry["metrics"]), entry["floors"], entry["oracle"]]
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(entry)
+    return "\n\n".join(_table(group) for group in groups.values())
+
+
+def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write results.json so that a reader finds the old file or the new one, never half of one."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            json.dump(list(entries), file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    # A temporary file is readable by its owner alone; results are as public as their folder.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(file.name, 0o666 & ~umask)
+    os.replace(file.name, path)
+
+
+def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the entries that `write_results` wrote."""
+    return json.loads(Path(path).read_text())
+
+
+def _columns(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    kinds = [name for name in metrics if ",kind=" in name]
+    return tuple(name for name in metrics if name not in kinds or len(kinds) <= _MAX_KINDS)
+
+
+def _table(entries: Sequence[Mapping[str, Any]]) -> str:
+    first, metrics = entries[0], _columns(entries[0]["metrics"])
+    rows = [(f"floor: {name}", values) for name, values in first["floors"].items()]
+    rows += [(f"**{entry['model']}** (seed {entry['seed']})", entry["metrics"]) for entry in entries]
+    rows += [("oracle", first["oracle"])]
+    caption = f'{first["dataset"]}, split {first["split"]}, protocol "{first["protocol"]}", {first["queries"]} queries:'
+    table = tabulate(
+        [[name, *(f"{values[metric]:.1f}" for metric in metrics)] for name, values in rows],
+        headers=["answer", *metrics],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left", *["right"] * len(metrics)],
+    )
+    return f"{caption}\n\n{table}"

@@ -1,0 +1,68 @@
+"""From scores of a video's proposals to its answers: the best-scored ones, or those that the others agree with."""
+
+import torch
+from jaxtyping import Float, Int64, Real
+from torch import Tensor
+
+from relgrounding.evaluation._nms import check_scores, temporal_nms
+from relgrounding.graphs import temporal_iou
+
+
+def select_by_score(
+    segments: Real[Tensor, "proposals 2"],
+    scores: Float[Tensor, "queries proposals"],
+    nms_threshold: float = 0.55,
+    keep: int = 5,
+) -> Int64[Tensor, "queries keep"]:
+    """Pick segments by their scores, then non-maximum suppression: the choice of VGN.
+
+    Args:
+        segments: start, end in any unit.
+        scores: finite; higher is better.
+        nms_threshold: a segment of IoU > this with a better one is dropped.
+        keep: number of segments to pick.
+
+    Returns:
+        Numbers of the segments, best first; -1 where there are fewer.
+    """
+    return temporal_nms(segments, scores, nms_threshold, keep)
+
+
+def select_by_vote(
+    segments: Real[Tensor, "proposals 2"],
+    scores: Float[Tensor, "queries proposals"],
+    nms_threshold: float = 0.55,
+    keep: int = 5,
+    temperature: float = 2.0,
+) -> Int64[Tensor, "queries keep"]:
+    """Pick the segments that overlap the well-scored ones most, then non-maximum suppression on the votes.
+
+    vote_i = sum_j w_j IoU_ij, w = softmax_j(temperature * (score_j - mean) / standard deviation).
+    Weak training scores all windows around an action alike; the vote finds the middle of them.
+
+    Args:
+        segments: start, end in any unit.
+        scores: finite; higher is better. Only their standardised values matter.
+        nms_threshold: a segment of IoU > this with one of more votes is dropped.
+        keep: number of segments to pick.
+        temperature: 0 lets all proposals vote alike; larger values listen to the best-scored only.
+
+    Returns:
+        Numbers of the segments, best first; -1 where there are fewer.
+
+    >>> segments = torch.tensor([[0.0, 8.0], [1.0, 9.0], [2.0, 10.0], [20.0, 30.0], [40.0, 50.0]])
+    >>> scores = torch.tensor([[0.80, 0.79, 0.80, 0.81, 0.10]])
+    >>> select_by_score(segments, scores, keep=1), select_by_vote(segments, scores, keep=1)
+    (tensor([[3]]), tensor([[1]]))
+    """
+    check_scores(scores)
+    spans = segments.to(torch.float64)
+    overlap = temporal_iou(spans, spans).nan_to_num(nan=0.0)
+    return temporal_nms(segments, _weights(scores, temperature) @ overlap, nms_threshold, keep)
+
+
+def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:
+    centred = (scores - scores.mean(dim=1, keepdim=True)).to(torch.float64)
+    spread = centred.square().mean(dim=1, keepdim=True).sqrt()
+    # Equal scores (a lone proposal among them) have no spread: they vote alike.
+    return torch.softmax(temperature * centred / spread.clamp(min=torch.finfo(torch.float64).tiny), dim=1)
