@@ -1,0 +1,266 @@
+"""Configuration of a run: validated dataclasses, filled from YAML and from key=value words."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key and what to do."""
+
+
+@dataclass
+class DataConfig:
+    """Annotations, features and batches."""
+
+    dataset: Literal["demo", "charades_sta", "refcoco", "refcoco+", "refcocog", "flickr30k"] = "demo"
+    root: str = ""
+    """Folder of charades_sta/, refcoco/, flickr30k_entities/, word_vectors/; empty: the variable RELGROUNDING_DATA."""
+    features: str = ""
+    """HDF5 file of features, as given or below `root`."""
+    word_vectors: str = ""
+    """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
+    protocol: Literal["official", "reduced"] = "official"
+    """Charades-STA only: all queries, or those that end within the video."""
+    test_splits: list[str] = field(default_factory=lambda: ["test"])
+    """Splits of the final table, read once, after model selection."""
+    validation: float = 0.06
+    """Share of the training videos or images held out for model selection."""
+    train_queries: int = 0
+    """Use so many training queries only, drawn from the seed; 0: all."""
+    max_words: int = 20
+    max_clips: int = 128
+    """Longer videos are averaged down to so many clips."""
+    widths: list[int] = field(default_factory=lambda: [4, 8, 12, 16, 20, 24, 28, 32])
+    """Widths of the candidate windows, in clips."""
+    stride: float = 1.0
+    """Step between windows of one width: in clips when 1 or more, else as a share of the width."""
+    batch_size: int = 64
+    workers: int = 0
+    """Processes that load batches; 0: the main one."""
+    demo_pairs: int = 3000
+    """Embedded default: minimal pairs of generated scenes to train on (a tenth of them to test on)."""
+    demo_noise: float = 0.3
+    """Embedded default: standard deviation of the noise on its features."""
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of VGN and IGN; the defaults are the source's."""
+
+    name: Literal["vgn", "ign"] = "ign"
+    relation: Literal["graph", "none"] = "graph"
+    """graph: the relation module; none: without it, everything else the same."""
+    word_dim: int = 300
+    """Width of word vectors trained from scratch; pretrained ones bring their own."""
+    hidden: int = 128
+    """Bi-GRU units a direction."""
+    clip_encoder: Literal["bigru", "linear"] = "bigru"
+    """VGN: what encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
+    pooling: Literal["max", "mean"] = "max"
+    """VGN: from the clips of a window to the feature of its proposal."""
+    attention_dim: int = 256
+    """Width of the additive proposal-to-word attention."""
+    fusion_dim: int = 256
+    """IGN: width of W_l."""
+    relation_dim: int = 256
+    relation_layers: int = 2
+    heads: int = 4
+    """VGN: attention heads."""
+    iou_threshold: float = 0.3
+    """VGN: moments that overlap by more are neighbours."""
+    position_dim: int = 128
+    """IGN: width of W_p."""
+    top_r: int = 12
+    """Proposals whose scores make the alignment."""
+    dropout: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation and model selection."""
+
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    """Steps in which the learning rate rises linearly from 0."""
+    clip_norm: float = 5.0
+    """Largest norm of the gradient; larger ones are scaled down."""
+    loss: Literal["hinge", "contrastive"] = "hinge"
+    """MIL: the source's hinge against each negative, or cross-entropy of the right pair among all of them."""
+    margin: float = 0.2
+    """MIL: the hinge's margin, in units of the alignment score (0 to 1)."""
+    temperature: float = 1.0
+    """MIL: of the cross-entropy."""
+    negatives: int = 1
+    """MIL: other items of the batch that each query (and item) is contrasted with."""
+    patience: int = 3
+    """Stop after so many epochs without a better validation metric."""
+    select_metric: str = ""
+    """Metric of the validation split that chooses the epoch; empty: R@1,IoU=0.5 or Acc@0.5."""
+    log_every: int = 50
+    """Steps between lines of log.jsonl."""
+
+
+@dataclass
+class EvalConfig:
+    """Predictions and the table."""
+
+    batch_size: int = 128
+    nms: float = 0.55
+    """Video: a moment that overlaps a better one by more is dropped."""
+    select: list[str] = field(default_factory=lambda: ["score", "vote"])
+    """Video: ways of choosing; the last one's metric selects the epoch."""
+    vote_temperature: float = 2.0
+    """Video: votes are weighted by softmax(temperature * standardised score)."""
+
+
+@dataclass
+class Config:
+    """One run. Every field can be set in YAML or as `section.key=value`."""
+
+    name: str = "demo"
+    seed: int = 0
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
+    backend: Literal["auto", "naive", "dgl"] = "auto"
+    """Message-passing kernels."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        at_least_one = {
+            "data.max_words": self.data.max_words,
+            "data.max_clips": self.data.max_clips,
+            "data.demo_pairs": self.data.demo_pairs,
+            "model.top_r": self.model.top_r,
+            "model.relation_layers": self.model.relation_layers,
+            "model.heads": self.model.heads,
+            "train.epochs": self.train.epochs,
+            "train.negatives": self.train.negatives,
+            "train.patience": self.train.patience,
+            "train.log_every": self.train.log_every,
+            "eval.batch_size": self.eval.batch_size,
+        }
+        for key, value in at_least_one.items():
+            if value < 1:
+                raise ConfigError(f"{key} is {value}; it must be 1 or more")
+        if self.data.batch_size < 2:
+            raise ConfigError(f"data.batch_size is {self.data.batch_size}; negatives need batches of 2 or more")
+        if not 0 < self.data.validation < 1:
+            raise ConfigError(f"data.validation is {self.data.validation}; it is a share, above 0 and below 1")
+        video = self.data.dataset == "charades_sta"
+        if video != (self.model.name == "vgn"):
+            right = "vgn" if video else "ign"
+            raise ConfigError(f"model.name is {self.model.name}, but {self.data.dataset} needs {right}")
+        unknown = sorted(set(self.eval.select) - {"score", "vote"})
+        if unknown or not self.eval.select:
+            raise ConfigError(f"eval.select is {self.eval.select}; it is a list of 'score' and 'vote'")
+        if self.model.relation_dim % self.model.heads:
+            raise ConfigError(
+                f"model.relation_dim ({self.model.relation_dim}) must be a multiple of model.heads ({self.model.heads})"
+            )
+
+
+def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in config.items():
+        name = prefix + str(key)
+        keys.append(name)
+        if isinstance(value, DictConfig):
+            keys.extend(_known_keys(value, name + "."))
+    return keys
+
+
+def _merge(base: DictConfig, update: Any, where: str) -> DictConfig:
+    try:
+        return OmegaConf.merge(base, update)  # type: ignore[return-value]
+    except ConfigKeyError as error:
+        key = str(getattr(error, "full_key", None) or error)
+        near = difflib.get_close_matches(key, _known_keys(base), n=1, cutoff=0.0)
+        raise ConfigError(f"{where}: there is no key '{key}'; the nearest one is '{near[0]}'") from None
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        raise ConfigError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
+
+
+def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration: defaults, then the YAML file, then `section.key=value` words.
+
+    Args:
+        path: YAML file with any of the keys of `Config`; None: the defaults alone.
+        overrides: words such as `train.epochs=3` or `data.widths=[2,4]`.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ConfigError: an unknown key (the nearest valid one is named), a value of the wrong type, or values that
+            contradict each other.
+    """
+    merged = OmegaConf.structured(Config)
+    if path is not None:
+        try:
+            loaded = OmegaConf.load(Path(path))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file; configs/ holds the ones that come with the project") from None
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{path}: holds no mapping of keys to values")
+        merged = _merge(merged, loaded, str(path))
+    for word in overrides:
+        if "=" not in word:
+            raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")
+        merged = _merge(merged, OmegaConf.from_dotlist([word]), f"'{word}'")
+    config = OmegaConf.to_object(merged)
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path}: holds no configuration")
+    return config
+
+
+def config_to_yaml(config: Config) -> str:
+    """Return a configuration as YAML, every key written out."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def data_root(config: DataConfig) -> Path:
+    """Return the folder of the annotations.
+
+    Raises:
+        ConfigError: neither `data.root` nor the variable RELGROUNDING_DATA is set, or the folder is missing.
+    """
+    root = config.root or os.environ.get("RELGROUNDING_DATA", "")
+    if not root:
+        raise ConfigError(
+            f"data.root is empty and RELGROUNDING_DATA is not set: name the folder that holds the annotations of "
+            f"{config.dataset}, for example data.root=/data"
+        )
+    path = Path(root)
+    if not path.is_dir():
+        raise ConfigError(f"data.root: {path} is no folder")
+    return path
+
+
+def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
+    """Return a file that is given as a path of its own or below the root.
+
+    Raises:
+        ConfigError: it is in neither place; the message names both and `remedy`.
+    """
+    if not name:
+        raise ConfigError(f"{key} is empty; {remedy}")
+    own, below = Path(name), data_root(config) / name
+    for path in (own, below):
+        if path.is_file():
+            return path
+    raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")

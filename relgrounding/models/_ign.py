@@ -1,0 +1,91 @@
+"""IGN: image grounding network."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from relgrounding.config import ModelConfig
+from relgrounding.data.batches import ImageBatch
+from relgrounding.graphs import GraphStructure, SpatialRelation
+from relgrounding.models._vgn import Encoded
+from relgrounding.nn import BiGRUEncoder, EdgeGatedGCN, ProposalToWordAttention, TopRScore
+
+
+class IGN(nn.Module):
+    """Score the regions of images for sentences.
+
+    A region is its feature and its place, h_t = [h^v_t; h^s_t] with h^s_t = [x, y, w, h] as shares of the image. Words
+    pass a Bi-GRU, s_n. Then, for each region,
+
+        gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
+        l_t = W_l [h_t; c_t] + b_l
+        x_t = two layers of the edge-gated graph convolution over the spatial graph
+        p_t = [x_t; W_p h^s_t],   k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
+
+    Args:
+        config: sizes; `relation="none"` keeps of each graph convolution its self term, ReLU(W l + b).
+        feature_dim: width of a region's feature.
+        embedding: module from word ids to vectors.
+        word_dim: width of those vectors.
+        backend: message-passing kernels, see `relgrounding.ops.gated_sum`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        region_dim, sentence_dim = feature_dim + 4, 2 * config.hidden
+        self.embedding = embedding
+        self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.attention = ProposalToWordAttention(region_dim, sentence_dim, config.attention_dim)
+        self.fusion = nn.Linear(region_dim + sentence_dim, config.fusion_dim)
+        widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
+        self.relation = nn.ModuleList(
+            EdgeGatedGCN(m, n, len(SpatialRelation), backend=backend)
+            if config.relation == "graph"
+            else nn.Sequential(nn.Linear(m, n), nn.ReLU())
+            for m, n in pairwise(widths)
+        )
+        self.position = nn.Linear(4, config.position_dim)
+        self.score = nn.Linear(config.relation_dim + config.position_dim, 1)
+        self.aggregate = TopRScore(config.top_r)
+
+    def encode(self, batch: ImageBatch) -> Encoded:
+        """Return each image's regions and encode each sentence's words."""
+        regions = torch.cat([self.dropout(batch.regions), batch.places], -1)
+        words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
+        return Encoded(regions, words)
+
+    def pair(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        words: Float[Tensor, "items length word_dim"],
+        word_lengths: Int[Tensor, " items"],
+    ) -> Float[Tensor, " nodes"]:
+        """Return the scores k of every proposal for the sentence that its image is paired with.
+
+        Args:
+            structure: graph of the proposals of all items.
+            proposals: as `encode` returns them.
+            words: the sentence of each item, as `encode` returns them, in any order.
+            word_lengths: (items,) of those sentences.
+        """
+        h, places = proposals, proposals[:, -4:]
+        c, _ = self.attention(h, words, word_lengths, structure.node_item)
+        x = self.fusion(torch.cat([h, c], -1))
+        for layer in self.relation:
+            x = layer(structure, x) if isinstance(layer, EdgeGatedGCN) else layer(x)
+        p = torch.cat([self.dropout(x), self.position(places)], -1)
+        return torch.sigmoid(self.score(p).squeeze(-1))
+
+    def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
+        """Return the alignment K of each pair, from 0 to 1."""
+        return self.aggregate(scores, structure.batch_num_nodes)
+
+    def forward(self, batch: ImageBatch) -> Float[Tensor, " nodes"]:
+        """Return the scores of every region for its image's own sentence."""
+        return self.pair(batch.structure, *self.encode(batch), batch.word_lengths)

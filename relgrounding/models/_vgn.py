@@ -1,0 +1,112 @@
+"""VGN: video grounding network."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from relgrounding.config import ModelConfig
+from relgrounding.data.batches import VideoBatch
+from relgrounding.graphs import GraphStructure
+from relgrounding.nn import (
+    BiGRUEncoder,
+    GatedFusion,
+    GraphAttention,
+    ProposalPooling,
+    ProposalToWordAttention,
+    TopRScore,
+)
+
+
+class Encoded(NamedTuple):
+    """What is computed once for each item and each sentence, whoever they are paired with."""
+
+    proposals: Float[Tensor, "nodes proposal_dim"]
+    words: Float[Tensor, "items length word_dim"]
+
+
+class VGN(nn.Module):
+    """Score the moments of videos for sentences.
+
+    Clips pass a Bi-GRU; a proposal is the maximum of its clips, h_t. Words pass a Bi-GRU, s_n. Then, for each proposal,
+
+        gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
+        l_t = [h_t * sigmoid(W_s c_t + b_s); c_t * sigmoid(W_v h_t + b_v)]
+        p_t = ELU of graph attention over overlapping moments, two layers
+        k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
+
+    Args:
+        config: sizes; `relation="none"` replaces graph attention by the linear maps it has, without messages.
+        feature_dim: width of a clip's feature.
+        embedding: module from word ids to vectors.
+        word_dim: width of those vectors.
+        backend: message-passing kernels, see `relgrounding.ops.graph_attention`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        width = 2 * config.hidden
+        self.embedding = embedding
+        self.clip_encoder = (
+            BiGRUEncoder(feature_dim, config.hidden)
+            if config.clip_encoder == "bigru"
+            else nn.Linear(feature_dim, width)
+        )
+        self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.pooling = ProposalPooling(reduce=config.pooling)
+        self.attention = ProposalToWordAttention(width, width, config.attention_dim)
+        self.fusion = GatedFusion(width, width)
+        widths = [2 * width] + [config.relation_dim] * config.relation_layers
+        self.relation = nn.ModuleList(
+            GraphAttention(m, n, config.heads, backend=backend) if config.relation == "graph" else nn.Linear(m, n)
+            for m, n in pairwise(widths)
+        )
+        self.score = nn.Linear(config.relation_dim, 1)
+        self.aggregate = TopRScore(config.top_r)
+
+    def encode(self, batch: VideoBatch) -> Encoded:
+        """Encode each video's proposals and each sentence's words."""
+        clips = self.dropout(batch.clips)
+        if isinstance(self.clip_encoder, BiGRUEncoder):
+            clips = self.clip_encoder(clips, batch.clip_lengths)
+        else:
+            clips = self.clip_encoder(clips)
+        proposals = self.pooling(clips, batch.spans, batch.structure.node_item)
+        words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
+        return Encoded(proposals, words)
+
+    def pair(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        words: Float[Tensor, "items length word_dim"],
+        word_lengths: Int[Tensor, " items"],
+    ) -> Float[Tensor, " nodes"]:
+        """Return the scores k of every proposal for the sentence that its video is paired with.
+
+        Args:
+            structure: graph of the proposals of all items.
+            proposals: as `encode` returns them.
+            words: the sentence of each item, as `encode` returns them, in any order.
+            word_lengths: (items,) of those sentences.
+        """
+        h = proposals
+        c, _ = self.attention(h, words, word_lengths, structure.node_item)
+        p = self.dropout(self.fusion(h, c))
+        for layer in self.relation:
+            p = layer(structure, p) if isinstance(layer, GraphAttention) else layer(p)
+            p = nn.functional.elu(p)
+        return torch.sigmoid(self.score(p).squeeze(-1))
+
+    def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
+        """Return the alignment K of each pair, from 0 to 1."""
+        return self.aggregate(scores, structure.batch_num_nodes)
+
+    def forward(self, batch: VideoBatch) -> Float[Tensor, " nodes"]:
+        """Return the scores of every proposal for its video's own sentence."""
+        return self.pair(batch.structure, *self.encode(batch), batch.word_lengths)

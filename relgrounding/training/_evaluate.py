@@ -1,0 +1,240 @@
+"""From a model to predictions, metrics and the table with its floors."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
+from relgrounding.evaluation import (
+    ImageEvaluator,
+    VideoEvaluator,
+    fit_constant_segments,
+    format_table,
+    image_floors,
+    image_oracle,
+    make_entry,
+    select_by_score,
+    select_by_vote,
+    video_floors,
+    video_oracle,
+    write_results,
+)
+from relgrounding.models import IGN, VGN
+from relgrounding.training._runs import RunFolder, replace_file
+from relgrounding.training._task import Split, Task, build_model
+
+READINGS = {"flickr30k": ["union", "any"]}
+TOP = 5
+
+
+@dataclass
+class Scored:
+    """The candidates of each query with the model's scores.
+
+    Attributes:
+        proposals: for each query (P, 2) seconds or (P, 4) x1 y1 x2 y2 in pixels.
+        scores: for each query (P,), from 0 to 1.
+    """
+
+    proposals: list[Float[Tensor, "proposals ends"]]
+    scores: list[Float[Tensor, " proposals"]]
+
+
+@torch.no_grad()
+def score_split(model: VGN | IGN, task: Task, split: Split, quiet: bool = False, desc: str = "scoring") -> Scored:
+    """Score every candidate of every query of a split."""
+    model.eval()
+    device = next(model.parameters()).device
+    collator = task.collator(split)
+    batches = OrderedBatches(len(split.queries), task.config.eval.batch_size)
+    loader = make_loader(collator, batches, task.config.data.workers)
+    result = Scored([], [])
+    for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+        scores = model(batch.to(device)).cpu()
+        counts = batch.structure.batch_num_nodes.tolist()
+        result.scores.extend(scores.split(counts))
+        if isinstance(batch, VideoBatch):
+            seconds = [task.durations[split.queries[i].item] for i in batch.queries]
+            scale = (torch.tensor(seconds) / batch.clip_lengths)[batch.structure.node_item]
+            result.proposals.extend((batch.spans * scale.unsqueeze(-1)).split(counts))
+        elif isinstance(batch, ImageBatch):
+            result.proposals.extend(batch.boxes.split(counts))
+    return result
+
+
+def select_top(task: Task, split: Split, scored: Scored, how: str) -> list[list[int]]:
+    """Return for each query the numbers of its best candidates, best first, at most five.
+
+    Args:
+        task: for the settings of non-maximum suppression and votes.
+        split: the queries.
+        scored: what `score_split` returned for them.
+        how: "score" or "vote" for moments; regions are ranked by score.
+    """
+    if not task.video:
+        return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
+    collator = task.collator(split)
+    assert isinstance(collator, VideoCollator)
+    settings = task.config.eval
+    # Overlaps do not depend on the length of a second: videos of equally many clips share their candidates.
+    same: dict[int, list[int]] = {}
+    for i, query in enumerate(split.queries):
+        same.setdefault(len(collator.clips(query.item)), []).append(i)
+    top: list[list[int]] = [[] for _ in split.queries]
+    for n_clips, places in same.items():
+        spans = collator.proposals(n_clips).to(torch.float32)
+        scores = torch.stack([scored.scores[i] for i in places])
+        if how == "vote":
+            chosen = select_by_vote(spans, scores, settings.nms, TOP, settings.vote_temperature)
+        else:
+            chosen = select_by_score(spans, scores, settings.nms, TOP)
+        for i, row in zip(places, chosen.tolist(), strict=True):
+            top[i] = [k for k in row if k >= 0]
+    return top
+
+
+def protocols(task: Task) -> dict[str, str]:
+    """Return the protocols of a task, by name, each with its way of choosing or its reading of the targets."""
+    if task.video:
+        return {f"{task.config.data.protocol}, select={how}": how for how in task.config.eval.select}
+    return {reading: reading for reading in READINGS.get(task.config.data.dataset, ["single"])}
+
+
+def split_metrics(task: Task, split: Split, scored: Scored, how: str) -> tuple[dict[str, float], list[list[int]]]:
+    """Return the metrics of one protocol and the candidates that were chosen."""
+    top = select_top(task, split, scored, how)
+    chosen = [p[rows] for p, rows in zip(scored.proposals, top, strict=True)]
+    targets = [q.targets for q in split.queries]
+    if task.video:
+        return VideoEvaluator()([c.numpy() for c in chosen], [t[0] for t in targets]), top
+    evaluator = ImageEvaluator(how)
+    return evaluator([c[0].numpy() for c in chosen], targets, kinds(task, split)), top
+
+
+def kinds(task: Task, split: Split) -> list[str] | None:
+    """Return the kind of each query where accuracy is reported by kind: for the embedded scenes."""
+    return [q.kind for q in split.queries] if task.config.data.dataset == "demo" else None
+
+
+def validation_metrics(model: VGN | IGN, task: Task, quiet: bool = False) -> tuple[str, dict[str, float]]:
+    """Return the name of the metric that chooses the epoch, and all metrics of the held-out training items."""
+    scored = score_split(model, task, task.validation, quiet, "validation")
+    # The last way of choosing moments decides; of the readings of several boxes, the stricter first one.
+    ways = list(protocols(task).values())
+    metrics, _ = split_metrics(task, task.validation, scored, ways[-1] if task.video else ways[0])
+    name = task.config.train.select_metric or ("R@1,IoU=0.5" if task.video else "Acc@0.5")
+    return name, metrics
+
+
+def _floors(task: Task, split: Split, scored: Scored, how: str) -> tuple[dict, dict]:
+    targets = [q.targets for q in split.queries]
+    if task.video:
+        evaluator = VideoEvaluator()
+        segments = [p.numpy() for p in scored.proposals]
+        moments = [t[0] for t in targets]
+        seconds = [task.durations[q.item] for q in split.queries]
+        trained = task.train.queries
+        constants = fit_constant_segments(
+            evaluator, [q.targets[0] for q in trained], [task.durations[q.item] for q in trained]
+        )
+        floors = video_floors(evaluator, segments, moments, seconds, constants)
+        return floors, video_oracle(evaluator, segments, moments)
+    image_evaluator = ImageEvaluator(how)
+    boxes = [p.numpy() for p in scored.proposals]
+    names = kinds(task, split)
+    return image_floors(image_evaluator, boxes, targets, names), image_oracle(image_evaluator, boxes, targets, names)
+
+
+def evaluate_split(
+    model: VGN | IGN, task: Task, name: str, split: Split, quiet: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Score a split by every protocol of its task.
+
+    Args:
+        model: trained.
+        task: see `make_task`.
+        name: of the split.
+        split: its queries and features.
+        quiet: without progress bars.
+
+    Returns:
+        Entries of results.json, one a protocol, and lines of predictions.jsonl, one a query and protocol.
+    """
+    start = time.perf_counter()
+    scored = score_split(model, task, split, quiet, f"scoring {name}")
+    entries, lines = [], []
+    for protocol, how in protocols(task).items():
+        metrics, top = split_metrics(task, split, scored, how)
+        floors, oracle = _floors(task, split, scored, how)
+        entries.append(
+            make_entry(
+                dataset=task.config.data.dataset,
+                protocol=protocol,
+                split=name,
+                model=task.config.model.name + ("" if task.config.model.relation == "graph" else ", no relation"),
+                queries=len(split.queries),
+                metrics=metrics,
+                floors=floors,
+                oracle=oracle,
+                seed=task.config.seed,
+                seconds=round(time.perf_counter() - start, 2),
+            )
+        )
+        lines.extend(_prediction_lines(split, scored, top, name, protocol))
+    return entries, lines
+
+
+def _prediction_lines(split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str) -> list[dict]:
+    return [
+        {
+            "split": name,
+            "protocol": protocol,
+            "id": query.id,
+            "item": query.item,
+            "text": query.text,
+            "top": [
+                {"proposal": [round(v, 2) for v in proposals[k].tolist()], "score": round(scores[k].item(), 4)}
+                for k in rows
+            ],
+            "targets": query.targets,
+        }
+        for query, proposals, scores, rows in zip(split.queries, scored.proposals, scored.scores, top, strict=True)
+    ]
+
+
+def evaluate_run(
+    task: Task, folder: RunFolder, splits: list[str] | None = None, write: bool = True, quiet: bool = False
+) -> str:
+    """Score the best checkpoint of a run on its test splits and return the table.
+
+    Args:
+        task: see `make_task`.
+        folder: of the run, with best.pt.
+        splits: names; None: the run's own.
+        write: write results.json and predictions.jsonl into the folder.
+        quiet: without progress bars.
+    """
+    model = build_model(task)
+    model.load_state_dict(folder.load("best.pt")["model"])
+    model.to(task.config.device)
+    entries, lines = [], []
+    for name in splits or task.config.data.test_splits:
+        found = evaluate_split(model, task, name, task.test(name), quiet)
+        entries.extend(found[0])
+        lines.extend(found[1])
+    if write:
+        write_results(folder.path / "results.json", entries)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        replace_file(folder.path / "predictions.jsonl", lambda path: _write(path, text))
+    return format_table(entries)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,110 @@
+"""The folder of a run: configuration, log, checkpoints."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+import relgrounding
+from relgrounding._dgl import dgl
+from relgrounding.config import Config, config_to_yaml, load_config
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside `path` and put it in its place at once, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    beside = Path(name)
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked; the message says what to do."""
+
+
+class RunFolder:
+    """`runs/NAME/`: config.yaml, log.jsonl, last.pt, best.pt, results.json, predictions.jsonl.
+
+    Args:
+        path: the folder; made on first write.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+
+    @property
+    def started(self) -> bool:
+        """Whether a run has left a checkpoint here."""
+        return (self.path / "last.pt").is_file()
+
+    def write_config(self, config: Config) -> None:
+        """Write the resolved configuration, with seed and versions."""
+        versions = {
+            "relgrounding": relgrounding.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "dgl": dgl.__version__,
+        }
+        text = config_to_yaml(config) + "versions:\n" + "".join(f"  {k}: {v}\n" for k, v in versions.items())
+        replace_file(self.path / "config.yaml", lambda path: _write(path, text))
+
+    def read_config(self) -> Config:
+        """Read the resolved configuration.
+
+        Raises:
+            RunError: the folder holds none.
+        """
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise RunError(f"{self.path} is no run: it has no config.yaml; tools/train.py makes one")
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(loaded, dict):
+            raise RunError(f"{path} holds no configuration; train the run again")
+        loaded.pop("versions", None)
+        return load_config(None, _as_words(loaded))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add one line to log.jsonl."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Replace a checkpoint."""
+        replace_file(self.path / name, lambda path: torch.save(state, path))
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU; nothing but tensors and plain data is admitted.
+
+        Raises:
+            RunError: it is not there.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{path} does not exist; has the run finished an epoch?")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _as_words(settings: dict, prefix: str = "") -> list[str]:
+    words = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            words.extend(_as_words(value, f"{prefix}{key}."))
+        else:
+            words.append(f"{prefix}{key}={json.dumps(value)}")
+    return words

@@ -1,0 +1,168 @@
+"""The training loop."""
+
+import time
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from relgrounding.config import Config
+from relgrounding.data.batches import Batch, BatchSampler, make_loader
+from relgrounding.training._evaluate import validation_metrics
+from relgrounding.training._runs import RunError, RunFolder
+from relgrounding.training._step import learning_rate_factor, mil_step
+from relgrounding.training._task import Task, build_model
+
+
+class Trainer:
+    """Train one run to its end, an early stop or an interruption.
+
+    Args:
+        task: what to train on.
+        folder: where the run is kept.
+        resume: continue from `last.pt`.
+        quiet: without progress bars.
+
+    Raises:
+        RunError: `resume` without a checkpoint, or a run folder in use without `resume`.
+    """
+
+    def __init__(self, task: Task, folder: RunFolder, resume: bool = False, quiet: bool = False) -> None:
+        if folder.started and not resume:
+            raise RunError(
+                f"{folder.path} holds a run: continue it with --resume, replace it with --overwrite, or give "
+                f"this one another name with name=..."
+            )
+        self.task, self.folder, self.quiet = task, folder, quiet
+        self.config: Config = task.config
+        torch.manual_seed(self.config.seed)
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.device = torch.device(self.config.device)
+        self.model = build_model(task).to(self.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.train.learning_rate)
+        collator = task.collator(task.train)
+        self.sampler = BatchSampler(collator._texts.group, self.config.data.batch_size, self.config.seed)
+        self.loader = make_loader(collator, self.sampler, self.config.data.workers)
+        self.steps_an_epoch = len(self.sampler)
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "step": 0,
+            "best": -1.0,
+            "best_epoch": -1,
+            "seconds": 0.0,
+            "finished": False,
+        }
+        if resume:
+            self._restore()
+
+    def run(self) -> None:
+        """Train; on Ctrl-C write `last.pt` and pass the interruption on."""
+        self.folder.write_config(self.config)
+        writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.state["step"])
+        self._clock = time.perf_counter()
+        try:
+            while not self.state["finished"]:
+                self._epoch(writer)
+        except KeyboardInterrupt:
+            self._save("last.pt")
+            raise
+        finally:
+            writer.close()
+
+    def _epoch(self, writer: SummaryWriter) -> None:
+        config, state = self.config.train, self.state
+        self.model.train()
+        self.sampler.epoch = state["epoch"]
+        self.sampler.start = state["step"] - state["epoch"] * self.steps_an_epoch
+        bar = tqdm(
+            self.loader,
+            desc=f"epoch {state['epoch'] + 1}/{config.epochs}",
+            total=self.steps_an_epoch,
+            initial=self.sampler.start,
+            unit="batch",
+            disable=self.quiet,
+            leave=False,
+        )
+        losses: list[float] = []
+        for batch in bar:
+            loss, norm = self._step(batch.to(self.device))
+            losses.append(loss)
+            state["step"] += 1
+            if state["step"] % config.log_every == 0:
+                recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
+                bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
+                rate = self.optimizer.param_groups[0]["lr"]
+                self._log(writer, {"loss": recent, "learning_rate": rate, "gradient_norm": norm})
+        self.sampler.start = 0
+        self._finish_epoch(writer, losses)
+
+    def _step(self, batch: Batch) -> tuple[float, float]:
+        config = self.config.train
+        total = config.epochs * self.steps_an_epoch
+        for group in self.optimizer.param_groups:
+            factor = learning_rate_factor(self.state["step"], config.warmup_steps, total)
+            group["lr"] = config.learning_rate * factor
+        loss = mil_step(self.model, batch, config, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        if not torch.isfinite(norm):
+            raise RunError(
+                f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
+                f"train.learning_rate, or look for NaN in the features; last.pt is as it was after the last epoch"
+            )
+        self.optimizer.step()
+        return loss.item(), norm.item()
+
+    def _finish_epoch(self, writer: SummaryWriter, losses: list[float]) -> None:
+        config, state = self.config.train, self.state
+        state["epoch"] += 1
+        name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
+        loss = sum(losses) / max(1, len(losses))
+        self._log(writer, {f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
+        better = metrics[name] > state["best"]
+        if better:
+            state["best"], state["best_epoch"] = metrics[name], state["epoch"]
+        waited = state["epoch"] - state["best_epoch"]
+        state["finished"] = state["epoch"] >= config.epochs or waited >= config.patience
+        if better:
+            self._save("best.pt")
+        self._save("last.pt")
+        if not self.quiet:
+            seconds = state["seconds"]
+            tqdm.write(
+                f"epoch {state['epoch']}: loss {loss:.4f}, validation {name} {metrics[name]:.1f}"
+                f"{' (best so far)' if better else ''}, {seconds:.0f} s"
+            )
+
+    def _log(self, writer: SummaryWriter, values: dict[str, float]) -> None:
+        state = self.state
+        now = time.perf_counter()
+        state["seconds"] += now - self._clock
+        self._clock = now
+        for key, value in values.items():
+            writer.add_scalar(key, value, state["step"])
+        self.folder.log(
+            {"step": state["step"], "epoch": state["epoch"], "seconds": round(state["seconds"], 2)} | values
+        )
+
+    def _save(self, name: str) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": dict(self.state),
+            "vocabulary": self.task.vocabulary.to_list(),
+            "random": {"torch": torch.get_rng_state(), "negatives": self.generator.get_state()},
+        }
+        self.folder.save(name, state)
+
+    def _restore(self) -> None:
+        saved = self.folder.load("last.pt")
+        if saved["vocabulary"] != self.task.vocabulary.to_list():
+            raise RunError(f"{self.folder.path}/last.pt was trained on other words; --resume needs the same data")
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state.update(saved["state"])
+        torch.set_rng_state(saved["random"]["torch"])
+        self.generator.set_state(saved["random"]["negatives"])

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relgrounding.objectives import draw_negatives, mil_loss
+
+
+@given(size=st.integers(2, 40), count=st.integers(1, 50), seed=st.integers(0, 2**31))
+def test_every_row_is_a_permutation_without_fixed_points(size, count, seed):
+    rows = draw_negatives(size, count, torch.full((size,), -1), torch.Generator().manual_seed(seed))
+    assert rows.shape == (min(count, size - 1), size)
+    for row in rows:
+        assert sorted(row.tolist()) == list(range(size))
+        assert (row != torch.arange(size)).all()
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+@given(pairs=st.integers(1, 10), alone=st.integers(0, 5), seed=st.integers(0, 2**31))
+def test_minimal_pairs_are_swapped_in_the_first_row(pairs, alone, seed):
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.cat([torch.arange(pairs).repeat_interleave(2), torch.full((alone,), -1)])
+    group = group[torch.randperm(len(group), generator=generator)]
+    row = draw_negatives(len(group), 2, group, generator)[0]
+    for i, other in enumerate(row.tolist()):
+        if group[i] >= 0:
+            assert other != i
+            assert group[other] == group[i]
+        else:
+            assert other == i
+
+
+def test_one_item_has_no_negatives():
+    with pytest.raises(ValueError, match="a batch of 1 has no negatives; use batches of 2 or more"):
+        draw_negatives(1, 1, torch.tensor([-1]))
+
+
+def test_the_loss_of_a_batch_computed_by_hand():
+    own = torch.tensor([0.9, 0.4])
+    wrong = torch.tensor([[0.5, 0.6]])
+    negatives = torch.tensor([[1, 0]])
+    valid = torch.tensor([[True, True]])
+    # item 0 with sentence 1: [.2 - .9 + .5]+ = 0 and [.2 - .4 + .5]+ = .3; item 1 with sentence 0: .4 and 0.
+    loss = mil_loss(own, wrong, negatives, valid, margin=0.2)
+    torch.testing.assert_close(loss, torch.tensor((0.0 + 0.3 + 0.4 + 0.0) / 2))
+
+
+def test_a_pair_that_is_no_negative_does_not_count():
+    own, wrong = torch.tensor([0.1, 0.1], requires_grad=True), torch.tensor([[0.9, 0.9]], requires_grad=True)
+    loss = mil_loss(own, wrong, torch.tensor([[1, 0]]), torch.tensor([[False, False]]), margin=0.2)
+    loss.backward()
+    assert loss == 0
+    assert (own.grad == 0).all()
+    assert (wrong.grad == 0).all()
+
+
+def test_gradients_agree_with_finite_differences():
+    own = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    wrong = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[1, 2, 3, 0], [2, 3, 0, 1]])
+    valid = torch.tensor([[True, True, False, True]] * 2)
+    assert torch.autograd.gradcheck(lambda a, b: mil_loss(a, b, negatives, valid, 0.3), (own, wrong))

@@ -1,0 +1,95 @@
+import importlib.util
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from relgrounding.data import Query
+from relgrounding.objectives import draw_negatives
+from relgrounding.training import align_pairings, build_model, hold_out, learning_rate_factor, make_task, mil_step
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+
+
+def _queries():
+    return [Query(f"{i}-{k}", f"item{i}", "text", ((0.0, 1.0),)) for i in range(20) for k in range(3)]
+
+
+def test_no_item_is_on_both_sides_and_no_query_is_lost():
+    queries = _queries()
+    train, held = hold_out(queries, 0.25, seed=3)
+    assert not {q.item for q in train} & {q.item for q in held}
+    assert sorted(q.id for q in train + held) == sorted(q.id for q in queries)
+    assert len({q.item for q in held}) == 5
+    assert hold_out(queries, 0.25, seed=3) == (train, held)
+
+
+def test_groups_are_held_out_whole():
+    queries = [Query(f"{i}", f"item{i}", "text", ((0.0, 1.0),), group=f"pair{i // 2}") for i in range(20)]
+    train, held = hold_out(queries, 0.3, seed=0)
+    assert not {q.group for q in train} & {q.group for q in held}
+
+
+def test_the_learning_rate_rises_linearly_and_falls_to_zero():
+    factors = [learning_rate_factor(step, 10, 100) for step in range(101)]
+    assert factors[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+    assert all(a >= b for a, b in pairwise(factors[10:]))
+
+
+@pytest.fixture
+def task():
+    return make_task(_tiny.tiny_config())
+
+
+def test_pairings_together_equal_pairings_one_by_one(task, monkeypatch):
+    model, batch = build_model(task).double(), task.collator(task.train)(range(6))
+    batch.regions, batch.places = batch.regions.double(), batch.places.double()
+    rows = torch.stack([torch.arange(6), torch.tensor([1, 2, 3, 4, 5, 0]), torch.tensor([5, 4, 3, 2, 1, 0])])
+    together = align_pairings(model, batch, rows)
+    monkeypatch.setattr("relgrounding.training._step.MOST_NODES", 1)
+    torch.testing.assert_close(align_pairings(model, batch, rows), together)
+    torch.testing.assert_close(together[0], model.align(batch.structure, model(batch)))
+
+
+def test_a_wrong_pairing_is_the_item_with_the_other_sentence(task):
+    model, collator = build_model(task).double(), task.collator(task.train)
+    batch = collator(range(4))
+    batch.regions, batch.places = batch.regions.double(), batch.places.double()
+    rows = torch.tensor([[2, 3, 0, 1]])
+    found = align_pairings(model, batch, rows)[0]
+    for item, sentence in enumerate(rows[0].tolist()):
+        alone = collator([item])
+        alone.regions, alone.places = alone.regions.double(), alone.places.double()
+        length = batch.word_lengths[sentence]
+        alone.words, alone.word_lengths = batch.words[sentence : sentence + 1, :length], length[None]
+        torch.testing.assert_close(found[item : item + 1], model.align(alone.structure, model(alone)))
+
+
+@pytest.mark.parametrize("loss", ["hinge", "contrastive"])
+def test_a_few_steps_on_one_batch_lower_the_loss(task, loss):
+    task.config.train.loss = loss
+    model, batch = build_model(task), task.collator(task.train)(range(8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(30):
+        value = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_pair_of_the_same_item_or_sentence_is_no_negative(task):
+    collator = task.collator(task.train)
+    batch = collator([0, 0])
+    model = build_model(task)
+    value = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
+    assert value == 0
+    assert draw_negatives(2, 1, batch.group).tolist() == [[1, 0]]

@@ -1,0 +1,56 @@
+"""Train a model, choose its best epoch on held-out training items, and print the table of the test splits.
+
+    python tools/train.py                                        the embedded default: generated scenes, no download
+    python tools/train.py --config configs/charades_vgn.yaml     a data set
+    python tools/train.py --config configs/flickr30k_ign.yaml train.epochs=3 name=short
+
+Everything of a run is kept in runs/NAME/. Ctrl-C keeps the state; --resume goes on from there.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from relgrounding.config import ConfigError, config_to_yaml, load_config
+from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, make_task
+
+DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.epochs=3")
+    parser.add_argument("--config", default=DEMO, help="YAML file (default: the embedded scenes, configs/demo.yaml)")
+    parser.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run of this name first")
+    parser.add_argument("--show", action="store_true", help="print every setting with its value, and stop")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as many as there are cores)")
+    arguments = parser.parse_intermixed_args(words)
+    try:
+        config = load_config(arguments.config, arguments.settings)
+        if arguments.show:
+            print(config_to_yaml(config), end="")
+            return 0
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        folder = RunFolder(Path(arguments.runs) / config.name)
+        if arguments.overwrite and folder.path.exists():
+            shutil.rmtree(folder.path)
+        trainer = Trainer(make_task(config), folder, resume=arguments.resume)
+        trainer.run()
+        print(evaluate_run(trainer.task, folder))
+    except (ConfigError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command with --resume goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
