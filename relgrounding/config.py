@@ -100,6 +100,9 @@ class TrainConfig:
     """MIL: of the cross-entropy."""
     negatives: int = 1
     """MIL: other items of the batch that each query (and item) is contrasted with."""
+    message_dropout: float = 0.0
+    """Share of the steps that are taken without messages between proposals. What a proposal's own feature says then
+    stays with it: otherwise every proposal learns the evidence of all others, and the best one is any of them."""
     patience: int = 3
     """Stop after so many epochs without a better validation metric."""
     select_metric: str = ""
@@ -158,6 +161,10 @@ class Config:
             raise ConfigError(f"data.batch_size is {self.data.batch_size}; negatives need batches of 2 or more")
         if not 0 < self.data.validation < 1:
             raise ConfigError(f"data.validation is {self.data.validation}; it is a share, above 0 and below 1")
+        if not 0 <= self.train.message_dropout < 1:
+            raise ConfigError(
+                f"train.message_dropout is {self.train.message_dropout}; it is a share, from 0 and below 1"
+            )
         video = self.data.dataset == "charades_sta"
         if video != (self.model.name == "vgn"):
             right = "vgn" if video else "ign"

@@ -58,6 +58,12 @@ def scatter_relation(rng: np.random.Generator, sizes: Sequence[str], relation: s
             return boxes.astype(np.float32), target
 
 
+def holds(relation: str, box: np.ndarray, anchor: np.ndarray) -> bool:
+    """Whether a box (4,) clearly stands in `relation` to the anchor (4,), near enough for an edge."""
+    offset = _centres(box[None]) - _centres(anchor[None])
+    return bool(_deviation(offset, RELATIONS[relation])[0] <= _HOLDS and np.hypot(*offset[0]) <= _MAX_DISTANCE)
+
+
 def _answers(anchors: np.ndarray, heads: np.ndarray, relation: str) -> np.ndarray:
     """For each of (..., n) anchors, which of (..., 2) heads alone stands clearly in the relation; -1 for neither."""
     offset = _centres(heads)[..., None, :, :] - _centres(anchors)[..., :, None, :]

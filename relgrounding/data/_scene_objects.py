@@ -13,6 +13,8 @@ _ATTRIBUTES = tuple(_VALUES)
 # Which attributes a description names. One attribute alone would leave few objects to tell the target from.
 _NAMED = (("size", "colour", "shape"), ("colour", "shape"), ("size", "shape"), ("size", "colour"), ("colour",))
 _HEAD_NAMED = (("size", "colour", "shape"), ("colour", "shape"), ("size", "shape"), ("size", "colour"))
+# What a relation leads to is named by one word: weak training has to find it without ever being asked for it.
+ANCHOR_NAMED = ("colour",)
 
 Description = dict[str, str]
 
@@ -49,7 +51,7 @@ def attribute_pair(rng: np.random.Generator, count: int) -> tuple[list[list[Scen
     named = _NAMED[rng.integers(len(_NAMED))]
     changed_name = named[rng.integers(len(named))]
     changed = _change(rng, target, changed_name)
-    descriptions = [_describe(target, named), _describe(changed, named)]
+    descriptions = [describe(target, named), describe(changed, named)]
     others = _draw_others(rng, count - 1, [target, changed], descriptions)
     return [[target, *others], [changed, *others]], descriptions
 
@@ -59,11 +61,11 @@ def relation_set(
 ) -> tuple[list[SceneObject], Description, Description]:
     """Draw `count` objects: `heads` that fit the first description alike, then one that alone fits the second."""
     head = _draw(rng)
-    head_description = _describe(head, _HEAD_NAMED[rng.integers(len(_HEAD_NAMED))])
+    head_description = describe(head, _HEAD_NAMED[rng.integers(len(_HEAD_NAMED))])
     alike = [_draw(rng, head_description) for _ in range(heads)]
     while True:
         anchor = _draw(rng)
-        anchor_description = _describe(anchor, _NAMED[rng.integers(len(_NAMED))])
+        anchor_description = describe(anchor, ANCHOR_NAMED)
         if not anchor.matches(head_description) and not any(h.matches(anchor_description) for h in alike):
             break
     others = _draw_others(rng, count - heads - 1, [head, anchor], [head_description, anchor_description])
@@ -82,7 +84,7 @@ def _change(rng: np.random.Generator, thing: SceneObject, name: str) -> SceneObj
     return SceneObject(**values)
 
 
-def _describe(thing: SceneObject, named: tuple[str, ...]) -> Description:
+def describe(thing: SceneObject, named: tuple[str, ...]) -> Description:
     return {name: getattr(thing, name) for name in named}
 
 

@@ -1,25 +1,33 @@
 """Generated scenes with referring expressions: the data set that needs no download.
 
-A scene holds six to nine objects (size x colour x shape). Two thirds of the queries name a target by its attributes
-("the small red circle"); a third can be answered through a relation only ("the red circle left of the blue one": two
-objects fit "the red circle"). Scenes come in minimal pairs whose queries are each false in the other scene, so
-that an image-sentence loss can learn attributes and relations alike.
+A scene holds four to six objects (size x colour x shape). Two thirds of the queries name a target by its attributes
+("the small red circle"; some add a relation that is true but not needed); a third can be answered through a relation
+only ("the red circle left of the blue one": two objects fit "the red circle"). Scenes come in minimal pairs whose
+queries are each false in the other scene, so that an image-sentence loss can learn attributes and relations alike.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from relgrounding.data._query import Query
-from relgrounding.data._scene_layout import HEADS, IMAGE_SIZE, OPPOSITE, RELATIONS, scatter, scatter_relation
-from relgrounding.data._scene_objects import SceneObject, attribute_pair, in_words, relation_set
+from relgrounding.data._scene_layout import HEADS, IMAGE_SIZE, OPPOSITE, RELATIONS, holds, scatter, scatter_relation
+from relgrounding.data._scene_objects import (
+    ANCHOR_NAMED,
+    COLOURS,
+    SceneObject,
+    attribute_pair,
+    describe,
+    in_words,
+    relation_set,
+)
 from relgrounding.data.features import Regions
 
 __all__ = ["Scene", "SceneObject", "SceneStore", "make_scenes"]
 
 _SPLITS = ("train", "val", "test")
-_MIN_OBJECTS, _MAX_OBJECTS = 6, 9
+_MIN_OBJECTS, _MAX_OBJECTS = 4, 6
 # All splits and seeds share one projection from attributes to features, as they would share one feature extractor.
 _PROJECTION_SEED = 20200601
 
@@ -115,7 +123,10 @@ def make_scenes(
         rng = np.random.default_rng([seed, _SPLITS.index(split), i])
         kind = "relation" if i % 3 == 2 else "attribute"
         group = f"{split}-{seed}-{i:05d}"
-        drawn = _relation_scenes(rng) if kind == "relation" else _attribute_scenes(rng)
+        if kind == "relation":
+            drawn = _relation_scenes(rng)
+        else:
+            drawn = _attribute_scenes(rng) if rng.random() < 0.5 else _anchor_scenes(rng)
         for letter, (scene, target, text) in zip("ab", drawn, strict=True):
             item = f"{group}-{letter}"
             scenes[item] = scene
@@ -130,12 +141,52 @@ def make_scenes(
 def _attribute_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:
     """Two scenes that differ in one attribute of the target (and in the places), with targets and sentences."""
     object_sets, descriptions = attribute_pair(rng, _draw_count(rng))
+    # Such a relation is not needed to answer. But as the object it leads to is in both scenes and the target in one
+    # only, it shows which of two objects a sentence is about: nothing else in pairs of image and sentence does.
+    mentions = rng.random() < 0.5
     drawn = []
     for objects, description in zip(object_sets, descriptions, strict=True):
         boxes = scatter(rng, [thing.size for thing in objects])
+        text = in_words(description)
+        relations = _relations_to_others(objects, boxes) if mentions else []
+        if relations:
+            relation, anchor = relations[rng.integers(len(relations))]
+            text += f" {relation} {in_words(describe(objects[anchor], ANCHOR_NAMED))}"
         scene, target = _shuffle(rng, objects, boxes, target=0)
-        drawn.append((scene, target, in_words(description)))
+        drawn.append((scene, target, text))
     return drawn
+
+
+def _anchor_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:
+    """Two scenes that differ in the colour of the object that the target is in a relation to.
+
+    The target can be told by its attributes; what tells the scenes apart is whether the other object is there.
+    """
+    while True:
+        (objects, _), (description, _) = attribute_pair(rng, _draw_count(rng))
+        boxes = scatter(rng, [thing.size for thing in objects])
+        relations = _relations_to_others(objects, boxes)
+        unused = sorted(set(COLOURS) - {thing.colour for thing in objects})
+        if not relations or not unused:
+            continue
+        relation, anchor = relations[rng.integers(len(relations))]
+        changed = list(objects)
+        changed[anchor] = replace(objects[anchor], colour=unused[rng.integers(len(unused))])
+        if not changed[anchor].matches(description):
+            break
+    drawn = []
+    for shown in (objects, changed):
+        scene, target = _shuffle(rng, shown, boxes, target=0)
+        text = f"{in_words(description)} {relation} {in_words(describe(shown[anchor], ANCHOR_NAMED))}"
+        drawn.append((scene, target, text))
+    return drawn
+
+
+def _relations_to_others(objects: list[SceneObject], boxes: np.ndarray) -> list[tuple[str, int]]:
+    """Return the relations of object 0 to others whose colour is theirs alone, each with the other's number."""
+    colours = [thing.colour for thing in objects]
+    others = [k for k in range(1, len(objects)) if colours.count(colours[k]) == 1]
+    return [(relation, k) for k in others for relation in RELATIONS if holds(relation, boxes[0], boxes[k])]
 
 
 def _relation_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:

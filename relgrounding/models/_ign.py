@@ -25,7 +25,7 @@ class IGN(nn.Module):
         p_t = [x_t; W_p h^s_t],   k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
 
     Args:
-        config: sizes; `relation="none"` keeps of each graph convolution its self term, ReLU(W l + b).
+        config: sizes; `relation="none"` leaves of each graph convolution its self term, ReLU(W l + b).
         feature_dim: width of a region's feature.
         embedding: module from word ids to vectors.
         word_dim: width of those vectors.
@@ -43,11 +43,9 @@ class IGN(nn.Module):
         self.attention = ProposalToWordAttention(region_dim, sentence_dim, config.attention_dim)
         self.fusion = nn.Linear(region_dim + sentence_dim, config.fusion_dim)
         widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
+        self.has_graph = config.relation == "graph"
         self.relation = nn.ModuleList(
-            EdgeGatedGCN(m, n, len(SpatialRelation), backend=backend)
-            if config.relation == "graph"
-            else nn.Sequential(nn.Linear(m, n), nn.ReLU())
-            for m, n in pairwise(widths)
+            EdgeGatedGCN(m, n, len(SpatialRelation), backend=backend) for m, n in pairwise(widths)
         )
         self.position = nn.Linear(4, config.position_dim)
         self.score = nn.Linear(config.relation_dim + config.position_dim, 1)
@@ -65,6 +63,7 @@ class IGN(nn.Module):
         proposals: Float[Tensor, "nodes proposal_dim"],
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
+        messages: bool = True,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that its image is paired with.
 
@@ -73,12 +72,13 @@ class IGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
+            messages: False: every proposal is scored as if it were alone, see `TrainConfig.message_dropout`.
         """
         h, places = proposals, proposals[:, -4:]
         c, _ = self.attention(h, words, word_lengths, structure.node_item)
         x = self.fusion(torch.cat([h, c], -1))
         for layer in self.relation:
-            x = layer(structure, x) if isinstance(layer, EdgeGatedGCN) else layer(x)
+            x = layer(structure if messages and self.has_graph else None, x)
         p = torch.cat([self.dropout(x), self.position(places)], -1)
         return torch.sigmoid(self.score(p).squeeze(-1))
 

@@ -38,7 +38,7 @@ class VGN(nn.Module):
         k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
 
     Args:
-        config: sizes; `relation="none"` replaces graph attention by the linear maps it has, without messages.
+        config: sizes; `relation="none"` leaves of each attention layer what a moment alone gets, W x + b.
         feature_dim: width of a clip's feature.
         embedding: module from word ids to vectors.
         word_dim: width of those vectors.
@@ -62,10 +62,8 @@ class VGN(nn.Module):
         self.attention = ProposalToWordAttention(width, width, config.attention_dim)
         self.fusion = GatedFusion(width, width)
         widths = [2 * width] + [config.relation_dim] * config.relation_layers
-        self.relation = nn.ModuleList(
-            GraphAttention(m, n, config.heads, backend=backend) if config.relation == "graph" else nn.Linear(m, n)
-            for m, n in pairwise(widths)
-        )
+        self.has_graph = config.relation == "graph"
+        self.relation = nn.ModuleList(GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths))
         self.score = nn.Linear(config.relation_dim, 1)
         self.aggregate = TopRScore(config.top_r)
 
@@ -86,6 +84,7 @@ class VGN(nn.Module):
         proposals: Float[Tensor, "nodes proposal_dim"],
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
+        messages: bool = True,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that its video is paired with.
 
@@ -94,12 +93,13 @@ class VGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
+            messages: False: every proposal is scored as if it were alone, see `TrainConfig.message_dropout`.
         """
         h = proposals
         c, _ = self.attention(h, words, word_lengths, structure.node_item)
         p = self.dropout(self.fusion(h, c))
         for layer in self.relation:
-            p = layer(structure, p) if isinstance(layer, GraphAttention) else layer(p)
+            p = layer(structure if messages and self.has_graph else None, p)
             p = nn.functional.elu(p)
         return torch.sigmoid(self.score(p).squeeze(-1))
 

@@ -45,9 +45,11 @@ class GraphAttention(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(
-        self, structure: "GraphStructure | dgl.DGLGraph", x: Float[Tensor, "nodes in_dim"]
+        self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: each has an in-edge from itself alone."""
+        if structure is None:
+            return self.linear(x) + self.bias
         feat = self.linear(x).unflatten(1, (self.num_heads, -1))
         score_src, score_dst = torch.einsum("nhd,shd->snh", feat, self.attention)
         messages = ops.graph_attention(structure, feat, score_src, score_dst, self.negative_slope, self.backend)
@@ -62,7 +64,7 @@ class EdgeGatedGCN(nn.Module):
         x_i'  = ReLU(in_i + out_i + W_self x_i + b)
 
     A node without edges keeps the self term. Matrices and gate vectors start Xavier-uniform, type biases from
-    N(0, 1 / out_dim), b at zero, and the gate biases u at `gate_init`: nearly closed, because the sums run over all
+    N(0, 0.3^2), b at zero, and the gate biases u at `gate_init`: nearly closed, because the sums run over all
     neighbours, some fifty in a full image, and would drown the node itself.
 
     Args:
@@ -90,9 +92,11 @@ class EdgeGatedGCN(nn.Module):
         nn.init.zeros_(self.self_loop.bias)
 
     def forward(
-        self, structure: "GraphStructure | dgl.DGLGraph", x: Float[Tensor, "nodes in_dim"]
+        self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
+        if structure is None:
+            return torch.relu(self.self_loop(x))
         structure = ops.as_structure(structure)
         return torch.relu(self.in_edges(structure, x) + self.out_edges(structure.reverse(), x) + self.self_loop(x))
 
@@ -112,7 +116,7 @@ class _GatedMessages(nn.Module):
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.xavier_uniform_(self.gate.weight)
         nn.init.constant_(self.gate_bias, self.gate_init)
-        nn.init.normal_(self.type_bias, std=self.type_bias.shape[1] ** -0.5)
+        nn.init.normal_(self.type_bias, std=0.3)
 
     def forward(self, structure: GraphStructure, x: Tensor) -> Tensor:
         gate = self.gate(x).squeeze(1)

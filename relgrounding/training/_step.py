@@ -18,7 +18,8 @@ def mil_step(model: VGN | IGN, batch: Batch, config: TrainConfig, generator: tor
     """Return the MIL loss of one batch, on the device that holds it."""
     negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
     own_sentence = torch.arange(len(batch), device=negatives.device)
-    alignment = align_pairings(model, batch, torch.cat([own_sentence[None], negatives]))
+    messages = torch.rand((), generator=generator).item() >= config.message_dropout
+    alignment = align_pairings(model, batch, torch.cat([own_sentence[None], negatives]), messages)
     own, wrong = alignment[0], alignment[1:]
     valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
     if config.loss == "hinge":
@@ -27,7 +28,7 @@ def mil_step(model: VGN | IGN, batch: Batch, config: TrainConfig, generator: tor
 
 
 def align_pairings(
-    model: VGN | IGN, batch: Batch, sentences: Int[torch.Tensor, "pairings items"]
+    model: VGN | IGN, batch: Batch, sentences: Int[torch.Tensor, "pairings items"], messages: bool = True
 ) -> Float[torch.Tensor, "pairings items"]:
     """Return the alignment of each item with the sentence that each pairing gives it."""
     proposals, words = model.encode(batch)  # type: ignore[arg-type]
@@ -39,7 +40,7 @@ def align_pairings(
             structure = structure.select(torch.arange(len(batch), device=rows.device).repeat(len(rows)))
         flat = rows.flatten()
         repeated = proposals.repeat(len(rows), 1)
-        scores = model.pair(structure, repeated, words[flat], batch.word_lengths[flat])
+        scores = model.pair(structure, repeated, words[flat], batch.word_lengths[flat], messages)
         parts.append(model.align(structure, scores).view(len(rows), -1))
     return torch.cat(parts)
 

@@ -86,7 +86,7 @@ def test_boxes_lie_in_the_image_and_do_not_touch(made: tuple) -> None:
     _, store = made
     for item in store.ids:
         scene = store.scene(item)
-        assert 6 <= len(scene.objects) == len(scene.boxes) <= 9
+        assert 4 <= len(scene.objects) == len(scene.boxes) <= 6
         assert (scene.boxes[:, :2] >= 0).all()
         assert (scene.boxes[:, 2:] <= scene.size).all()
         assert (scene.boxes[:, 2:] - scene.boxes[:, :2] > 0).all()
@@ -131,7 +131,7 @@ def test_target_and_distractor_are_about_as_near_to_the_anchor(made: tuple) -> N
 def test_the_order_of_regions_does_not_give_the_target_away(made: tuple) -> None:
     queries, store = made
     rows = np.array([target_row(store.scene(q.item), q.targets[0]) for q in queries])
-    assert np.bincount(rows, minlength=6)[:6].max() < 0.2 * len(rows)
+    assert np.bincount(rows, minlength=4)[:4].max() < 0.3 * len(rows)
 
 
 def test_deterministic_and_a_prefix_of_a_larger_set() -> None:

@@ -1,0 +1,83 @@
+"""Laws of VGN and IGN: a batch equals its items, gradients reach every weight, relations can be switched off."""
+
+import numpy as np
+import pytest
+import torch
+
+from relgrounding.config import ModelConfig
+from relgrounding.data import Query, Regions, Vocabulary
+from relgrounding.data.batches import ImageCollator, VideoCollator
+from relgrounding.models import IGN, VGN
+from relgrounding.nn import trained_embedding
+
+SIZES = {"hidden": 5, "attention_dim": 6, "fusion_dim": 7, "relation_dim": 8, "heads": 2, "position_dim": 3, "top_r": 2}
+TEXTS = ["door", "the person opens the door", "a red box"]
+
+
+class _Store(dict):
+    dim = 4
+
+
+def _queries(count: int) -> list[Query]:
+    return [Query(str(i), str(i), TEXTS[i % 3], ((0.0, 1.0),)) for i in range(count)]
+
+
+def _video(relation: str, lengths: list[int]):
+    generator = np.random.default_rng(0)
+    store = _Store({str(i): generator.normal(size=(n, 4)).astype(np.float32) for i, n in enumerate(lengths)})
+    vocabulary = Vocabulary.from_texts(TEXTS)
+    collator = VideoCollator(_queries(len(lengths)), store, vocabulary, widths=[2, 3, 5], stride=1.0)
+    model = VGN(ModelConfig(name="vgn", relation=relation, **SIZES), 4, trained_embedding(len(vocabulary), 6), 6)
+    return model, collator
+
+
+def _image(relation: str, counts: list[int]):
+    generator = np.random.default_rng(0)
+    store = _Store()
+    for i, n in enumerate(counts):
+        corner = generator.integers(0, 50, (n, 2))
+        boxes = np.concatenate([corner, corner + generator.integers(1, 40, (n, 2))], 1).astype(np.float32)
+        store[str(i)] = Regions(generator.normal(size=(n, 4)).astype(np.float32), boxes, (100, 90))
+    vocabulary = Vocabulary.from_texts(TEXTS)
+    collator = ImageCollator(_queries(len(counts)), store, vocabulary)
+    model = IGN(ModelConfig(name="ign", relation=relation, **SIZES), 4, trained_embedding(len(vocabulary), 6), 6)
+    return model, collator
+
+
+MAKERS = [pytest.param(_video, [6, 1, 9], id="vgn"), pytest.param(_image, [3, 1, 7], id="ign")]
+
+
+@pytest.mark.parametrize("relation", ["graph", "none"])
+@pytest.mark.parametrize(("make", "sizes"), MAKERS)
+def test_a_batch_equals_its_items_also_one_clip_one_box_and_one_word(make, sizes, relation):
+    model, collator = make(relation, sizes)
+    batch = collator([0, 1, 2])
+    together = model(batch).split(batch.structure.batch_num_nodes.tolist())
+    for place, scores in enumerate(together):
+        torch.testing.assert_close(model(collator([place])), scores, rtol=1e-4, atol=1e-5)
+        assert ((scores > 0) & (scores < 1)).all()
+
+
+@pytest.mark.parametrize(("make", "sizes"), MAKERS)
+def test_every_weight_of_the_whole_model_gets_a_gradient(make, sizes):
+    model, collator = make("graph", sizes)
+    batch = collator([0, 1, 2])
+    model.align(batch.structure, model(batch)).sum().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not silent
+
+
+@pytest.mark.parametrize(("make", "sizes"), MAKERS)
+def test_without_the_relation_module_a_proposal_does_not_see_its_neighbours(make, sizes):
+    for relation, sees in (("graph", True), ("none", False)):
+        model, collator = make(relation, sizes)
+        batch = collator([2])
+        proposals, words = model.encode(batch)
+        changed = proposals.clone()
+        changed[0] += 1
+        before = model.pair(batch.structure, proposals, words, batch.word_lengths)
+        after = model.pair(batch.structure, changed, words, batch.word_lengths)
+        assert not torch.equal(before[0], after[0])
+        assert torch.equal(before[1:], after[1:]) != sees
+        alone = model.pair(batch.structure, proposals, words, batch.word_lengths, messages=False)
+        assert torch.equal(alone, before) != sees
