@@ -3,6 +3,7 @@
 ``from relgrounding._dgl import dgl`` is what every other module writes.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -67,6 +68,7 @@ def _import_dgl() -> types.ModuleType:
 dgl = _import_dgl()
 
 
+@functools.cache
 def dgl_cuda_reason() -> str | None:
     """Why DGL cannot hold graphs on the GPU here; None where it can."""
     if not torch.cuda.is_available():

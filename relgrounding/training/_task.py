@@ -1,6 +1,8 @@
 """What a configuration trains and tests on."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -99,7 +101,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known)
+        known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
     durations = data.load_durations(data_root(settings) / "charades_sta") if settings.dataset == "charades_sta" else {}
     return Task(config, Split(train, whole.store), Split(validation, whole.store), known, vectors, durations)
 
@@ -132,6 +134,10 @@ def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[d
     held = {units[i] for i in order[: max(1, round(share * len(units)))]}
     train = [q for q in queries if (q.group or q.item) not in held]
     return train, [q for q in queries if (q.group or q.item) in held]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relgrounding"
 
 
 def _open_store(config: Config) -> ClipStore | RegionStore:
