@@ -173,6 +173,7 @@ class VideoCollator:
         self.queries, self.store = queries, store
         self.max_clips = max_clips
         self._texts = _Texts(queries, vocabulary, max_words)
+        self.group = self._texts.group
         step = int(stride) if stride >= 1 else stride
         self.proposals = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, step))
         self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.proposals(n), iou_threshold))
@@ -219,6 +220,7 @@ class ImageCollator:
     ) -> None:
         self.queries, self.store = queries, store
         self._texts = _Texts(queries, vocabulary, max_words)
+        self.group = self._texts.group
 
     def __call__(self, places: Sequence[int]) -> ImageBatch:
         """Return the batch of the queries at these places."""

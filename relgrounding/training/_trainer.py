@@ -42,7 +42,7 @@ class Trainer:
         self.model = build_model(task).to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.train.learning_rate)
         collator = task.collator(task.train)
-        self.sampler = BatchSampler(collator._texts.group, self.config.data.batch_size, self.config.seed)
+        self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_an_epoch = len(self.sampler)
         self.state: dict[str, Any] = {

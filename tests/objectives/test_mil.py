@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.objectives import draw_negatives, mil_loss
+from relgrounding.objectives import contrastive_loss, draw_negatives, mil_loss
 
 
 @given(size=st.integers(2, 40), count=st.integers(1, 50), seed=st.integers(0, 2**31))
@@ -60,3 +60,25 @@ def test_gradients_agree_with_finite_differences():
     negatives = torch.tensor([[1, 2, 3, 0], [2, 3, 0, 1]])
     valid = torch.tensor([[True, True, False, True]] * 2)
     assert torch.autograd.gradcheck(lambda a, b: mil_loss(a, b, negatives, valid, 0.3), (own, wrong))
+
+
+def test_the_cross_entropy_of_a_batch_computed_pair_by_pair():
+    own, wrong = torch.tensor([0.9, 0.4, 0.6]), torch.tensor([[0.5, 0.6, 0.2]])
+    negatives, valid = torch.tensor([[1, 2, 0]]), torch.tensor([[True, True, False]])
+
+    def odds(score: float) -> float:
+        return (score / (1 - score)) ** 2  # exp(log odds / T) with T = 1/2
+
+    # Items 0 and 1 are contrasted with sentences 1 and 2; the pair of item 2 and sentence 0 is no negative.
+    sentences = [odds(0.9) / (odds(0.9) + odds(0.5)), odds(0.4) / (odds(0.4) + odds(0.6)), 1.0]
+    items = [1.0, odds(0.4) / (odds(0.4) + odds(0.5)), odds(0.6) / (odds(0.6) + odds(0.6))]
+    expected = -torch.tensor([sentences, items]).log().mean(1).sum()
+    torch.testing.assert_close(contrastive_loss(own, wrong, negatives, valid, temperature=0.5), expected)
+
+
+def test_gradients_of_the_cross_entropy_agree_with_finite_differences():
+    own = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    wrong = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[1, 2, 3, 0], [2, 3, 0, 1]])
+    valid = torch.tensor([[True, True, False, True]] * 2)
+    assert torch.autograd.gradcheck(lambda a, b: contrastive_loss(a, b, negatives, valid, 0.7), (own, wrong))
