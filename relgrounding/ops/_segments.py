@@ -47,3 +47,13 @@ def _say_nothing_about_beta() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
+
+
+def cell_sums(values_E: Tensor, cell_E: Tensor, shape: torch.Size) -> Tensor:
+    """A table of `shape`: each cell, counted through the flat table, the sum of its values."""
+    table = values_E.new_zeros(shape)
+    if values_E.device.type == "cpu":
+        table.view(-1).index_add_(0, cell_E, values_E)
+    else:  # sorts, where `index_add_` adds in any order
+        table.view(-1).index_put_((cell_E,), values_E, accumulate=True)
+    return table
