@@ -1,7 +1,7 @@
 """Sums over the segments of a sorted edge list, without a tensor of (edges x features).
 
-On a CPU the three products below are vectorised kernels of PyTorch itself, each row of the result is written by one
-thread in the order of the edges, and the machine's number of threads does not enter the result.
+On a CPU these are vectorised kernels of PyTorch itself, several times faster than the sparse products of DGL 1.1 and of
+MKL. Each row of a result is written by one thread, in the order of the edges.
 """
 
 import functools
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Edges whose features are gathered at a time where `edge_dots` has no kernel.
-_BLOCK = 8192
+_BLOCK = 65536
 
 
 def segment_sum(values_E: Tensor, indptr: Tensor) -> Tensor:
@@ -31,13 +31,14 @@ def weighted_rows(table_MD: Tensor, index_E: Tensor, indptr: Tensor, weight_E: T
 
 def edge_dots(rows_ND: Tensor, table_MD: Tensor, index_E: Tensor, indptr: Tensor) -> Tensor:
     """(E,) products ``rows[i] . table[index[e]]`` for each e in the segment of i."""
-    if rows_ND.device.type == "cpu":
+    # More edges than pairs of nodes, as parallel ones can be, are refused by that kernel.
+    if rows_ND.device.type == "cpu" and len(index_E) <= len(rows_ND) * len(table_MD):
         _say_nothing_about_beta()
         shape = (len(rows_ND), len(table_MD))
         pattern = torch.sparse_csr_tensor(indptr, index_E, rows_ND.new_zeros(len(index_E)), shape)
         return torch.sparse.sampled_addmm(pattern, rows_ND, table_MD.t(), beta=0.0).values()
     row_E = torch.repeat_interleave(indptr.diff(), output_size=len(index_E))
-    blocks = zip(row_E.split(_BLOCK * 8), index_E.split(_BLOCK * 8), strict=True)
+    blocks = zip(row_E.split(_BLOCK), index_E.split(_BLOCK), strict=True)
     return torch.cat([torch.linalg.vecdot(rows_ND[i], table_MD[j]) for i, j in blocks])
 
 
