@@ -79,45 +79,39 @@ class EdgeGatedGCN(nn.Module):
         self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
     ) -> None:
         super().__init__()
-        self.in_edges = _GatedMessages(in_dim, out_dim, num_types, backend, gate_init)
-        self.out_edges = _GatedMessages(in_dim, out_dim, num_types, backend, gate_init)
-        self.self_loop = nn.Linear(in_dim, out_dim)
+        self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
+        # W_in, W_out, W_self, w_in, w_out: one product with x.
+        self.weight = nn.Parameter(torch.empty(3 * out_dim + 2, in_dim))
+        self.bias = nn.Parameter(torch.empty(out_dim))
+        self.gate_bias = nn.Parameter(torch.empty(2, num_types))
+        self.type_bias = nn.Parameter(torch.empty(2, num_types, out_dim))
         self.reset_parameters()
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Views of the weight: W_in, W_out, W_self (out_dim, in_dim) and w_in, w_out (1, in_dim)."""
+        return self.weight.split([self.out_dim] * 3 + [1, 1])
 
     def reset_parameters(self) -> None:
         """Draw new weights."""
-        self.in_edges.reset_parameters()
-        self.out_edges.reset_parameters()
-        nn.init.xavier_uniform_(self.self_loop.weight)
-        nn.init.zeros_(self.self_loop.bias)
+        for part in self.parts:
+            nn.init.xavier_uniform_(part)
+        nn.init.zeros_(self.bias)
+        nn.init.constant_(self.gate_bias, self.gate_init)
+        nn.init.normal_(self.type_bias, std=0.3)
 
     def forward(
         self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
         """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
         if structure is None:
-            return torch.relu(self.self_loop(x))
+            return torch.relu(nn.functional.linear(x, self.parts[2], self.bias))
         structure = ops.as_structure(structure)
-        return torch.relu(self.in_edges(structure, x) + self.out_edges(structure.reverse(), x) + self.self_loop(x))
-
-
-class _GatedMessages(nn.Module):
-    """One direction of `EdgeGatedGCN`: its weights and its gated sum."""
-
-    def __init__(self, in_dim: int, out_dim: int, num_types: int, backend: str, gate_init: float) -> None:
-        super().__init__()
-        self.backend, self.gate_init = backend, gate_init
-        self.linear = nn.Linear(in_dim, out_dim, bias=False)
-        self.gate = nn.Linear(in_dim, 1, bias=False)
-        self.gate_bias = nn.Parameter(torch.empty(num_types))
-        self.type_bias = nn.Parameter(torch.empty(num_types, out_dim))
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.linear.weight)
-        nn.init.xavier_uniform_(self.gate.weight)
-        nn.init.constant_(self.gate_bias, self.gate_init)
-        nn.init.normal_(self.type_bias, std=0.3)
-
-    def forward(self, structure: GraphStructure, x: Tensor) -> Tensor:
-        gate = self.gate(x).squeeze(1)
-        return ops.gated_sum(structure, self.linear(x), gate, self.gate_bias, self.type_bias, self.backend)
+        mapped = nn.functional.linear(x, self.weight).split([self.out_dim] * 3 + [1, 1], 1)
+        sums = [
+            ops.gated_sum(graph, feat, gate.squeeze(1), gate_bias, type_bias, self.backend)
+            for graph, feat, gate, gate_bias, type_bias in zip(
+                (structure, structure.reverse()), mapped[:2], mapped[3:], self.gate_bias, self.type_bias, strict=True
+            )
+        ]
+        return torch.relu(sums[0] + sums[1] + (mapped[2] + self.bias))

@@ -8,7 +8,7 @@ from relgrounding.nn import EdgeGatedGCN, GraphAttention
 
 EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (4, 5, 2)]
 COUNTS = [4, 2, 1]
-backends = pytest.mark.parametrize("backend", ["naive", "dgl"])
+backends = pytest.mark.parametrize("backend", ["naive", "dgl", "dense", "csr"])
 
 
 def structure_of(edges, counts):
@@ -40,11 +40,14 @@ def attention_loop(layer, edges, x):
 
 
 def gated_loop(layer, edges, x):
-    out = x @ layer.self_loop.weight.T + layer.self_loop.bias
+    w_in, w_out, w_self, gate_in, gate_out = layer.parts
+    directions = [(w_in, gate_in, *(p[0] for p in (layer.gate_bias, layer.type_bias)))]
+    directions += [(w_out, gate_out, *(p[1] for p in (layer.gate_bias, layer.type_bias)))]
+    out = x @ w_self.T + layer.bias
     for source, destination, r in edges:
-        for part, j, i in ((layer.in_edges, source, destination), (layer.out_edges, destination, source)):
-            gate = torch.sigmoid(part.gate.weight[0] @ x[j] + part.gate_bias[r])
-            message = gate * (part.linear.weight @ x[j] + part.type_bias[r])
+        for part, j, i in zip(directions, (source, destination), (destination, source), strict=True):
+            weight, gate, gate_bias, type_bias = part
+            message = torch.sigmoid(gate[0] @ x[j] + gate_bias[r]) * (weight @ x[j] + type_bias[r])
             out = out + message * torch.eye(len(x), dtype=x.dtype)[i].unsqueeze(1)
     return out.relu()
 
@@ -107,7 +110,9 @@ def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
     x = torch.randn(sum(counts), 5, dtype=torch.float64)
     out = layer(structure_of([], counts), x)
     assert out.shape == (sum(counts), 6)
-    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer.self_loop(x).relu()
+    if kind == "gated":
+        torch.testing.assert_close(out, (x @ layer.parts[2].T + layer.bias).relu())
+    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x)
     torch.testing.assert_close(out, alone)
     out.sum().backward()
 
@@ -139,10 +144,13 @@ def test_weights_start_as_documented():
     attention, gated = GraphAttention(32, 64, 4), EdgeGatedGCN(16, 400, 11, gate_init=-3.0)
     assert (attention.bias == 0).all()
     assert attention.attention.abs().max() <= (6 / 17) ** 0.5
-    assert (gated.in_edges.gate_bias == -3).all()
-    assert (gated.self_loop.bias == 0).all()
-    torch.testing.assert_close(gated.out_edges.type_bias.std(), torch.tensor(0.3), rtol=0.1, atol=0)
-    assert not torch.equal(gated.in_edges.linear.weight, gated.out_edges.linear.weight)
+    assert (gated.gate_bias == -3).all()
+    assert (gated.bias == 0).all()
+    torch.testing.assert_close(gated.type_bias[1].std(), torch.tensor(0.3), rtol=0.1, atol=0)
+    for part in gated.parts:
+        bound = (6 / sum(part.shape)) ** 0.5
+        assert 0.8 * bound < part.abs().max() <= bound
+    assert not torch.equal(gated.parts[0], gated.parts[1])
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

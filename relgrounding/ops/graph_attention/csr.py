@@ -31,7 +31,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, structure: GraphStructure, feat_NHD: Tensor, src_NH: Tensor, dst_NH: Tensor, slope: float
     ) -> Tensor:
         feat_NHD = feat_NHD.contiguous()
-        alpha_EH = _signed_weights(structure, src_NH, dst_NH, slope)
+        alpha_EH = _signed_weights(structure, src_NH.contiguous(), dst_NH.contiguous(), slope)
         ctx.structure, ctx.slope = structure, slope
         ctx.save_for_backward(feat_NHD, alpha_EH)
         return _sums_of_heads(feat_NHD, structure.indices, structure.indptr, alpha_EH.abs())
