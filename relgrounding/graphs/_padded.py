@@ -99,7 +99,9 @@ def _first_cells(
     sizes: list[int], bounds: list[tuple[int, int]], shapes: list[tuple[int, int]], device: torch.device
 ) -> Tensor:
     """(N,) the cell of an edge j -> i is j plus the number of i."""
-    firsts, rows, cell = [], [], 0
+    firsts: list[int] = []
+    rows: list[int] = []
+    cell = 0
     for (first, last), (_, longest) in zip(bounds, shapes, strict=True):
         firsts += range(cell, cell + (last - first) * longest * longest, longest * longest)
         rows += [longest] * (last - first)

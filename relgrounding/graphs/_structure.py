@@ -186,9 +186,17 @@ class GraphStructure:
         """Where the tensors are."""
         return self.indptr.device
 
-    @cached_property
+    @property
     def destinations(self) -> Int64[Tensor, " edges"]:
-        """(E,) destination of each edge, ascending."""
+        """(E,) destination of each edge, ascending; computed once."""
+        # A compiler does not see through what is kept; it computes these once a graph by itself.
+        return self._find_destinations() if torch.compiler.is_compiling() else self._destinations
+
+    @cached_property
+    def _destinations(self) -> Tensor:
+        return self._find_destinations()
+
+    def _find_destinations(self) -> Tensor:
         nodes = torch.arange(self.num_nodes, device=self.device)
         return torch.repeat_interleave(nodes, self.indptr.diff(), output_size=self.num_edges)
 
@@ -199,32 +207,36 @@ class GraphStructure:
         return torch.repeat_interleave(items, self.batch_num_nodes, output_size=self.num_nodes)
 
     @cached_property
-    def density(self) -> float:
-        """Edges, as a share of all ordered pairs of nodes of one item. Waits for the device."""
-        return self.num_edges / max(1, int(self.batch_num_nodes.square().sum()))
+    def num_pairs(self) -> int:
+        """Number of ordered pairs of nodes of one item, a node with itself included. Waits for the device."""
+        return int(self.batch_num_nodes.square().sum())
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:
         """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
         return item_groups(self)
 
+    def reverse(self) -> "GraphStructure":
+        """The graph with every edge turned round and its type kept; computed once."""
+        return self._turn() if torch.compiler.is_compiling() else self._reversed
+
     @cached_property
     def _reversed(self) -> "GraphStructure":
+        return self._turn()
+
+    def _turn(self) -> "GraphStructure":
         forward = torch.empty_like(self.out_edges)
         forward[self.out_edges] = torch.arange(self.num_edges, device=self.device)
-        return replace(
-            self,
+        return GraphStructure(
             indptr=self.out_indptr,
             indices=self.out_indices,
             etype=self.etype[self.out_edges],
+            edge_types=self.edge_types,
+            batch_num_nodes=self.batch_num_nodes,
             out_indptr=self.indptr,
             out_indices=self.indices,
             out_edges=forward,
         )
-
-    def reverse(self) -> "GraphStructure":
-        """The graph with every edge turned round and its type kept; computed once."""
-        return self._reversed
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "GraphStructure":
         """The structure on `device`; itself if it is there already."""

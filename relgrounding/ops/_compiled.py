@@ -62,11 +62,12 @@ def _kernel(
 ) -> Any:
     from relgrounding.ops import gated_sum, graph_attention
 
-    first, batch, last = structure[:3], structure[3], structure[4:]
-    graph = GraphStructure(*first, tuple(map(str, range(num_types))), batch, *last)
+    names = ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges")
+    tensors = dict(zip(names, structure, strict=True))
+    graph = GraphStructure(edge_types=tuple(map(str, range(num_types))), **tensors)
     if operator == "graph_attention":
-        return lambda *x: graph_attention(graph, *x, option, backend)
-    return lambda *x: gated_sum(graph, *x, backend)
+        return lambda feat, src, dst: graph_attention(graph, feat, src, dst, option, backend)
+    return lambda feat, gate, gate_bias, type_bias: gated_sum(graph, feat, gate, gate_bias, type_bias, backend)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -1,13 +1,16 @@
 """Which backend runs an operator, and what a graph is to an operator.
 
-The rule of `auto`, for a choice that was not made by `set_backend`:
+The rule of `auto`, where `set_backend` chose nothing else:
 
-1. On a GPU `triton` where it runs, otherwise `csr`.
-2. On the CPU `dense` where at least `DENSE_FROM` of all ordered pairs of nodes of an item are joined, otherwise `csr`.
-   float16 and bfloat16 are computed in float32.
+1. On the CPU `dense` for graphs of at least `DENSE_EDGES` edges, of items of at least `DENSE_NODES` nodes (in the mean
+   over nodes), in which edges join at least the share `DENSE_FROM` of all ordered pairs of nodes of an item; otherwise
+   `csr`.
+2. On a GPU `csr`.
 3. On any other device `naive`.
 
-The threshold is the middle of where the two cross on 10 to 400 nodes an item; around it they differ by little.
+The thresholds are where the two cross in float32, forward and backward, on items of 10 to 400 nodes: `csr` costs per
+edge, `dense` per pair of nodes, and more in small items and small batches. float16 and bfloat16 are computed in float32
+by these two.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +20,12 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure, from_dgl
+from relgrounding.ops._compiled import run_compiled
 
 BACKENDS = ("naive", "dgl", "dense", "csr")
-DENSE_FROM = 0.5
+DENSE_FROM = {"graph_attention": 0.35, "gated_sum": 0.65}
+DENSE_EDGES = 8000
+DENSE_NODES = 24
 _HALF = (torch.float16, torch.bfloat16)
 _FLOAT = (torch.float32, torch.float64)
 
@@ -43,7 +49,7 @@ def available_backends() -> dict[str, str | None]:
     return {name: own.get(name) for name in BACKENDS}
 
 
-class set_backend:  # noqa: N801 - reads like torch.set_grad_enabled, which is a class as well
+class set_backend:
     """Choose the backend that `auto` stands for, from here on or within a ``with`` block.
 
     A backend that is named in a call or a layer stays what it is.
@@ -86,48 +92,45 @@ def launch(
         name: backend or "auto".
     """
     _check_name(name)
-    name = _chosen if name == "auto" else name
     first = inputs[0]
     # Under autocast a linear map gives a short type and a parameter keeps its own: the features decide.
     autocast = first.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(first.device.type)
     if autocast:
         inputs = [x.to(first.dtype) for x in inputs]
     _check_tensors(graph, *inputs)
-    if first.dtype in _HALF and name not in ("naive", "dgl", "triton"):
+    name = choose_backend(_chosen if name == "auto" else name, operator, graph, first)
+    if first.dtype in _HALF and name in ("auto", "dense", "csr"):
         inputs = [x.float() for x in inputs]
+    if torch.compiler.is_compiling() and name in ("auto", "dense", "csr"):
+        return run_compiled(operator, name, graph, inputs, option).to(first.dtype)
+    arguments = (graph, *inputs, option) if operator == "graph_attention" else (graph, *inputs)
     if not autocast:
-        out = _run(operator, kernels, graph, inputs, option, name)
-    else:
-        with torch.autocast(first.device.type, enabled=False):
-            out = _run(operator, kernels, graph, inputs, option, name)
-    return out.to(first.dtype)
+        return kernels[name](*arguments).to(first.dtype)
+    with torch.autocast(first.device.type, enabled=False):
+        return kernels[name](*arguments).to(first.dtype)
 
 
-def _run(
-    operator: str, kernels: dict[str, Kernel], graph: GraphStructure, inputs: Sequence[Tensor], option: float, name: str
-) -> Tensor:
-    if torch.compiler.is_compiling() and name != "naive":
-        from relgrounding.ops._compiled import run_compiled
-
-        return run_compiled(operator, name, graph, inputs, option)
-    kernel = kernels[choose_backend(name, graph, inputs[0])]
-    return kernel(graph, *inputs, option) if operator == "graph_attention" else kernel(graph, *inputs)
-
-
-def choose_backend(backend: str, structure: GraphStructure, tensor: Tensor) -> str:
+def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:
     """Return the name of the backend that runs; the rule of `auto` is at the top of this file.
+
+    While `torch.compile` traces a model, what depends on the edges is open: "auto" stays "auto" until the call.
 
     Raises:
         ValueError: a backend that cannot run on these features.
     """
     if backend == "auto":
-        if tensor.device.type not in ("cpu", "cuda") or tensor.dtype not in (*_FLOAT, *_HALF):
-            return "naive"
-        return "dense" if tensor.device.type == "cpu" and structure.density >= DENSE_FROM else "csr"
+        if tensor.device.type == "cpu":
+            return "auto" if torch.compiler.is_compiling() else _dense_or_csr(operator, structure)
+        return "csr" if tensor.device.type == "cuda" else "naive"
     reason = _reason(backend, tensor)
     if reason:
         raise ValueError(f"backend '{backend}' cannot run here: {reason}; use backend='naive' or 'auto'")
     return backend
+
+
+def _dense_or_csr(operator: str, structure: GraphStructure) -> str:
+    large = structure.num_edges >= DENSE_EDGES and structure.num_pairs >= DENSE_NODES * structure.num_nodes
+    return "dense" if large and structure.num_edges >= DENSE_FROM[operator] * structure.num_pairs else "csr"
 
 
 def _reason(backend: str, tensor: Tensor) -> str | None:

@@ -29,7 +29,9 @@ def test_every_backend_has_the_values_and_gradients_of_naive(graph, dim, seed):
     counts, edges = graph
     structure = structure_of(counts, edges)
     inputs = draw_inputs(seed, gated_shapes(sum(counts), 3, dim))
-    naive, *others = (values_and_gradients(lambda *x, b=b: gated_sum(structure, *x, backend=b), inputs) for b in BACKENDS)
+    naive, *others = (
+        values_and_gradients(lambda *x, b=b: gated_sum(structure, *x, backend=b), inputs) for b in BACKENDS
+    )
     for other in others:
         torch.testing.assert_close(other, naive, rtol=1e-10, atol=1e-12)
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._segments import cell_sums, edge_dots, weighted_rows
 
 
@@ -40,7 +40,7 @@ class _GatedSum(torch.autograd.Function):
         return weighted_rows(feat_ND, structure.indices, structure.indptr, gate_E).addmm_(sums_NR, type_bias_RD)
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         feat_ND, gates_NR, sums_NR, type_bias_RD, gate_E = ctx.saved_tensors
         structure, grad_ND = ctx.structure, grad_ND.contiguous()

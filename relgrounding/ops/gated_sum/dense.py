@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import backward_pass
 
 
 def gated_sum_dense(
@@ -35,13 +35,12 @@ class _GatedSum(torch.autograd.Function):
         sums_NR, out_ND = torch.empty_like(gates_NR), torch.empty_like(feat_ND, memory_format=torch.contiguous_format)
         for group in structure.groups:
             gates = group.pad(gates_NR)
-            total, target, matrix = group.target(sums_NR).zero_(), group.target(out_ND), None
+            total, target, parts = group.target(sums_NR).zero_(), group.target(out_ND), []
             for plane in group.planes:
                 type_ = plane.long()
-                part = gates.view(-1).index_select(0, _cells(type_, gates.shape[2], axis=2))
-                total.view(-1).index_add_(0, _cells(type_, gates.shape[2], axis=1), part)
-                matrix = part if matrix is None else matrix.add_(part)
-            torch.bmm(matrix.view(plane.shape), group.pad(feat_ND), out=target)
+                parts.append(gates.view(-1).index_select(0, _cells(type_, gates.shape[2], axis=2)))
+                total.view(-1).index_add_(0, _cells(type_, gates.shape[2], axis=1), parts[-1])
+            torch.bmm(_added(parts).view(plane.shape), group.pad(feat_ND), out=target)
             group.write(sums_NR, total)
             group.write(out_ND, target)
         ctx.structure = structure
@@ -49,7 +48,7 @@ class _GatedSum(torch.autograd.Function):
         return out_ND.addmm_(sums_NR, no_bias)
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         feat_ND, gates_NR, sums_NR, no_bias = ctx.saved_tensors
         grad_ND = grad_ND.contiguous()
@@ -58,20 +57,27 @@ class _GatedSum(torch.autograd.Function):
         for group in ctx.structure.groups:
             gates, grad, of_types = (group.pad(x) for x in (gates_NR, grad_ND, of_types_NR))
             x = torch.bmm(grad, group.pad(feat_ND).mT).view(-1)
-            d_own, target, matrix = group.target(d_gates).zero_(), group.target(d_feat), None
+            d_own, target, parts = group.target(d_gates).zero_(), group.target(d_feat), []
             for plane in group.planes:
                 type_ = plane.long()
                 cell = _cells(type_, gates.shape[2], axis=1)
                 d_part = of_types.view(-1).index_select(0, cell).add_(x)
                 cell = _cells(type_, gates.shape[2], axis=2)
                 d_own.view(-1).index_add_(0, cell, d_part)
-                part = torch.index_select(gates.view(-1), 0, cell, out=d_part)
-                matrix = part if matrix is None else matrix.add_(part)
-            torch.bmm(matrix.view(plane.shape).mT, grad, out=target)
+                parts.append(torch.index_select(gates.view(-1), 0, cell, out=d_part))
+            torch.bmm(_added(parts).view(plane.shape).mT, grad, out=target)
             group.write(d_feat, target)
             group.write(d_gates, d_own)
         torch.ops.aten.sigmoid_backward.grad_input(d_gates, gates_NR, grad_input=d_gates)
         return None, d_feat, d_gates.sum(1), d_gates.sum(0)[:-1], (sums_NR.t() @ grad_ND)[:-1]
+
+
+def _added(parts: list[Tensor]) -> Tensor:
+    """Sum of the planes' matrices, nearly always one."""
+    first, *others = parts
+    for other in others:
+        first += other
+    return first
 
 
 def _cells(type_: Tensor, columns: int, axis: int) -> Tensor:

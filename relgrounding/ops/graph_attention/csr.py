@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._shift import common_shift
 
@@ -37,7 +37,7 @@ class _Attention(torch.autograd.Function):
         return _sums_of_heads(feat_NHD, structure.indices, structure.indptr, alpha_EH.abs())
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
         feat_NHD, signed_EH = ctx.saved_tensors
         structure, grad_NHD = ctx.structure, grad_NHD.contiguous()
@@ -70,7 +70,8 @@ def _signed_weights(structure: GraphStructure, src_NH: Tensor, dst_NH: Tensor, s
     weight_EH -= shift_NH.index_select(0, destinations)
     scale_NH = segment_sum(weight_EH.exp_(), structure.indptr).reciprocal_()
     weight_EH *= scale_NH.index_select(0, destinations)
-    return weight_EH.copysign_(logit_EH)
+    # At 0 the leaky ReLU has the slope of its negative side, which a sum that cancels, +0, would not show.
+    return weight_EH.copysign_(logit_EH.sub_(torch.finfo(logit_EH.dtype).tiny))
 
 
 def _sums_of_heads(feat_NHD: Tensor, index_E: Tensor, indptr: Tensor, weight_EH: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import backward_pass
 from relgrounding.ops.graph_attention._matrix import Weights, edge_counts
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
@@ -48,7 +48,7 @@ class _Attention(torch.autograd.Function):
         return out_NHD
 
     @staticmethod
-    @once_differentiable
+    @backward_pass
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
         feat_NHD, src_NH, dst_NH, *kept = ctx.saved_tensors
         structure, grad_NHD = ctx.structure, grad_NHD.contiguous()

@@ -1,0 +1,28 @@
+"""Operators and layers as one compiled graph, forward and backward, against eager; prints the backends that agree."""
+
+import torch
+from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
+
+from relgrounding import nn, ops
+
+STRUCTURE = structure_of([5, 0, 1, 3], [(0, 1, 0), (1, 1, 0), (4, 2, 2), (6, 7, 1), (8, 7, 0)])
+
+
+def agree(function, inputs) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(values_and_gradients(compiled, inputs), values_and_gradients(function, inputs))
+
+
+for backend in ("naive", "dense", "csr", "auto"):
+    for operator, shapes in (
+        (ops.graph_attention, attention_shapes(9, 2, 3)),
+        (ops.gated_sum, gated_shapes(9, 3, 4)),
+    ):
+        for dtype in (torch.float64, torch.bfloat16):
+            agree(
+                lambda *x, b=backend, run=operator: run(STRUCTURE, *x, backend=b).sin(), draw_inputs(0, shapes, dtype)
+            )
+    for layer in (nn.GraphAttention(4, 6, 2, backend=backend), nn.EdgeGatedGCN(4, 6, 3, backend=backend)):
+        agree(lambda x, run=layer: run(STRUCTURE, x), draw_inputs(0, [(9, 4)], torch.float32))
+    print(backend)
