@@ -36,7 +36,8 @@ def edge_dots(rows_ND: Tensor, table_MD: Tensor, index_E: Tensor, indptr: Tensor
         _say_nothing_about_beta()
         shape = (len(rows_ND), len(table_MD))
         pattern = torch.sparse_csr_tensor(indptr, index_E, rows_ND.new_zeros(len(index_E)), shape)
-        return torch.sparse.sampled_addmm(pattern, rows_ND, table_MD.t(), beta=0.0).values()
+        # Into the pattern itself: without `out` the kernel copies the indices first.
+        return torch.sparse.sampled_addmm(pattern, rows_ND, table_MD.t(), beta=0.0, out=pattern).values()
     row_E = torch.repeat_interleave(indptr.diff(), output_size=len(index_E))
     blocks = zip(row_E.split(_BLOCK), index_E.split(_BLOCK), strict=True)
     return torch.cat([torch.linalg.vecdot(rows_ND[i], table_MD[j]) for i, j in blocks])

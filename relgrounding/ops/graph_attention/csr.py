@@ -11,6 +11,9 @@ from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._shift import common_shift
 
+# Edges at a time where a large graph would need one more number an edge and head.
+_BLOCK = 2**18
+
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
@@ -41,21 +44,27 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
         feat_NHD, signed_EH = ctx.saved_tensors
         structure, grad_NHD = ctx.structure, grad_NHD.contiguous()
-        alpha_EH, d_feat, d_src, d_dst = signed_EH.abs(), None, None, None
+        d_feat = d_src = d_dst = None
         if any(ctx.needs_input_grad[2:4]):
             logit_EH = _dots_of_heads(grad_NHD, feat_NHD, structure.indices, structure.indptr)
-            # The gradient of a softmax: alpha_e (x_e - sum of alpha x over the segment).
-            mean_NH = segment_sum(alpha_EH * logit_EH, structure.indptr)
-            logit_EH -= mean_NH.index_select(0, structure.destinations)
-            logit_EH *= alpha_EH
+            _through_softmax(logit_EH, signed_EH, structure)
             leaky_relu_backward(logit_EH, signed_EH, ctx.slope, False, grad_input=logit_EH)
             d_dst = segment_sum(logit_EH, structure.indptr)
             d_src = segment_sum(logit_EH.index_select(0, structure.out_edges), structure.out_indptr)
             del logit_EH
         if ctx.needs_input_grad[1]:
-            turned_EH = alpha_EH.index_select(0, structure.out_edges)
+            turned_EH = signed_EH.index_select(0, structure.out_edges).abs_()
             d_feat = _sums_of_heads(grad_NHD, structure.out_indices, structure.out_indptr, turned_EH)
         return None, d_feat, d_src, d_dst, None
+
+
+def _through_softmax(x_EH: Tensor, signed_EH: Tensor, structure: GraphStructure) -> None:
+    """In place: the gradient of the logits, ``alpha_e (x_e - sum of alpha x over the segment)``."""
+    alpha_EH = signed_EH.abs()
+    mean_NH = segment_sum(x_EH.mul_(alpha_EH), structure.indptr)
+    for part in zip(*(t.split(_BLOCK) for t in (x_EH, alpha_EH, structure.destinations)), strict=True):
+        x, alpha, destinations = part
+        x.addcmul_(alpha, mean_NH.index_select(0, destinations), value=-1)
 
 
 def _signed_weights(structure: GraphStructure, src_NH: Tensor, dst_NH: Tensor, slope: float) -> Tensor:
