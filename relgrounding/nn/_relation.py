@@ -108,10 +108,11 @@ class EdgeGatedGCN(nn.Module):
             return torch.relu(nn.functional.linear(x, self.parts[2], self.bias))
         structure = ops.as_structure(structure)
         mapped = nn.functional.linear(x, self.weight).split([self.out_dim] * 3 + [1, 1], 1)
-        sums = [
+        sums = (
             ops.gated_sum(graph, feat, gate.squeeze(1), gate_bias, type_bias, self.backend)
             for graph, feat, gate, gate_bias, type_bias in zip(
                 (structure, structure.reverse()), mapped[:2], mapped[3:], self.gate_bias, self.type_bias, strict=True
             )
-        ]
-        return torch.relu(sums[0] + sums[1] + (mapped[2] + self.bias))
+        )
+        # In place: nothing of this is needed for the gradients but the last result.
+        return next(sums).add_(next(sums)).add_(mapped[2]).add_(self.bias).relu_()

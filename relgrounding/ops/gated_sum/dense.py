@@ -37,7 +37,7 @@ class _GatedSum(torch.autograd.Function):
             gates = group.pad(gates_NR)
             total, target, parts = group.target(sums_NR).zero_(), group.target(out_ND), []
             for plane in group.planes:
-                type_ = plane.long()
+                type_ = plane.int()
                 parts.append(gates.view(-1).index_select(0, _cells(type_, gates.shape[2], axis=2)))
                 total.view(-1).index_add_(0, _cells(type_, gates.shape[2], axis=1), parts[-1])
             torch.bmm(_added(parts).view(plane.shape), group.pad(feat_ND), out=target)
@@ -59,7 +59,7 @@ class _GatedSum(torch.autograd.Function):
             x = torch.bmm(grad, group.pad(feat_ND).mT).view(-1)
             d_own, target, parts = group.target(d_gates).zero_(), group.target(d_feat), []
             for plane in group.planes:
-                type_ = plane.long()
+                type_ = plane.int()
                 cell = _cells(type_, gates.shape[2], axis=1)
                 d_part = of_types.view(-1).index_select(0, cell).add_(x)
                 cell = _cells(type_, gates.shape[2], axis=2)
@@ -83,5 +83,5 @@ def _added(parts: list[Tensor]) -> Tensor:
 def _cells(type_: Tensor, columns: int, axis: int) -> Tensor:
     """Places in the group's flat table of nodes x types: axis 1 gives the destinations, axis 2 the sources."""
     items, longest, _ = type_.shape
-    first = torch.arange(0, items * longest * columns, columns, device=type_.device)
+    first = torch.arange(0, items * longest * columns, columns, device=type_.device, dtype=type_.dtype)
     return (type_ + first.view((items, longest, 1) if axis == 1 else (items, 1, longest))).view(-1)
