@@ -1,6 +1,7 @@
 """``GraphStructure``: a batch of proposal graphs as the plain tensors that kernels read."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -210,6 +211,41 @@ class GraphStructure:
     def num_pairs(self) -> int:
         """Number of ordered pairs of nodes of one item, a node with itself included. Waits for the device."""
         return int(self.batch_num_nodes.square().sum())
+
+    @cached_property
+    def _item_edges(self) -> list[int]:
+        return self.indptr[offsets(self.batch_num_nodes)].tolist()
+
+    def pieces(self, edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
+        """Consecutive items of at most so many edges together, or one: their nodes, their edges and their graph.
+
+        The graph itself, uncopied, where it has no more.
+        """
+        if self.num_edges <= edges:
+            yield slice(0, self.num_nodes), slice(0, self.num_edges), self
+            return
+        ends, sizes, first = self._item_edges, self.batch_num_nodes.tolist(), 0
+        node = 0
+        while first < len(sizes):
+            last = max(first + 1, bisect_right(ends, ends[first] + edges) - 1)
+            nodes = slice(node, node + sum(sizes[first:last]))
+            yield nodes, slice(ends[first], ends[last]), self._piece(slice(first, last), nodes)
+            first, node = last, nodes.stop
+
+    def _piece(self, items: slice, nodes: slice) -> "GraphStructure":
+        first, last = self._item_edges[items.start], self._item_edges[items.stop]
+        edges, pointers = slice(first, last), slice(nodes.start, nodes.stop + 1)
+        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
+        return GraphStructure(
+            indptr=self.indptr[pointers] - first,
+            indices=self.indices[edges] - nodes.start,
+            etype=self.etype[edges],
+            edge_types=self.edge_types,
+            batch_num_nodes=self.batch_num_nodes[items],
+            out_indptr=self.out_indptr[pointers] - first,
+            out_indices=self.out_indices[edges] - nodes.start,
+            out_edges=self.out_edges[edges] - first,
+        )
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:

@@ -1,5 +1,7 @@
 """Every backend against `naive` in float64, over the shapes that go wrong, and in every float type."""
 
+import importlib
+
 import pytest
 import torch
 from ops_oracles import attention_shapes, draw_inputs, gated_shapes, values_and_gradients
@@ -111,6 +113,19 @@ def test_dense_in_smaller_pieces_gives_the_same(operator, counts, cells, monkeyp
         assert max(rows) == 1 or group.size[0] * max(rows) * group.size[1] <= cells
     for scale in (1.0, 1e3):
         compare(operator, structure, shapes_of(operator, sum(counts), 2, 3), "dense", torch.float64, scale)
+
+
+@operators
+@pytest.mark.parametrize("piece", [1, 300])
+def test_csr_in_smaller_pieces_gives_the_same(operator, piece, monkeypatch):
+    module = importlib.import_module(f"relgrounding.ops.{operator.__name__}.csr")
+    monkeypatch.setattr(module, "PIECE", piece)
+    structure = random_structure([0, 23, 5, 1, 0, 0, 31, 2, 2, 0], 0.3, copies=2)
+    pieces = list(structure.pieces(piece))
+    assert len(pieces) > 1
+    assert torch.equal(GraphStructure.batch([p for *_, p in pieces]).out_edges, structure.out_edges)
+    for scale in (1.0, 1e3):
+        compare(operator, structure, shapes_of(operator, 64, 2, 3), "csr", torch.float64, scale)
 
 
 @operators

@@ -10,6 +10,9 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._segments import cell_sums, edge_dots, weighted_rows
 
+# Edges of the items that are worked on together: what is made of them in between then fits into the cache.
+PIECE = 2**19
+
 
 def gated_sum_csr(
     structure: GraphStructure,
@@ -33,40 +36,43 @@ class _GatedSum(torch.autograd.Function):
     ) -> Tensor:
         feat_ND = feat_ND.contiguous()
         gates_NR = torch.add(gate_N[:, None], gate_bias_R).sigmoid_()
-        gate_E = gates_NR.view(-1).index_select(0, _cells(structure.indices, structure))
-        sums_NR = cell_sums(gate_E, _cells(structure.destinations, structure), gates_NR.shape)
+        out_ND, sums_NR = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
+        for nodes, _, part in structure.pieces(PIECE):
+            gate_E = _gates(gates_NR[nodes], part)
+            sums_NR[nodes] = cell_sums(gate_E, _cells(part.destinations, part), gates_NR[nodes].shape)
+            out_ND[nodes] = weighted_rows(feat_ND[nodes], part.indices, part.indptr, gate_E)
         ctx.structure = structure
-        ctx.save_for_backward(feat_ND, gates_NR, sums_NR, type_bias_RD, gate_E)
-        return weighted_rows(feat_ND, structure.indices, structure.indptr, gate_E).addmm_(sums_NR, type_bias_RD)
+        ctx.save_for_backward(feat_ND, gates_NR, sums_NR, type_bias_RD)
+        return out_ND.addmm_(sums_NR, type_bias_RD)
 
     @staticmethod
     @backward_pass
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        feat_ND, gates_NR, sums_NR, type_bias_RD, gate_E = ctx.saved_tensors
-        structure, grad_ND = ctx.structure, grad_ND.contiguous()
-        d_feat = d_gate = d_gate_bias = d_type_bias = None
-        if ctx.needs_input_grad[4]:
-            d_type_bias = sums_NR.t() @ grad_ND
-        if any(ctx.needs_input_grad[2:4]):
-            d_logit_NR = _gate_gradient(structure, feat_ND, gates_NR, type_bias_RD, grad_ND)
-            d_gate, d_gate_bias = d_logit_NR.sum(1), d_logit_NR.sum(0)
-        if ctx.needs_input_grad[1]:
-            turned_E = gate_E.index_select(0, structure.out_edges)
-            d_feat = weighted_rows(grad_ND, structure.out_indices, structure.out_indptr, turned_E)
-        return None, d_feat, d_gate, d_gate_bias, d_type_bias
+        feat_ND, gates_NR, sums_NR, type_bias_RD = ctx.saved_tensors
+        grad_ND = grad_ND.contiguous()
+        d_feat = torch.empty_like(feat_ND) if ctx.needs_input_grad[1] else None
+        d_gates = torch.empty_like(gates_NR) if any(ctx.needs_input_grad[2:4]) else None
+        of_types_NR = grad_ND @ type_bias_RD.t()
+        for nodes, _, part in ctx.structure.pieces(PIECE):
+            if d_gates is not None:
+                x_E = edge_dots(grad_ND[nodes], feat_ND[nodes], part.indices, part.indptr)
+                x_E += of_types_NR[nodes].view(-1).index_select(0, _cells(part.destinations, part))
+                d_gates[nodes] = cell_sums(x_E, _cells(part.indices, part), gates_NR[nodes].shape)
+            if d_feat is not None:
+                turned_E = _gates(gates_NR[nodes], part).index_select(0, part.out_edges)
+                d_feat[nodes] = weighted_rows(grad_ND[nodes], part.out_indices, part.out_indptr, turned_E)
+        d_type_bias = sums_NR.t() @ grad_ND if ctx.needs_input_grad[4] else None
+        if d_gates is None:
+            return None, d_feat, None, None, d_type_bias
+        torch.ops.aten.sigmoid_backward.grad_input(d_gates, gates_NR, grad_input=d_gates)
+        return None, d_feat, d_gates.sum(1), d_gates.sum(0), d_type_bias
+
+
+def _gates(gates_NR: Tensor, structure: GraphStructure) -> Tensor:
+    """(E,) gates of the edges."""
+    return gates_NR.view(-1).index_select(0, _cells(structure.indices, structure))
 
 
 def _cells(nodes_E: Tensor, structure: GraphStructure) -> Tensor:
     """(E,) places in a flat table of nodes x types."""
     return torch.add(structure.etype, nodes_E, alpha=structure.num_types)
-
-
-def _gate_gradient(
-    structure: GraphStructure, feat_ND: Tensor, gates_NR: Tensor, type_bias_RD: Tensor, grad_ND: Tensor
-) -> Tensor:
-    """(N, R) gradient of the gates' logits."""
-    x_E = edge_dots(grad_ND, feat_ND, structure.indices, structure.indptr)
-    of_types_NR = grad_ND @ type_bias_RD.t()
-    x_E += of_types_NR.view(-1).index_select(0, _cells(structure.destinations, structure))
-    d_gates_NR = cell_sums(x_E, _cells(structure.indices, structure), gates_NR.shape)
-    return torch.ops.aten.sigmoid_backward.grad_input(d_gates_NR, gates_NR, grad_input=d_gates_NR)
