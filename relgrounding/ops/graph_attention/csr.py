@@ -52,7 +52,9 @@ class _Attention(torch.autograd.Function):
         feat_NHD, signed_EH = ctx.saved_tensors
         grad_NHD = grad_NHD.contiguous()
         d_feat = torch.empty_like(feat_NHD) if ctx.needs_input_grad[1] else None
-        d_src, d_dst = feat_NHD.new_empty(2, *feat_NHD.shape[:2]) if any(ctx.needs_input_grad[2:4]) else (None, None)
+        d_src = d_dst = None
+        if any(ctx.needs_input_grad[2:4]):
+            d_src, d_dst = (feat_NHD.new_empty(feat_NHD.shape[:2]) for _ in range(2))
         for nodes, edges, part in ctx.structure.pieces(_piece(signed_EH)):
             feat, grad, signed = feat_NHD[nodes], grad_NHD[nodes], signed_EH[edges]
             if d_src is not None and d_dst is not None:
