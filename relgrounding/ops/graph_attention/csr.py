@@ -111,12 +111,9 @@ def _sums_of_heads(feat_NHD: Tensor, index_E: Tensor, indptr: Tensor, weight_EH:
 
 def _dots_of_heads(rows_NHD: Tensor, feat_NHD: Tensor, index_E: Tensor, indptr: Tensor) -> Tensor:
     """(E, H) products of the edges' ends."""
-    nodes, heads, _ = feat_NHD.shape
-    dots_EH = feat_NHD.new_empty(len(index_E), heads)
-    index_E, indptr = index_E * heads, indptr.repeat_interleave(heads)
-    for head in range(heads):
-        # Of the nodes * heads rows those of other heads are empty.
-        own = indptr[heads - 1 - head : (nodes + 1) * heads - head]
-        dots_EH[:, head] = edge_dots(rows_NHD.flatten(0, 1), feat_NHD.flatten(0, 1), index_E, own)
-        index_E += 1
+    dots_EH = feat_NHD.new_empty(len(index_E), feat_NHD.shape[1])
+    for head in range(feat_NHD.shape[1]):
+        # Copies: the kernel makes some of what it is given, and of all heads they would be several times as large.
+        rows_ND, feat_ND = rows_NHD[:, head].contiguous(), feat_NHD[:, head].contiguous()
+        dots_EH[:, head] = edge_dots(rows_ND, feat_ND, index_E, indptr)
     return dots_EH
