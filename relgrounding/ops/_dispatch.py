@@ -23,7 +23,7 @@ from relgrounding.graphs import GraphStructure, from_dgl
 from relgrounding.ops._compiled import run_compiled
 
 BACKENDS = ("naive", "dgl", "dense", "csr")
-DENSE_FROM = {"graph_attention": 0.35, "gated_sum": 0.65}
+DENSE_FROM = {"graph_attention": 0.4, "gated_sum": 0.55}
 DENSE_EDGES = 8000
 DENSE_NODES = 24
 _HALF = (torch.float16, torch.bfloat16)
