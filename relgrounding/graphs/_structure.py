@@ -1,6 +1,5 @@
 """``GraphStructure``: a batch of proposal graphs as the plain tensors that kernels read."""
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import _dgl_graphs
+from relgrounding.graphs._edge_checks import check_edges
 from relgrounding.graphs._padded import ItemGroup, item_groups
+from relgrounding.graphs._pieces import pieces
 from relgrounding.graphs._ragged import offsets, ragged_arange
 
 
@@ -69,7 +70,7 @@ class GraphStructure:
         ([0, 0, 2, 2], [0, 2])
         """
         edge_types = tuple(edge_types)
-        _check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
+        check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
         sources, destinations = sources[order], destinations[order]
@@ -212,40 +213,17 @@ class GraphStructure:
         """Number of ordered pairs of nodes of one item, a node with itself included. Waits for the device."""
         return int(self.batch_num_nodes.square().sum())
 
-    @cached_property
-    def _item_edges(self) -> list[int]:
-        return self.indptr[offsets(self.batch_num_nodes)].tolist()
-
     def pieces(self, edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
         """Consecutive items of at most so many edges together, or one: their nodes, their edges and their graph.
 
         The graph itself, uncopied, where it has no more.
         """
-        if self.num_edges <= edges:
-            yield slice(0, self.num_nodes), slice(0, self.num_edges), self
-            return
-        ends, sizes, first = self._item_edges, self.batch_num_nodes.tolist(), 0
-        node = 0
-        while first < len(sizes):
-            last = max(first + 1, bisect_right(ends, ends[first] + edges) - 1)
-            nodes = slice(node, node + sum(sizes[first:last]))
-            yield nodes, slice(ends[first], ends[last]), self._piece(slice(first, last), nodes)
-            first, node = last, nodes.stop
+        return pieces(self, edges)
 
-    def _piece(self, items: slice, nodes: slice) -> "GraphStructure":
-        first, last = self._item_edges[items.start], self._item_edges[items.stop]
-        edges, pointers = slice(first, last), slice(nodes.start, nodes.stop + 1)
-        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        return GraphStructure(
-            indptr=self.indptr[pointers] - first,
-            indices=self.indices[edges] - nodes.start,
-            etype=self.etype[edges],
-            edge_types=self.edge_types,
-            batch_num_nodes=self.batch_num_nodes[items],
-            out_indptr=self.out_indptr[pointers] - first,
-            out_indices=self.out_indices[edges] - nodes.start,
-            out_edges=self.out_edges[edges] - first,
-        )
+    @cached_property
+    def item_edges(self) -> list[int]:
+        """Number of the first edge of each item, and of all edges. Waits for the device."""
+        return self.indptr[offsets(self.batch_num_nodes)].tolist()
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:
@@ -315,34 +293,4 @@ class GraphStructure:
         return (
             f"GraphStructure(items={len(self.batch_num_nodes)}, nodes={self.num_nodes}, edges={self.num_edges}, "
             f"types={self.num_types}, device={str(self.device)!r})"
-        )
-
-
-def _check_edges(
-    sources: Tensor, destinations: Tensor, etype: Tensor, edge_types: tuple[str, ...], batch_num_nodes: Tensor
-) -> None:
-    if len(set(edge_types)) != len(edge_types):
-        raise ValueError(f"edge_types: {edge_types} holds a name twice; give each type its own name")
-    if (batch_num_nodes < 0).any():
-        raise ValueError(f"batch_num_nodes: {batch_num_nodes.tolist()} holds a negative number of nodes")
-    if not len(sources) == len(destinations) == len(etype):
-        raise ValueError(
-            f"edges: {len(sources)} sources, {len(destinations)} destinations, {len(etype)} types; give one an edge"
-        )
-    node_item = torch.repeat_interleave(batch_num_nodes)
-    ranges = (("source", sources, len(node_item)), ("destination", destinations, len(node_item)))
-    for name, values, limit in (*ranges, ("type", etype, len(edge_types))):
-        wrong = ((values < 0) | (values >= limit)).nonzero()
-        if len(wrong):
-            edge = int(wrong[0])
-            raise ValueError(
-                f"edge {edge}: {name} {int(values[edge])} does not exist; there are {limit}, counted from 0"
-            )
-    crossing = (node_item[sources] != node_item[destinations]).nonzero()
-    if len(crossing):
-        edge = int(crossing[0])
-        source, destination = int(sources[edge]), int(destinations[edge])
-        raise ValueError(
-            f"edge {edge}: {source} -> {destination} joins item {int(node_item[source])} to item "
-            f"{int(node_item[destination])}; an edge stays inside its item: check batch_num_nodes and the node numbers"
         )
