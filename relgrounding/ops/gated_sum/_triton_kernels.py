@@ -1,0 +1,210 @@
+"""Kernels of the gated sum. N nodes, E edges, R types, D dim; a program's tile is (BLOCK_E edges, BLOCK_D features).
+
+Grid of the kernels over edges: (N, chunks of BLOCK_D features). Each lane of a tile keeps its own sum over the steps
+of the loop; lanes meet once, after it, in a fixed order: there are no atomics. All offsets are 64-bit. `SUM` is the
+type of the sums.
+"""
+
+import triton.language as tl
+
+from relgrounding.ops._triton_jit import Kernel, add
+
+
+@Kernel
+def gather(
+    feat_ptr,
+    gate_ptr,
+    gate_bias_ptr,
+    type_bias_ptr,
+    indptr_ptr,
+    indices_ptr,
+    etype_ptr,
+    out_ptr,
+    table_ptr,
+    feat_stride,
+    types,
+    dim,
+    KEEP_TABLE: tl.constexpr,
+    SUM: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """One destination: its in-edges' gates times features, plus its sums of gates by type times the types' biases."""
+    node = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    lane = tl.arange(0, BLOCK_E)
+    first = tl.load(indptr_ptr + node)
+    last = tl.load(indptr_ptr + node + 1)
+
+    sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
+    for start in range(first, last, BLOCK_E):
+        edge = start + lane
+        live = edge < last
+        source = tl.load(indices_ptr + edge, mask=live, other=0)
+        kind = tl.load(etype_ptr + edge, mask=live, other=0)
+        # Beyond the last edge the logit is -inf, the gate 0.
+        logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
+        logit += tl.load(gate_bias_ptr + kind, mask=live, other=0.0).to(SUM)
+        small = tl.exp(-tl.abs(logit))
+        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+        rows = feat_ptr + source * feat_stride
+        feat = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        sums += gate[:, None] * feat
+    out = tl.reduce(sums, 0, add)
+
+    for block in range(0, types, BLOCK_R):
+        r = block + tl.arange(0, BLOCK_R)
+        by_type = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
+        for start in range(first, last, BLOCK_E):
+            edge = start + lane
+            live = edge < last
+            source = tl.load(indices_ptr + edge, mask=live, other=0)
+            kind = tl.load(etype_ptr + edge, mask=live, other=0)
+            logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
+            logit += tl.load(gate_bias_ptr + kind, mask=live, other=0.0).to(SUM)
+            small = tl.exp(-tl.abs(logit))
+            gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+            by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
+        gates = tl.reduce(by_type, 0, add)
+        place = r.to(tl.int64)[:, None] * dim + d[None, :]
+        inside = (r < types)[:, None] & (d < dim)[None, :]
+        bias = tl.load(type_bias_ptr + place, mask=inside, other=0.0).to(SUM)
+        out += tl.reduce(gates[:, None] * bias, 0, add)
+        if KEEP_TABLE:
+            tl.store(table_ptr + node * types + r, gates, mask=(r < types) & (tl.program_id(1) == 0))
+    tl.store(out_ptr + node * dim + d, out.to(out_ptr.dtype.element_ty), mask=d < dim)
+
+
+@Kernel
+def scatter(
+    feat_ptr,
+    gate_ptr,
+    gate_bias_ptr,
+    type_bias_ptr,
+    grad_ptr,
+    out_indptr_ptr,
+    out_indices_ptr,
+    out_edges_ptr,
+    etype_ptr,
+    grad_feat_ptr,
+    grad_gate_ptr,
+    grad_edge_ptr,
+    feat_stride,
+    grad_stride,
+    nodes,
+    edges,
+    dim,
+    NEED_FEAT: tl.constexpr,
+    NEED_GATE: tl.constexpr,
+    SUM: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One source, over its out-edges: gradients of its features, its gate, and each edge's logit.
+
+    The gradient of a logit is linear in the features, so each chunk of features writes its part, (chunks, ...).
+    """
+    node = tl.program_id(0).to(tl.int64)
+    chunk = tl.program_id(1).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    lane = tl.arange(0, BLOCK_E)
+    first = tl.load(out_indptr_ptr + node)
+    last = tl.load(out_indptr_ptr + node + 1)
+    gate_logit = tl.load(gate_ptr + node).to(SUM)
+    own = tl.load(feat_ptr + node * feat_stride + d, mask=d < dim, other=0.0).to(SUM)
+
+    sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
+    grad_gate = tl.full((BLOCK_E,), 0.0, SUM)
+    for start in range(first, last, BLOCK_E):
+        place = start + lane
+        live = place < last
+        destination = tl.load(out_indices_ptr + place, mask=live, other=0)
+        kind = tl.load(etype_ptr + tl.load(out_edges_ptr + place, mask=live, other=0), mask=live, other=0)
+        # Beyond the last edge the logit is -inf: the gate and its slope are 0.
+        logit = gate_logit + tl.load(gate_bias_ptr + kind, mask=live, other=float("-inf")).to(SUM)
+        small = tl.exp(-tl.abs(logit))
+        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+        inside = live[:, None] & (d < dim)[None, :]
+        rows = grad_ptr + destination * grad_stride
+        grad = tl.load(rows[:, None] + d[None, :], mask=inside, other=0.0).to(SUM)
+        if NEED_FEAT:
+            sums += gate[:, None] * grad
+        if NEED_GATE:
+            biases = type_bias_ptr + kind * dim
+            bias = tl.load(biases[:, None] + d[None, :], mask=inside, other=0.0).to(SUM)
+            slope = small / ((1.0 + small) * (1.0 + small))
+            grad_logit = slope * tl.reduce(grad * (own[None, :] + bias), 1, add)
+            grad_gate += grad_logit
+            tl.store(grad_edge_ptr + chunk * edges + place, grad_logit, mask=live)
+
+    if NEED_FEAT:
+        out = tl.reduce(sums, 0, add)
+        tl.store(grad_feat_ptr + node * dim + d, out.to(grad_feat_ptr.dtype.element_ty), mask=d < dim)
+    if NEED_GATE:
+        tl.store(grad_gate_ptr + chunk * nodes + node, tl.reduce(grad_gate, 0, add))
+
+
+@Kernel
+def sum_by_type(
+    edge_ptr,
+    out_edges_ptr,
+    etype_ptr,
+    part_ptr,
+    edges,
+    rows,
+    types,
+    span,
+    SUM: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """A span of edges in the order by source: (parts, R) sums by type, over each of rows / E tables."""
+    part = tl.program_id(0).to(tl.int64)
+    r = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
+    first = part * span
+    last = tl.minimum(first + span, edges)
+    sums = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
+    for table in range(0, rows, edges):
+        for start in range(first, last, BLOCK_E):
+            place = start + tl.arange(0, BLOCK_E)
+            live = place < last
+            kind = tl.load(etype_ptr + tl.load(out_edges_ptr + place, mask=live, other=0), mask=live, other=0)
+            value = tl.load(edge_ptr + table + place, mask=live, other=0.0)
+            sums += tl.where(kind[:, None] == r[None, :], value[:, None], 0.0)
+    tl.store(part_ptr + part * types + r, tl.reduce(sums, 0, add), mask=r < types)
+
+
+@Kernel
+def table_products(
+    table_ptr,
+    grad_ptr,
+    part_ptr,
+    grad_stride,
+    nodes,
+    types,
+    dim,
+    span,
+    SUM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """A span of nodes: (parts, R, D) sums of their gate sums by type times their gradients."""
+    part = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    r = tl.program_id(2) * BLOCK_R + tl.arange(0, BLOCK_R)
+    first = part * span
+    last = tl.minimum(first + span, nodes)
+    sums = tl.full((BLOCK_R, BLOCK_D), 0.0, SUM)
+    for start in range(first, last, BLOCK_N):
+        node = start + tl.arange(0, BLOCK_N)
+        live = node < last
+        gates = tl.load(
+            table_ptr + node[None, :] * types + r[:, None], mask=live[None, :] & (r < types)[:, None], other=0.0
+        )
+        rows = grad_ptr + node * grad_stride
+        grad = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        sums += tl.dot(gates, grad, input_precision="ieee", out_dtype=SUM)
+    place = (part * types + r)[:, None] * dim + d[None, :]
+    tl.store(part_ptr + place, sums, mask=(r < types)[:, None] & (d < dim)[None, :])

@@ -1,0 +1,184 @@
+"""Launches of the kernels of the gated sum. N nodes, E edges, R types, C chunks of features."""
+
+import torch
+from torch import Tensor
+
+from relgrounding.ops._triton import accumulator, dense_rows, power_of_two, tile
+from relgrounding.ops._triton_jit import TYPES
+from relgrounding.ops.gated_sum import _triton_kernels as kernels
+
+
+def gather(
+    feat: Tensor,
+    gate: Tensor,
+    gate_bias: Tensor,
+    type_bias: Tensor,
+    indptr: Tensor,
+    indices: Tensor,
+    etype: Tensor,
+    keep_table: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output, and the (N, R) sums of gates by destination and type, an empty tensor unless `keep_table`."""
+    (nodes, dim), types = feat.shape, len(gate_bias)
+    sums = accumulator(feat.dtype)
+    out = feat.new_empty(feat.shape)
+    table = feat.new_empty((nodes, types) if keep_table else (0,), dtype=sums)
+    if out.numel() == 0:
+        return out, table.zero_()
+    feat = dense_rows(feat)
+    block_e, block_d, warps = tile(dim)
+    with torch.cuda.device_of(feat):
+        kernels.gather[(nodes, -(-dim // block_d))](
+            feat,
+            gate.contiguous(),
+            gate_bias.contiguous(),
+            type_bias.contiguous(),
+            indptr,
+            indices,
+            etype,
+            out,
+            table,
+            feat.stride(0),
+            types,
+            dim,
+            KEEP_TABLE=keep_table,
+            SUM=TYPES[sums],
+            BLOCK_E=block_e,
+            BLOCK_D=block_d,
+            BLOCK_R=min(power_of_two(types), max(4096 // block_d, 1), 16),
+            num_warps=warps,
+        )
+    return out, table
+
+
+def gather_backward(
+    grad: Tensor,
+    feat: Tensor,
+    gate: Tensor,
+    gate_bias: Tensor,
+    type_bias: Tensor,
+    table: Tensor,
+    etype: Tensor,
+    out_indptr: Tensor,
+    out_indices: Tensor,
+    out_edges: Tensor,
+    need_feat: bool,
+    need_gate: bool,
+    need_gate_bias: bool,
+    need_type_bias: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients of the four inputs; an empty tensor where not needed, except the gate's where its bias needs one."""
+    inputs = (feat, gate, gate_bias, type_bias)
+    needs = (need_feat, need_gate, need_gate_bias, need_type_bias)
+    grads = [x.new_empty(x.shape if need else (0,)) for x, need in zip(inputs, needs, strict=True)]
+    if feat.numel() == 0 or len(etype) == 0:
+        return tuple(x.zero_() for x in grads)
+    grad = dense_rows(grad)
+    with torch.cuda.device_of(feat):
+        if need_feat or need_gate:
+            by_source = (out_indptr, out_indices, out_edges, etype)
+            logit_CN, logit_CE = _scatter(grad, *inputs, *by_source, grads[0], need_feat, need_gate)
+        if need_gate:
+            grads[1].copy_(logit_CN.sum(0))
+        if need_gate_bias:
+            grads[2].copy_(_sum_by_type(logit_CE, out_edges, etype, len(gate_bias)))
+        if need_type_bias:
+            grads[3].copy_(_table_products(table, grad))
+    return tuple(grads)
+
+
+def _scatter(
+    grad: Tensor,
+    feat: Tensor,
+    gate: Tensor,
+    gate_bias: Tensor,
+    type_bias: Tensor,
+    out_indptr: Tensor,
+    out_indices: Tensor,
+    out_edges: Tensor,
+    etype: Tensor,
+    grad_feat: Tensor,
+    need_feat: bool,
+    need_gate: bool,
+) -> tuple[Tensor, Tensor]:
+    """Write `grad_feat`; return (C, N) and, in the order by source, (C, E): gradients of the logits."""
+    sums = accumulator(feat.dtype)
+    (nodes, dim), edges = feat.shape, len(etype)
+    block_e, block_d, warps = tile(dim)
+    chunks = -(-dim // block_d)
+    logit_CN = feat.new_empty((chunks, nodes) if need_gate else (0,), dtype=sums)
+    logit_CE = feat.new_empty((chunks, edges) if need_gate else (0,), dtype=sums)
+    feat = dense_rows(feat)
+    kernels.scatter[(nodes, chunks)](
+        feat,
+        gate.contiguous(),
+        gate_bias.contiguous(),
+        type_bias.contiguous(),
+        grad,
+        out_indptr,
+        out_indices,
+        out_edges,
+        etype,
+        grad_feat,
+        logit_CN,
+        logit_CE,
+        feat.stride(0),
+        grad.stride(0),
+        nodes,
+        edges,
+        dim,
+        NEED_FEAT=need_feat,
+        NEED_GATE=need_gate,
+        SUM=TYPES[sums],
+        BLOCK_E=block_e,
+        BLOCK_D=block_d,
+        num_warps=warps,
+    )
+    return logit_CN, logit_CE
+
+
+def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) -> Tensor:
+    """(R,) the sums by type."""
+    chunks, edges = edge_CE.shape
+    # A part for 2,048 edges at least, and few enough parts that all of them are no larger than the edges.
+    span, block_r = max(2048, power_of_two(types)), min(power_of_two(types), 16)
+    part_PR = edge_CE.new_empty(-(-edges // span), types)
+    kernels.sum_by_type[(len(part_PR), -(-types // block_r))](
+        edge_CE,
+        out_edges,
+        etype,
+        part_PR,
+        edges,
+        chunks * edges,
+        types,
+        span,
+        SUM=TYPES[edge_CE.dtype],
+        BLOCK_E=128,
+        BLOCK_R=block_r,
+        num_warps=4,
+    )
+    return part_PR.sum(0)
+
+
+def _table_products(table_NR: Tensor, grad_ND: Tensor) -> Tensor:
+    """(R, D) the transposed table times the gradient, in a fixed order of summation: a library's may depend."""
+    (nodes, types), dim = table_NR.shape, grad_ND.shape[1]
+    # A part for 256 nodes at least, and few enough parts that all of them are a sixteenth of the gradient.
+    span, block_d = max(256, 16 * power_of_two(types)), min(max(power_of_two(dim), 16), 64)
+    part_PRD = table_NR.new_empty(-(-nodes // span), types, dim)
+    kernels.table_products[(len(part_PRD), -(-dim // block_d), -(-types // 16))](
+        table_NR,
+        grad_ND,
+        part_PRD,
+        grad_ND.stride(0),
+        nodes,
+        types,
+        dim,
+        span,
+        SUM=TYPES[table_NR.dtype],
+        BLOCK_N=32,
+        BLOCK_D=block_d,
+        BLOCK_R=16,
+        num_warps=4,
+    )
+    return part_PRD.sum(0)

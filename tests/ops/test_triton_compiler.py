@@ -1,0 +1,84 @@
+"""Where the `triton` backends can run, and that their kernels compile for a GPU that is not there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from relgrounding.ops import _triton
+
+ROOT = Path(_triton.__file__).parents[2]
+
+
+def run_python(*arguments, **environment):
+    """Another process: one that imported Triton for its interpreter can neither forget it nor compile."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
+        cwd=ROOT,
+    )
+
+
+def test_the_reason_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    tensor = torch.zeros(1)
+    assert _triton.triton_reason(tensor) == (
+        "its kernels run on CUDA, not on cpu; for a check on the CPU set TRITON_INTERPRET=1"
+    )
+    assert _triton.triton_reason(tensor.long()) == ("its kernels take float16, bfloat16, float32, float64, not int64")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert _triton.triton_reason(tensor) is None
+    assert "run on CUDA, not on meta" in _triton.triton_reason(tensor.to("meta"))
+    monkeypatch.setattr(_triton, "_installed", False)
+    assert _triton.triton_reason(tensor) == (
+        'Triton is not installed: on Linux run python -m pip install "triton==3.7.1", '
+        "or the release that your PyTorch asks for"
+    )
+
+
+def test_a_gpu_that_is_too_old_is_said(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for capability, reason in (
+        ((6, 1), "Triton needs a GPU of compute capability 7.0, this one has 6.1"),
+        ((9, 0), None),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert _triton._reason("cuda", 0, torch.float32) == reason
+
+
+def test_everything_can_be_imported_without_triton():
+    program = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import relgrounding.ops, relgrounding.ops.gated_sum.triton, relgrounding.ops.graph_attention.triton, torch\n"
+        "print(relgrounding.ops._triton.triton_reason(torch.zeros(1)))"
+    )
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("Triton is not installed: on Linux run")
+
+
+def test_kernels_compile_for_a_gpu_without_atomics(tmp_path):
+    """What the interpreter does not show: that the compiler takes each kernel, for each type, down to machine code."""
+    pytest.importorskip("triton", reason="Triton is not installed: its kernels were not compiled")
+    program = str(Path(__file__).with_name("triton_ptx.py"))
+    done = run_python(program, TRITON_CACHE_DIR=str(tmp_path))
+    if "No module named 'triton.backends.nvidia'" in done.stderr or "Cannot find ptxas" in done.stderr:
+        pytest.skip("this Triton has no compiler for NVIDIA GPUs: the kernels were not compiled")
+    assert done.returncode == 0, done.stderr[-2000:]
+    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"attend", "row_products", "attend_backward", "sum_in_edges"} < {entry["kernel"] for entry in compiled}
+    assert {"gather", "scatter", "sum_by_type", "table_products"} < {entry["kernel"] for entry in compiled}
+    for entry in compiled:
+        assert not re.search(r"\b(atom|red)\.", entry["ptx"]), f"atomics in {entry['kernel']}"
+        assert entry["shared"] <= 48 * 1024
+        over_edges = entry["kernel"] in ("attend", "attend_backward", "gather", "scatter")
+        if over_edges and entry["constants"]["BLOCK_D"] in ("64", "256"):
+            assert "ld.global.v4.b32" in entry["ptx"], f"{entry['kernel']} reads its rows in pieces below 16 bytes"

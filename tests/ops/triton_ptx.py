@@ -1,0 +1,80 @@
+"""Compile each kernel as its launch would, for a GPU that is not there; print a line of JSON for each.
+
+A program of its own: a process in which Triton was imported for its interpreter cannot compile.
+"""
+
+import json
+import sys
+
+import torch
+import triton
+from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from relgrounding.ops._triton_jit import Kernel
+from relgrounding.ops.gated_sum.triton import gated_sum_triton
+from relgrounding.ops.graph_attention.triton import graph_attention_triton
+
+POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int64: "*i64",
+}
+compiled: dict[tuple, dict] = {}
+
+
+def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
+    """Take the place of a launch: what it would compile for these arguments, number 1 and multiples of 16 included."""
+    signature, attributes = {}, {}
+    for position, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
+        if isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+            attributes[position,] = [["tt.divisibility", 16]]  # PyTorch's allocations on a GPU
+        elif value == 1:
+            signature[name], constants[name] = "constexpr", 1
+        else:
+            signature[name] = "i32"
+            if value % 16 == 0:
+                attributes[position,] = [["tt.divisibility", 16]]
+    signature |= dict.fromkeys(constants, "constexpr")
+    signature = {name: signature[name] for name in kernel.arg_names}
+    key = (kernel.__name__, num_warps, *signature.values(), str(attributes), str(constants))
+    if key in compiled:
+        return
+    source = ASTSource(kernel, signature, constants, attributes)
+    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps})
+    compiled[key] = {
+        "kernel": kernel.__name__,
+        "inputs": signature[kernel.arg_names[0]],
+        "constants": {name: str(value) for name, value in constants.items()},
+        "warps": num_warps,
+        "shared": result.metadata.shared,
+        "ptx": result.asm["ptx"],
+    }
+
+
+def main() -> None:
+    """Compile for rows of one number, of no power of two, of several chunks; for the gradient of each input alone."""
+    Kernel.run = compile_only
+    structure = structure_of([3], [(0, 1, 0), (2, 1, 1), (1, 0, 2)])
+    plain = [(torch.float32, 1, 1), (torch.float32, 3, 100), (torch.float32, 1, 600)]
+    common = [(dtype, 4, 64) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    for dtype, heads, dim in plain + common:
+        for run, shapes, extra in (
+            (graph_attention_triton, attention_shapes(3, heads, dim), [0.2]),
+            (gated_sum_triton, gated_shapes(3, 3, heads * dim), []),
+        ):
+            choices = [range(len(shapes)), *([i] for i in range(len(shapes)) if (dtype, dim) == (torch.float32, 64))]
+            for needed in choices:
+                inputs = [x.detach().requires_grad_(i in needed) for i, x in enumerate(draw_inputs(0, shapes, dtype))]
+                run(structure, *inputs, *extra).sum().backward()
+    for entry in compiled.values():
+        json.dump(entry, sys.stdout)
+        print()
+
+
+if __name__ == "__main__":
+    main()
