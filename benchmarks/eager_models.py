@@ -6,8 +6,8 @@ clips of all videos at once, messages go edge by edge through gather and scatter
 have the names of `relgrounding.models`, so that both load the same weights.
 
 Where PyTorch offers two plain ways, the faster one on a CPU is taken (`index_select`, whose gradient is cheaper than
-that of indexing). All items of a batch have the same number of proposals, and all videos the same windows: no padding of
-proposals has to be masked here, which is to the advantage of this rendering.
+that of indexing). All items of a batch have the same number of proposals, and all videos the same windows: no padding
+of proposals has to be masked here, which is to the advantage of this rendering.
 """
 
 from itertools import pairwise
@@ -28,6 +28,7 @@ class EagerGRU(nn.Module):
         self.gru = nn.GRU(input_dim, hidden_dim, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return (items, length, 2 x hidden) of x (items, length, input)."""
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
@@ -36,6 +37,7 @@ class EagerPooling(nn.Module):
     """Maximum over each window, one window after another, of all videos at once."""
 
     def forward(self, clips: Tensor, windows: list[list[int]]) -> Tensor:
+        """Return (items, windows, dim) of clips (items, clips, dim)."""
         return torch.stack([clips[:, start:end].max(1).values for start, end in windows], 1)
 
 
@@ -49,6 +51,7 @@ class EagerAttention(nn.Module):
         self.score = nn.Linear(hidden_dim, 1, bias=False)
 
     def forward(self, proposals: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return contexts (items, proposals, W)."""
         pairs = torch.tanh(self.proposal(proposals).unsqueeze(2) + self.word(words).unsqueeze(1))
         padding = torch.arange(words.shape[1], device=words.device) >= lengths.unsqueeze(1)
         logits = self.score(pairs).squeeze(-1).masked_fill(padding.unsqueeze(1), -torch.inf)
@@ -64,6 +67,7 @@ class EagerFusion(nn.Module):
         self.context_gate = nn.Linear(context_dim, proposal_dim)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Return [h * sigmoid(W_s c + b_s); c * sigmoid(W_v h + b_v)]."""
         return torch.cat([h * torch.sigmoid(self.context_gate(c)), c * torch.sigmoid(self.proposal_gate(h))], -1)
 
 
@@ -78,6 +82,7 @@ class EagerGraphAttention(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_dim))
 
     def forward(self, src: Tensor, dst: Tensor, x: Tensor) -> Tensor:
+        """Return (nodes, out_dim) of x (nodes, in_dim)."""
         feat = self.linear(x).view(len(x), self.heads, -1)
         score_src, score_dst = ((feat * a).sum(-1) for a in self.attention)
         logits = nn.functional.leaky_relu(score_src.index_select(0, src) + score_dst.index_select(0, dst), 0.2)
@@ -102,6 +107,7 @@ class EagerGatedMessages(nn.Module):
         self.type_bias = nn.Parameter(torch.empty(num_types, out_dim))
 
     def forward(self, src: Tensor, dst: Tensor, etype: Tensor, x: Tensor) -> Tensor:
+        """Return (nodes, out_dim) of x (nodes, in_dim)."""
         feat, gate = self.linear(x), self.gate(x)
         open_ = torch.sigmoid(gate.index_select(0, src) + self.gate_bias.index_select(0, etype).unsqueeze(1))
         messages = open_ * (feat.index_select(0, src) + self.type_bias.index_select(0, etype))
@@ -118,6 +124,7 @@ class EagerEdgeGatedGCN(nn.Module):
         self.self_loop = nn.Linear(in_dim, out_dim)
 
     def forward(self, src: Tensor, dst: Tensor, etype: Tensor, x: Tensor) -> Tensor:
+        """Return (nodes, out_dim) of x (nodes, in_dim)."""
         return torch.relu(self.in_edges(src, dst, etype, x) + self.out_edges(dst, src, etype, x) + self.self_loop(x))
 
 
@@ -129,6 +136,7 @@ class EagerTopR(nn.Module):
         self.r = r
 
     def forward(self, scores: Tensor) -> Tensor:
+        """Return (items,)."""
         return scores.topk(min(self.r, scores.shape[1]), 1).values.mean(1)
 
 

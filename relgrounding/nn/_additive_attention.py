@@ -1,14 +1,15 @@
 """Additive attention without the tensor of all pairs, forward and backward.
 
-Letters: B items, T proposals of an item, L words, A width of the comparison, W width of a word, N proposals of all items.
+Letters: N proposals of all items, T of one item; b items of a piece, B of the batch; L words; A width of the
+comparison, W of a word.
 
 The tensor of all pairs, tanh(a_t + b_n), is the largest of a whole model, so it only ever exists in pieces that fit the
-cache; the backward makes each piece again. With r = 1 / (1 + e^{2 (a + b)}), which is never far from its neighbours in
-float range, tanh(a + b) = 1 - 2 r, and two things follow:
+cache; the backward makes each piece again. With r = 1 / (1 + e^{2 (a + b)}), tanh(a + b) = 1 - 2 r, and two things
+follow:
 
-- the softmax does not see what all words share, so the logits are -2 w . r, and the derivative of the tanh is 4 r (1 - r);
-- e^{2 (a + b)} = e^{2 a} e^{2 b}: a pair needs one product and one division, not a transcendental function of its own.
-  That holds as long as no factor leaves the range of its type; where one would, r = sigmoid(-2 (a + b)) takes its place.
+- the softmax does not see what all words share, so the logits are -2 w . r; the derivative of tanh is 4 r (1 - r);
+- e^{2 (a + b)} = e^{2 a} e^{2 b}: a pair needs a product and a division, not a transcendental function of its own. That
+  holds while no factor leaves the range of its type; where one would, r = sigmoid(-2 (a + b)) is computed as it stands.
 """
 
 import math

@@ -11,6 +11,7 @@ gradient of h' times factors that do not depend on it; all are ready before the 
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -41,7 +42,9 @@ def pack(lengths: Tensor, padded_length: int) -> Packing:
     return Packing(order[row] * padded_length + time, mirrored, before, sizes.tolist())
 
 
-def bidirectional_gru(x: Tensor, lengths: Tensor, gru: torch.nn.GRU) -> Tensor:
+def bidirectional_gru(
+    x: Float[Tensor, "items length input_dim"], lengths: Int[Tensor, " items"], gru: torch.nn.GRU
+) -> Float[Tensor, "items length output_dim"]:
     """Return (B, L, 2 H), zeros at the padding, of x (B, L, I), which is never read there.
 
     Args:
@@ -53,7 +56,8 @@ def bidirectional_gru(x: Tensor, lengths: Tensor, gru: torch.nn.GRU) -> Tensor:
         torch.stack([getattr(gru, f"{name}_l0"), getattr(gru, f"{name}_l0_reverse")])
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    return _BidirectionalGRU.apply(x, w_ih, w_hh, b_ih, b_hh, pack(lengths, x.shape[1]))
+    with torch.autocast("cpu", enabled=False):
+        return _BidirectionalGRU.apply(x, w_ih, w_hh, b_ih, b_hh, pack(lengths.cpu(), x.shape[1]))
 
 
 class _BidirectionalGRU(torch.autograd.Function):
@@ -91,8 +95,8 @@ class _BidirectionalGRU(torch.autograd.Function):
         above = torch.stack([rows[:, :units], rows[:, units:].index_select(0, packing.mirrored_N)])
         first = rzn.new_zeros(2, packing.sizes[0], units)
         before = torch.cat([first, states.index_select(1, packing.before_N)], 1)
-        factors = _factors(*rzn.split(units, -1), h_n, before)
-        z = rzn[..., units : 2 * units]
+        r, z, n = rzn.split(units, -1)
+        factors = _factors(r, z, n, h_n, before)
         # In the place of the factors: gradients of r, z, h_n and n before their activations.
         down, start = torch.zeros_like(first[:, : packing.sizes[-1]]), len(rows)
         for size in reversed(packing.sizes):

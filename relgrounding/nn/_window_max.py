@@ -1,8 +1,8 @@
 """Maximum over windows of clips, through a sparse table.
 
-A table of the maxima of all runs of 1, 2, 4, ... clips is built once a video, and a window is the larger of the two runs
-that cover it. The backward goes the same way down: each window hands its gradient to one of its two runs, and each run
-to one of its two halves, so that every gradient ends at a clip that is the largest of its window. Memory is
+A table of the maxima of all runs of 1, 2, 4, ... clips is built once a video, and a window is the larger of the two
+runs that cover it. The backward goes the same way down: each window hands its gradient to one of its two runs, and each
+run to one of its two halves, so that every gradient ends at a clip that is the largest of its window. Memory is
 O(clips log clips) a video, there is no loop over windows, and no place of a maximum is ever stored.
 """
 
@@ -10,11 +10,17 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def window_max(clips: Tensor, start: Tensor, end: Tensor, item: Tensor) -> Tensor:
+def window_max(
+    clips: Float[Tensor, "items clips dim"],
+    start: Int64[Tensor, " nodes"],
+    end: Int64[Tensor, " nodes"],
+    item: Int64[Tensor, " nodes"],
+) -> Float[Tensor, "nodes dim"]:
     """Return (N, D), the maximum of clips (B, C, D) over start to end (exclusive) of video `item`, all (N,) int64."""
     # The exponent of frexp is exact where a logarithm would be rounded: 2^level <= width < 2^(level + 1).
     level = torch.frexp((end - start).double()).exponent.long() - 1
