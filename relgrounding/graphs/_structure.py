@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import _dgl_graphs
+from relgrounding.graphs._padded import ItemGroup, item_groups
 from relgrounding.graphs._ragged import offsets, ragged_arange
 
 
@@ -196,6 +197,16 @@ class GraphStructure:
         """(N,) item that each node belongs to, ascending."""
         items = torch.arange(len(self.batch_num_nodes), device=self.device)
         return torch.repeat_interleave(items, self.batch_num_nodes, output_size=self.num_nodes)
+
+    @cached_property
+    def density(self) -> float:
+        """Edges, as a share of all ordered pairs of nodes of one item. Waits for the device."""
+        return self.num_edges / max(1, int(self.batch_num_nodes.square().sum()))
+
+    @cached_property
+    def groups(self) -> tuple[ItemGroup, ...]:
+        """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
+        return item_groups(self)
 
     @cached_property
     def _reversed(self) -> "GraphStructure":

@@ -5,11 +5,13 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._dispatch import as_structure, choose_backend
+from relgrounding.ops._dispatch import as_structure, launch
+from relgrounding.ops.gated_sum.csr import gated_sum_csr
+from relgrounding.ops.gated_sum.dense import gated_sum_dense
 from relgrounding.ops.gated_sum.dgl import gated_sum_dgl
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
-_BACKENDS = {"naive": gated_sum_naive, "dgl": gated_sum_dgl}
+_KERNELS = {"naive": gated_sum_naive, "dgl": gated_sum_dgl, "dense": gated_sum_dense, "csr": gated_sum_csr}
 
 
 def gated_sum(
@@ -33,7 +35,8 @@ def gated_sum(
         gate: (N,) logit that comes from the edge's source.
         gate_bias: (R,) logit that comes from the edge's type.
         type_bias: (R, D).
-        backend: "auto", "naive" (edge by edge, any float type) or "dgl" (DGL's kernels).
+        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices) or
+            "csr" (sums over the sorted edges).
 
     Returns:
         (N, D).
@@ -53,8 +56,7 @@ def gated_sum(
             f"the graph has {nodes} nodes and {types} edge types; feat, gate, gate_bias, type_bias have the shapes "
             f"{found}, they must be (nodes, dim), (nodes,), (types,), (types, dim) = {expected}"
         )
-    run = _BACKENDS[choose_backend(backend, structure, feat, gate, gate_bias, type_bias)]
-    return run(structure, feat, gate, gate_bias, type_bias)
+    return launch("gated_sum", _KERNELS, structure, (feat, gate, gate_bias, type_bias), 0.0, backend)
 
 
 __all__ = ["gated_sum"]

@@ -5,11 +5,18 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._dispatch import as_structure, choose_backend
+from relgrounding.ops._dispatch import as_structure, launch
+from relgrounding.ops.graph_attention.csr import graph_attention_csr
+from relgrounding.ops.graph_attention.dense import graph_attention_dense
 from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
-_BACKENDS = {"naive": graph_attention_naive, "dgl": graph_attention_dgl}
+_KERNELS = {
+    "naive": graph_attention_naive,
+    "dgl": graph_attention_dgl,
+    "dense": graph_attention_dense,
+    "csr": graph_attention_csr,
+}
 
 
 def graph_attention(
@@ -33,7 +40,8 @@ def graph_attention(
         score_src: (N, H), the part of the logit that comes from the edge's source.
         score_dst: (N, H), the part that comes from its destination.
         negative_slope: of the leaky ReLU.
-        backend: "auto", "naive" (edge by edge, any float type) or "dgl" (DGL's kernels).
+        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices) or
+            "csr" (sums over the sorted edges).
 
     Returns:
         (N, H, D).
@@ -50,8 +58,7 @@ def graph_attention(
             f"the graph has {nodes} nodes; feat {tuple(feat.shape)}, score_src {tuple(score_src.shape)} and score_dst "
             f"{tuple(score_dst.shape)} must be (nodes, heads, dim), (nodes, heads) and (nodes, heads)"
         )
-    run = _BACKENDS[choose_backend(backend, structure, feat, score_src, score_dst)]
-    return run(structure, feat, score_src, score_dst, negative_slope)
+    return launch("graph_attention", _KERNELS, structure, (feat, score_src, score_dst), negative_slope, backend)
 
 
 __all__ = ["graph_attention"]
