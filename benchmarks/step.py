@@ -8,27 +8,30 @@ Before any figure, loss and gradients of both are compared: in float64 on a smal
 timed. Where they differ nothing is printed.
 
 Times are taken interleaved, one step of each in turn, so that whatever else the machine does meets both. Peak extra
-memory is what the allocator holds at most during a step beyond what it held before, from the allocation events of
-PyTorch's profiler on a CPU and from the allocator's own counter on CUDA. The breakdown is wall time of forward and
-backward between the hooks of the submodules; "rest" is all that lies between them (pairing, loss, activations).
+memory is what is held at most during a step beyond what was held before it, as PyTorch's allocator and as the system
+see it (`benchmarks.memory`). The breakdown is wall time of forward and backward between the hooks of the submodules;
+"rest" is all that lies between them (pairing, loss, activations).
 """
 
 import argparse
 import copy
-import platform
 import statistics
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from benchmarks import machine
 from benchmarks.eager_models import EagerIGN, EagerVGN
+from benchmarks.memory import own_pages, peak_memory
+from benchmarks.timing import Quantiles, interleaved
 from relgrounding.config import ModelConfig, TrainConfig
 from relgrounding.data.batches import Batch, ImageBatch, VideoBatch
 from relgrounding.graphs import GraphStructure, SpatialRelation, spatial_structure, temporal_structure, window_proposals
@@ -161,36 +164,6 @@ def gate(name: str, ours: nn.Module, eager: nn.Module, batch: Batch) -> str:
     return f"loss and gradients agree to {exact:.0e} in float64 and {single:.0e} in float32"
 
 
-def milliseconds(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn >= 2:
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: sorted(values) for name, values in times.items()}
-
-
-def peak_megabytes(step: Step) -> float:
-    """Peak of what is allocated during a step beyond what was before it; gradients of earlier steps are dropped."""
-    step.optimizer.zero_grad(set_to_none=True)
-    if step.batch.words.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    recorded = profile.profiler.kineto_results.events()
-    events = sorted((e.start_ns(), e.nbytes()) for e in recorded if e.name() == "[memory]")
-    held = peak = 0
-    for _, size in events:
-        held += size
-        peak = max(peak, held)
-    return peak / 1e6
-
-
 class Breakdown:
     """Wall time between the hooks of a model's parts, forward and backward."""
 
@@ -244,36 +217,56 @@ def breakdown(step: Step, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in parts.items()}
 
 
-def machine(device: str) -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    accelerator = f"{torch.cuda.get_device_name()}, " if device.startswith("cuda") else ""
-    return (
-        f"{accelerator}{model}, {torch.get_num_threads()} threads, {platform.system()}; "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+@dataclass
+class Section:
+    """What is measured of one model."""
+
+    title: str
+    steps: dict[str, Step]
+    times: dict[str, Quantiles]
+    parts: dict[str, dict[str, float]]
+
+
+def measure(name: str, args: argparse.Namespace) -> Section:
+    """Everything but memory."""
+    device = torch.device(args.device)
+    batch = draw_batch(name, args.items, args.shortest, seed=0).to(device)
+    ours, eager = (model.to(device) for model in draw_models(name, args.backend, seed=0))
+    verdict = gate(name, ours, eager, batch)
+    words = f"{WORDS} words" if args.shortest == WORDS else f"{args.shortest} to {WORDS} words"
+    proposals = f"{batch.structure.num_nodes // args.items} proposals ({batch.structure.num_edges} edges)"
+    steps = {"eager": Step(eager, batch), "ours": Step(ours, batch)}
+    turns = {key: {"step": step} for key, step in steps.items()}
+    found = interleaved(turns, device, args.repeats, seconds=float("inf"), calls=1)
+    return Section(
+        title=f"## {name}: batch {args.items}, {proposals}, {words}\n\n{verdict}",
+        steps=steps,
+        times={key: of["step"] for key, of in found.items()},
+        parts={key: breakdown(step, max(3, args.repeats // 2)) for key, step in steps.items()},
     )
 
 
-def report(name: str, steps: dict[str, Step], repeats: int) -> None:
-    times = milliseconds(steps, repeats)
-    print("\n| step | p20 ms | p50 ms | p80 ms | peak MB |\n| --- | ---: | ---: | ---: | ---: |")
-    peaks = {key: peak_megabytes(step) for key, step in steps.items()}
-    for key, values in times.items():
-        quantiles = [values[min(len(values) - 1, round(q * (len(values) - 1)))] for q in (0.2, 0.5, 0.8)]
-        print(f"| {name} {key} | " + " | ".join(f"{q:.0f}" for q in quantiles) + f" | {peaks[key]:.0f} |")
-    speedup = statistics.median(times["eager"]) / statistics.median(times["ours"])
-    print(f"\n{name}: {speedup:.2f} times faster, {peaks['ours'] / peaks['eager']:.2f} of the memory")
-    shares = {key: breakdown(step, max(3, repeats // 2)) for key, step in steps.items()}
-    print("\n| part | " + " | ".join(f"{key} ms | share" for key in shares) + " |")
-    print("| --- |" + " ---: | ---: |" * len(shares))
+def report(section: Section, device: torch.device) -> None:
+    """Measure the memory and print all tables."""
+    print(f"\n{section.title}\n\n| step | p20 ms | p50 ms | p80 ms | allocator MB | process MB |")
+    print("| --- |" + " ---: |" * 5)
+    peaks = {}
+    for key, step in section.steps.items():
+        peaks[key] = peak_memory(step, device)
+        seen = "-" if peaks[key].process is None else f"{(peaks[key].process or 0) / 1e6:.0f}"
+        time = section.times[key]
+        cells = f"{time.p20:.0f} | {time.p50:.0f} | {time.p80:.0f} | {peaks[key].allocator / 1e6:.0f} | {seen}"
+        print(f"| {key} | {cells} |")
+    speedup = section.times["eager"].p50 / section.times["ours"].p50
+    print(f"\n{speedup:.2f} times faster, {peaks['ours'].peak / peaks['eager'].peak:.2f} of the memory\n")
+    print("| part | " + " | ".join(f"{key} ms | share" for key in section.parts) + " |")
+    print("| --- |" + " ---: | ---: |" * len(section.parts))
     for part in (*PARTS, "rest", "optimizer"):
-        if any(part in found for found in shares.values()):
-            cells = (f"{f.get(part, 0):.1f} | {100 * f.get(part, 0) / sum(f.values()):.0f} %" for f in shares.values())
-            print(f"| {part} | " + " | ".join(cells) + " |")
+        if any(part in found for found in section.parts.values()):
+            pairs = [(found.get(part, 0), sum(found.values())) for found in section.parts.values()]
+            print(
+                f"| {part} | " + " | ".join(f"{time:.1f} | {100 * time / total:.0f} %" for time, total in pairs) + " |"
+            )
 
 
 def main() -> None:
@@ -285,17 +278,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="auto", help="message-passing kernels of ours")
     args = parser.parse_args()
-    print(machine(args.device))
-    for name in args.model:
-        batch = draw_batch(name, args.items, args.shortest, seed=0).to(args.device)
-        ours, eager = (model.to(args.device) for model in draw_models(name, args.backend, seed=0))
-        structure = batch.structure
-        words = f"{WORDS} words" if args.shortest == WORDS else f"{args.shortest} to {WORDS} words"
-        print(
-            f"\n## {name}: batch {args.items}, {structure.num_nodes // args.items} proposals "
-            f"({structure.num_edges} edges), {words}\n\n{gate(name, ours, eager, batch)}"
-        )
-        report(name, {"eager": Step(eager, batch), "ours": Step(ours, batch)}, args.repeats)
+    device = torch.device(args.device)
+    print("\n".join(f"- {name}: {value}" for name, value in machine.facts(device).items()))
+    sections = [measure(name, args) for name in args.model]
+    own_pages()
+    for section in sections:
+        report(section, device)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The step benchmark measures the same computation twice, and what it says it measures."""
 
 import pytest
-import torch
 
-from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models, peak_megabytes
+from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models
 
 models = pytest.mark.parametrize("name", ["vgn", "ign"])
 
@@ -26,15 +25,3 @@ def test_the_parts_make_up_the_step():
     parts = breakdown(Step(eager, draw_batch("ign", 2, 20, seed=0)), repeats=1)
     assert {"word_encoder", "attention", "fusion", "relation", "score", "aggregate", "optimizer"} <= set(parts)
     assert all(time > 0 for time in parts.values())
-
-
-class _Allocates(torch.nn.Module):
-    def forward(self, *_):
-        torch.zeros(4_000_000)
-        torch.zeros(1_000_000), torch.zeros(2_000_000)
-
-
-def test_peak_memory_is_what_is_held_at_once():
-    step = Step(torch.nn.Linear(1, 1), draw_batch("ign", 2, 20, seed=0))
-    step.__class__ = type("Stand-in", (Step,), {"__call__": lambda self: _Allocates()()})
-    assert peak_megabytes(step) == pytest.approx(16, abs=0.1)
