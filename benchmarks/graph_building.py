@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.machine import processor
 from relgrounding import graphs
 from relgrounding._dgl import dgl
 from relgrounding.graphs import SpatialRelation
@@ -25,10 +26,10 @@ NAMES = [relation.name.lower() for relation in SpatialRelation]
 SIZE = (640, 480)
 
 
-def draw_boxes(images: int, boxes: int, seed: int) -> list[Tensor]:
-    """Integer boxes of 8 to 200 pixels a side."""
+def draw_boxes(images: int, boxes: int, seed: int, sides: tuple[int, int] = (8, 200)) -> list[Tensor]:
+    """Integer boxes of 8 to 200, or other `sides`, pixels a side."""
     generator = torch.Generator().manual_seed(seed)
-    extent = torch.randint(8, 201, (images, boxes, 2), generator=generator)
+    extent = torch.randint(sides[0], sides[1] + 1, (images, boxes, 2), generator=generator)
     corner = (torch.rand(images, boxes, 2, generator=generator) * (torch.tensor(SIZE) - extent)).long()
     return list(torch.cat([corner, corner + extent], dim=2))
 
@@ -119,16 +120,6 @@ def milliseconds(function: Callable[[], object], repeats: int) -> list[float]:
     return sorted(times)
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return f"{model}, {torch.get_num_threads()} threads, {platform.system()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
@@ -154,7 +145,8 @@ def main() -> None:
         if not same(graph, other):
             sys.exit(f"the graph of spatial_graph and that of '{name}' differ: no times are printed")
     print(f"{args.images} images x {args.boxes} boxes, {graph.num_edges()} edges; all five give the same graph")
-    print(f"{machine()}; Python {platform.python_version()}, PyTorch {torch.__version__}, DGL {dgl.__version__}")
+    versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}, DGL {dgl.__version__}"
+    print(f"{processor()}, {torch.get_num_threads()} threads, {platform.system()}; {versions}")
     print(f"{'milliseconds':<34}{'median':>10}{'10 %':>10}{'90 %':>10}{'ratio':>10}")
     results = {name: milliseconds(function, repeats) for name, (function, repeats) in ways.items()}
     ours = statistics.median(results["graphs.spatial_graph"])

@@ -4,10 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relgrounding.nn._additive_attention import AdditiveAttention, Pieces
 from relgrounding.nn._checks import check_item, check_lengths
-
-FEW = 64
-"""Mean number of proposals an item from which on items are attended one by one."""
 
 
 class ProposalToWordAttention(nn.Module):
@@ -15,7 +13,8 @@ class ProposalToWordAttention(nn.Module):
 
         gamma_tn = softmax over the words n of  w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
 
-    All matrices and w start Xavier-uniform, b at zero.
+    All matrices and w start Xavier-uniform, b at zero. The tensor of all pairs is never held as a whole; a gradient of
+    the gradient is refused.
 
     Args:
         proposal_dim: width of h_t.
@@ -59,44 +58,24 @@ class ProposalToWordAttention(nn.Module):
         """
         check_lengths(word_lengths, words.shape[1], "sentence")
         check_item(item, len(words))
-        if len(proposals) < FEW * len(words):
-            return self._together(proposals, words, word_lengths, item)
-        if (item.diff() < 0).any():
-            order = item.argsort(stable=True)
-            context, weights = self._grouped(proposals.index_select(0, order), words, word_lengths, item[order])
-            back = order.argsort()
-            return context.index_select(0, back), weights.index_select(0, back)
-        return self._grouped(proposals, words, word_lengths, item)
-
-    def _together(self, proposals: Tensor, words: Tensor, word_lengths: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend in one go, sentences padded: with few proposals an item, the loop over items would cost more."""
-        # index_select, because its gradient is far cheaper on the CPU than that of words[item].
-        pairs = torch.tanh(self.proposal(proposals).unsqueeze(1) + self.word(words).index_select(0, item))
-        padding = torch.arange(words.shape[1], device=words.device) >= word_lengths.unsqueeze(1)
-        logits = self.score(pairs).squeeze(-1).masked_fill(padding[item], -torch.inf)
-        weights = torch.softmax(logits, dim=-1)
-        return torch.bmm(weights.unsqueeze(1), words.index_select(0, item)).squeeze(1), weights
-
-    def _grouped(self, proposals: Tensor, words: Tensor, word_lengths: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend, the proposals of one item standing together.
-
-        The tensor of all pairs is the largest of a whole model. Item by item it stays in the cache and has no padding,
-        which is worth a factor of several on the CPU.
-        """
         counts = torch.bincount(item, minlength=len(words)).tolist()
-        items = zip(
-            self.proposal(proposals).split(counts),
-            self.word(words).unbind(),
-            words.unbind(),
-            word_lengths.tolist(),
-            strict=True,
-        )
-        contexts, weights = [], []
-        for h_TA, s_LA, s_LW, length in items:
-            pairs_TLA = torch.tanh(h_TA.unsqueeze(1) + s_LA[:length])
-            gamma_TL = torch.softmax(self.score(pairs_TLA).squeeze(-1), dim=-1)
-            contexts.append(gamma_TL @ s_LW[:length])
-            weights.append(nn.functional.pad(gamma_TL, (0, words.shape[1] - length)))
-        if not contexts:
-            return proposals.new_zeros(0, words.shape[2]), proposals.new_zeros(0, words.shape[1])
-        return torch.cat(contexts), torch.cat(weights)
+        if (item.diff() >= 0).all():
+            return self._attend(proposals, words, word_lengths, counts)
+        order = item.argsort(stable=True)
+        context, weights = self._attend(proposals.index_select(0, order), words, word_lengths, counts)
+        back = order.argsort()
+        return context.index_select(0, back), weights.index_select(0, back)
+
+    def _attend(
+        self, proposals: Tensor, words: Tensor, word_lengths: Tensor, counts: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Attend, the proposals of one item standing together."""
+        compared = self.proposal(proposals), self.word(words), self.score.weight[0]
+        # Half precision has neither the range of the exponentials nor the digits of the sums over words.
+        wide = torch.promote_types(compared[0].dtype, torch.float32)
+        pieces = Pieces(counts, word_lengths.tolist(), self.score.in_features, words.device)
+        with torch.autocast(words.device.type, enabled=False):
+            context, weights = AdditiveAttention.apply(
+                *(x.to(wide) for x in (*compared, words)), word_lengths.to(words.device), pieces
+            )
+        return context.to(words.dtype), weights.to(words.dtype)

@@ -1,10 +1,12 @@
 """Bidirectional GRU over sequences of any length."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from relgrounding.nn._checks import check_lengths
+from relgrounding.nn._gru import bidirectional_gru
 
 
 class BiGRUEncoder(nn.Module):
@@ -12,7 +14,8 @@ class BiGRUEncoder(nn.Module):
 
         y_t = [GRU forward over x_1 ... x_t; GRU backward over x_L ... x_t]
 
-    Sequences are packed: padding is never read, and the backward GRU starts at a sequence's own last step.
+    Sequences are packed: padding is never read, and the backward GRU starts at a sequence's own last step. On a CPU the
+    recurrence is `relgrounding.nn._gru`, elsewhere PyTorch's; of the former, a gradient of the gradient is refused.
     Input weights start Xavier-uniform and recurrent weights orthogonal, gate by gate; biases start at zero.
 
     Args:
@@ -53,6 +56,8 @@ class BiGRUEncoder(nn.Module):
         check_lengths(lengths, x.shape[1], "sequence")
         if len(lengths) == 0:
             return x.new_zeros(0, x.shape[1], 2 * self.gru.hidden_size)
+        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+            return bidirectional_gru(x, lengths, self.gru)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         encoded, _ = self.gru(packed)
         return pad_packed_sequence(encoded, batch_first=True, total_length=x.shape[1])[0]

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from relgrounding.nn import BiGRUEncoder
 
@@ -61,3 +62,37 @@ def test_no_sequence_at_all():
 def test_a_length_that_does_not_fit_is_named(wrong):
     with pytest.raises(ValueError, match=f"sequence 1 has length {wrong}; lengths are 1 to 5, the padded length"):
         BiGRUEncoder(3, 4)(torch.zeros(2, 5, 3), torch.tensor([2, wrong]))
+
+
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_all_gradients_are_those_of_the_packed_gru_of_pytorch(lengths, seed):
+    torch.manual_seed(seed)
+    encoder = BiGRUEncoder(3, 4).double()
+    for bias in (encoder.gru.bias_hh_l0, encoder.gru.bias_ih_l0_reverse):
+        torch.nn.init.normal_(bias)
+    x = torch.randn(len(lengths), max(lengths), 3, dtype=torch.float64, requires_grad=True)
+    packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(encoder.gru(packed)[0], batch_first=True)
+    found = encoder(x, torch.tensor(lengths))
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    gradients = [torch.autograd.grad((y * weight).sum(), [x, *encoder.parameters()]) for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_half_precision():
+    encoder, x = BiGRUEncoder(3, 4), torch.randn(2, 5, 3)
+    half = BiGRUEncoder(3, 4).bfloat16()
+    half.load_state_dict(encoder.state_dict())
+    lengths = torch.tensor([5, 2])
+    torch.testing.assert_close(half(x.bfloat16(), lengths).float(), encoder(x, lengths), rtol=0.1, atol=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(encoder(x, lengths), encoder(x, lengths))
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.randn(2, 3, 3, requires_grad=True)
+    out = BiGRUEncoder(3, 4)(x, torch.tensor([3, 1]))
+    (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -93,3 +93,27 @@ def test_a_wrong_item_and_a_wrong_reduction_are_named():
         ProposalPooling()(torch.zeros(1, 8, 1), torch.tensor([[0, 1]]), torch.tensor([1]))
     with pytest.raises((ValueError, TypeError)):
         ProposalPooling("median")
+
+
+def test_the_gradient_is_handed_down_exactly():
+    clips = torch.randn(3, 300, 4, requires_grad=True)
+    spans = torch.as_tensor(window_proposals(300, (1, 5, 64, 250), 0.25))
+    item = torch.arange(3).repeat_interleave(len(spans))
+    spans, order = spans.repeat(3, 1), torch.randperm(3 * len(spans))
+    weight = torch.randint(-9, 9, (len(item), 4)).float()
+    found, expected = (
+        torch.autograd.grad((x * weight).sum(), clips)[0]
+        for x in (
+            ProposalPooling()(clips, spans[order], item[order])[order.argsort()],
+            torch.stack([clips[i, s:e].max(0).values for i, (s, e) in zip(item.tolist(), spans.tolist(), strict=True)]),
+        )
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_second_derivative_is_refused():
+    clips = torch.randn(1, 6, 1, requires_grad=True)
+    out = ProposalPooling()(clips, torch.tensor([[0, 6]]), torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(out.square().sum(), clips, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

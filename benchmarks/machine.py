@@ -1,0 +1,62 @@
+"""What a figure depends on: the machine and the versions."""
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+
+PACKAGES = ("torch", "dgl", "torch-geometric", "pyg-lib", "torch-scatter", "triton", "numpy")
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def version(package: str) -> str:
+    """The installed version, or that there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def facts(device: torch.device) -> dict[str, str]:
+    """One line a fact for the header of a table."""
+    found = {
+        "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        "memory": f"{_total_memory() / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "load before the run": _load(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["GPU"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    return found | {package: version(package) for package in PACKAGES}
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return _total_memory() // 2
+
+
+def _total_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _load() -> str:
+    try:
+        return f"{os.getloadavg()[0]:.1f} processes ready to run, one-minute mean"
+    except OSError:
+        return "unknown"

@@ -1,0 +1,102 @@
+"""The three figures: speed against density, speed against size, memory."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.cases import HEADLINE
+from benchmarks.criteria import memory_limit
+from benchmarks.measure import Row
+
+# One colour a library; the line style tells its members apart.
+COLOURS = {"ours": "#0072b2", "dgl": "#d55e00", "pyg": "#009e73", "torch": "#cc79a7", "limit": "#555555"}
+STYLES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1)))
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write the figures for which there are at least two points a line; returns their paths."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    measured = [row for row in rows if row.ok and row.both_p50]
+    drawn = [
+        _against(measured, "density", "density", lambda row: 100 * row.density, "edges per pair, %", folder),
+        _against(measured, "scaling", "size", lambda row: row.nodes, "nodes in the batch", folder),
+        _against(measured, "batch", "batch", lambda row: row.nodes, "nodes in the batch", folder),
+        _memory([row for row in measured if row.peak is not None], folder),
+    ]
+    return [path for path in drawn if path is not None]
+
+
+def _against(
+    rows: list[Row], series: str, name: str, x_of: Callable[[Row], float], label: str, folder: Path
+) -> Path | None:
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if row.series == series]
+    # Cases of one kind of graph make a panel; those of the other series are one kind a layer.
+    panels = sorted({_panel(row) for row in rows if sum(_panel(r) == _panel(row) for r in rows) > 1})
+    lines = {panel: _lines([row for row in rows if _panel(row) == panel], x_of) for panel in panels}
+    panels = [panel for panel in panels if any(len(points) > 1 for points in lines[panel].values())]
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    count = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(count, columns, figsize=(5.5 * columns, 4.2 * count), squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for provider, points in lines[panel].items():
+            colour, style = _look(provider, list(lines[panel]))
+            axis.plot(
+                *zip(*sorted(points), strict=True), style, color=colour, label=provider, marker=".", linewidth=1.3
+            )
+        axis.set(
+            xscale="log", yscale="log", title=panel, xlabel=label, ylabel="nanoseconds an edge, forward + backward"
+        )
+        axis.legend(fontsize=6)
+        axis.grid(True, which="major", linewidth=0.3)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    return _save(figure, folder / f"speed_against_{name}.png")
+
+
+def _panel(row: Row) -> str:
+    return f"{row.layer}/{row.case.split('/')[1]}" if row.series == "batch" else row.layer
+
+
+def _lines(rows: list[Row], x_of: Callable[[Row], float]) -> dict[str, list[tuple[float, float]]]:
+    lines = defaultdict(list)
+    for row in rows:
+        lines[row.provider].append((x_of(row), 1e6 * (row.both_p50 or 0) / max(row.edges, 1)))
+    return dict(lines)
+
+
+def _look(provider: str, everyone: list[str]) -> tuple[str, object]:
+    library = provider.split(".")[0]
+    family = [name for name in everyone if name.split(".")[0] == library]
+    return COLOURS[library], STYLES[family.index(provider) % len(STYLES)]
+
+
+def _memory(rows: list[Row], folder: Path) -> Path | None:
+    from matplotlib import pyplot
+
+    cases = [case for case in HEADLINE.values() if any(row.case == case for row in rows)]
+    if not cases:
+        return None
+    figure, axes = pyplot.subplots(1, len(cases), figsize=(5.5 * len(cases), 4.2), squeeze=False)
+    for axis, case in zip(axes.flat, cases, strict=True):
+        of_case = sorted((row for row in rows if row.case == case), key=lambda row: row.peak or 0, reverse=True)
+        colours = [COLOURS[row.provider.split(".")[0]] for row in of_case]
+        axis.barh([row.provider for row in of_case], [(row.peak or 0) / 1e6 for row in of_case], color=colours)
+        axis.axvline(memory_limit(of_case[0]) / 1e6, color="black", linewidth=0.8, linestyle="--", label="limit")
+        axis.set(xscale="log", title=case, xlabel="peak extra memory, MB, forward + backward")
+        axis.legend(fontsize=7)
+    return _save(figure, folder / "memory.png")
+
+
+def _save(figure, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path

@@ -1,0 +1,88 @@
+"""Each backend of the library, and its choice."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cases import Case, Size
+from benchmarks.providers._provider import (
+    GatedWeights,
+    Of,
+    Provider,
+    edge_gated_weights,
+    gated_weights,
+    node_floats,
+)
+from relgrounding import ops
+from relgrounding.graphs import GraphStructure
+from relgrounding.nn import EdgeGatedGCN, GraphAttention
+
+
+class GatedSum(GatedWeights):
+    """A linear map, a gate, and `ops.gated_sum` in one direction."""
+
+    def __init__(self, case: Case, backend: str) -> None:
+        super().__init__(case)
+        self.backend = backend
+
+    def forward(self, structure: GraphStructure, x: Tensor) -> Tensor:
+        gate = self.gate(x).squeeze(1)
+        return ops.gated_sum(structure, self.linear(x), gate, self.gate_bias, self.type_bias, self.backend)
+
+
+def _layer(case: Case, backend: str) -> nn.Module:
+    if case.layer == "attention":
+        return GraphAttention(case.in_dim, case.out_dim, case.heads, backend=backend)
+    if case.layer == "gated":
+        return GatedSum(case, backend)
+    return EdgeGatedGCN(case.in_dim, case.out_dim, case.num_types, backend=backend)
+
+
+def _attention_weights(module: GraphAttention, of: Of) -> dict[str, Tensor]:
+    attention = of(module.attention)
+    weights = {"linear": of(module.linear.weight), "att_src": attention[0], "att_dst": attention[1]}
+    return weights | {"bias": of(module.bias)}
+
+
+WEIGHTS: dict[str, Callable] = {
+    "attention": _attention_weights,
+    "gated": gated_weights,
+    "edge_gated": edge_gated_weights,
+}
+
+
+def _unchanged(structure: GraphStructure) -> GraphStructure:
+    return structure
+
+
+def _reason(device: torch.device, dtype: torch.dtype, backend: str) -> str | None:
+    if backend == "triton" and device.type == "cpu":
+        return "on the CPU it runs in Triton's interpreter, which is for tests"
+    return ops.available_backends().get(backend)
+
+
+def _floats(case: Case, size: Size, backend: str) -> int:
+    by_edge = size.edges * case.heads * 6
+    if backend == "naive":
+        by_edge = size.edges * case.out_dim * 5
+    elif backend == "dense":
+        by_edge = max(by_edge, size.pairs * case.heads * 6)
+    return node_floats(case, size) + by_edge
+
+
+def providers() -> Iterable[Provider]:
+    """One a layer and backend."""
+    for backend in ("auto", *ops.available_backends()):
+        for layer, weights in WEIGHTS.items():
+            yield Provider(
+                name=f"ours.{backend}",
+                layer=layer,
+                function=layer,
+                convert=_unchanged,
+                layer_of=partial(_layer, backend=backend),
+                weights=weights,
+                floats=partial(_floats, backend=backend),
+                reason=partial(_reason, backend=backend),
+            )

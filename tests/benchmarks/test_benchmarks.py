@@ -1,0 +1,228 @@
+import pytest
+import torch
+
+from benchmarks import cases, criteria, providers
+from benchmarks.building import ways
+from benchmarks.cases import Case, Size
+from benchmarks.functions import FUNCTIONS, draw_weights
+from benchmarks.gate import Problem, check, reduced
+from benchmarks.graph_specs import DenserImages, DenserVideos, Images, Videos
+from benchmarks.measure import Row, Settings, measure, weigh
+from benchmarks.memory import allocated, peak_memory
+from benchmarks.report import case_table
+from benchmarks.timing import Quantiles, interleaved
+
+CPU = torch.device("cpu")
+TINY = {
+    "attention": Case("tiny", "attention", Videos(3, (12, 16), ("windows", (2, 4, 8), 1)), in_dim=12, dim=4, heads=2),
+    "gated": Case("tiny", "gated", Images(3, 6), in_dim=8, dim=6),
+    "edge_gated": Case("tiny", "edge_gated", Images(3, 6), in_dim=8, dim=6),
+}
+EVERY = [pytest.param(p, id=f"{layer}-{name}") for (layer, name), p in providers.registry().items() if p.function]
+
+
+@pytest.fixture(scope="module")
+def problems() -> dict[str, Problem]:
+    return {layer: Problem(case, case.graph.structure(), torch.float32) for layer, case in TINY.items()}
+
+
+@pytest.mark.parametrize("provider", EVERY)
+def test_every_provider_passes_the_gate(provider, problems):
+    reason = provider.reason(CPU, torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+    verdict = check(provider, problems[provider.layer], CPU)
+    assert verdict.passed, str(verdict)
+    assert verdict.items == 3
+
+
+class _Wrong(torch.nn.Module):
+    def __init__(self, right, spoil):
+        super().__init__()
+        self.right, self.spoil = right, spoil
+
+    def forward(self, graph, x):
+        return self.spoil(self.right(graph, x))
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name in ("right", "spoil") else getattr(self.right, name)
+
+
+class _HalvedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / 2
+
+
+def _one_value_off(out):
+    return out + torch.zeros_like(out).index_fill(0, torch.tensor([2]), 1e-2)
+
+
+SPOILS = {
+    "value": (_one_value_off, "output"),
+    "gradient": (_HalvedGradient.apply, "gradient of"),
+    "not a number": (lambda out: out * torch.nan, ""),
+    "shape": (lambda out: out[:, :1], "output"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("layer", TINY)
+def test_the_gate_rejects_what_is_wrong(layer, spoil, problems):
+    function, where = SPOILS[spoil]
+    provider = providers.registry()[layer, "torch.edgewise"]
+    problem = problems[layer]
+    right = provider.build(TINY[layer], problem.weights_of(layer), CPU, torch.float32)
+    assert check(provider, problem, CPU, right).passed
+    verdict = check(provider, problem, CPU, _Wrong(right, function))
+    assert not verdict.passed
+    assert where in verdict.where
+
+
+def test_one_wrong_weight_gradient_is_found(problems):
+    provider = providers.registry()["gated", "torch.edgewise"]
+    module = provider.build(TINY["gated"], problems["gated"].weights_of("gated"), CPU, torch.float32)
+    module.type_bias.register_hook(lambda gradient: gradient * 1.01)
+    verdict = check(provider, problems["gated"], CPU, module)
+    assert not verdict.passed
+    assert verdict.where == "gradient of type_bias"
+
+
+def test_what_peers_compute_is_not_called_ours():
+    layers = [p for p in providers.registry().values() if not p.name.startswith("limit.")]
+    different = {p.name for p in layers if not p.same_function}
+    assert different == {"dgl.RelGraphConv", "dgl.RelGraphConv presorted", "pyg.RGCNConv", "pyg.RGATConv"}
+
+
+def test_a_wrong_provider_gets_no_figure_and_the_others_theirs(monkeypatch):
+    every = providers.select("gated", ["torch.edgewise", "limit.linear"])
+    monkeypatch.setattr(type(every[0].layer_of(TINY["gated"])), "forward", lambda self, graph, x: self.linear(x))
+    settings = Settings(CPU, repeats=1, seconds=0.0)
+    rows = measure(TINY["gated"], every, settings)
+    weigh(TINY["gated"], every, rows, settings)
+    by_name = {row.provider: row for row in rows}
+    wrong, right = by_name["torch.edgewise"], by_name["limit.linear"]
+    assert wrong.status.startswith("wrong: ")
+    assert (wrong.forward_p50, wrong.both_p50, wrong.fresh_p50, wrong.peak) == (None, None, None, None)
+    assert right.ok
+    assert min(right.forward_p50, right.both_p50, right.fresh_p50, right.peak) > 0
+    assert "torch.edgewise: no figure, wrong" in case_table(rows)
+
+
+def test_what_would_take_too_much_memory_is_not_started():
+    settings = Settings(CPU, repeats=1, max_memory=1000)
+    rows = measure(TINY["gated"], providers.select("gated", ["pyg.RGATConv"]), settings)
+    assert [row.status.split(":")[0] for row in rows] in (["not started"], ["cannot run"])
+
+
+def test_quantiles_interpolate():
+    assert Quantiles.of([5.0, 1.0, 2.0, 3.0, 4.0, 0.0]) == Quantiles(0.0, 1.0, 2.5, 4.0, 6)
+    assert Quantiles.of([7.0]) == Quantiles(7.0, 7.0, 7.0, 7.0, 1)
+
+
+def test_contestants_take_turns():
+    calls = []
+    contestants = {name: {"both": lambda name=name: calls.append(name)} for name in "abc"}
+    times = interleaved(contestants, CPU, repeats=3, seconds=60, calls=1)
+    # One call that is not counted, one that is; each turn begins with the next.
+    assert "".join(calls) == "aabbccbbccaaccaabb"
+    assert all(times[name]["both"].count == 3 for name in "abc")
+
+
+def test_memory_of_a_known_allocation():
+    def function():
+        first = torch.ones(3_000_000)
+        second = first + 1
+        del first
+        return second, torch.ones(1_000_000)
+
+    memory = peak_memory(function, CPU)
+    assert memory.allocator == pytest.approx(24e6, rel=0.01)
+    assert allocated(function)[1] == pytest.approx(16e6, rel=0.01)
+    if memory.process is not None:
+        # Pages that malloc kept from other tests may serve, so the system may see less; not more than noise above.
+        assert memory.process < 30e6
+
+
+def test_memory_seen_by_the_allocator_includes_the_backward():
+    x = torch.ones(1000, 1000, requires_grad=True)
+    # x * x saves x only; its gradient and the product exist together.
+    assert allocated(lambda: torch.autograd.grad((x * x).sum(), x))[0] >= 8e6
+
+
+@pytest.mark.parametrize("spec", [DenserVideos(2, 0.1), DenserVideos(2, 1.0), DenserImages(2, 20, 0.3)], ids=str)
+def test_graphs_of_the_density_series_are_as_dense_as_they_say(spec):
+    size = Size.of(spec.structure())
+    assert size.density == pytest.approx(spec.density, rel=0.06)
+
+
+def test_headline_cases_are_those_of_the_goals():
+    every = cases.registry()
+    attention = Size.of(every[cases.HEADLINE["attention"]].graph.with_batch(1).structure())
+    assert attention.nodes == 136
+    assert attention.density == pytest.approx(0.13, abs=0.005)
+    for layer in ("gated", "edge_gated"):
+        size = Size.of(every[cases.HEADLINE[layer]].graph.structure())
+        assert size.nodes == 1600
+        assert size.density == pytest.approx(0.9, abs=0.03)
+    assert every.keys() >= cases.CORE
+
+
+def test_a_batch_larger_than_the_distinct_items_repeats_them():
+    structure = Images(70, 4).structure()
+    assert structure.batch_size == 70
+    assert torch.equal(structure.select(torch.arange(64, 70)).indices, structure.select(torch.arange(6)).indices)
+
+
+def test_the_gate_works_on_fewer_items_where_all_would_take_too_long():
+    case = cases.registry()["gated/regions50/b256"]
+    structure = Images(256, 50).structure()
+    assert 1 <= reduced(structure, case).batch_size < 256
+    assert reduced(structure.select(torch.arange(8)), case).batch_size == 8
+
+
+@pytest.mark.parametrize("batch", [Images(3, 5), Videos(2, (12,), ("windows", (2, 4), 1))], ids=["images", "videos"])
+def test_all_ways_to_build_give_the_same_edges(batch):
+    from benchmarks.building import same_edges, structure_edges
+
+    items = batch.items()
+    right = structure_edges(batch.build(items))
+    for name, way in ways(batch, items).items():
+        assert same_edges(way.edges(way.build()), right), name
+    assert not same_edges(right.roll(1, 0), right)
+
+
+def _row(case: str, provider: str, both: float) -> Row:
+    sizes = {"items": 32, "nodes": 10, "edges": 100, "density": 1.0, "in_dim": 8, "out_dim": 8, "heads": 1}
+    names = {"case": case, "series": "batch", "layer": "gated", "provider": provider, "status": "ok"}
+    row = Row(**names, same_function=True, note="", **sizes, device="cpu", dtype="float32")
+    row.both_p50 = row.both_least = both
+    row.peak = 10
+    return row
+
+
+def test_goals_pass_and_fail_by_the_figures():
+    case = cases.HEADLINE["gated"]
+    rows = [_row(case, "ours.auto", 2.0), _row(case, "pyg.RGCNConv", 30.0), _row(case, "limit.linear", 1.0)]
+    lines = criteria.lines(rows)
+    assert any(line.startswith("pass") and "pyg.RGCNConv" in line and "15.00 times faster" in line for line in lines)
+    assert any(line.startswith("FAIL") and "limit.linear" in line and "2.00 times its time" in line for line in lines)
+    assert any(line.startswith("not measured") and "dgl.RelGraphConv" in line for line in lines)
+
+
+def test_unknown_names_are_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="no case matches 'nothing'; the cases are attention/"):
+        cases.select(["nothing"], core=True)
+    with pytest.raises(ValueError, match=r"no provider matches 'nothing'; they are dgl\.GATConv"):
+        providers.select("gated", ["nothing"])
+
+
+def test_weights_are_exact_in_the_type_that_is_timed():
+    for name, function in FUNCTIONS.items():
+        case = TINY["attention" if name == "attention" else "gated"]
+        for value in draw_weights(function, case, torch.bfloat16).values():
+            assert torch.equal(value.bfloat16().double(), value)

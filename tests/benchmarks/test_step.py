@@ -1,0 +1,27 @@
+"""The step benchmark measures the same computation twice, and what it says it measures."""
+
+import pytest
+
+from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models
+
+models = pytest.mark.parametrize("name", ["vgn", "ign"])
+
+
+@models
+def test_the_eager_rendering_is_the_same_function(name):
+    ours, eager = draw_models(name, "naive", seed=0)
+    assert difference(ours.double(), eager.double(), as_double(draw_batch(name, 3, 1, seed=0))) < 1e-9
+
+
+@models
+def test_a_difference_shows(name):
+    ours, eager = draw_models(name, "naive", seed=0)
+    eager.attention.score.weight.data[0, 0] += 0.1
+    assert difference(ours, eager, draw_batch(name, 3, 1, seed=0)) > 1e-3
+
+
+def test_the_parts_make_up_the_step():
+    _, eager = draw_models("ign", "naive", seed=0)
+    parts = breakdown(Step(eager, draw_batch("ign", 2, 20, seed=0)), repeats=1)
+    assert {"word_encoder", "attention", "fusion", "relation", "score", "aggregate", "optimizer"} <= set(parts)
+    assert all(time > 0 for time in parts.values())
