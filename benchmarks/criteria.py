@@ -1,5 +1,6 @@
 """The goals of these kernels against a run's rows: one line each, with the figures."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ RATIOS = (
 # Strictest reading of the last one: the three maps as one product.
 FOR_COMPARISON = (Ratio(HEADLINE["edge_gated"], "limit.linear at once", 1.6, False),)
 SCALING_BOUND = 1.3
+CHOICE_BOUND = 1.25
 MILLION = 1_000_000
 
 
@@ -39,7 +41,7 @@ def lines(rows: list[Row]) -> list[str]:
     found = {(row.case, row.provider): row for row in rows if row.ok}
     compared = [_ratio(ratio, found) for ratio in RATIOS]
     compared += [f"(for comparison) {_ratio(ratio, found)}" for ratio in FOR_COMPARISON]
-    return [*compared, *_memory(rows), *_scaling(rows), _million(rows)]
+    return [*compared, *_memory(rows), *_scaling(rows), _million(rows), *_choice(rows)]
 
 
 def memory_limit(row: Row) -> int:
@@ -123,3 +125,23 @@ def _million(rows: list[Row]) -> str:
     best = max(done or large, key=lambda row: row.nodes)
     peak = f", peak extra memory {best.peak / 1e9:.2f} GB" if best.peak else ""
     return f"{_verdict(bool(done))}: {best.case}, {best.nodes:,} nodes in ours.csr: {best.status}{peak}"
+
+
+def _choice(rows: list[Row]) -> Iterable[str]:
+    """Where the library's own choice takes longer than its best backend, counting noise as a wrong choice."""
+    times: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row.ok and row.provider.startswith("ours.") and row.both_p50:
+            times[row.case][row.provider] = row.both_p50
+    compared = {case: of for case, of in times.items() if OURS in of and len(of) > 1}
+    if not compared:
+        yield f"not measured: {OURS} against each backend"
+        return
+    wrong = {case: of for case, of in compared.items() if of[OURS] > CHOICE_BOUND * min(of.values())}
+    yield (
+        f"{_verdict(not wrong)}: {OURS} within {CHOICE_BOUND} of the best backend in {len(compared) - len(wrong)} of "
+        f"{len(compared)} cases"
+    )
+    for case, of in wrong.items():
+        best = min(of, key=lambda provider: of[provider])
+        yield f"  {case}: {OURS} {of[OURS]:.2f} ms, {best} {of[best]:.2f} ms"

@@ -17,7 +17,7 @@ from relgrounding.graphs import GraphStructure
 # Largest difference over the largest value, a tensor.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 # Edges x width up to which a case is checked as it is; beyond, with fewer items.
-LARGEST = 60_000_000
+LARGEST = 20_000_000
 
 
 @dataclass(frozen=True)

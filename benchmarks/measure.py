@@ -169,19 +169,13 @@ def _checked(prepared: Prepared, provider: Provider, settings: Settings) -> Row:
     return row
 
 
-def weigh(
-    case: Case,
-    providers: list[Provider],
-    rows: list[Row],
-    settings: Settings,
-    tick: Callable[[str], object] = lambda text: None,
-) -> None:
-    """Fill in the memory of the rows that `measure` returned; see `memory.own_pages` for why apart from it."""
+def weigh(case: Case, providers: list[Provider], rows: list[Row], settings: Settings) -> list[Row]:
+    """The rows that `measure` returned with memory filled in; for a process that began with `memory.own_pages`."""
     structure = case.graph.structure().to(settings.device)
     for provider, row in zip(providers, rows, strict=True):
-        tick(f"{case.name}: memory of {provider.name}")
         for contestant in _contestants(case, structure, [(provider, row)], settings):
             _weigh(contestant, settings)
+    return rows
 
 
 def _row(case: Case, provider: Provider, size: Size, settings: Settings) -> Row:

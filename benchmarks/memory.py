@@ -39,8 +39,8 @@ class Memory:
 def own_pages() -> None:
     """From now on give each block of at least 64 KiB pages of its own, which go back to the system when it is freed.
 
-    Otherwise malloc keeps freed blocks for later ones, and what they leave unused counts as the function's. Allocation
-    becomes slower: measure times beforehand.
+    Otherwise malloc keeps freed blocks for later ones, and what they leave unused counts as the function's. For the
+    start of a process that measures memory only: allocation becomes slower, and what was freed before stays in use.
     """
     try:
         ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 1 << 16)

@@ -6,7 +6,9 @@ results.csv, building.csv, table.md and figures.
 """
 
 import argparse
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -58,11 +60,21 @@ def run_cases(chosen: list[cases.Case], patterns: list[str], settings: Settings,
             rows[case.name] = measure(case, providers.select(case.layer, patterns), settings, bar.set_description)
             bar.update()
         if memory:
-            own_pages()
-        for case in chosen if memory else ():
-            weigh(case, providers.select(case.layer, patterns), rows[case.name], settings, bar.set_description)
-            bar.update()
+            # In a process of its own, whose memory holds nothing that was freed by what ran before.
+            spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+            with ProcessPoolExecutor(1, mp_context=spawn, initializer=own_pages) as pool:
+                for case in chosen:
+                    bar.set_description(f"{case.name}: memory")
+                    task = pool.submit(weigh_case, case.name, patterns, rows[case.name], settings, threads)
+                    rows[case.name] = task.result()
+                    bar.update()
     return [row for of_case in rows.values() for row in of_case]
+
+
+def weigh_case(name: str, patterns: list[str], rows: list[Row], settings: Settings, threads: int) -> list[Row]:
+    torch.set_num_threads(threads)
+    case = cases.registry()[name]
+    return weigh(case, providers.select(case.layer, patterns), rows, settings)
 
 
 def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[BuildRow]) -> None:
@@ -95,7 +107,7 @@ def main() -> None:
     facts = machine.facts(settings.device)
     facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s a case, two calls a turn"
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
-    # Before the memory pass, which changes how the process allocates; and only where nothing narrower was asked for.
+    # Only where nothing narrower was asked for.
     narrow = args.no_building or args.case or args.provider or settings.device.type != "cpu"
     building = [] if narrow else measure_building(settings.repeats, settings.seconds, lambda text: print(text))
     rows = run_cases(chosen, args.provider, settings, not args.no_memory)

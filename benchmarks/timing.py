@@ -72,8 +72,8 @@ def interleaved(
         contestants: functions by contestant and name; the last one of a contestant is also its warm-up.
         device: where they run.
         repeats: most turns of each contestant.
-        seconds: no turn begins after so long, but there are at least three. After those three a contestant whose turns
-            take more than a fifteenth of it leaves, so that the others get their repeats.
+        seconds: after three turns, which all take, no further one begins once so much time has passed; those whose
+            turns take more than a fifteenth of it leave, so that the others get their repeats.
         calls: counted calls a turn.
         tick: called after each round.
     """
@@ -82,6 +82,8 @@ def interleaved(
     order = list(contestants)
     begin = time.perf_counter()
     for turn in range(repeats):
+        if turn == FEWEST_TURNS:
+            begin = time.perf_counter()
         if turn >= FEWEST_TURNS:
             if time.perf_counter() - begin > seconds:
                 break
