@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-IMAGE_SIZE = (400, 300)
+IMAGE_SIZE = (640, 480)
 RELATIONS = {"left of": 180.0, "right of": 0.0, "above": 270.0, "below": 90.0}
 """The direction, seen from the anchor, in which the target lies: degrees, x to the right, y down."""
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -19,17 +19,21 @@ _SIDES = {"small": (24, 36), "large": (48, 64)}
 _GAP = 4
 # "left of" holds within 45 degrees of the left (two angle edge types); both margins keep clear of that border.
 _HOLDS, _CLEARLY_NOT = 40.0, 50.0
-# An angle edge needs a centre distance below half of the diagonal (250 pixels).
-_MAX_DISTANCE = 0.48 * float(np.hypot(*IMAGE_SIZE))
-_HEAD_TRIES, _ANCHOR_TRIES, _PLACE_TRIES = 48, 48, 32
+# Centre distances between a target and its anchor: below half of the diagonal, so that there is an angle edge, and small
+# beside the image: else the place of the anchor alone would tell the relation, as what others are left of lies right.
+_MIN_DISTANCE, _MAX_DISTANCE = 40.0, 200.0
+_REACH = 160
+_HEAD_TRIES, _ANCHOR_TRIES, _PLACE_TRIES = 32, 12, 32
 
 
 def scatter(rng: np.random.Generator, sizes: Sequence[str]) -> np.ndarray:
     """Place one box for every size anywhere in the image, none touching another; (n, 4) float32, whole pixels."""
-    while True:
-        boxes = _place_others(rng, np.zeros((0, 4)), sizes)
-        if boxes is not None:
-            return boxes.astype(np.float32)
+    placed = np.zeros((0, 4))
+    while len(placed) < len(sizes):
+        candidates = _draw_boxes(rng, sizes[len(placed)], _PLACE_TRIES)
+        free = np.flatnonzero(~_touching(candidates, placed).any(axis=1))
+        placed = np.vstack([placed, candidates[free[:1]]])
+    return placed.astype(np.float32)
 
 
 def scatter_relation(rng: np.random.Generator, sizes: Sequence[str], relation: str) -> tuple[np.ndarray, int]:
@@ -40,28 +44,33 @@ def scatter_relation(rng: np.random.Generator, sizes: Sequence[str], relation: s
     whatever the relation, say nothing about which of them is meant; nor does their distance to the anchor.
 
     Returns:
-        The boxes, (n, 4) float32 in whole pixels, and the position of the target among the heads.
+        The boxes, (3, 4) float32 in whole pixels, and the position of the target among the heads.
     """
     while True:
         # Few places serve both heads in turn, so many are tried at once.
-        heads = np.stack([_draw_boxes(rng, size, _HEAD_TRIES) for size in sizes[:HEADS]], axis=1)
-        anchors = _draw_boxes(rng, sizes[HEADS], _HEAD_TRIES * _ANCHOR_TRIES).reshape(_HEAD_TRIES, _ANCHOR_TRIES, 4)
-        answer = np.where(_touching(anchors, heads).any(axis=2), -1, _answers(anchors, heads, relation))
+        first = _draw_boxes(rng, sizes[0], _HEAD_TRIES)
+        heads = np.stack([first, _draw_near(rng, sizes[1], _centres(first))], axis=1)
+        anchors = _draw_anchors(rng, sizes[HEADS], _centres(heads), RELATIONS[relation], _ANCHOR_TRIES)
+        anchors = anchors.reshape(_HEAD_TRIES, -1, 4)
+        unusable = _touching(anchors, heads).any(axis=2) | _outside(anchors)
+        answer = np.where(unusable, -1, _answers(anchors, heads, relation))
         usable = np.stack([(answer == k).any(axis=1) for k in range(HEADS)]).all(axis=0)
         usable &= ~_touching(heads[:, :1], heads[:, 1:])[:, 0, 0]
-        if not usable.any():
-            continue
-        trial, target = int(usable.argmax()), int(rng.integers(HEADS))
-        anchor = anchors[trial, rng.choice(np.flatnonzero(answer[trial] == target))]
-        boxes = _place_others(rng, np.vstack([heads[trial], anchor]), sizes[HEADS + 1 :])
-        if boxes is not None:
-            return boxes.astype(np.float32), target
+        if usable.any():
+            trial, target = int(usable.argmax()), int(rng.integers(HEADS))
+            anchor = anchors[trial, rng.choice(np.flatnonzero(answer[trial] == target))]
+            return np.vstack([heads[trial], anchor]).astype(np.float32), target
 
 
-def holds(relation: str, box: np.ndarray, anchor: np.ndarray) -> bool:
-    """Whether a box (4,) clearly stands in `relation` to the anchor (4,), near enough for an edge."""
-    offset = _centres(box[None]) - _centres(anchor[None])
-    return bool(_deviation(offset, RELATIONS[relation])[0] <= _HOLDS and np.hypot(*offset[0]) <= _MAX_DISTANCE)
+def scatter_pair(rng: np.random.Generator, sizes: Sequence[str], relation: str) -> np.ndarray:
+    """Place a head and an anchor so that the head stands in `relation` to it; (2, 4) float32, whole pixels."""
+    while True:
+        heads = _draw_boxes(rng, sizes[0], _HEAD_TRIES)
+        anchors = _draw_anchors(rng, sizes[1], _centres(heads), RELATIONS[relation], 1)
+        usable = ~_outside(anchors[:, 0]) & ~_touching(heads[:, None], anchors)[:, 0, 0]
+        if usable.any():
+            trial = usable.argmax()
+            return np.vstack([heads[trial], anchors[trial]]).astype(np.float32)
 
 
 def _answers(anchors: np.ndarray, heads: np.ndarray, relation: str) -> np.ndarray:
@@ -98,19 +107,35 @@ def _draw_boxes(rng: np.random.Generator, size: str, count: int) -> np.ndarray:
     return np.concatenate([corners, corners + sides], axis=1).astype(np.float64)
 
 
+def _draw_near(rng: np.random.Generator, size: str, centres: np.ndarray) -> np.ndarray:
+    """Draw a box in the image near each of (n, 2) centres; (n, 4), whole pixels."""
+    low, high = _SIDES[size]
+    sides = rng.integers(low, high, size=centres.shape, endpoint=True)
+    limit = np.array(IMAGE_SIZE) - sides
+    least = np.clip(centres - sides / 2 - _REACH, 0, limit).astype(int)
+    most = np.clip(centres - sides / 2 + _REACH, 0, limit).astype(int)
+    corners = rng.integers(least, most, endpoint=True)
+    return np.concatenate([corners, corners + sides], axis=1).astype(np.float64)
+
+
+def _draw_anchors(rng: np.random.Generator, size: str, heads: np.ndarray, direction: float, count: int) -> np.ndarray:
+    """Draw boxes from which (..., 2) centres lie in the direction; (..., count, 4), whole pixels, maybe outside."""
+    low, high = _SIDES[size]
+    shape = (*heads.shape[:-1], count)
+    angle = np.radians(direction + rng.uniform(-_HOLDS, _HOLDS, shape))
+    distance = rng.uniform(_MIN_DISTANCE, _MAX_DISTANCE, shape)
+    sides = rng.integers(low, high, size=(*shape, 2), endpoint=True)
+    offset = distance[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    corners = np.rint(heads[..., None, :] - offset - sides / 2)
+    return np.concatenate([corners, corners + sides], axis=-1)
+
+
+def _outside(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., :2] < 0).any(axis=-1) | (boxes[..., 2:] > np.array(IMAGE_SIZE)).any(axis=-1)
+
+
 def _touching(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether box n of a (..., n, 4) comes nearer than the gap to box m of b (..., m, 4), as (..., n, m) bool."""
     a, b = a[..., :, None, :], b[..., None, :, :]
     apart = (a[..., :2] >= b[..., 2:] + _GAP) | (b[..., :2] >= a[..., 2:] + _GAP)
     return np.logical_not(apart.any(axis=-1))
-
-
-def _place_others(rng: np.random.Generator, placed: np.ndarray, sizes: Sequence[str]) -> np.ndarray | None:
-    """Add one box for every size, each at the first free place of a few random ones; None where there was none."""
-    for size in sizes:
-        candidates = _draw_boxes(rng, size, _PLACE_TRIES)
-        free = np.flatnonzero(~_touching(candidates, placed).any(axis=1))
-        if free.size == 0:
-            return None
-        placed = np.vstack([placed, candidates[free[0]]])
-    return placed

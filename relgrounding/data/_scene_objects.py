@@ -56,10 +56,8 @@ def attribute_pair(rng: np.random.Generator, count: int) -> tuple[list[list[Scen
     return [[target, *others], [changed, *others]], descriptions
 
 
-def relation_set(
-    rng: np.random.Generator, count: int, heads: int
-) -> tuple[list[SceneObject], Description, Description]:
-    """Draw `count` objects: `heads` that fit the first description alike, then one that alone fits the second."""
+def relation_set(rng: np.random.Generator, heads: int) -> tuple[list[SceneObject], Description, Description]:
+    """Draw `heads` objects that fit the first description alike, then one that alone fits the second."""
     head = _draw(rng)
     head_description = describe(head, _HEAD_NAMED[rng.integers(len(_HEAD_NAMED))])
     alike = [_draw(rng, head_description) for _ in range(heads)]
@@ -67,9 +65,7 @@ def relation_set(
         anchor = _draw(rng)
         anchor_description = describe(anchor, ANCHOR_NAMED)
         if not anchor.matches(head_description) and not any(h.matches(anchor_description) for h in alike):
-            break
-    others = _draw_others(rng, count - heads - 1, [head, anchor], [head_description, anchor_description])
-    return [*alike, anchor, *others], head_description, anchor_description
+            return [*alike, anchor], head_description, anchor_description
 
 
 def _draw(rng: np.random.Generator, fixed: Description | None = None) -> SceneObject:

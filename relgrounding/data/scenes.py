@@ -1,27 +1,28 @@
 """Generated scenes with referring expressions: the data set that needs no download.
 
-A scene holds four to six objects (size x colour x shape). Two thirds of the queries name a target by its attributes
-("the small red circle"; some add a relation that is true but not needed); a third can be answered through a relation
-only ("the red circle left of the blue one": two objects fit "the red circle"). Scenes come in minimal pairs whose
-queries are each false in the other scene, so that an image-sentence loss can learn attributes and relations alike.
+A scene holds objects (size x colour x shape). A third of the queries name one of four to six by its attributes ("the
+small red circle"). A third can be answered through a relation only ("the red circle left of the blue one": two of three
+objects are red circles). The last third add a relation to a description that one object alone fits. Scenes come in
+minimal pairs whose queries are each false in the other scene; in two thirds of the pairs both scenes show the same
+objects, at other places, so that an image-sentence loss can learn relations as well as attributes.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from relgrounding.data._query import Query
-from relgrounding.data._scene_layout import HEADS, IMAGE_SIZE, OPPOSITE, RELATIONS, holds, scatter, scatter_relation
-from relgrounding.data._scene_objects import (
-    ANCHOR_NAMED,
-    COLOURS,
-    SceneObject,
-    attribute_pair,
-    describe,
-    in_words,
-    relation_set,
+from relgrounding.data._scene_layout import (
+    HEADS,
+    IMAGE_SIZE,
+    OPPOSITE,
+    RELATIONS,
+    scatter,
+    scatter_pair,
+    scatter_relation,
 )
+from relgrounding.data._scene_objects import SceneObject, attribute_pair, in_words, relation_set
 from relgrounding.data.features import Regions
 
 __all__ = ["Scene", "SceneObject", "SceneStore", "make_scenes"]
@@ -86,6 +87,10 @@ class SceneStore(Mapping[str, Regions]):
         return self._scenes[item]
 
 
+Drawn = tuple[Scene, int, str]
+"""A scene, the position of the target among its objects, and the sentence."""
+
+
 def make_scenes(
     split: str, n_pairs: int, seed: int = 0, noise: float = 0.5, dim: int = 64
 ) -> tuple[list[Query], SceneStore]:
@@ -123,10 +128,7 @@ def make_scenes(
         rng = np.random.default_rng([seed, _SPLITS.index(split), i])
         kind = "relation" if i % 3 == 2 else "attribute"
         group = f"{split}-{seed}-{i:05d}"
-        if kind == "relation":
-            drawn = _relation_scenes(rng)
-        else:
-            drawn = _attribute_scenes(rng) if rng.random() < 0.5 else _anchor_scenes(rng)
+        drawn = (_attribute_scenes, _mention_scenes, _relation_scenes)[i % 3](rng)
         for letter, (scene, target, text) in zip("ab", drawn, strict=True):
             item = f"{group}-{letter}"
             scenes[item] = scene
@@ -138,66 +140,41 @@ def make_scenes(
     return queries, SceneStore(scenes, features)
 
 
-def _attribute_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:
-    """Two scenes that differ in one attribute of the target (and in the places), with targets and sentences."""
-    object_sets, descriptions = attribute_pair(rng, _draw_count(rng))
-    # Such a relation is not needed to answer. But as the object it leads to is in both scenes and the target in one
-    # only, it shows which of two objects a sentence is about: nothing else in pairs of image and sentence does.
-    mentions = rng.random() < 0.5
+def _attribute_scenes(rng: np.random.Generator) -> list[Drawn]:
+    """Two scenes that differ in one attribute of the target (and in the places)."""
+    object_sets, descriptions = attribute_pair(rng, int(rng.integers(_MIN_OBJECTS, _MAX_OBJECTS, endpoint=True)))
     drawn = []
     for objects, description in zip(object_sets, descriptions, strict=True):
         boxes = scatter(rng, [thing.size for thing in objects])
-        text = in_words(description)
-        relations = _relations_to_others(objects, boxes) if mentions else []
-        if relations:
-            relation, anchor = relations[rng.integers(len(relations))]
-            text += f" {relation} {in_words(describe(objects[anchor], ANCHOR_NAMED))}"
-        scene, target = _shuffle(rng, objects, boxes, target=0)
-        drawn.append((scene, target, text))
+        drawn.append((*_shuffle(rng, objects, boxes, target=0), in_words(description)))
     return drawn
 
 
-def _anchor_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:
-    """Two scenes that differ in the colour of the object that the target is in a relation to.
+def _mention_scenes(rng: np.random.Generator) -> list[Drawn]:
+    """Two scenes of the same two objects; the sentences differ in the relation.
 
-    The target can be told by its attributes; what tells the scenes apart is whether the other object is there.
+    The target can be told by its attributes; what tells the scenes apart is the relation alone, between so few objects
+    that it can be learnt from pairs of image and sentence.
     """
-    while True:
-        (objects, _), (description, _) = attribute_pair(rng, _draw_count(rng))
-        boxes = scatter(rng, [thing.size for thing in objects])
-        relations = _relations_to_others(objects, boxes)
-        unused = sorted(set(COLOURS) - {thing.colour for thing in objects})
-        if not relations or not unused:
-            continue
-        relation, anchor = relations[rng.integers(len(relations))]
-        changed = list(objects)
-        changed[anchor] = replace(objects[anchor], colour=unused[rng.integers(len(unused))])
-        if not changed[anchor].matches(description):
-            break
-    drawn = []
-    for shown in (objects, changed):
-        scene, target = _shuffle(rng, shown, boxes, target=0)
-        text = f"{in_words(description)} {relation} {in_words(describe(shown[anchor], ANCHOR_NAMED))}"
-        drawn.append((scene, target, text))
-    return drawn
+    return _opposites(rng, 1, lambda sizes, relation: (scatter_pair(rng, sizes, relation), 0))
 
 
-def _relations_to_others(objects: list[SceneObject], boxes: np.ndarray) -> list[tuple[str, int]]:
-    """Return the relations of object 0 to others whose colour is theirs alone, each with the other's number."""
-    colours = [thing.colour for thing in objects]
-    others = [k for k in range(1, len(objects)) if colours.count(colours[k]) == 1]
-    return [(relation, k) for k in others for relation in RELATIONS if holds(relation, boxes[0], boxes[k])]
+def _relation_scenes(rng: np.random.Generator) -> list[Drawn]:
+    """Two scenes of the same three objects; the sentences, which fit one of two alike, differ in the relation."""
+    return _opposites(rng, HEADS, lambda sizes, relation: scatter_relation(rng, sizes, relation))
 
 
-def _relation_scenes(rng: np.random.Generator) -> list[tuple[Scene, int, str]]:
-    """Two scenes of the same objects at other places; the sentences differ in the relation, each false in the other."""
-    objects, head, anchor = relation_set(rng, _draw_count(rng), HEADS)
+def _opposites(
+    rng: np.random.Generator, heads: int, place: Callable[[list[str], str], tuple[np.ndarray, int]]
+) -> list[Drawn]:
+    """Two scenes of the same objects at other places, and two sentences with opposite relations."""
+    objects, head, anchor = relation_set(rng, heads)
     first = list(RELATIONS)[rng.integers(len(RELATIONS))]
     drawn = []
     for relation in (first, OPPOSITE[first]):
-        boxes, target = scatter_relation(rng, [thing.size for thing in objects], relation)
-        scene, target = _shuffle(rng, objects, boxes, target)
-        drawn.append((scene, target, f"{in_words(head)} {relation} {in_words(anchor)}"))
+        boxes, target = place([thing.size for thing in objects], relation)
+        text = f"{in_words(head)} {relation} {in_words(anchor)}"
+        drawn.append((*_shuffle(rng, objects, boxes, target), text))
     return drawn
 
 
@@ -205,10 +182,6 @@ def _shuffle(rng: np.random.Generator, objects: list[SceneObject], boxes: np.nda
     order = rng.permutation(len(objects))
     scene = Scene(objects=tuple(objects[k] for k in order), boxes=boxes[order], size=IMAGE_SIZE)
     return scene, int(np.flatnonzero(order == target)[0])
-
-
-def _draw_count(rng: np.random.Generator) -> int:
-    return int(rng.integers(_MIN_OBJECTS, _MAX_OBJECTS, endpoint=True))
 
 
 def _projection(dim: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """IGN: image grounding network."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -63,7 +64,7 @@ class IGN(nn.Module):
         proposals: Float[Tensor, "nodes proposal_dim"],
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
-        messages: bool = True,
+        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that its image is paired with.
 
@@ -72,13 +73,14 @@ class IGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
-            messages: False: every proposal is scored as if it were alone, see `TrainConfig.message_dropout`.
+            messages: for each relation layer, whether its messages are passed; None: all are. See
+                `TrainConfig.message_dropout`.
         """
         h, places = proposals, proposals[:, -4:]
         c, _ = self.attention(h, words, word_lengths, structure.node_item)
         x = self.fusion(torch.cat([h, c], -1))
-        for layer in self.relation:
-            x = layer(structure if messages and self.has_graph else None, x)
+        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
+            x = layer(structure if heard and self.has_graph else None, x)
         p = torch.cat([self.dropout(x), self.position(places)], -1)
         return torch.sigmoid(self.score(p).squeeze(-1))
 

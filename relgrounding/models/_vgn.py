@@ -1,5 +1,6 @@
 """VGN: video grounding network."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ class VGN(nn.Module):
         proposals: Float[Tensor, "nodes proposal_dim"],
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
-        messages: bool = True,
+        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that its video is paired with.
 
@@ -93,13 +94,14 @@ class VGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
-            messages: False: every proposal is scored as if it were alone, see `TrainConfig.message_dropout`.
+            messages: for each relation layer, whether its messages are passed; None: all are. See
+                `TrainConfig.message_dropout`.
         """
         h = proposals
         c, _ = self.attention(h, words, word_lengths, structure.node_item)
         p = self.dropout(self.fusion(h, c))
-        for layer in self.relation:
-            p = layer(structure if messages and self.has_graph else None, p)
+        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
+            p = layer(structure if heard and self.has_graph else None, p)
             p = nn.functional.elu(p)
         return torch.sigmoid(self.score(p).squeeze(-1))
 

@@ -31,8 +31,8 @@ class WordEmbedding(nn.Module):
 
 
 def trained_embedding(num_words: int, dim: int) -> nn.Embedding:
-    """Return a table of word vectors trained from scratch: row 0 stays zero, the others start at N(0, 1 / dim)."""
+    """Return a table of word vectors trained from scratch: row 0 stays zero, the others start at N(0, 1)."""
     table = nn.Embedding(num_words, dim, padding_idx=0)
     with torch.no_grad():
-        table.weight[1:].normal_(std=dim**-0.5)
+        table.weight[1:].normal_()
     return table

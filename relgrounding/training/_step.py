@@ -1,6 +1,7 @@
 """One training step: pairings, loss, learning rate."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +19,8 @@ def mil_step(model: VGN | IGN, batch: Batch, config: TrainConfig, generator: tor
     """Return the MIL loss of one batch, on the device that holds it."""
     negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
     own_sentence = torch.arange(len(batch), device=negatives.device)
-    messages = torch.rand((), generator=generator).item() >= config.message_dropout
+    # Each layer on its own: what a proposal hears from its neighbours must then be clear after one hop, at itself.
+    messages = (torch.rand(len(model.relation), generator=generator) >= config.message_dropout).tolist()
     alignment = align_pairings(model, batch, torch.cat([own_sentence[None], negatives]), messages)
     own, wrong = alignment[0], alignment[1:]
     valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
@@ -28,7 +30,10 @@ def mil_step(model: VGN | IGN, batch: Batch, config: TrainConfig, generator: tor
 
 
 def align_pairings(
-    model: VGN | IGN, batch: Batch, sentences: Int[torch.Tensor, "pairings items"], messages: bool = True
+    model: VGN | IGN,
+    batch: Batch,
+    sentences: Int[torch.Tensor, "pairings items"],
+    messages: Sequence[bool] | None = None,
 ) -> Float[torch.Tensor, "pairings items"]:
     """Return the alignment of each item with the sentence that each pairing gives it."""
     proposals, words = model.encode(batch)  # type: ignore[arg-type]

@@ -79,5 +79,25 @@ def test_without_the_relation_module_a_proposal_does_not_see_its_neighbours(make
         after = model.pair(batch.structure, changed, words, batch.word_lengths)
         assert not torch.equal(before[0], after[0])
         assert torch.equal(before[1:], after[1:]) != sees
-        alone = model.pair(batch.structure, proposals, words, batch.word_lengths, messages=False)
-        assert torch.equal(alone, before) != sees
+        for heard in ([False, True], [True, False], [False, False]):
+            partly = model.pair(batch.structure, proposals, words, batch.word_lengths, messages=heard)
+            assert torch.equal(partly, before) != sees
+
+
+@kinds
+def test_messages_of_one_layer_reach_neighbours_only(make, sizes):
+    model, collator = make("graph", sizes)
+    batch = collator([2])
+    proposals, words = model.encode(batch)
+    changed = proposals.clone()
+    changed[0] += 1
+    structure = batch.structure
+    near = torch.zeros(structure.num_nodes, dtype=torch.bool)
+    near[structure.destinations[structure.indices == 0]] = True
+    near[structure.indices[structure.destinations == 0]] = True
+    near[0] = True
+    for heard in ([True, False], [False, True]):
+        before, after = (
+            model.pair(structure, p, words, batch.word_lengths, messages=heard) for p in (proposals, changed)
+        )
+        assert torch.equal(before[~near], after[~near])
