@@ -44,7 +44,7 @@ class DataConfig:
     batch_size: int = 64
     workers: int = 0
     """Processes that load batches; 0: the main one."""
-    demo_pairs: int = 3000
+    demo_pairs: int = 6000
     """Embedded default: minimal pairs of generated scenes to train on (a tenth of them to test on)."""
     demo_noise: float = 0.3
     """Embedded default: standard deviation of the noise on its features."""
@@ -77,6 +77,8 @@ class ModelConfig:
     """VGN: moments that overlap by more are neighbours."""
     position_dim: int = 128
     """IGN: width of W_p."""
+    gate_init: float = -2.0
+    """IGN: first value of the logits of the edge gates; lower where a region has many neighbours."""
     top_r: int = 12
     """Proposals whose scores make the alignment."""
     dropout: float = 0.0
@@ -101,8 +103,9 @@ class TrainConfig:
     negatives: int = 1
     """MIL: other items of the batch that each query (and item) is contrasted with."""
     message_dropout: float = 0.0
-    """Share of the steps that are taken without messages between proposals. What a proposal's own feature says then
-    stays with it: otherwise every proposal learns the evidence of all others, and the best one is any of them."""
+    """Share of the steps in which a relation layer passes no messages, drawn for each layer by itself. What a
+    proposal's own feature says, and what its neighbours tell it at first hand, then stays with it: otherwise every
+    proposal learns the evidence of all others, and the best one is any of them."""
     patience: int = 3
     """Stop after so many epochs without a better validation metric."""
     select_metric: str = ""
@@ -132,7 +135,7 @@ class Config:
     seed: int = 0
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
-    backend: Literal["auto", "naive", "dgl", "dense", "csr"] = "auto"
+    backend: Literal["auto", "naive", "dgl", "dense", "csr", "triton"] = "auto"
     """Message-passing kernels."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

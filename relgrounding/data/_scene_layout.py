@@ -19,8 +19,8 @@ _SIDES = {"small": (24, 36), "large": (48, 64)}
 _GAP = 4
 # "left of" holds within 45 degrees of the left (two angle edge types); both margins keep clear of that border.
 _HOLDS, _CLEARLY_NOT = 40.0, 50.0
-# Centre distances between a target and its anchor: below half of the diagonal, so that there is an angle edge, and small
-# beside the image: else the place of the anchor alone would tell the relation, as what others are left of lies right.
+# Centre distances between a target and its anchor: below half of the diagonal, so that there is an angle edge, and
+# small beside the image: else the place of the anchor alone would tell the relation, being right of what is left of it.
 _MIN_DISTANCE, _MAX_DISTANCE = 40.0, 200.0
 _REACH = 160
 _HEAD_TRIES, _ANCHOR_TRIES, _PLACE_TRIES = 32, 12, 32
@@ -131,7 +131,7 @@ def _draw_anchors(rng: np.random.Generator, size: str, heads: np.ndarray, direct
 
 
 def _outside(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., :2] < 0).any(axis=-1) | (boxes[..., 2:] > np.array(IMAGE_SIZE)).any(axis=-1)
+    return np.logical_or(boxes[..., :2] < 0, boxes[..., 2:] > np.array(IMAGE_SIZE)).any(axis=-1)
 
 
 def _touching(a: np.ndarray, b: np.ndarray) -> np.ndarray:

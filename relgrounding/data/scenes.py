@@ -154,24 +154,31 @@ def _mention_scenes(rng: np.random.Generator) -> list[Drawn]:
     """Two scenes of the same two objects; the sentences differ in the relation.
 
     The target can be told by its attributes; what tells the scenes apart is the relation alone, between so few objects
-    that it can be learnt from pairs of image and sentence.
+    that it can be learnt from pairs of image and sentence. Any two relations meet: were they always opposite, half the
+    plane would do for each of them.
     """
-    return _opposites(rng, 1, lambda sizes, relation: (scatter_pair(rng, sizes, relation), 0))
+    first, second = rng.permutation(len(RELATIONS))[:2]
+    relations = [list(RELATIONS)[k] for k in (first, second)]
+    return _related_scenes(rng, 1, relations, lambda sizes, relation: (scatter_pair(rng, sizes, relation), 0))
 
 
 def _relation_scenes(rng: np.random.Generator) -> list[Drawn]:
-    """Two scenes of the same three objects; the sentences, which fit one of two alike, differ in the relation."""
-    return _opposites(rng, HEADS, lambda sizes, relation: scatter_relation(rng, sizes, relation))
-
-
-def _opposites(
-    rng: np.random.Generator, heads: int, place: Callable[[list[str], str], tuple[np.ndarray, int]]
-) -> list[Drawn]:
-    """Two scenes of the same objects at other places, and two sentences with opposite relations."""
-    objects, head, anchor = relation_set(rng, heads)
+    """Two scenes of the same three objects; the sentences, which fit one of two alike, have opposite relations."""
     first = list(RELATIONS)[rng.integers(len(RELATIONS))]
+    relations = [first, OPPOSITE[first]]
+    return _related_scenes(rng, HEADS, relations, lambda sizes, relation: scatter_relation(rng, sizes, relation))
+
+
+def _related_scenes(
+    rng: np.random.Generator,
+    heads: int,
+    relations: list[str],
+    place: Callable[[list[str], str], tuple[np.ndarray, int]],
+) -> list[Drawn]:
+    """Scenes of the same objects at other places, one for each relation."""
+    objects, head, anchor = relation_set(rng, heads)
     drawn = []
-    for relation in (first, OPPOSITE[first]):
+    for relation in relations:
         boxes, target = place([thing.size for thing in objects], relation)
         text = f"{in_words(head)} {relation} {in_words(anchor)}"
         drawn.append((*_shuffle(rng, objects, boxes, target), text))

@@ -43,10 +43,12 @@ class IGN(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.attention = ProposalToWordAttention(region_dim, sentence_dim, config.attention_dim)
         self.fusion = nn.Linear(region_dim + sentence_dim, config.fusion_dim)
+        nn.init.xavier_uniform_(self.fusion.weight)
+        nn.init.zeros_(self.fusion.bias)
         widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
         self.has_graph = config.relation == "graph"
         self.relation = nn.ModuleList(
-            EdgeGatedGCN(m, n, len(SpatialRelation), backend=backend) for m, n in pairwise(widths)
+            EdgeGatedGCN(m, n, len(SpatialRelation), backend, config.gate_init) for m, n in pairwise(widths)
         )
         self.position = nn.Linear(4, config.position_dim)
         self.score = nn.Linear(config.relation_dim + config.position_dim, 1)

@@ -5,7 +5,7 @@ The rule of `auto`, where `set_backend` chose nothing else:
 1. On the CPU `dense` for graphs of at least `DENSE_EDGES` edges, of items of at least `DENSE_NODES` nodes (in the mean
    over nodes), in which edges join at least the share `DENSE_FROM` of all ordered pairs of nodes of an item; otherwise
    `csr`.
-2. On a GPU `csr`.
+2. On a GPU `triton` where it can run, otherwise `csr`.
 3. On any other device `naive`.
 
 The thresholds are where the two cross in float32, forward and backward, on items of 10 to 400 nodes: `csr` costs per
@@ -21,8 +21,9 @@ from torch import Tensor
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure, from_dgl
 from relgrounding.ops._compiled import run_compiled
+from relgrounding.ops._triton import triton_reason
 
-BACKENDS = ("naive", "dgl", "dense", "csr")
+BACKENDS = ("naive", "dgl", "dense", "csr", "triton")
 DENSE_FROM = {"graph_attention": 0.4, "gated_sum": 0.55}
 DENSE_EDGES = 8000
 DENSE_NODES = 24
@@ -46,6 +47,7 @@ def available_backends() -> dict[str, str | None]:
     """
     reason = dgl_cuda_reason() if torch.cuda.is_available() else None
     own = {"dgl": None if reason is None else f"on CPU tensors only: {reason}"}
+    own["triton"] = triton_reason(torch.empty(0, device="cuda" if torch.cuda.is_available() else "cpu"))
     return {name: own.get(name) for name in BACKENDS}
 
 
@@ -121,7 +123,9 @@ def choose_backend(backend: str, operator: str, structure: GraphStructure, tenso
     if backend == "auto":
         if tensor.device.type == "cpu":
             return "auto" if torch.compiler.is_compiling() else _dense_or_csr(operator, structure)
-        return "csr" if tensor.device.type == "cuda" else "naive"
+        if tensor.device.type == "cuda":
+            return "csr" if triton_reason(tensor) else "triton"
+        return "naive"
     reason = _reason(backend, tensor)
     if reason:
         raise ValueError(f"backend '{backend}' cannot run here: {reason}; use backend='naive' or 'auto'")
@@ -137,6 +141,8 @@ def _reason(backend: str, tensor: Tensor) -> str | None:
     """Why a backend cannot run on these tensors; None where it can."""
     if backend == "dgl":
         return _dgl_reason(tensor)
+    if backend == "triton":
+        return triton_reason(tensor)
     if backend in ("dense", "csr") and tensor.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU and on CUDA, not on {tensor.device}"
     return None

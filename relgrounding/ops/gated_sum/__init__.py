@@ -10,8 +10,15 @@ from relgrounding.ops.gated_sum.csr import gated_sum_csr
 from relgrounding.ops.gated_sum.dense import gated_sum_dense
 from relgrounding.ops.gated_sum.dgl import gated_sum_dgl
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
+from relgrounding.ops.gated_sum.triton import gated_sum_triton
 
-_KERNELS = {"naive": gated_sum_naive, "dgl": gated_sum_dgl, "dense": gated_sum_dense, "csr": gated_sum_csr}
+_KERNELS = {
+    "naive": gated_sum_naive,
+    "dgl": gated_sum_dgl,
+    "dense": gated_sum_dense,
+    "csr": gated_sum_csr,
+    "triton": gated_sum_triton,
+}
 
 
 def gated_sum(
@@ -35,8 +42,8 @@ def gated_sum(
         gate: (N,) logit that comes from the edge's source.
         gate_bias: (R,) logit that comes from the edge's type.
         type_bias: (R, D).
-        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices) or
-            "csr" (sums over the sorted edges).
+        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices),
+            "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
 
     Returns:
         (N, D).

@@ -10,12 +10,14 @@ from relgrounding.ops.graph_attention.csr import graph_attention_csr
 from relgrounding.ops.graph_attention.dense import graph_attention_dense
 from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
+from relgrounding.ops.graph_attention.triton import graph_attention_triton
 
 _KERNELS = {
     "naive": graph_attention_naive,
     "dgl": graph_attention_dgl,
     "dense": graph_attention_dense,
     "csr": graph_attention_csr,
+    "triton": graph_attention_triton,
 }
 
 
@@ -40,8 +42,8 @@ def graph_attention(
         score_src: (N, H), the part of the logit that comes from the edge's source.
         score_dst: (N, H), the part that comes from its destination.
         negative_slope: of the leaky ReLU.
-        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices) or
-            "csr" (sums over the sorted edges).
+        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices),
+            "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
 
     Returns:
         (N, H, D).
