@@ -131,7 +131,8 @@ def _draw_anchors(rng: np.random.Generator, size: str, heads: np.ndarray, direct
 
 
 def _outside(boxes: np.ndarray) -> np.ndarray:
-    return np.logical_or(boxes[..., :2] < 0, boxes[..., 2:] > np.array(IMAGE_SIZE)).any(axis=-1)
+    beyond = np.logical_or(boxes[..., :2] < 0, boxes[..., 2:] > np.array(IMAGE_SIZE))
+    return np.logical_or(beyond[..., 0], beyond[..., 1])
 
 
 def _touching(a: np.ndarray, b: np.ndarray) -> np.ndarray:

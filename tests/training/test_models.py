@@ -84,7 +84,7 @@ def test_without_the_relation_module_a_proposal_does_not_see_its_neighbours(make
             assert torch.equal(partly, before) != sees
 
 
-@kinds
+@pytest.mark.parametrize(("make", "sizes"), MAKERS)
 def test_messages_of_one_layer_reach_neighbours_only(make, sizes):
     model, collator = make("graph", sizes)
     batch = collator([2])
