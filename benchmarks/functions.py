@@ -30,10 +30,13 @@ class Function:
     Args:
         shapes: the shape of each weight in a case; the fan-in is the last dimension.
         reference: its value in float64, one or more outputs.
+        slack: for each element of the output, or for rows of it, how far what it depends on stays from a place where
+            the gradient jumps; None where there is no such place. Rounding decides the side there, for everybody.
     """
 
     shapes: Callable[[Case], dict[str, tuple[int, ...]]]
     reference: Callable[[GraphStructure, Case, Tensor, Weights], Outputs]
+    slack: Callable[[GraphStructure, Case, Tensor, Weights], Tensor] | None = None
 
 
 def draw_weights(function: Function, case: Case, dtype: torch.dtype, seed: int = 0) -> Weights:
@@ -63,6 +66,19 @@ def _attention(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> 
     return (_by_columns(columns, feat, 2, step).flatten(1) + w["bias"],)
 
 
+def _attention_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
+    """(N, 1): the smallest logit of the node's in-edges, in size; the leaky ReLU bends at 0."""
+    feat = (x @ w["linear"].t()).unflatten(1, (case.heads, case.dim))
+    score_src, score_dst = (feat * w["att_src"]).sum(2), (feat * w["att_dst"]).sum(2)
+    return _smallest(structure, (score_src[structure.indices] + score_dst[structure.destinations]).abs().amin(1))
+
+
+def _smallest(structure: GraphStructure, values: Tensor) -> Tensor:
+    """(N, 1) of (E,): over the in-edges of each node."""
+    start = values.new_full((structure.num_nodes,), torch.inf)
+    return start.scatter_reduce(0, structure.destinations, values, "amin").unsqueeze(1)
+
+
 def _gated_shapes(case: Case) -> dict[str, tuple[int, ...]]:
     linear, types = (case.out_dim, case.in_dim), case.num_types
     return {"linear": linear, "gate": (1, case.in_dim), "gate_bias": (types,), "type_bias": (types, case.out_dim)}
@@ -90,9 +106,17 @@ def direction(weights: Weights, way: str) -> Weights:
 
 
 def _edge_gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
+    return (torch.relu(_before_relu(structure, case, x, w)),)
+
+
+def _before_relu(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
     (into,) = _gated(structure, case, x, direction(w, "in"))
     (out_of,) = _gated(structure.reverse(), case, x, direction(w, "out"))
-    return (torch.relu(into + out_of + x @ w["self_linear"].t() + w["bias"]),)
+    return into + out_of + x @ w["self_linear"].t() + w["bias"]
+
+
+def _edge_gated_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
+    return _before_relu(structure, case, x, w).abs()
 
 
 def _by_columns(function: Callable[[Tensor], Tensor], feat: Tensor, dim: int, step: int) -> Tensor:
@@ -144,6 +168,13 @@ def _typed_attention(structure: GraphStructure, case: Case, x: Tensor, w: Weight
     return ((alpha @ feat).sum(0) + w["bias"],)
 
 
+def _typed_attention_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
+    feat = x @ w["weight"]
+    query, key = (feat @ w["q"])[..., 0], (feat @ w["k"])[..., 0]
+    logit = query[structure.etype, structure.destinations] + key[structure.etype, structure.indices]
+    return _smallest(structure, logit.abs())
+
+
 def _ways(structure: GraphStructure, case: Case) -> tuple[GraphStructure, ...]:
     return (structure, structure.reverse()) if case.layer == "edge_gated" else (structure,)
 
@@ -160,10 +191,10 @@ def _linear(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Out
 
 
 FUNCTIONS = {
-    "attention": Function(_attention_shapes, _attention),
+    "attention": Function(_attention_shapes, _attention, _attention_slack),
     "gated": Function(_gated_shapes, _gated),
-    "edge_gated": Function(_edge_gated_shapes, _edge_gated),
+    "edge_gated": Function(_edge_gated_shapes, _edge_gated, _edge_gated_slack),
     "typed": Function(_typed_shapes, _typed),
-    "typed_attention": Function(_typed_attention_shapes, _typed_attention),
+    "typed_attention": Function(_typed_attention_shapes, _typed_attention, _typed_attention_slack),
     "linear": Function(_linear_shapes, _linear),
 }

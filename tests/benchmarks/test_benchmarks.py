@@ -9,6 +9,7 @@ from benchmarks.gate import Problem, check, reduced
 from benchmarks.graph_specs import DenserImages, DenserVideos, Images, Videos
 from benchmarks.measure import Row, Settings, measure, weigh
 from benchmarks.memory import allocated, peak_memory
+from benchmarks.plots import draw
 from benchmarks.report import case_table
 from benchmarks.timing import Quantiles, interleaved
 
@@ -90,6 +91,18 @@ def test_one_wrong_weight_gradient_is_found(problems):
     verdict = check(provider, problems["gated"], CPU, module)
     assert not verdict.passed
     assert verdict.where == "gradient of type_bias"
+
+
+def test_the_gate_does_not_blame_a_provider_for_the_side_of_a_bend_that_rounding_chose(problems):
+    # Logits of float32 that differ from 0 by their rounding only: half of them lie on the other side in float64.
+    case = TINY["attention"]
+    problem = Problem(case, case.graph.structure(), torch.float32)
+    weights = problem.weights_of("attention")
+    weights["att_src"].copy_(weights["att_dst"] * 0 + 1e-9)
+    weights["att_dst"].copy_(-weights["att_src"])
+    problem._answers["attention"] = (weights, *problem._reference(FUNCTIONS["attention"], weights))
+    assert all(not gradient.any() for gradient in problem.above("attention"))
+    assert all(gradient.bool().float().mean() > 0.9 for gradient in problems["attention"].above("attention"))
 
 
 def test_what_peers_compute_is_not_called_ours():
@@ -212,6 +225,31 @@ def test_goals_pass_and_fail_by_the_figures():
     assert any(line.startswith("pass") and "pyg.RGCNConv" in line and "15.00 times faster" in line for line in lines)
     assert any(line.startswith("FAIL") and "limit.linear" in line and "2.00 times its time" in line for line in lines)
     assert any(line.startswith("not measured") and "dgl.RelGraphConv" in line for line in lines)
+
+
+def test_memory_over_the_limit_fails_whatever_the_times():
+    row = _row("gated/x/b1", "ours.auto", 1.0)
+    row.peak = criteria.memory_limit(row)
+    assert any(line.startswith("FAIL: peak extra memory below the limit in 0 of 1") for line in criteria.lines([row]))
+
+
+def test_a_slow_choice_of_backend_fails():
+    rows = [_row("gated/x/b1", name, both) for name, both in (("ours.auto", 1.3), ("ours.dense", 1.0))]
+    assert any(line.startswith("FAIL: ours.auto within 1.25") for line in criteria.lines(rows))
+
+
+def test_every_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [_row(case, name, 2.0) for case in cases.HEADLINE.values() for name in ("ours.auto", "dgl.gspmm")]
+    for series in ("density", "scaling", "batch"):
+        for scale in (1, 2):
+            row = _row("gated/x/b1", "ours.auto", 2.0 * scale)
+            row.series, row.nodes, row.density = series, 10 * scale, 0.1 * scale
+            rows.append(row)
+    names = {path.name for path in draw(rows, tmp_path)}
+    figures = ("density", "size", "batch")
+    assert names == {"memory.png", *(f"speed_against_{figure}.png" for figure in figures)}
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
 
 def test_unknown_names_are_refused_with_the_valid_ones():
