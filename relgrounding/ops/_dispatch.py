@@ -21,7 +21,7 @@ from torch import Tensor
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure, from_dgl
 from relgrounding.ops._compiled import run_compiled
-from relgrounding.ops._triton import triton_reason
+from relgrounding.ops._triton import reason_for, triton_reason
 
 BACKENDS = ("naive", "dgl", "dense", "csr", "triton")
 DENSE_FROM = {"graph_attention": 0.4, "gated_sum": 0.55}
@@ -47,7 +47,7 @@ def available_backends() -> dict[str, str | None]:
     """
     reason = dgl_cuda_reason() if torch.cuda.is_available() else None
     own = {"dgl": None if reason is None else f"on CPU tensors only: {reason}"}
-    own["triton"] = triton_reason(torch.empty(0, device="cuda" if torch.cuda.is_available() else "cpu"))
+    own["triton"] = reason_for("cuda" if torch.cuda.is_available() else "cpu", None, torch.float32)
     return {name: own.get(name) for name in BACKENDS}
 
 

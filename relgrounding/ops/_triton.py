@@ -24,11 +24,12 @@ def interpreting() -> bool:
 
 def triton_reason(tensor: Tensor) -> str | None:
     """Why the Triton kernels cannot take `tensor`; None where they can."""
-    return _reason(tensor.device.type, tensor.device.index, tensor.dtype)
+    return reason_for(tensor.device.type, tensor.device.index, tensor.dtype)
 
 
 @torch.compiler.assume_constant_result
-def _reason(device: str, index: int | None, dtype: torch.dtype) -> str | None:
+def reason_for(device: str, index: int | None, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot run on a device with numbers of a type; None where they can."""
     if not _installed:
         return f"Triton is not installed: on Linux run {INSTALL}, or the release that your PyTorch asks for"
     if dtype not in FLOATS:

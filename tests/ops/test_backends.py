@@ -20,12 +20,13 @@ def test_public_api():
 
 
 def test_every_backend_is_listed():
-    assert set(ops.available_backends()) == {"naive", "dgl", "dense", "csr"}
+    assert set(ops.available_backends()) == {"naive", "dgl", "dense", "csr", "triton"}
     assert ops.available_backends()["naive"] is None
 
 
 def test_a_gpu_that_dgl_cannot_use_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_dispatch, "reason_for", lambda *_: "its kernels are not tried here")
     monkeypatch.setattr(_dispatch, "dgl_cuda_reason", lambda: "no CUDA in it")
     assert ops.available_backends()["dgl"] == "on CPU tensors only: no CUDA in it"
     monkeypatch.setattr(_dispatch, "dgl_cuda_reason", lambda: None)
@@ -41,6 +42,13 @@ def test_uninitialised_memory_is_nan_in_these_tests_also_where_dgl_asks_for_it()
 def test_an_unknown_backend_is_refused_with_the_valid_names(operator, shapes):
     with pytest.raises(ValueError, match="unknown backend 'cuda'; the backends are auto, naive, dgl, dense, csr"):
         operator(STRUCTURE, *draw_inputs(0, shapes), backend="cuda")
+
+
+@operators
+def test_triton_says_why_it_cannot_run(operator, shapes, monkeypatch):
+    monkeypatch.setattr(_dispatch, "triton_reason", lambda tensor: "no GPU here")
+    with pytest.raises(ValueError, match="backend 'triton' cannot run here: no GPU here; use backend='naive' or"):
+        operator(STRUCTURE, *draw_inputs(0, shapes), backend="triton")
 
 
 @operators

@@ -141,8 +141,11 @@ def losses_of_training(backend):
     return torch.stack(losses).detach()
 
 
-@pytest.mark.parametrize("backend", ["dgl", "dense", "csr"])
-def test_fifty_training_steps_have_the_losses_of_naive(backend):
+@pytest.mark.parametrize("backend", ["dgl", "dense", "csr", pytest.param("triton", marks=pytest.mark.slow)])
+def test_fifty_training_steps_have_the_losses_of_naive(backend, monkeypatch):
+    if backend == "triton":
+        pytest.importorskip("triton", reason="Triton is not installed: it was not trained with")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
     expected = losses_of_training("naive")
     assert expected[-1] < 0.6 * expected[0]
     torch.testing.assert_close(losses_of_training(backend), expected, rtol=1e-3, atol=1e-5)

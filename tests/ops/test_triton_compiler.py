@@ -51,7 +51,7 @@ def test_a_gpu_that_is_too_old_is_said(monkeypatch):
         ((9, 0), None),
     ):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
-        assert _triton._reason("cuda", 0, torch.float32) == reason
+        assert _triton.reason_for("cuda", 0, torch.float32) == reason
 
 
 def test_everything_can_be_imported_without_triton():
