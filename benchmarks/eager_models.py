@@ -128,6 +128,27 @@ class EagerEdgeGatedGCN(nn.Module):
         return torch.relu(self.in_edges(src, dst, etype, x) + self.out_edges(dst, src, etype, x) + self.self_loop(x))
 
 
+def eager_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name tensors of one of our models, weights or gradients, as the eager rendering does.
+
+    `EdgeGatedGCN` keeps the weights of both directions in one tensor each, W_in, W_out, W_self, w_in, w_out.
+    """
+    named = {}
+    for name, value in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if not (layer.startswith("relation.") and f"{layer}.type_bias" in tensors):
+            named[name] = value
+        elif part == "weight":
+            width = tensors[f"{layer}.bias"].shape[0]
+            places = ("in_edges.linear", "out_edges.linear", "self_loop", "in_edges.gate", "out_edges.gate")
+            named |= {f"{layer}.{k}.weight": v for k, v in zip(places, value.split([width] * 3 + [1, 1]), strict=True)}
+        elif part == "bias":
+            named[f"{layer}.self_loop.bias"] = value
+        else:
+            named |= {f"{layer}.{k}.{part}": v for k, v in zip(("in_edges", "out_edges"), value, strict=True)}
+    return named
+
+
 class EagerTopR(nn.Module):
     """Mean of the R highest scores of each item (items, proposals)."""
 

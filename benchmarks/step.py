@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from benchmarks import machine
-from benchmarks.eager_models import EagerIGN, EagerVGN
+from benchmarks.eager_models import EagerIGN, EagerVGN, eager_names
 from benchmarks.memory import own_pages, peak_memory
 from benchmarks.timing import Quantiles, interleaved
 from relgrounding.config import ModelConfig, TrainConfig
@@ -95,7 +95,7 @@ def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerVGN
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    eager.load_state_dict(ours.state_dict())
+    eager.load_state_dict(eager_names(ours.state_dict()))
     return ours, eager
 
 
@@ -138,8 +138,12 @@ def difference(ours: nn.Module, eager: nn.Module, batch: Batch) -> float:
     found = []
     for model in (ours, eager):
         loss = loss_of(model, batch, TrainConfig(), torch.Generator().manual_seed(0))
-        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
-    ours_values, eager_values = found
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        names = [name for name, _ in model.named_parameters()]
+        found.append({"loss": loss} | dict(zip(names, gradients, strict=True)))
+    named, expected = eager_names(found[0]), found[1]
+    eager_values = list(expected.values())
+    ours_values = [named[name] for name in expected]
     # Where a gradient is zero but for rounding, the largest one is its measure.
     least = 1e-6 * max(value.norm() for value in eager_values)
     errors = [(a - b).norm() / b.norm().clamp_min(least) for a, b in zip(ours_values, eager_values, strict=True)]

@@ -11,7 +11,6 @@ from benchmarks.providers._provider import (
     GatedWeights,
     Of,
     Provider,
-    edge_gated_weights,
     gated_weights,
     node_floats,
 )
@@ -46,10 +45,20 @@ def _attention_weights(module: GraphAttention, of: Of) -> dict[str, Tensor]:
     return weights | {"bias": of(module.bias)}
 
 
+def _edge_gated_weights(module: EdgeGatedGCN, of: Of) -> dict[str, Tensor]:
+    w_in, w_out, w_self, gate_in, gate_out = of(module.weight).split([module.out_dim] * 3 + [1, 1])
+    gate_bias, type_bias = of(module.gate_bias), of(module.type_bias)
+    weights = {"self_linear": w_self, "bias": of(module.bias)}
+    for k, (way, linear, gate) in enumerate((("in", w_in, gate_in), ("out", w_out, gate_out))):
+        weights |= {f"{way}_linear": linear, f"{way}_gate": gate}
+        weights |= {f"{way}_gate_bias": gate_bias[k], f"{way}_type_bias": type_bias[k]}
+    return weights
+
+
 WEIGHTS: dict[str, Callable] = {
     "attention": _attention_weights,
     "gated": gated_weights,
-    "edge_gated": edge_gated_weights,
+    "edge_gated": _edge_gated_weights,
 }
 
 
