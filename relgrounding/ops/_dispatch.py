@@ -112,6 +112,17 @@ def launch(
         return kernels[name](*arguments).to(first.dtype)
 
 
+def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStructure, *inputs: Tensor) -> bool:
+    """Whether `launch` would call this kernel on these very tensors: on the CPU, not compiled, no change of types."""
+    first = inputs[0]
+    if torch.compiler.is_compiling() or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    if first.dtype not in _FLOAT or any(x.dtype != first.dtype for x in inputs) or len(first) != structure.num_nodes:
+        return False
+    name = _chosen if backend == "auto" else backend
+    return name in ("auto", kernel) and choose_backend(name, operator, structure, first) == kernel
+
+
 def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:
     """Return the name of the backend that runs; the rule of `auto` is at the top of this file.
 
