@@ -24,7 +24,7 @@ from relgrounding.ops._compiled import run_compiled
 from relgrounding.ops._triton import triton_reason
 
 BACKENDS = ("naive", "dgl", "dense", "csr", "triton")
-DENSE_FROM = {"graph_attention": 0.4, "gated_sum": 0.55}
+DENSE_FROM = {"graph_attention": 0.3, "gated_sum": 0.55}
 DENSE_EDGES = 8000
 DENSE_NODES = 24
 _HALF = (torch.float16, torch.bfloat16)
