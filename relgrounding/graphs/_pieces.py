@@ -9,19 +9,25 @@ if TYPE_CHECKING:
     from relgrounding.graphs._structure import GraphStructure
 
 
-def pieces(structure: "GraphStructure", edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
-    """See `GraphStructure.pieces`."""
+def ranges(structure: "GraphStructure", edges: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Items, nodes and edges of each piece; see `GraphStructure.pieces`."""
     if structure.num_edges <= edges:
-        yield slice(0, structure.num_nodes), slice(0, structure.num_edges), structure
+        yield slice(0, structure.batch_size), slice(0, structure.num_nodes), slice(0, structure.num_edges)
         return
     ends, sizes = structure.item_edges, structure.batch_num_nodes.tolist()
     first = node = 0
     while first < len(sizes):
         last = max(first + 1, bisect_right(ends, ends[first] + edges) - 1)
         nodes = slice(node, node + sum(sizes[first:last]))
-        own = slice(ends[first], ends[last])
-        yield nodes, own, _piece(structure, slice(first, last), nodes, own)
+        yield slice(first, last), nodes, slice(ends[first], ends[last])
         first, node = last, nodes.stop
+
+
+def pieces(structure: "GraphStructure", edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
+    """See `GraphStructure.pieces`."""
+    for items, nodes, own in ranges(structure, edges):
+        whole = nodes == slice(0, structure.num_nodes)
+        yield nodes, own, structure if whole else _piece(structure, items, nodes, own)
 
 
 def _piece(structure: "GraphStructure", items: slice, nodes: slice, edges: slice) -> "GraphStructure":

@@ -12,7 +12,7 @@ from relgrounding._dgl import dgl
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._edge_checks import check_edges
 from relgrounding.graphs._padded import ItemGroup, item_groups
-from relgrounding.graphs._pieces import pieces
+from relgrounding.graphs._pieces import pieces, ranges
 from relgrounding.graphs._ragged import offsets, ragged_arange
 
 
@@ -219,6 +219,10 @@ class GraphStructure:
         The graph itself, uncopied, where it has no more.
         """
         return pieces(self, edges)
+
+    def ranges(self, edges: int) -> Iterator[tuple[slice, slice]]:
+        """Nodes and edges of the `pieces`, without their graphs."""
+        return ((nodes, own) for _, nodes, own in ranges(self, edges))
 
     @cached_property
     def item_edges(self) -> list[int]:

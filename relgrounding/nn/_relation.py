@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from relgrounding import ops
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops.graph_attention import attention_layer
 
 
 class GraphAttention(nn.Module):
@@ -50,10 +51,8 @@ class GraphAttention(nn.Module):
         """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: each has an in-edge from itself alone."""
         if structure is None:
             return self.linear(x) + self.bias
-        feat = self.linear(x).unflatten(1, (self.num_heads, -1))
-        score_src, score_dst = torch.einsum("nhd,shd->snh", feat, self.attention)
-        messages = ops.graph_attention(structure, feat, score_src, score_dst, self.negative_slope, self.backend)
-        return messages.flatten(1) + self.bias
+        weights = self.linear.weight, self.attention, self.bias
+        return attention_layer(structure, x, *weights, self.negative_slope, self.backend)
 
 
 class EdgeGatedGCN(nn.Module):

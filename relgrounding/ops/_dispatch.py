@@ -24,7 +24,7 @@ from relgrounding.ops._compiled import run_compiled
 from relgrounding.ops._triton import reason_for, triton_reason
 
 BACKENDS = ("naive", "dgl", "dense", "csr", "triton")
-DENSE_FROM = {"graph_attention": 0.4, "gated_sum": 0.55}
+DENSE_FROM = {"graph_attention": 0.3, "gated_sum": 0.55}
 DENSE_EDGES = 8000
 DENSE_NODES = 24
 _HALF = (torch.float16, torch.bfloat16)
@@ -110,6 +110,17 @@ def launch(
         return kernels[name](*arguments).to(first.dtype)
     with torch.autocast(first.device.type, enabled=False):
         return kernels[name](*arguments).to(first.dtype)
+
+
+def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStructure, *inputs: Tensor) -> bool:
+    """Whether `launch` would call this kernel on these very tensors: on the CPU, not compiled, no change of types."""
+    first = inputs[0]
+    if torch.compiler.is_compiling() or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    if first.dtype not in _FLOAT or any(x.dtype != first.dtype for x in inputs) or len(first) != structure.num_nodes:
+        return False
+    name = _chosen if backend == "auto" else backend
+    return name in ("auto", kernel) and choose_backend(name, operator, structure, first) == kernel
 
 
 def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:

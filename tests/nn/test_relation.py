@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import torch
 from hypothesis import given
@@ -156,3 +158,19 @@ def test_weights_start_as_documented():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="out_dim 6 is no multiple of num_heads 4; choose one that is"):
         GraphAttention(5, 6, 4)
+
+
+@pytest.mark.parametrize(("heads", "piece"), [(1, 1), (2, 1), (2, 9), (3, 2**18)])
+def test_attention_in_pieces_of_items_and_heads_gives_the_same_and_leaves_the_gradient_alone(heads, piece, monkeypatch):
+    scored = importlib.import_module("relgrounding.ops.graph_attention._scored")
+    layer, structure = GraphAttention(5, 6, heads, backend="csr").double(), structure_of(EDGES, COUNTS)
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    above = torch.randn(7, 6, dtype=torch.float64)
+    results = []
+    for backend, edges in (("naive", scored.PIECE), ("csr", piece)):
+        layer.backend, grad = backend, above.clone()
+        monkeypatch.setattr(scored, "PIECE", edges)
+        out = layer(structure, x)
+        results.append((out, *torch.autograd.grad(out, [x, *layer.parameters()], grad)))
+        torch.testing.assert_close(grad, above, rtol=0, atol=0)
+    torch.testing.assert_close(*results)
