@@ -16,7 +16,19 @@ from relgrounding import _dgl as _dgl  # fails here, in one sentence, where DGL 
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("config", "data", "evaluation", "graphs", "inference", "models", "nn", "objectives", "ops", "training")
+_SUBPACKAGES = (
+    "config",
+    "data",
+    "evaluation",
+    "graphs",
+    "inference",
+    "models",
+    "nn",
+    "objectives",
+    "ops",
+    "training",
+    "viz",
+)
 
 __all__ = ["Grounder", "__version__", *_SUBPACKAGES]
 

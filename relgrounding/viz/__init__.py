@@ -1,0 +1,9 @@
+"""Figures of answers and of graphs, and the report page of runs; figures need the extra `plot`."""
+
+from relgrounding.viz._draw_graph import draw_graph
+from relgrounding.viz._figure import save_figure
+from relgrounding.viz._moments import moments_figure
+from relgrounding.viz._regions import regions_figure
+from relgrounding.viz._shown import Shown
+
+__all__ = ["Shown", "draw_graph", "moments_figure", "regions_figure", "save_figure"]
