@@ -150,12 +150,27 @@ class Grounder:
             content = read_regions(features, boxes, image_size, item, self._stores, self.feature_dim)
         split = Split([Query("query", "item", query, ())], _OneItem(self.feature_dim, {"item": content}))
         scored = score_split(self.model, self.task, split, quiet=True)
+        rows = select_top(self.task, split, scored, self.how(select))[0]
+        proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
+        return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
+
+    def how(self, select: str | None = None) -> str:
+        """Return how moments are chosen: as asked, or in the way that chose the epoch of the run."""
         how = select or self.task.config.eval.select[-1]
         if how not in ("score", "vote"):
             raise ValueError(f"select is '{how}'; it is 'score' or 'vote'")
-        rows = select_top(self.task, split, scored, how)[0]
-        proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
-        return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
+        return how
+
+    def ids(self, path: str | os.PathLike) -> list[str]:
+        """Return the ids of the videos or images in an HDF5 file of features."""
+        return self._stores.open(Path(path)).ids
+
+    def regions(self, path: str | os.PathLike, item: str | None = None) -> Regions:
+        """Return the regions of an image in an HDF5 file, of the only one where no id is given."""
+        found = self._stores.read(Path(path), item)
+        if not isinstance(found, Regions):
+            raise ValueError("this run answers about videos, which have no regions")
+        return found
 
     def learn_words(self, texts: list[str]) -> None:
         """Read the vectors of all new words of these sentences at once; without a file of vectors nothing happens."""

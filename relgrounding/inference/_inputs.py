@@ -19,11 +19,15 @@ class Stores:
         self.kind = ClipFeatures if video else RegionFeatures
         self._open: dict[Path, ClipFeatures | RegionFeatures] = {}
 
-    def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
-        """Return what a file holds of an item; without a name the file must hold one item only."""
+    def open(self, path: Path) -> ClipFeatures | RegionFeatures:
+        """Return the reader of a file."""
         if path not in self._open:
             self._open[path] = self.kind(path)
-        store = self._open[path]
+        return self._open[path]
+
+    def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
+        """Return what a file holds of an item; without a name the file must hold one item only."""
+        store = self.open(path)
         if item is None:
             if len(store.ids) != 1:
                 raise ValueError(

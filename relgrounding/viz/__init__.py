@@ -2,8 +2,18 @@
 
 from relgrounding.viz._draw_graph import draw_graph
 from relgrounding.viz._figure import save_figure
+from relgrounding.viz._items import Items, picture_ids, read_picture
 from relgrounding.viz._moments import moments_figure
 from relgrounding.viz._regions import regions_figure
 from relgrounding.viz._shown import Shown
 
-__all__ = ["Shown", "draw_graph", "moments_figure", "regions_figure", "save_figure"]
+__all__ = [
+    "Items",
+    "Shown",
+    "draw_graph",
+    "moments_figure",
+    "picture_ids",
+    "read_picture",
+    "regions_figure",
+    "save_figure",
+]

@@ -49,4 +49,4 @@ def set_query(figure: "Figure", query: str, width: int) -> None:
 def colours(shown: list[Shown]) -> list[str]:
     """Return a colour for each line or panel: the truth has its own, models take turns."""
     models = iter(range(len(shown)))
-    return [TRUTH if one.truth else MODELS[next(models) % len(MODELS)] for one in shown]
+    return [one.colour or (TRUTH if one.truth else MODELS[next(models) % len(MODELS)]) for one in shown]

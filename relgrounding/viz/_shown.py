@@ -14,6 +14,7 @@ class Shown:
         note: short text beside the name, such as "IoU 0.71".
         labels: one for each proposal; none: they are drawn without.
         truth: whether it is the ground truth, which has a colour of its own.
+        colour: empty: that of the ground truth, or the next one of the models.
     """
 
     name: str
@@ -21,3 +22,4 @@ class Shown:
     note: str = ""
     labels: Sequence[str] = field(default_factory=tuple)
     truth: bool = False
+    colour: str = ""
