@@ -105,6 +105,7 @@ def _box(
     patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style)
     if halo and style == "-":
         patch.set_path_effects([Stroke(linewidth=width + 1.2, foreground="white"), Normal()])
+    patch.set_clip_on(False)  # a box at the edge of the image is drawn in full
     axes.add_patch(patch)
 
 
