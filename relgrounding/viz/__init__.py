@@ -6,6 +6,7 @@ from relgrounding.viz._items import Items, picture_ids, read_picture
 from relgrounding.viz._moments import moments_figure
 from relgrounding.viz._predictions import Prediction, Run, choose_examples, match_runs, read_run
 from relgrounding.viz._regions import regions_figure
+from relgrounding.viz._report import report_page
 from relgrounding.viz._shown import Shown
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "read_picture",
     "read_run",
     "regions_figure",
+    "report_page",
     "save_figure",
 ]
