@@ -69,7 +69,7 @@ def regions_figure(
         for place, box in reversed(list(enumerate(one.proposals))):
             first = place == 0 or one.truth
             _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
-        _labels(axes, one, colour, image_size)
+        _labels(axes, one, colour, image_size, unit=width / panel)
         note = f"   {one.note}" if one.note else ""
         axes.set_title(one.name + note, fontsize=10, color=colour, parse_math=False)
     return figure
@@ -109,10 +109,18 @@ def _box(
     axes.add_patch(patch)
 
 
-def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int]) -> None:
-    """Write each label beside its box, at the first of some places that no earlier label has taken."""
+def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> None:
+    """Write each label beside its box, at the first of some places that no earlier label has taken.
+
+    Args:
+        axes: the panel.
+        one: whose boxes and labels.
+        colour: of the boxes.
+        size: (width, height) of the image in pixels.
+        unit: pixels of the image in an inch of the panel, by which the size of a label is known.
+    """
     taken: list[tuple[float, float]] = []
-    wide, tall = size[0] / 11, size[1] / 16
+    wide, tall = 0.56 * unit, 0.2 * unit
     for label, (x1, y1, x2, y2) in zip(one.labels, one.proposals, strict=False):
         across = (x1 + wide / 2, x2 - wide / 2, (x1 + x2) / 2)
         places = [(x, y) for y in (y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7) for x in across]
