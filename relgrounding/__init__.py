@@ -16,14 +16,28 @@ from relgrounding import _dgl as _dgl  # fails here, in one sentence, where DGL 
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("config", "data", "evaluation", "graphs", "models", "nn", "objectives", "ops", "training")
+_SUBPACKAGES = (
+    "config",
+    "data",
+    "evaluation",
+    "graphs",
+    "inference",
+    "models",
+    "nn",
+    "objectives",
+    "ops",
+    "training",
+    "viz",
+)
 
-__all__ = ["__version__", *_SUBPACKAGES]
+__all__ = ["Grounder", "__version__", *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "Grounder":
+        return importlib.import_module(f"{__name__}.inference").Grounder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

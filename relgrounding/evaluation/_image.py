@@ -64,11 +64,18 @@ class ImageEvaluator:
 
     def row_hits(self, rows: Ragged, targets: Sequence) -> np.ndarray:
         """Whether each of several candidates of each query is correct, (rows,) bool."""
+        best = self._row_overlaps(rows, targets)
+        return best > self.threshold if self.reading == "single" else best >= self.threshold
+
+    def overlaps(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
+        """IoU of each query's box with what it is compared with, (queries,); arguments as for the call."""
+        rows = join([np.asarray(p, dtype=np.float64)[None] for p in predictions], 4, "predictions")
+        return self._row_overlaps(rows, targets)
+
+    def _row_overlaps(self, rows: Ragged, targets: Sequence) -> np.ndarray:
         padded = self._targets(targets)
         check_lengths("predictions", len(rows.counts), "targets", len(padded))
-        overlaps = row_overlaps(box_iou, rows.values, padded[rows.query])
-        best = overlaps.max(axis=1)
-        return best > self.threshold if self.reading == "single" else best >= self.threshold
+        return row_overlaps(box_iou, rows.values, padded[rows.query]).max(axis=1)
 
     def summary(self, values: np.ndarray, kinds: Sequence[str] | None) -> dict[str, float]:
         """Percentages from a value in [0, 1] a query: all queries, then each kind."""

@@ -61,6 +61,11 @@ class VideoEvaluator:
         recalls = {self.metric_name(n, m): percent(best[:, n - 1] >= m) for n in self.ranks for m in self.ious}
         return {**recalls, MEAN_IOU: percent(best[:, 0])}
 
+    def overlaps(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
+        """IoU of each query's first segment with its target, (queries,); arguments as for the call."""
+        rows = join(predictions, 2, "predictions")
+        return segment_overlaps(rows, targets)[rows.starts]
+
 
 def segment_overlaps(rows: Ragged, targets: Sequence) -> np.ndarray:
     """IoU of every row with the target of its query, (rows,)."""

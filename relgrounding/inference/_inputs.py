@@ -1,0 +1,122 @@
+"""Features of one video or image, from arrays or files, checked before a model sees them."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from relgrounding.data import ClipFeatures, RegionFeatures, Regions
+
+HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+class Stores:
+    """HDF5 feature files, each opened once."""
+
+    def __init__(self, video: bool) -> None:
+        self.kind = ClipFeatures if video else RegionFeatures
+        self._open: dict[Path, ClipFeatures | RegionFeatures] = {}
+
+    def open(self, path: Path) -> ClipFeatures | RegionFeatures:
+        """Return the reader of a file."""
+        if path not in self._open:
+            self._open[path] = self.kind(path)
+        return self._open[path]
+
+    def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
+        """Return what a file holds of an item; without a name the file must hold one item only."""
+        store = self.open(path)
+        if item is None:
+            if len(store.ids) != 1:
+                raise ValueError(
+                    f"{path} holds {len(store.ids)} items; say which: item='{next(iter(store.ids), 'ID')}'"
+                )
+            item = store.ids[0]
+        if item not in store:
+            near = ", ".join(store.ids[:3])
+            raise ValueError(f"{path} holds no '{item}'; its {len(store.ids)} ids begin with {near}")
+        return store[item]
+
+
+def read_clips(features: object, item: str | None, stores: Stores, dim: int) -> np.ndarray:
+    """Return the (clips, dim) features of a video given as an array, a .npy file, or an HDF5 file and an id."""
+    where = "the features"
+    if isinstance(features, (str, os.PathLike)):
+        path = Path(features)
+        where = str(path)
+        if path.suffix in HDF5:
+            clips = stores.read(path, item)
+            assert isinstance(clips, np.ndarray)
+        else:
+            clips = load_array(path)
+    else:
+        clips = _array(features)
+    return _checked(clips, dim, where, "clips")
+
+
+def read_regions(
+    features: object, boxes: object, image_size: object, item: str | None, stores: Stores, dim: int
+) -> Regions:
+    """Return the regions of an image given as arrays, or as an HDF5 file and an id."""
+    if isinstance(features, Regions):
+        features, boxes, image_size = features
+    if isinstance(features, (str, os.PathLike)):
+        path = Path(features)
+        if path.suffix in HDF5:
+            regions = stores.read(path, item)
+            assert isinstance(regions, Regions)
+            return Regions(_checked(regions.features, dim, str(path), "regions"), regions.boxes, regions.size)
+        features = load_array(path)
+    if boxes is None or image_size is None:
+        raise ValueError("an image's features need its boxes=(regions, 4) in pixels and its image_size=(width, height)")
+    content = _checked(_array(features), dim, "the features", "regions")
+    corners = _array(boxes).astype(np.float32)
+    if corners.shape != (len(content), 4):
+        raise ValueError(f"boxes have shape {corners.shape}; {len(content)} regions need ({len(content)}, 4)")
+    size = tuple(int(v) for v in _array(image_size).ravel())
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"image_size is {image_size}; give (width, height) in pixels")
+    return Regions(content, corners, (size[0], size[1]))
+
+
+def check_duration(duration: float | int | None) -> float:
+    """Return the length of a video in seconds, or say that it is missing or impossible."""
+    if duration is None:
+        raise ValueError("a video needs its duration in seconds: duration=31.2")
+    if not 0 < float(duration) < math.inf:
+        raise ValueError(f"duration is {duration}; give the length of the video in seconds, above 0")
+    return float(duration)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Read a .npy file; pickled objects are refused."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no plain .npy file ({error}); write it with numpy.save(path, array)") from None
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
+        raise ValueError(f"{path} holds several arrays; write one with numpy.save(path, array)")
+    return loaded
+
+
+def _array(values: object) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray:
+    if features.ndim != 2 or len(features) == 0 or features.dtype.kind not in "fiu":
+        raise ValueError(f"{where} has shape {features.shape}, {features.dtype}; expected numbers ({what} >= 1, {dim})")
+    if features.shape[1] != dim:
+        raise ValueError(
+            f"{where} has features of width {features.shape[1]}, but the run was trained on width {dim}; "
+            "take the features from the same extractor"
+        )
+    content = features.astype(np.float32)
+    if not np.isfinite(content).all():
+        raise ValueError(f"{where} is not finite in row {int(np.argmin(np.isfinite(content).all(1)))}")
+    return content

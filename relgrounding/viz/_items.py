@@ -1,0 +1,110 @@
+"""What is known of a run's videos and images beside its predictions: durations, sizes, pictures."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from relgrounding.config import Config, ConfigError, data_root, find_file
+from relgrounding.data import RegionFeatures, load_durations
+from relgrounding.data.scenes import Scene, SceneStore, make_scenes
+
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+class Items:
+    """Durations, sizes and pictures by id; all of them None where the data set is not at hand.
+
+    Args:
+        config: of the run.
+        images: folder of pictures, named by their ids or as COCO names them.
+    """
+
+    def __init__(self, config: Config, images: str | os.PathLike | None = None) -> None:
+        self.config = config
+        self._pictures = _by_id(Path(images)) if images else {}
+        self._scenes: dict[str, SceneStore] = {}
+        self._durations: dict[str, float] = {}
+        self._regions: RegionFeatures | None = None
+        try:
+            if config.data.dataset == "charades_sta":
+                self._durations = load_durations(data_root(config.data) / "charades_sta")
+            elif config.data.dataset != "demo":
+                self._regions = RegionFeatures(find_file(config.data, config.data.features, "data.features", ""))
+        except (ConfigError, OSError, ValueError):
+            pass  # figures then do with what the predictions say
+
+    def duration(self, item: str) -> float | None:
+        """Return the length of a video in seconds."""
+        return self._durations.get(item)
+
+    def size(self, item: str) -> tuple[int, int] | None:
+        """Return (width, height) of an image in pixels."""
+        scene = self.scene(item)
+        if scene is not None:
+            return scene.size
+        return self._regions[item].size if self._regions is not None and item in self._regions else None
+
+    def boxes(self, item: str) -> list[list[float]]:
+        """Return all boxes of an image."""
+        return self._regions[item].boxes.tolist() if self._regions is not None and item in self._regions else []
+
+    def picture(self, item: str) -> np.ndarray | Scene | None:
+        """Return the pixels of an image, or its generated scene."""
+        path = self._pictures.get(item)
+        return read_picture(path) if path else self.scene(item)
+
+    def scene(self, item: str) -> Scene | None:
+        """Return the generated scene of this id."""
+        store = self.scenes(item)
+        return None if store is None else store.scene(item)
+
+    def scenes(self, item: str) -> SceneStore | None:
+        """Return the generated scenes among which this id is; None where it names none."""
+        named = re.fullmatch(r"(train|test)-(\d+)-\d+-[ab]", item)
+        settings = self.config.data
+        if settings.dataset != "demo" or not named or int(named[2]) != self.config.seed:
+            return None
+        split = named[1]
+        if split not in self._scenes:
+            pairs = settings.demo_pairs if split == "train" else max(1, settings.demo_pairs // 10)
+            self._scenes[split] = make_scenes(split, pairs, self.config.seed, settings.demo_noise)[1]
+        return self._scenes[split] if item in self._scenes[split] else None
+
+
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """Return the (height, width, 3) pixels of a picture file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture.
+        ImportError: matplotlib, and with it Pillow, is missing.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'relgrounding[plot]'") from None
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read: {error}") from None
+
+
+def picture_ids(path: str | os.PathLike) -> list[str]:
+    """Return the ids that a picture of this name may have: `COCO_train2014_000000581857.jpg` is also `581857`."""
+    stem = Path(path).stem
+    number = re.search(r"(\d+)$", stem)
+    return [stem, Path(path).name] + ([str(int(number[1]))] if number else [])
+
+
+def _by_id(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder of pictures")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURES:
+            for name in picture_ids(path):
+                found.setdefault(name, path)
+    return found

@@ -1,0 +1,162 @@
+"""Boxes on a picture, on a generated scene, or on a blank canvas."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from relgrounding.data.scenes import Scene
+from relgrounding.viz._figure import TRUTH, colours, new_figure, set_query
+from relgrounding.viz._shown import Shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHAPE_COLOURS = {
+    "red": "#d62f2f",
+    "green": "#2c9c3f",
+    "blue": "#2f62d6",
+    "yellow": "#e8c81e",
+    "purple": "#8a3fb8",
+    "orange": "#ef8a1d",
+}
+
+
+def regions_figure(
+    query: str,
+    image_size: Sequence[float | int],
+    shown: Sequence[Shown],
+    picture: np.ndarray | Scene | None = None,
+    context: Sequence[Sequence[float | int]] = (),
+) -> "Figure":
+    """Draw who answers what: one panel each, boxes over the picture, the sentence above.
+
+    The ground truth is dashed in the panels of the others.
+
+    Args:
+        query: the sentence.
+        image_size: (width, height) in pixels.
+        shown: who answers, from left to right.
+        picture: (height, width, 3) pixels, or a generated scene; None: a blank canvas.
+        context: other boxes of the image, drawn thin where there is no picture.
+
+    Returns:
+        A figure for `save_figure`.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    shown = list(shown)
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    width, height = image_size
+    panel = 4.4 if columns > 1 else 6.0
+    tall = panel * min(max(height / width, 0.4), 1.6)
+    figure = new_figure(panel * columns, (tall + 0.4) * rows + 0.6)
+    set_query(figure, query, int(panel * columns * 10))
+    # Generated objects are small: a line on their edge would hide which shape they have.
+    grow = width / 120 if isinstance(picture, Scene) else 0.0
+    truth = [box for one in shown if one.truth for box in one.proposals]
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    for axes, one, colour in zip(grid, shown, colours(shown), strict=False):
+        _canvas(axes, image_size, picture, context)
+        if not one.truth:
+            for box in truth:
+                _box(axes, box, TRUTH, style="--", width=1.8, grow=grow)
+        # The best one comes last, on top of the others.
+        for place, box in reversed(list(enumerate(one.proposals))):
+            first = place == 0 or one.truth
+            _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
+        _labels(axes, one, colour, image_size, unit=width / panel)
+        note = f"   {one.note}" if one.note else ""
+        axes.set_title(one.name + note, fontsize=10, color=colour, parse_math=False)
+    return figure
+
+
+def _canvas(axes: Any, size: Sequence[float | int], picture: np.ndarray | Scene | None, context: Sequence) -> None:
+    if isinstance(picture, np.ndarray):
+        axes.imshow(picture, extent=(0, size[0], size[1], 0))
+    else:
+        axes.set_facecolor("#fafafa")
+        if isinstance(picture, Scene):
+            _scene(axes, picture)
+        for box in context:
+            _box(axes, box, "0.75", width=0.7, halo=False)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color("0.7")
+
+
+def _box(
+    axes: Any,
+    box: Sequence[float | int],
+    colour: str,
+    width: float,
+    style: str = "-",
+    halo: bool = True,
+    grow: float = 0.0,
+) -> None:
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import Normal, Stroke
+
+    x1, y1, x2, y2 = box[0] - grow, box[1] - grow, box[2] + grow, box[3] + grow
+    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style)
+    if halo and style == "-":
+        patch.set_path_effects([Stroke(linewidth=width + 1.2, foreground="white"), Normal()])
+    patch.set_clip_on(False)  # a box at the edge of the image is drawn in full
+    axes.add_patch(patch)
+
+
+def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> None:
+    """Write each label beside its box, at the first of some places that no earlier label has taken.
+
+    Args:
+        axes: the panel.
+        one: whose boxes and labels.
+        colour: of the boxes.
+        size: (width, height) of the image in pixels.
+        unit: pixels of the image in an inch of the panel, by which the size of a label is known.
+    """
+    taken: list[tuple[float, float]] = []
+    wide, tall = 0.56 * unit, 0.2 * unit
+    for label, (x1, y1, x2, y2) in zip(one.labels, one.proposals, strict=False):
+        across = (x1 + wide / 2, x2 - wide / 2, (x1 + x2) / 2)
+        places = [(x, y) for y in (y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7) for x in across]
+        inside = [
+            (min(max(x, wide / 2), size[0] - wide / 2), min(max(y, tall / 2), size[1] - tall / 2)) for x, y in places
+        ]
+        free = [c for c in inside if all(abs(c[0] - x) > wide or abs(c[1] - y) > tall for x, y in taken)]
+        place = (free or inside)[0]
+        taken.append(place)
+        axes.text(
+            *place,
+            label,
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color="white",
+            parse_math=False,
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white", "linewidth": 0.6},
+        )
+
+
+def _scene(axes: Any, scene: Scene) -> None:
+    from matplotlib.patches import Ellipse, Polygon, Rectangle
+
+    for thing, (x1, y1, x2, y2) in zip(scene.objects, scene.boxes.tolist(), strict=True):
+        colour = SHAPE_COLOURS[thing.colour]
+        middle, wide, tall = ((x1 + x2) / 2, (y1 + y2) / 2), x2 - x1, y2 - y1
+        if thing.shape == "circle":
+            patch: Any = Ellipse(middle, wide, tall)
+        elif thing.shape == "square":
+            patch = Rectangle((x1, y1), wide, tall)
+        elif thing.shape == "triangle":
+            patch = Polygon([(x1, y2), (x2, y2), (middle[0], y1)])
+        else:
+            turns = np.arange(10) * np.pi / 5 - np.pi / 2
+            radius = np.where(np.arange(10) % 2, 0.2, 0.5)
+            patch = Polygon(np.stack([np.cos(turns) * radius * wide, np.sin(turns) * radius * tall], 1) + middle)
+        patch.set(facecolor=colour, edgecolor="0.25", linewidth=0.5)
+        axes.add_patch(patch)

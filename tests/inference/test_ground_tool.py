@@ -1,0 +1,130 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relgrounding import Grounder
+from relgrounding.data import write_region_features
+from relgrounding.data.scenes import make_scenes
+
+pytest.importorskip("matplotlib", reason="pictures need the extra `plot`")
+
+_spec = importlib.util.spec_from_file_location(
+    "ground_tool", Path(__file__).parent.parent.parent / "tools" / "ground.py"
+)
+tool = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tool)
+
+
+def _is_png(path):
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_npy_file_and_a_sentence(video_run, tmp_path, capsys):
+    folder, task, _ = video_run
+    np.save(folder / "v1.npy", task.train.store["v1"])
+    words = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "v1.npy"), "--duration", "12"]
+    assert tool.main([*words, "--query", "person opens a zebra", "--out", str(tmp_path / "a.png")]) == 0
+    printed = capsys.readouterr()
+    record = json.loads((tmp_path / "a.json").read_text())
+    expected = Grounder.from_run(folder / "run").ground("person opens a zebra", folder / "v1.npy", duration=12)
+    assert [(tuple(a["proposal"]), a["score"]) for a in record["answers"]] == expected
+    assert f"{expected[0].score:.4f}" in printed.out
+    assert record["unknown_words"] == ["a", "zebra"]
+    assert "never met: a, zebra" in printed.err
+    assert _is_png(tmp_path / "a.png")
+
+
+def test_an_image_by_photo_by_id_and_a_generated_scene(scene_run, tmp_path):
+    from PIL import Image
+
+    _, store = make_scenes("test", 2, seed=0, noise=0.3)
+    write_region_features(tmp_path / "r.h5", [("581857", store["test-0-00000-a"]), ("7", store["test-0-00001-a"])], {})
+    photo = tmp_path / "COCO_train2014_000000581857.jpg"
+    Image.new("RGB", (320, 240), "grey").save(photo)
+    base = ["--checkpoint", str(scene_run), "--query", "the red circle"]
+    ways = {
+        "photo": ["--regions", str(tmp_path / "r.h5"), "--image", str(photo)],
+        "id": ["--regions", str(tmp_path / "r.h5"), "--image", "581857"],
+        "scene": ["--image", "test-0-00000-a"],
+    }
+    answers = []
+    for name, words in ways.items():
+        assert tool.main([*base, *words, "--out", str(tmp_path / name)]) == 0
+        assert _is_png(tmp_path / f"{name}.png")
+        answers.append([a["score"] for a in json.loads((tmp_path / f"{name}.json").read_text())["answers"]])
+    assert answers[0] == answers[1] == pytest.approx(answers[2], abs=1e-2)
+
+
+def test_many_questions_with_one_of_no_use(video_run, tmp_path, capsys):
+    folder, task, _ = video_run
+    lines = [{"video": f"v{i}", "duration": 9 + i, "query": "person runs"} for i in range(3)]
+    lines[1]["video"] = "../v1"
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("\n\n".join(json.dumps(line) for line in lines) + "\nno json\n")
+    words = ["--checkpoint", str(folder / "run"), "--batch", str(questions), "--out", str(tmp_path / "out")]
+    words += ["--video-features", str(folder / "clips.h5")]
+    assert tool.main(words) == 2
+    assert "line 3" in capsys.readouterr().err
+    assert tool.main([*words, "--on-error", "skip"]) == 0
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [(a["line"], a["video"]) for a in answers] == [(1, "v0"), (5, "v2")]
+    assert "2 answered, 2 skipped" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"answers.jsonl", "00001.png", "00005.png"}
+    (folder / "npy").mkdir()
+    for i in (0, 1, 2):
+        np.save(folder / "npy" / f"v{i}.npy", task.train.store[f"v{i}"])
+    words[-1] = str(folder / "npy")
+    assert tool.main([*words, "--on-error", "skip", "--no-figures"]) == 0
+    again = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert again == answers
+    assert "give the id of a video in it with --item, without folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either --query or --batch"),
+        (["--query", "x"], "--video-features is missing"),
+        (["--query", "x", "--image", "a"], "answers about videos"),
+        (["--query", "x", "--video-features", "gone.npy", "--duration", "3"], "does not exist"),
+        (["--batch", "gone.jsonl", "--video-features", "x.npy"], "gone.jsonl"),
+    ],
+)
+def test_what_is_missing_is_said(video_run, capsys, words, message):
+    assert tool.main(["--checkpoint", str(video_run[0] / "run"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_missing_for_an_image_is_said(scene_run, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    for words, message in [
+        (["--video-features", "x.npy"], "answers about images"),
+        ([], "--image is missing"),
+        (["--image", "test-9-00000-a"], "is no generated scene of this run"),
+        (["--image", str(tmp_path / "bad.jpg")], "is no picture that can be read"),
+        (["--image", str(tmp_path / "gone.jpg")], "gone.jpg"),
+    ]:
+        assert tool.main(["--checkpoint", str(scene_run), "--query", "x", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_answer_is_still_written(scene_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    words = [
+        "--checkpoint",
+        str(scene_run),
+        "--query",
+        "red",
+        "--image",
+        "test-0-00000-a",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    assert tool.main(words) == 0
+    assert (tmp_path / "a.json").is_file()
+    assert not (tmp_path / "a.png").exists()
+    assert "pip install 'relgrounding[plot]'" in capsys.readouterr().err

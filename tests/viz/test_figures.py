@@ -1,0 +1,125 @@
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from relgrounding import graphs, viz
+from relgrounding.data.scenes import make_scenes
+
+pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
+
+BOXES = [[10, 20, 90, 130], [120, 55, 180, 95], [15, 30, 45, 50]]
+TRUTH = viz.Shown("ground truth", [(5.0, 12.5)], truth=True)
+
+
+def _many_boxes(count):
+    rng = np.random.default_rng(0)
+    middle, side = rng.uniform(60, 420, (count, 2)), rng.uniform(20, 110, (count, 2))
+    return np.concatenate([middle - side / 2, middle + side / 2], 1).round()
+
+
+def _texts(figure):
+    """All texts that are drawn and where, in pixels."""
+    figure.canvas.draw()
+    found = [t for axes in figure.axes for t in axes.texts if t.get_text()]
+    return [(t.get_text(), t.get_window_extent()) for t in found]
+
+
+def _apart(figure):
+    return not any(a.overlaps(b) for (_, a), (_, b) in combinations(_texts(figure), 2))
+
+
+def test_moments_lie_where_they_are():
+    shown = [TRUTH, viz.Shown("a", [(4.0, 12.0), (20.0, 28.0)], "IoU 0.82"), viz.Shown("b", [(0.0, 31.0)])]
+    figure = viz.moments_figure("person opens the door", 31.2, shown)
+    bars = [(b.get_x(), b.get_x() + b.get_width()) for b in figure.axes[0].patches]
+    assert np.allclose(bars, [(5.0, 12.5), (4.0, 12.0), (20.0, 28.0), (0.0, 31.0)])
+    assert figure.axes[0].get_xlim() == (0, 31.2)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["ground truth", "a", "b"]
+    assert len({b.get_facecolor()[:3] for b in figure.axes[0].patches}) == 3
+    assert _apart(figure)
+
+
+@pytest.mark.parametrize("query", ["costs $5 and $6_", "x" * 500, "two\nlines", "\\frac{", "日本 犬"])
+def test_any_sentence_can_stand_above(tmp_path, query):
+    hostile = viz.Shown("run_$1_$2", [(1.0, 2.0)], note="$x")
+    viz.save_figure(viz.moments_figure(query, 10.0, [TRUTH, hostile]), tmp_path / "sub" / "m.png", dpi=40)
+    boxes = viz.Shown("run_$1_$2", [(1.0, 2.0, 30.0, 40.0)], note="$x", labels=["$1"])
+    viz.save_figure(viz.regions_figure(query, (100, 50), [boxes]), tmp_path / "r.png", dpi=40)
+    assert (tmp_path / "sub" / "m.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_panel_has_its_boxes_and_the_truth():
+    queries, store = make_scenes("test", 3)
+    scene = store.scene(queries[4].item)
+    shown = [
+        viz.Shown("ground truth", queries[4].targets, truth=True),
+        viz.Shown("a", scene.boxes[:1].tolist(), "IoU 0.00"),
+        viz.Shown("b", scene.boxes[:3].tolist(), labels=["1", "2", "3"]),
+    ]
+    blank = viz.regions_figure("the red one", scene.size, shown, context=scene.boxes.tolist())
+    counts = [len(axes.patches) - len(scene.boxes) for axes in blank.axes]
+    assert counts == [1, 2, 4]
+    drawn = viz.regions_figure("the red one", scene.size, shown, picture=scene)
+    assert [len(axes.patches) - len(scene.objects) for axes in drawn.axes] == counts
+    assert [axes.get_title() for axes in drawn.axes] == ["ground truth", "a   IoU 0.00", "b"]
+    photo = viz.regions_figure("the red one", (8, 6), shown[:1], picture=np.zeros((6, 8, 3), dtype=np.uint8))
+    assert len(photo.axes[0].images) == 1
+
+
+def test_labels_of_overlapping_boxes_stay_apart():
+    boxes = [[10, 10, 200, 150], [12, 11, 190, 148], [15, 12, 201, 151], [9, 8, 205, 149], [10, 20, 199, 140]]
+    shown = viz.Shown("top five", boxes, labels=[f"{k}: 0.99" for k in range(5)])
+    assert _apart(viz.regions_figure("the dog", (640, 480), [shown]))
+
+
+def test_a_small_spatial_graph_is_drawn_whole():
+    graph = graphs.spatial_graph(BOXES, image_size=(200, 150))
+    figure = viz.draw_graph(graph, boxes=BOXES, image_size=(200, 150))
+    (axes,) = figure.axes
+    assert len(axes.patches) == len(BOXES) + graph.num_edges()
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["inside", "cover", "angle_4", "angle_8"]
+    assert len({line.get_color() for line in axes.get_legend().get_lines()}) == 4
+    assert axes.get_title() == ""
+
+
+def test_a_spatial_graph_of_thirty_boxes_can_be_read():
+    boxes = _many_boxes(30)
+    graph = graphs.spatial_graph(boxes, image_size=(480, 480))
+    figure = viz.draw_graph(graphs.from_dgl(graph), boxes=boxes, image_size=(480, 480))
+    (axes,) = figure.axes
+    assert axes.get_title() == f"90 of {graph.num_edges()} edges: from each box to its 3 nearest neighbours"
+    assert len(axes.patches) == 30 + 90
+    assert _apart(figure)
+    whole = viz.draw_graph(graph, boxes=boxes, image_size=(480, 480), nearest=30)
+    assert len(whole.axes[0].patches) == 30 + graph.num_edges()
+    same = np.tile(boxes[:1], (4, 1))
+    assert _apart(viz.draw_graph(graphs.spatial_graph(same, image_size=(480, 480)), boxes=same, image_size=(480, 480)))
+
+
+def test_a_temporal_graph_has_an_arc_for_every_pair():
+    segments = graphs.window_proposals(16, [2, 4, 8, 12], 2).float()
+    graph = graphs.temporal_graph(segments)
+    bars, arcs = viz.draw_graph(graph, segments=segments).axes
+    assert len(bars.patches) == len(segments)
+    pairs = (graph.num_edges() - len(segments)) // 2
+    assert len(arcs.patches) == pairs
+    assert arcs.get_xlabel() == f"{pairs} overlapping pairs"
+    alone = viz.draw_graph(graphs.temporal_graph([[0.0, 1.0]]), segments=[[0.0, 1.0]])
+    assert alone.axes[1].get_xlabel() == "0 overlapping pairs"
+
+
+def test_a_graph_needs_its_own_places():
+    graph = graphs.spatial_graph(BOXES, image_size=(200, 150))
+    with pytest.raises(ValueError, match=r"boxes have shape \(2, 4\); the graph's 3 nodes need \(3, 4\)"):
+        viz.draw_graph(graph, boxes=BOXES[:2])
+    with pytest.raises(ValueError, match="give either boxes="):
+        viz.draw_graph(graph)
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'relgrounding\[plot\]'"):
+        viz.moments_figure("q", 1.0, [TRUTH])

@@ -1,0 +1,36 @@
+"""Make one HTML page about runs: results with floors, curves, failures, every query, configuration.
+
+    python tools/report.py runs/refcoco_ign
+    python tools/report.py runs/charades_vgn runs/charades_vgn_ccl --out compare.html
+
+The page needs no network and nothing beside it. With several runs, the last one is compared with the first.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from relgrounding.config import ConfigError
+from relgrounding.training import RunError
+from relgrounding.viz import read_run, report_page
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--out", type=Path, help="the page (default: report.html in the last run)")
+    arguments = parser.parse_args(words)
+    try:
+        page = report_page([read_run(path) for path in arguments.runs])
+        out = arguments.out or Path(arguments.runs[-1]) / "report.html"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, encoding="utf-8")
+    except (ConfigError, RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
