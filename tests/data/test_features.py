@@ -19,7 +19,7 @@ def regions(count, dim=3, seed=0):
     random = np.random.default_rng(seed)
     features = random.standard_normal((count, dim)).astype(np.float16).astype(np.float32)
     corner = random.integers(0, 50, (count, 2))
-    return Regions(features, np.concatenate([corner, corner + 5], 1).astype(np.float32), (64, 48))
+    return Regions(features, np.concatenate([corner, corner + 5], 1).astype(np.float32), (64, 64))
 
 
 @pytest.fixture
