@@ -8,23 +8,22 @@ from typing import Any
 import h5py
 import numpy as np
 
-from relgrounding.data._errors import BadFeatures, MissingFile, UnsafeFile
+from relgrounding.data._errors import BadFeatures, DataError, MissingFile, UnsafeFile
 
 MOST_NUMBERS = 2**30
 """Of one read: a damaged or hostile file may declare a shape that no memory holds."""
 
 
 @contextlib.contextmanager
-def damage(place: str) -> Iterator[None]:
-    """Turn what h5py raises for damaged files into `BadFeatures`."""
+def damage(place: str, kind: str = "HDF5") -> Iterator[None]:
+    """Turn what the library that parses a damaged file raises into `BadFeatures`."""
     try:
         yield
-    except (BadFeatures, UnsafeFile):
+    except DataError:
         raise
-    # h5py passes HDF5's own errors on as any of these, depending on the call that failed
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, OverflowError) as error:
+    except Exception as error:  # which kind depends on where in the file the damage is
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BadFeatures(f"{place} is damaged, cut off or no HDF5: {text}; copy or make it again") from None
+        raise BadFeatures(f"{place} is damaged, cut off or no {kind}: {text}; copy or make it again") from None
 
 
 def open_hdf5(path: Path) -> h5py.File:

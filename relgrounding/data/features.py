@@ -206,6 +206,13 @@ class RegionFeatures(_Store):
         check_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
         return Regions(features, boxes, (width, height))
 
+    def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
+        """Return each image's id, number of regions and (width, height), in the order of the file."""
+        ids = self.ids
+        numbers = np.diff(self._data["offsets"]).tolist()
+        sizes = self._data["sizes"].astype(np.int64).tolist()
+        return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
+
     def _part(self, name: str, begin: int, end: int) -> np.ndarray:
         if self.in_memory:
             return self._data[name][begin:end]
