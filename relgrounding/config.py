@@ -244,7 +244,12 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     for word in overrides:
         if "=" not in word:
             raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")
-        merged = _merge(merged, OmegaConf.from_dotlist([word]), f"'{word}'")
+        try:
+            update = OmegaConf.from_dotlist([word])
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            text = str(error).splitlines()[0]
+            raise ConfigError(f"'{word}': the value is no YAML: {text}; put it in quotes: key='\"value\"'") from None
+        merged = _merge(merged, update, f"'{word}'")
     config = OmegaConf.to_object(merged)
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: holds no configuration")

@@ -2,10 +2,11 @@
 
     python tools/prepare.py features i3d_features/ features/i3d.h5 --float16
     python tools/prepare.py features trainval_36.tsv features/regions.h5 --pca 256
+    python tools/prepare.py verify configs/refcoco_ign.yaml
     python tools/prepare.py charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
     python tools/prepare.py coco-categories features/refcoco_categories.h5 --name refcoco
 
-What the latter two make are NOT visual features: they come from annotations made by people, stand in for perfect
+What the last two make are NOT visual features: they come from annotations made by people, stand in for perfect
 recognition, and results on them must never be compared with published ones. docs/data.md describes formats and files.
 """
 
@@ -18,10 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from relgrounding.config import ConfigError
+from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
 from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
 from relgrounding.data.convert import FORMATS, convert_features
+from relgrounding.data.verify import format_rows, verify
 
 
 def charades(args: argparse.Namespace) -> int:
@@ -59,6 +61,15 @@ def features(args: argparse.Namespace) -> int:
         + (f", {made.skipped} skipped" if made.skipped else "")
     )
     return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.settings)
+    if args.no_features:
+        config.data.features = ""
+    rows = verify(config, quiet=not sys.stderr.isatty())
+    print(format_rows(rows))
+    return int(any(row.status == "DIFFERS" for row in rows))
 
 
 def pca(text: str) -> int | Path:
@@ -111,7 +122,16 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
         )
     add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
+    add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
     return parser
+
+
+def add_verify(command: argparse.ArgumentParser) -> None:
+    command.description = "Print a table: expected, found, meaning. Status: 0 as it should be, 1 differences, 2 errors."
+    command.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, such as configs/refcoco_ign.yaml")
+    command.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as data.root=/data")
+    command.add_argument("--no-features", action="store_true", help="check the annotations alone")
+    command.set_defaults(run=check)
 
 
 def add_features(command: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +88,12 @@ def load_instances(root: str | Path, name: str) -> Instances:
             id).
     """
     path = _find(root, name, "instances.json")
+    stat = path.stat()
+    return _load_instances(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # each split of a data set asks for them
+def _load_instances(path: Path, size: int, time: int) -> Instances:
     try:
         instances = _instances(json.loads(read_text(path)), path)
     except DataError:
