@@ -34,7 +34,7 @@ def write_clip_features(
     with _new_file(path) as file:
         file.attrs.update(attributes or {})
         for key, features in items:
-            if not key or "/" in key or key == ".":
+            if not key or "/" in key or key in (".", ".."):
                 raise BadFeatures(f"{key!r} cannot name a dataset; use ids without '/'")
             if key in file:
                 raise BadFeatures(f"video id {key!r} comes twice; give each video once")

@@ -65,7 +65,7 @@ class _Store:
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: where the features come from."""
         with damage(str(self.path)):
-            return {key: _plain(value) for key, value in self._open().attrs.items()}
+            return {str(_plain(key)): _plain(value) for key, value in self._open().attrs.items()}
 
     @property
     def ids(self) -> list[str]:
@@ -285,4 +285,4 @@ def check_boxes(boxes: np.ndarray, size: tuple[int, int], place: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
