@@ -33,6 +33,9 @@ PUBLISHED = {
     "flickr30k": Published({"train": 0, "val": 0, "test": 0}, {}),
 }
 
+REDUCED = {"train": 10602, "test": 3158}
+"""Charades-STA, protocol "reduced"."""
+
 KNOWN = {
     ("activitynet_captions", "train", "queries", 37421): (
         "four training segments do not start before they end; the published figure leaves them out"

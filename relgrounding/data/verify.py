@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from relgrounding.config import VIDEO_DATASETS, Config, ConfigError, data_root
 from relgrounding.data._errors import DataError, MissingFile, Problems
-from relgrounding.data._published import KNOWN, PUBLISHED, Published
+from relgrounding.data._published import KNOWN, PUBLISHED, REDUCED, Published
 from relgrounding.data._query import Query
 from relgrounding.data._verify_features import feature_rows
 from relgrounding.data.datasets import Annotations, read_annotations
@@ -118,6 +118,8 @@ def _counts(
     official = not settings.split_by or settings.split_by == SPLIT_BY.get(settings.dataset, ("",))[0]
     official &= settings.protocol == "official"
     expected = published.queries[split] if published and official else 0
+    if settings.protocol == "reduced" and settings.dataset == "charades_sta":
+        expected = REDUCED[split]
     if expected:
         part = f"{len(queries) / expected:.0%} of the expressions"
         alone = "one of each image, " if len(queries) == len(items) > 1 else ""
