@@ -17,7 +17,7 @@ from relgrounding.data._convert_sources import (
     stem_id,
 )
 from relgrounding.data._errors import BadFeatures
-from relgrounding.data._hdf5 import damage, member, open_hdf5, read
+from relgrounding.data._hdf5 import damage, member, names, open_hdf5, read
 
 
 class NpyClips(Source):
@@ -50,11 +50,10 @@ class Hdf5Clips(Source):
     def index(self) -> Iterator[Entry]:
         """Yield the videos in the order of the file."""
         self._file = open_hdf5(self.path)
-        with damage(str(self.path)):
-            names = list(self._file)
-        if not names:
+        videos = names(self._file, str(self.path))
+        if not videos:
             raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video")
-        for name in names:
+        for name in videos:
             with self.problems:
                 place = f"{name!r} in {self.path}"
                 dataset = self._dataset(name, place)
@@ -70,8 +69,7 @@ class Hdf5Clips(Source):
     def _dataset(self, name: str, place: str) -> h5py.Dataset:
         found = member(self._file, name, str(self.path))
         if isinstance(found, h5py.Group):
-            with damage(place):
-                inner = list(found)
+            inner = names(found, place)
             if len(inner) != 1:
                 raise BadFeatures(f"{place} is a group of {len(inner)} members; expected one dataset in it")
             found = member(found, inner[0], place)

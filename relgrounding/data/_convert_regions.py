@@ -21,7 +21,7 @@ from relgrounding.data._convert_sources import (
     stem_id,
 )
 from relgrounding.data._errors import BadFeatures, check_id
-from relgrounding.data._hdf5 import MOST_NUMBERS, damage, member, open_hdf5, read
+from relgrounding.data._hdf5 import MOST_NUMBERS, damage, member, names, open_hdf5, read
 from relgrounding.data.features import RegionFeatures, check_boxes
 
 LONGEST_LINE = 256 * 2**20
@@ -195,9 +195,7 @@ class Hdf5Regions(RegionSource):
                     rows, dim = check_shape((count, self._store.dim), f"{image!r} in {self.path}")
                     yield Entry(check_id(image, str(self.path)), rows, dim, kind, None, size)
             return
-        with damage(str(self.path)):
-            names = list(self._file)
-        for name in names:
+        for name in names(self._file, str(self.path)):
             with self.problems:
                 yield self._group_entry(name)
 
@@ -219,10 +217,10 @@ class Hdf5Regions(RegionSource):
         if not isinstance(group, h5py.Group):
             raise BadFeatures(f"{place} is no group of an image with features and boxes; name the format")
         with damage(place):
-            names = set(group)
+            present = set(names(group, place))
             sizes = [(group.attrs[w], group.attrs[h]) for w, h in SIZE_KEYS if w in group.attrs and h in group.attrs]
             width, height = map(int, sizes[0] if sizes else read(self._array(group, "size", place), (), place))
-        keys = (_key(names, FEATURE_KEYS, Path(place)), _key(names, BOX_KEYS, Path(place)))
+        keys = (_key(present, FEATURE_KEYS, Path(place)), _key(present, BOX_KEYS, Path(place)))
         features = self._array(group, keys[0], place)
         rows, dim = check_shape(features.shape or (), place)
         if self._array(group, keys[1], place).shape != (rows, 4) or min(width, height) < 1:

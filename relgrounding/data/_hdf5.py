@@ -63,6 +63,19 @@ def member(group: h5py.Group, name: str, place: str) -> Any:
         return found
 
 
+def names(group: h5py.Group, place: str) -> list[str]:
+    """Return the names of a group's members.
+
+    Raises:
+        BadFeatures: a name is not UTF-8, or the file is damaged.
+    """
+    with damage(place):
+        found = list(group)
+    if not all(isinstance(name, str) for name in found):
+        raise BadFeatures(f"{place} has a name that is not UTF-8; is the file damaged? make it again")
+    return found
+
+
 def read(dataset: h5py.Dataset, selection: Any, place: str) -> np.ndarray:
     """Read numbers.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
-from relgrounding.data._hdf5 import damage, member, open_hdf5, read, read_texts
+from relgrounding.data._hdf5 import damage, member, names, open_hdf5, read, read_texts
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -111,8 +111,7 @@ class ClipFeatures(_Store):
     def ids(self) -> list[str]:
         """Ids of the videos, in the order of the file."""
         if self._ids is None:
-            with damage(str(self.path)):
-                self._ids = list(self._open())
+            self._ids = names(self._open(), str(self.path))
         return self._ids
 
     @property
@@ -244,8 +243,8 @@ class RegionFeatures(_Store):
         for name, shape in expected.items():
             if found[name].shape != shape:
                 raise BadFeatures(f"{name} in {self.path} has shape {found[name].shape}, expected {shape}")
-        names = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
-        self._data = {name: read(found[name], (), f"{name} in {self.path}") for name in names}
+        wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
+        self._data = {name: read(found[name], (), f"{name} in {self.path}") for name in wanted}
         offsets, sizes = self._data["offsets"], self._data["sizes"]
         rising = offsets.dtype.kind in "iu" and (np.diff(offsets.astype(np.int64)) >= 0).all()
         if not rising or offsets[0] != 0 or offsets[-1] != n_regions:
