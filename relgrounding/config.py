@@ -15,13 +15,26 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message says which key and what to do."""
 
 
+VIDEO_DATASETS = ("charades_sta", "activitynet_captions")
+
+
 @dataclass
 class DataConfig:
     """Annotations, features and batches."""
 
-    dataset: Literal["demo", "charades_sta", "refcoco", "refcoco+", "refcocog", "flickr30k"] = "demo"
+    dataset: Literal[
+        "demo", "charades_sta", "activitynet_captions", "refcoco", "refcoco+", "refcocog", "flickr30k", "own"
+    ] = "demo"
     root: str = ""
-    """Folder of charades_sta/, refcoco/, flickr30k_entities/, word_vectors/; empty: the variable RELGROUNDING_DATA."""
+    """Folder of charades_sta/, activitynet_captions/, refcoco/, flickr30k_entities/, word_vectors/; empty: the variable
+    RELGROUNDING_DATA."""
+    queries: str = ""
+    """Own data only: JSON lines file of the queries, as given or below `root`; `{split}` in it stands for the split."""
+    split_by: Literal["", "unc", "google", "umd"] = ""
+    """RefCOCO family only: who made the splits; empty: unc for RefCOCO and RefCOCO+, umd for RefCOCOg."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Queries that cannot be used, or whose features cannot: stop at the first, or leave them out, counted and
+    logged."""
     features: str = ""
     """HDF5 file of features, as given or below `root`."""
     word_vectors: str = ""
@@ -168,8 +181,8 @@ class Config:
             raise ConfigError(
                 f"train.message_dropout is {self.train.message_dropout}; it is a share, from 0 and below 1"
             )
-        video = self.data.dataset == "charades_sta"
-        if video != (self.model.name == "vgn"):
+        video = self.data.dataset in VIDEO_DATASETS
+        if self.data.dataset != "own" and video != (self.model.name == "vgn"):
             right = "vgn" if video else "ign"
             raise ConfigError(f"model.name is {self.model.name}, but {self.data.dataset} needs {right}")
         unknown = sorted(set(self.eval.select) - {"score", "vote"})
@@ -231,7 +244,12 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     for word in overrides:
         if "=" not in word:
             raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")
-        merged = _merge(merged, OmegaConf.from_dotlist([word]), f"'{word}'")
+        try:
+            update = OmegaConf.from_dotlist([word])
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            text = str(error).splitlines()[0]
+            raise ConfigError(f"'{word}': the value is no YAML: {text}; put it in quotes: key='\"value\"'") from None
+        merged = _merge(merged, update, f"'{word}'")
     config = OmegaConf.to_object(merged)
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: holds no configuration")
@@ -269,8 +287,10 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     """
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
-    own, below = Path(name), data_root(config) / name
-    for path in (own, below):
-        if path.is_file():
-            return path
+    own = Path(name)
+    if own.is_file():
+        return own
+    below = data_root(config) / name
+    if below.is_file():
+        return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")

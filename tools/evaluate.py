@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from relgrounding.config import ConfigError
+from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
 
 
@@ -22,7 +23,7 @@ def main(words: list[str] | None = None) -> int:
         config = folder.read_config()
         task = make_task(config, folder.load("best.pt")["vocabulary"])
         print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
-    except (ConfigError, RunError) as error:
+    except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,124 +1,83 @@
-"""Make feature files from annotations, for use where there are no visual features.
+"""Make feature files: from the formats that people have, or from annotations where there are no visual features.
 
+    python tools/prepare.py features i3d_features/ features/i3d.h5 --float16
+    python tools/prepare.py features trainval_36.tsv features/regions.h5 --pca 256
+    python tools/prepare.py verify configs/refcoco_ign.yaml
     python tools/prepare.py charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
     python tools/prepare.py coco-categories features/refcoco_categories.h5 --name refcoco
 
-What they hold are NOT visual features: they come from annotations made by people, stand in for perfect recognition,
-and results on them must never be compared with published ones. docs/features.md describes the files.
+What the last two make are NOT visual features: they come from annotations made by people, stand in for perfect
+recognition, and results on them must never be compared with published ones. docs/data.md describes formats and files.
 """
 
 import argparse
-import os
+import logging
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from relgrounding import data
-
-NUM_ACTIONS = 157
-WARNING = "annotation-derived, not visual features: results on them must not be compared with published ones"
-
-
-def action_coverage(intervals: Sequence[data.ActionInterval], duration: float, clips: int) -> np.ndarray:
-    """Return the share of each of a video's clips, all equally long, that each action covers.
-
-    An action's intervals may overlap; their union counts. What lies outside the video is cut off.
-
-    Args:
-        intervals: actions with their start and end in seconds.
-        duration: seconds of the video.
-        clips: number of clips.
-
-    Returns:
-        (clips, 157) float64 from 0 to 1.
-    """
-    edges = np.linspace(0.0, duration, clips + 1)
-    share = np.zeros((clips, NUM_ACTIONS))
-    covered_until = np.zeros(NUM_ACTIONS)
-    for action, start, end in sorted(intervals, key=lambda interval: interval.start):
-        begin = max(start, covered_until[action])
-        overlap = np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1])
-        share[:, action] += np.clip(overlap, 0.0, None)
-        covered_until[action] = max(end, covered_until[action])
-    return np.clip(share * clips / duration, 0.0, 1.0)
+from relgrounding.config import ConfigError, load_config
+from relgrounding.data import DataError
+from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
+from relgrounding.data.convert import FORMATS, convert_features
+from relgrounding.data.verify import format_rows, verify
 
 
-def category_features(objects: data.ImageObjects, num_categories: int) -> np.ndarray:
-    """Return one-hot category and geometry of each object: x1/w, y1/h, x2/w, y2/h, area / (w h).
-
-    Args:
-        objects: of one image.
-        num_categories: of the data set.
-
-    Returns:
-        (objects, num_categories + 5) float64 from 0 to 1.
-    """
-    width, height = objects.size
-    corners = objects.boxes / (width, height, width, height)
-    area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    return np.concatenate([np.eye(num_categories)[objects.category], corners, area[:, None]], axis=1)
+def charades(args: argparse.Namespace) -> int:
+    print(f"note: {WARNING}", file=sys.stderr)
+    print(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
+    return 0
 
 
-def charades_actions(args: argparse.Namespace) -> None:
-    """Write the clip features of every video that has a sentence."""
-    root = find_root(args.root, "charades_sta")
-    queries = [query for split in ("train", "test") for query in data.load_charades(root, split)]
-    videos = sorted({query.item for query in queries})
-    durations, actions = data.load_durations(root), data.load_actions(root)
-
-    def items() -> Iterator[tuple[str, np.ndarray]]:
-        for video in tqdm(videos, unit="video", disable=None):
-            # A generator of its own for each video: its noise depends neither on the others nor on their order.
-            random = np.random.default_rng([args.seed, zlib.crc32(video.encode())])
-            share = action_coverage(actions[video], durations[video], args.clips)
-            yield video, share + args.noise * random.standard_normal(share.shape)
-
-    attributes = {
-        "description": "share of each clip that each of the 157 Charades actions covers, and Gaussian noise",
-        "warning": WARNING,
-        "clips": args.clips,
-        "noise": args.noise,
-        "seed": args.seed,
-    }
-    data.write_clip_features(args.out, items(), attributes)
-    print(f"{args.out}: {len(videos)} videos x {args.clips} clips x {NUM_ACTIONS} actions, noise {args.noise:g}")
+def coco(args: argparse.Namespace) -> int:
+    print(f"note: {WARNING}", file=sys.stderr)
+    print(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
+    return 0
 
 
-def coco_categories(args: argparse.Namespace) -> None:
-    """Write category and geometry of every annotated object."""
-    instances = data.load_instances(find_root(args.root, "refcoco"), args.name)
+def features(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    made = convert_features(
+        args.source,
+        args.out,
+        args.format,
+        pca=args.pca,
+        float16=args.float16,
+        box_format=args.box_format,
+        sizes=args.sizes,
+        on_error=args.on_error,
+        quiet=not sys.stderr.isatty(),
+    )
+    kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
+    size = args.out.stat().st_size / 1e6
+    print(
+        f"{args.out}: {made.items} {kinds[0]}, {made.rows} {kinds[1]} x {made.dim}, {size:.1f} MB, "
+        f"{time.perf_counter() - start:.1f} s"
+        + (f", {made.variance:.1%} of the variance" if args.pca else "")
+        + (f", {made.resumed} of them from before an interruption" if made.resumed else "")
+        + (f", {made.skipped} skipped" if made.skipped else "")
+    )
+    return 0
 
-    def items() -> Iterator[tuple[str, data.Regions]]:
-        for image in tqdm(instances.ids, unit="image", disable=None):
-            objects = instances[image]
-            if len(objects.boxes):
-                features = category_features(objects, len(instances.categories)).astype(np.float32)
-                yield image, data.Regions(features, objects.boxes.astype(np.float32), objects.size)
 
-    attributes = {
-        "description": "one-hot COCO category, then x1/w y1/h x2/w y2/h area/(w h), of every annotated object",
-        "warning": WARNING,
-        "name": args.name,
-        "categories": list(instances.categories),
-    }
-    data.write_region_features(args.out, items(), attributes)
-    print(f"{args.out}: {len(instances.boxes)} objects of {len(instances)} images of {args.name}")
+def check(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.settings)
+    if args.no_features:
+        config.data.features = ""
+    rows = verify(config, quiet=not sys.stderr.isatty())
+    print(format_rows(rows))
+    return int(any(row.status == "DIFFERS" for row in rows))
 
 
-def find_root(given: Path | None, folder: str) -> Path:
-    if given is not None:
-        return given
-    if not os.environ.get("RELGROUNDING_DATA"):
-        raise FileNotFoundError(
-            f"where are the annotations? give --root, or set RELGROUNDING_DATA to what holds {folder}"
-        )
-    return Path(os.environ["RELGROUNDING_DATA"]) / folder
+def pca(text: str) -> int | Path:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    if text.endswith(".npz"):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f"{text} is neither a number of components above 0 nor a .npz file")
 
 
 def at_least(kind: type, least: float) -> Callable[[str], float]:
@@ -145,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--noise", type=at_least(float, 0), default=0.1, help="standard deviation of the noise (default: 0.1)"
     )
     actions.add_argument("--seed", type=at_least(int, 0), default=0, help="of the noise (default: 0)")
-    actions.set_defaults(run=charades_actions)
+    actions.set_defaults(run=charades)
 
     categories = commands.add_parser(
         "coco-categories",
@@ -153,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=f"One-hot category and five numbers of geometry of every object. {WARNING.capitalize()}.",
     )
     categories.add_argument("--name", choices=["refcoco", "refcoco+", "refcocog"], default="refcoco")
-    categories.set_defaults(run=coco_categories)
+    categories.set_defaults(run=coco)
 
     for command, folder in ((actions, "charades_sta"), (categories, "refcoco")):
         command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
@@ -162,18 +121,45 @@ def make_parser() -> argparse.ArgumentParser:
             type=Path,
             help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
         )
+    add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
+    add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
     return parser
+
+
+def add_verify(command: argparse.ArgumentParser) -> None:
+    command.description = "Print a table: expected, found, meaning. Status: 0 as it should be, 1 differences, 2 errors."
+    command.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, such as configs/refcoco_ign.yaml")
+    command.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as data.root=/data")
+    command.add_argument("--no-features", action="store_true", help="check the annotations alone")
+    command.set_defaults(run=check)
+
+
+def add_features(command: argparse.ArgumentParser) -> None:
+    command.description = "Convert features; the same command goes on with what an interruption has left."
+    command.add_argument("source", metavar="IN", type=Path, help="file, or folder of .npy or .npz files")
+    command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
+    command.add_argument(
+        "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"
+    )
+    command.add_argument("--float16", action="store_true", help="half the size, 11 significant bits")
+    command.add_argument("--box-format", choices=["xyxy", "xywh"], default="", help="of the boxes in IN")
+    command.add_argument("--sizes", type=Path, help="COCO's instances.json, for detections without image sizes")
+    command.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="items that cannot be used")
+    command.set_defaults(run=features)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    print(f"note: {WARNING}", file=sys.stderr)
+    logging.basicConfig(format="%(message)s")
     try:
-        args.run(args)
-    except (FileNotFoundError, ValueError) as error:
+        return args.run(args)
+    except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from relgrounding.config import ConfigError, config_to_yaml, load_config
+from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, make_task
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
@@ -43,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
         trainer = Trainer(make_task(config), folder, resume=arguments.resume)
         trainer.run()
         print(evaluate_run(trainer.task, folder))
-    except (ConfigError, RunError) as error:
+    except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,19 +1,19 @@
 """Pickles without their danger: annotation files are unpickled with everything but plain data refused."""
 
 import pickle
+import pickletools
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding.data._errors import BadAnnotation, MissingFile, UnsafeFile
+
 __all__ = ["CharadesGlove", "load_charades_glove", "load_plain_pickle"]
-
-
-class _Refused(pickle.UnpicklingError):
-    pass
 
 
 class _Call:
@@ -57,7 +57,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a class or function that the pickle names, or refuse it."""
         if (module, name) not in self.admitted:
-            raise _Refused(
+            raise UnsafeFile(
                 f"{self._name} asks for {module}.{name}, which is not plain data; a pickle can run any code: "
                 "take the file from its official source, or convert it to JSON where you trust it"
             )
@@ -67,12 +67,33 @@ class _Unpickler(pickle.Unpickler):
         """Return what the pickle holds."""
         try:
             return self.load()
-        except _Refused:
+        except UnsafeFile:
             raise
         except Exception as error:  # a damaged pickle can end in an exception of any kind
-            raise pickle.UnpicklingError(
+            raise UnsafeFile(
                 f"{self._name} is no pickle of plain data, or damaged: {error}; take it anew from its official source"
             ) from error
+
+
+def _check_places(path: str | Path) -> None:
+    """Refuse a pickle whose memo, a table that grows to the largest place it is told, would fill the memory."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"{path} not found; take it from its official source")
+    stat = path.stat()
+    _check_memo(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _check_memo(path: Path, size: int, time: int) -> None:
+    try:
+        for code, argument, _ in pickletools.genops(path.read_bytes()):
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= size:
+                raise UnsafeFile(f"{path} wants a table of {argument} places; take it anew from its official source")
+    except UnsafeFile:
+        raise
+    except Exception:  # damage of any kind: the unpickler ends at the same place, and says so
+        return
 
 
 def load_plain_pickle(path: str | Path) -> Any:
@@ -82,8 +103,10 @@ def load_plain_pickle(path: str | Path) -> Any:
         path: pickle file; strings of Python 2 are read as UTF-8.
 
     Raises:
-        pickle.UnpicklingError: the pickle names any other class or function (the message says which), or is damaged.
+        UnsafeFile: the pickle names any other class or function (the message says which), or is damaged. It is a
+            `pickle.UnpicklingError` too.
     """
+    _check_places(path)
     with Path(path).open("rb") as file:
         return _Unpickler(file, encoding="utf-8").read()
 
@@ -154,18 +177,21 @@ def load_charades_glove(path: str | Path) -> CharadesGlove:
         path: `charades_glove.pkl`.
 
     Raises:
-        pickle.UnpicklingError: the pickle names any other class or function, or is damaged.
-        ValueError: it holds something else than those three tables.
+        UnsafeFile: the pickle names any other class or function, or is damaged.
+        BadAnnotation: it holds something else than those three tables.
     """
+    _check_places(path)
     with Path(path).open("rb") as file:
         data = _GloveUnpickler(file, encoding="latin1").read()
     if not isinstance(data, dict) or not {"w2id", "id2vec", "counter"} <= data.keys():
-        raise ValueError(f"{path} is not a dict of w2id, id2vec, counter; is it another file?")
+        raise BadAnnotation(f"{path} is not a dict of w2id, id2vec, counter; is it another file?")
     words, arrays, counts = data["w2id"], data["id2vec"], data["counter"]
     if not isinstance(words, dict) or not isinstance(arrays, list) or not isinstance(counts, dict):
-        raise ValueError(f"{path}: expected a dict w2id, a list id2vec and a Counter counter; is it another file?")
+        raise BadAnnotation(f"{path}: expected a dict w2id, a list id2vec and a Counter counter; is it another file?")
     if len(words) != len(arrays) or not all(isinstance(array, _Array) for array in arrays):
-        raise ValueError(
+        raise BadAnnotation(
             f"{path}: w2id has {len(words)} words and id2vec {len(arrays)} entries; expected one array each"
         )
+    if not arrays or len({array.value.shape for array in arrays}) != 1 or arrays[0].value.ndim != 1:
+        raise BadAnnotation(f"{path}: the entries of id2vec are not vectors of one width; is it another file?")
     return CharadesGlove(words, np.stack([array.value for array in arrays]), Counter(counts))

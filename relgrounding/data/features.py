@@ -1,9 +1,6 @@
-"""Features of clips and regions in HDF5 files: two layouts, readers and writers (docs/features.md)."""
+"""Features of clips and regions in HDF5 files: readers of the two layouts (docs/features.md)."""
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +8,13 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
-__all__ = ["ClipFeatures", "RegionFeatures", "Regions", "write_clip_features", "write_region_features"]
+from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
+from relgrounding.data._hdf5 import damage, member, names, open_hdf5, read, read_texts
+
+__all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
 IN_MEMORY_LIMIT = 512 * 2**20
+C3D_NAME = "c3d_features"
 
 
 class Regions(NamedTuple):
@@ -36,7 +37,7 @@ class _Store:
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"feature file {self.path} not found; tools/prepare.py makes two such files, "
                 "docs/features.md has the layouts"
             )
@@ -50,7 +51,7 @@ class _Store:
     def _open(self) -> h5py.File:
         # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
         if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
+            self._file, self._owner = open_hdf5(self.path), os.getpid()
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +64,8 @@ class _Store:
     @property
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: where the features come from."""
-        return {key: _plain(value) for key, value in self._open().attrs.items()}
+        with damage(str(self.path)):
+            return {str(_plain(key)): _plain(value) for key, value in self._open().attrs.items()}
 
     @property
     def ids(self) -> list[str]:
@@ -76,13 +78,13 @@ class _Store:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _missing(self, key: str) -> KeyError:
-        return KeyError(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]})")
+    def _missing(self, key: str) -> MissingFeatures:
+        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]})")
 
     def _check(self, features: np.ndarray, key: str) -> np.ndarray:
         features = np.array(features, dtype=np.float32)  # a copy: callers may change theirs
         if not np.isfinite(features).all():
-            raise ValueError(f"features of {key!r} in {self.path} hold NaN or infinity; write them again without")
+            raise BadFeatures(f"features of {key!r} in {self.path} hold NaN or infinity; write them again without")
         return features
 
 
@@ -94,9 +96,9 @@ class ClipFeatures(_Store):
         in_memory: keep what has been read; by default for files under 512 MB.
 
     Raises:
-        FileNotFoundError: no such file.
-        KeyError: `store[id]` of a video that the file does not hold.
-        ValueError: a dataset that is not (clips, dim) with clips >= 1 and the dim of the others, or is not finite.
+        MissingFile: no such file.
+        MissingFeatures: `store[id]` of a video that the file does not hold.
+        BadFeatures: a dataset that is not (clips, dim) with clips >= 1 and the dim of the others, or is not finite.
     """
 
     def _forget(self) -> None:
@@ -109,7 +111,7 @@ class ClipFeatures(_Store):
     def ids(self) -> list[str]:
         """Ids of the videos, in the order of the file."""
         if self._ids is None:
-            self._ids = list(self._open())
+            self._ids = names(self._open(), str(self.path))
         return self._ids
 
     @property
@@ -117,33 +119,40 @@ class ClipFeatures(_Store):
         """Width of a clip's feature."""
         if self._dim is None:
             if not self.ids:
-                raise ValueError(f"{self.path} is empty; expected one dataset (clips, dim) a video id")
+                raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video id")
             self._dim = int(self._dataset(self.ids[0]).shape[1])
         return self._dim
 
     def __contains__(self, key: object) -> bool:
-        return key in self._kept or key in self._open()
+        if not isinstance(key, str):
+            return False
+        return key in self._kept or member(self._open(), key, str(self.path)) is not None
 
     def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
         if key in self._kept:
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
         if dataset.shape[1] != self.dim:
-            raise ValueError(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
-        content = dataset[()]
+            raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
+        content = read(dataset, (), f"{key!r} in {self.path}")
         if self.in_memory:
             self._kept[key] = content
         return self._check(content, key)
 
     def _dataset(self, key: str) -> h5py.Dataset:
-        file = self._open()
-        if key not in file:
+        found = member(self._open(), key, str(self.path))
+        if found is None:
             raise self._missing(key)
-        dataset = file[key]
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2 or len(dataset) == 0:
-            found = f"shape {dataset.shape}" if isinstance(dataset, h5py.Dataset) else "a group"
-            raise ValueError(f"{key!r} in {self.path} is {found}; expected one dataset (clips >= 1, dim) a video id")
-        return dataset
+        if isinstance(found, h5py.Group):
+            # ActivityNet's C3D file holds a group a video with one dataset in it.
+            found = member(found, C3D_NAME, f"{key!r} in {self.path}") or found
+        if not isinstance(found, h5py.Dataset) or found.ndim != 2 or 0 in found.shape:
+            shape = f"shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
+            raise BadFeatures(
+                f"{key!r} in {self.path} is {shape}; expected one dataset (clips >= 1, dim) a video id, "
+                f"or a group with {C3D_NAME}"
+            )
+        return found
 
 
 class RegionFeatures(_Store):
@@ -157,9 +166,9 @@ class RegionFeatures(_Store):
         in_memory: read the whole file on first use; by default for files under 512 MB.
 
     Raises:
-        FileNotFoundError: no such file.
-        KeyError: `store[id]` of an image that the file does not hold.
-        ValueError: a dataset is missing, shapes disagree, or features are not finite.
+        MissingFile: no such file.
+        MissingFeatures: `store[id]` of an image that the file does not hold.
+        BadFeatures: a dataset is missing, shapes disagree, or features are not finite.
     """
 
     _NAMES = ("features", "boxes", "offsets", "ids", "sizes")
@@ -180,7 +189,7 @@ class RegionFeatures(_Store):
     def dim(self) -> int:
         """Width of a region's feature."""
         self._rows()  # the file is checked before anything is read from it
-        return int(self._open()["features"].shape[1])
+        return int(self._member("features").shape[1])
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows()
@@ -189,130 +198,90 @@ class RegionFeatures(_Store):
         row = self._rows().get(key)
         if row is None:
             raise self._missing(key)
-        data = self._data if self.in_memory else self._open()
-        begin, end = self._data["offsets"][row : row + 2]
-        features = self._check(data["features"][begin:end], key)
-        boxes = np.array(data["boxes"][begin:end], dtype=np.float32)
-        width, height = self._data["sizes"][row]
-        return Regions(features, boxes, (int(width), int(height)))
+        begin, end = self._data["offsets"][row : row + 2].tolist()
+        features = self._check(self._part("features", begin, end), key)
+        boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
+        width, height = map(int, self._data["sizes"][row])
+        check_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
+        return Regions(features, boxes, (width, height))
+
+    def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
+        """Return each image's id, number of regions and (width, height), in the order of the file."""
+        ids = self.ids
+        numbers = np.diff(self._data["offsets"]).tolist()
+        sizes = self._data["sizes"].astype(np.int64).tolist()
+        return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
+
+    def _part(self, name: str, begin: int, end: int) -> np.ndarray:
+        if self.in_memory:
+            return self._data[name][begin:end]
+        return read(self._member(name), slice(begin, end), f"{name} in {self.path}")
+
+    def _member(self, name: str) -> h5py.Dataset:
+        found = member(self._open(), name, str(self.path))
+        if not isinstance(found, h5py.Dataset):
+            raise BadFeatures(f"{self.path} lacks {name}; docs/features.md has the flat ragged layout")
+        return found
 
     def _rows(self) -> dict[str, int]:
         if self._row is None or (not self.in_memory and self._owner != os.getpid()):
-            self._read_index(self._open())
+            self._read_index()
         assert self._row is not None  # narrows the type for mypy
         return self._row
 
-    def _read_index(self, file: h5py.File) -> None:
-        missing = [name for name in self._NAMES if name not in file]
+    def _read_index(self) -> None:
+        file = self._open()
+        missing = [name for name in self._NAMES if member(file, name, str(self.path)) is None]
         if missing:
-            raise ValueError(f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout")
-        if file["features"].ndim != 2:
-            raise ValueError(f"features in {self.path} has shape {file['features'].shape}, expected (regions, dim)")
-        n_images, n_regions = len(file["ids"]), len(file["features"])
+            raise BadFeatures(f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout")
+        found = {name: self._member(name) for name in self._NAMES}
+        if found["features"].ndim != 2:
+            raise BadFeatures(f"features in {self.path} has shape {found['features'].shape}, expected (regions, dim)")
+        self._ids = read_texts(found["ids"], f"ids in {self.path}")
+        n_images, n_regions = len(self._ids), len(found["features"])
         expected = {"boxes": (n_regions, 4), "offsets": (n_images + 1,), "sizes": (n_images, 2)}
         for name, shape in expected.items():
-            if file[name].shape != shape:
-                raise ValueError(f"{name} in {self.path} has shape {file[name].shape}, expected {shape}")
-        offsets = file["offsets"][()]
-        if offsets[0] != 0 or offsets[-1] != n_regions or (np.diff(offsets) < 0).any():
-            raise ValueError(f"offsets in {self.path} must rise from 0 to the number of regions, {n_regions}")
-        names = self._NAMES if self.in_memory else ("offsets", "sizes")
-        self._data = {name: file[name][()] for name in names if name != "ids"}
-        self._ids = [_plain(key) for key in file["ids"][()]]
+            if found[name].shape != shape:
+                raise BadFeatures(f"{name} in {self.path} has shape {found[name].shape}, expected {shape}")
+        wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
+        self._data = {name: read(found[name], (), f"{name} in {self.path}") for name in wanted}
+        offsets, sizes = self._data["offsets"], self._data["sizes"]
+        rising = offsets.dtype.kind in "iu" and (np.diff(offsets.astype(np.int64)) >= 0).all()
+        if not rising or offsets[0] != 0 or offsets[-1] != n_regions:
+            raise BadFeatures(f"offsets in {self.path} must rise from 0 to the number of regions, {n_regions}")
+        if not (sizes >= 1).all() or not np.isfinite(sizes).all():
+            raise BadFeatures(f"sizes in {self.path} must be widths and heights of 1 pixel or more")
         self._row = {key: row for row, key in enumerate(self._ids)}
         if len(self._row) != n_images:
-            raise ValueError(f"ids in {self.path} repeat: {n_images} ids, {len(self._row)} different ones")
+            self._row = None
+            raise BadFeatures(f"ids in {self.path} repeat: {n_images} ids, {len(set(self._ids))} different ones")
 
 
-def write_clip_features(
-    path: str | Path,
-    items: Iterable[tuple[str, np.ndarray]],
-    attributes: Mapping[str, Any] | None = None,
-) -> None:
-    """Write clip features, one float16 dataset a video; the file appears whole or not at all.
+def check_boxes(boxes: np.ndarray, size: tuple[int, int], place: str) -> None:
+    """Refuse boxes that cannot be x1 y1 x2 y2 in pixels of an image of this size.
 
     Args:
-        path: HDF5 file to make or to replace.
-        items: (video id, (clips, dim) features), one after another; ids without "/".
-        attributes: where the features come from, how they were made.
+        boxes: (n, 4).
+        size: (width, height).
+        place: file and image, for the message.
 
     Raises:
-        ValueError: an id that HDF5 would read as a path, or that repeats; features not finite in float16.
+        BadFeatures: a box that is not finite, has no area, or whose centre lies outside of the image; boxes that are
+            all within one pixel of the corner, as shares of the image would be.
     """
-    with _new_file(path) as file:
-        file.attrs.update(attributes or {})
-        for key, features in items:
-            if not key or "/" in key or key == ".":
-                raise ValueError(f"{key!r} cannot name a dataset; use ids without '/'")
-            if key in file:
-                raise ValueError(f"video id {key!r} comes twice; give each video once")
-            file.create_dataset(key, data=_half(features, key))
-
-
-def write_region_features(
-    path: str | Path, items: Iterable[tuple[str, Regions]], attributes: Mapping[str, Any] | None = None
-) -> None:
-    """Write region features in the flat ragged layout, float16; the file appears whole or not at all.
-
-    Args:
-        path: HDF5 file to make or to replace.
-        items: (image id, its regions), one after another.
-        attributes: where the features come from, how they were made.
-
-    Raises:
-        ValueError: no images, an id that repeats, features and boxes of different length, features not finite in
-            float16.
-    """
-    ids: list[str] = []
-    parts: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = []
-    for key, regions in items:
-        if len(regions.features) != len(regions.boxes):
-            raise ValueError(f"image {key!r} has {len(regions.features)} features and {len(regions.boxes)} boxes")
-        ids.append(key)
-        parts.append((_half(regions.features, key), regions.boxes, regions.size))
-    if not ids:
-        raise ValueError("no images to write")
-    if len(set(ids)) != len(ids):
-        repeated = next(key for key in ids if ids.count(key) > 1)
-        raise ValueError(f"image id {repeated!r} comes twice; give each image once")
-    with _new_file(path) as file:
-        file.attrs.update(attributes or {})
-        file["features"] = np.concatenate([features for features, _, _ in parts])
-        file["boxes"] = np.concatenate([boxes for _, boxes, _ in parts]).astype(np.float32)
-        file["offsets"] = np.cumsum([0, *(len(boxes) for _, boxes, _ in parts)], dtype=np.int64)
-        file["sizes"] = np.asarray([size for _, _, size in parts], dtype=np.int64)
-        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
-
-
-def _half(features: np.ndarray, key: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        half = np.asarray(features).astype(np.float16)
-    if not np.isfinite(half).all():
-        raise ValueError(f"features of {key!r} are not finite in float16 (largest number 65,504); scale them first")
-    return half
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        fine = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+        fine &= ((centre >= 0) & (centre <= size)).all(1)
+    if not fine.all():
+        row = int(np.flatnonzero(~fine)[0])
+        raise BadFeatures(
+            f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in an image of {size[0]} x {size[1]}; "
+            "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+        )
+    if len(boxes) and boxes.max() <= 1 and min(size) > 2:
+        raise BadFeatures(f"{place}: all boxes end within 1 pixel; shares of the image? multiply them by its size")
 
 
 def _plain(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-@contextlib.contextmanager
-def _new_file(path: str | Path) -> Iterator[h5py.File]:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,6 +1,7 @@
 """Flickr30k Entities: phrases of captions with the boxes they refer to."""
 
 import contextlib
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
 
 __all__ = ["load_flickr30k"]
@@ -15,6 +17,8 @@ __all__ = ["load_flickr30k"]
 Box = tuple[float, float, float, float]
 _PHRASE = re.compile(r"\[/EN#(?P<entity>\d+)/(?P<kind>\S+) (?P<text>[^\]]+)\]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SPLITS = ("train", "val", "test")
+LARGEST_FILE = 64 * 2**20
 
 
 class _Annotations(NamedTuple):
@@ -22,7 +26,7 @@ class _Annotations(NamedTuple):
     read: Callable[[str], bytes]
 
 
-def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2) -> list[Query]:
+def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: Problems | None = None) -> list[Query]:
     """Load the phrase queries of Flickr30k Entities; targets are all boxes of the phrase, in pixels.
 
     One query for each occurrence of a phrase that has a box. How several boxes are read (their bounding box, any one of
@@ -33,27 +37,33 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2) -> list[Que
             `Sentences`.
         split: "train", "val" or "test".
         min_boxes: leave out images with fewer different boxes.
+        problems: what becomes of a bad image; None: the first one stops.
 
     Returns:
         Queries in the order of list, captions and phrases. Ids are IMAGE-CAPTION-PHRASE, both counted from 0 and
         phrases without a box too; `kind` is the sort of thing ("people", "clothing", ..., "people/other").
 
     Raises:
-        FileNotFoundError: a file is missing; the message says where it comes from.
-        ValueError: an annotation file that is not in the official layout, or none of the split's images.
+        MissingFile: a file is missing; the message says where it comes from.
+        BadAnnotation: an annotation file that is not in the official layout, or none of the split's images.
     """
-    root = Path(root)
-    images = _find(root / f"{split}.txt").read_text(encoding="utf-8").split()
+    if split not in SPLITS:
+        raise BadAnnotation(f"split {split!r} is not one of Flickr30k Entities': {', '.join(SPLITS)}")
+    root, problems = Path(root), problems or Problems()
+    listed = _find(root / f"{split}.txt")
+    images = read_text(listed).split()
     queries: list[Query] = []
     with _open(root) as annotations:
         present = [image for image in images if image in annotations.images]
         if not present:
-            raise ValueError(f"{root} has annotations of none of the {len(images)} images of {split!r}")
+            raise BadAnnotation(f"{root} has annotations of none of the {len(images)} images of {split!r}")
         for image in present:
-            boxes = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
-            if len({box for group in boxes.values() for box in group}) >= min_boxes:
-                captions = annotations.read(f"Sentences/{image}.txt").decode("utf-8").splitlines()
-                queries.extend(_phrases(image, captions, boxes))
+            with problems:
+                check_id(image, str(listed))
+                boxes = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
+                if len({box for group in boxes.values() for box in group}) >= min_boxes:
+                    captions = _captions(annotations.read(f"Sentences/{image}.txt"), image)
+                    queries.extend(_phrases(image, captions, boxes))
     return queries
 
 
@@ -66,9 +76,33 @@ def _open(root: Path) -> Iterator[_Annotations]:
             frozenset(p.stem for p in folder.glob("*.xml")), lambda name: _find(root / name).read_bytes()
         )
         return
-    with zipfile.ZipFile(_find(root / "annotations.zip")) as archive:
+    path = _find(root / "annotations.zip")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
+        raise BadAnnotation(f"{path} is damaged or no ZIP archive: {error}; download it again") from None
+    with archive:
         names = (Path(name) for name in archive.namelist())
-        yield _Annotations(frozenset(name.stem for name in names if name.suffix == ".xml"), archive.read)
+        images = frozenset(name.stem for name in names if name.suffix == ".xml")
+        yield _Annotations(images, lambda name: _unpack(archive, name, path))
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        if archive.getinfo(name).file_size > LARGEST_FILE:
+            raise BadAnnotation(f"{path}, {name}: unpacked over {LARGEST_FILE >> 20} MB; download the archive again")
+        return archive.read(name)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive can end in an exception of any kind
+        raise BadAnnotation(f"{path}, {name}: missing or damaged: {error}; download the archive again") from None
+
+
+def _captions(content: bytes, image: str) -> list[str]:
+    try:
+        return content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadAnnotation(f"Sentences/{image}.txt: {error}; convert it to UTF-8") from None
 
 
 def _phrases(image: str, captions: list[str], boxes: dict[str, list[Box]]) -> Iterator[Query]:
@@ -86,16 +120,18 @@ def _read_boxes(content: bytes, image: str) -> dict[str, list[Box]]:
         for entry in ElementTree.fromstring(content).iter("object"):
             for element in entry.iter("bndbox"):
                 x1, y1, x2, y2 = (float(element.findtext(corner, "")) for corner in _CORNERS)
+                if not (x1 < x2 < math.inf and y1 < y2 < math.inf and min(x1, y1) > -math.inf):
+                    raise ValueError(f"{(x1, y1, x2, y2)} is no box xmin ymin xmax ymax")
                 for name in entry.iter("name"):
                     boxes.setdefault(name.text or "", []).append((x1, y1, x2, y2))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"Annotations/{image}.xml: {error}; expected Flickr30k Entities' layout") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BadAnnotation(f"Annotations/{image}.xml: {error}; expected Flickr30k Entities' layout") from error
     return boxes
 
 
 def _find(path: Path) -> Path:
     if not path.exists():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} not found; download it from https://github.com/BryanPlummer/flickr30k_entities "
             "(annotations.zip may stay packed)"
         )

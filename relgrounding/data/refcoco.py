@@ -2,19 +2,20 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._pickle import load_plain_pickle
 from relgrounding.data._query import Query
 
 __all__ = ["ImageObjects", "Instances", "load_instances", "load_refcoco"]
 
-REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 
 
 class ImageObjects(NamedTuple):
@@ -82,26 +83,50 @@ def load_instances(root: str | Path, name: str) -> Instances:
         name: "refcoco", "refcoco+" or "refcocog".
 
     Raises:
-        FileNotFoundError: a file is missing; the message says where it comes from.
-        ValueError: unknown name, or a box without area (the message has its id).
+        MissingFile: a file is missing; the message says where it comes from.
+        BadAnnotation: unknown name, a file that is not in COCO's layout, or a box without area (the message has its
+            id).
     """
     path = _find(root, name, "instances.json")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    stat = path.stat()
+    return _load_instances(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # each split of a data set asks for them
+def _load_instances(path: Path, size: int, time: int) -> Instances:
+    try:
+        instances = _instances(json.loads(read_text(path)), path)
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadAnnotation(
+            f"{path} is damaged, or not COCO's layout of images, annotations and categories: "
+            f"{type(error).__name__} {error}; download it again"
+        ) from None
+    for image in instances.ids:
+        check_id(image, str(path))
+    return instances
+
+
+def _instances(content: Any, path: Path) -> Instances:
     number = {category["id"]: place for place, category in enumerate(content["categories"])}
     place = {image["id"]: row for row, image in enumerate(content["images"])}
     objects = content["annotations"]
     owner = np.array([place[entry["image_id"]] for entry in objects], dtype=np.int64)
     order = np.argsort(owner, kind="stable")
-    boxes = np.array([entry["bbox"] for entry in objects], dtype=np.float64).reshape(-1, 4)
+    boxes = np.array([entry["bbox"] for entry in objects], dtype=np.float64).reshape(len(objects), 4)
     annotation = np.array([entry["id"] for entry in objects], dtype=np.int64)
-    empty = np.flatnonzero(~(boxes[:, 2:] > 0).all(1))
+    empty = np.flatnonzero(~((boxes[:, 2:] > 0) & np.isfinite(boxes[:, :2]) & np.isfinite(boxes[:, 2:])).all(1))
     if len(empty):
-        raise ValueError(f"{path}: annotation {annotation[empty[0]]} has no area; drop it from the file")
+        raise BadAnnotation(f"{path}: annotation {annotation[empty[0]]} has no area; drop it from the file")
+    sizes = np.array([(image["width"], image["height"]) for image in content["images"]], dtype=np.int64).reshape(-1, 2)
+    if (sizes < 1).any() or len(place) != len(sizes):
+        raise BadAnnotation(f"{path}: an image has no size, or comes twice; download it again")
     boxes[:, 2:] += boxes[:, :2]
     return Instances(
-        categories=tuple(category["name"] for category in content["categories"]),
+        categories=tuple(str(category["name"]) for category in content["categories"]),
         ids=tuple(str(image["id"]) for image in content["images"]),
-        sizes=np.array([(image["width"], image["height"]) for image in content["images"]], dtype=np.int64),
+        sizes=sizes,
         offsets=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(place)))]).astype(np.int64),
         boxes=boxes[order],
         category=np.array([number[entry["category_id"]] for entry in objects], dtype=np.int64)[order],
@@ -109,51 +134,92 @@ def load_instances(root: str | Path, name: str) -> Instances:
     )
 
 
-def load_refcoco(root: str | Path, name: str, split: str) -> list[Query]:
+def load_refcoco(
+    root: str | Path, name: str, split: str, split_by: str = "", problems: Problems | None = None
+) -> list[Query]:
     """Load the queries of a data set of the RefCOCO family, one a sentence; the target is the object's box in pixels.
 
     Args:
         root: folder that holds the folders refcoco, refcoco+ and refcocog.
-        name: "refcoco", "refcoco+" (both split by UNC) or "refcocog" (split by UMD).
-        split: "train", "val", "testA", "testB" (RefCOCO, RefCOCO+), "train", "val", "test" (RefCOCOg).
+        name: "refcoco", "refcoco+" or "refcocog".
+        split: "train", "val", "testA", "testB" (RefCOCO, RefCOCO+), "train", "val", "test" (RefCOCOg; google: no test).
+        split_by: who made the splits, and so which file is read, `refs(SPLIT_BY).p`: "unc" or "google" for RefCOCO,
+            "unc" for RefCOCO+, "umd" or "google" for RefCOCOg; empty: the first of these.
+        problems: what becomes of a bad expression; None: the first one stops.
 
     Returns:
         Queries in the order of the file; ids are the sentences' numbers, `kind` is the category of the object.
 
     Raises:
-        FileNotFoundError: a file is missing; the message says where it comes from.
-        pickle.UnpicklingError: the file of expressions holds more than plain data.
-        ValueError: unknown name, a split that the file does not hold, or an object that `instances.json` lacks.
+        MissingFile: a file is missing; the message says where it comes from.
+        UnsafeFile: the file of expressions holds more than plain data.
+        BadAnnotation: unknown name or maker of splits, a split that the file does not hold, an expression that is not
+            as documented, or an object that `instances.json` lacks.
     """
-    path = _find(root, name, REFS.get(name, ""))
+    problems = problems or Problems()
+    path = _find(root, name, _refs(name, split_by))
     refs = load_plain_pickle(path)
-    splits = {ref["split"] for ref in refs}
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise BadAnnotation(f"{path} holds no list of expressions; download it again")
+    splits = {str(ref.get("split")) for ref in refs}
     if split not in splits:
-        raise ValueError(f"{path} has no split {split!r}; it holds {', '.join(sorted(splits))}")
+        raise BadAnnotation(f"{path} has no split {split!r}; it holds {', '.join(sorted(splits)) or 'nothing'}")
     instances = load_instances(root, name)
     row = {number: place for place, number in enumerate(instances.annotation.tolist())}
+    owner = np.repeat(np.arange(len(instances)), np.diff(instances.offsets))
     queries: list[Query] = []
     for ref in refs:
-        if ref["split"] != split:
+        if ref.get("split") != split:
             continue
-        if ref["ann_id"] not in row:
-            raise ValueError(f"{path}, ref {ref['ref_id']}: instances.json lacks annotation {ref['ann_id']}")
-        place = row[ref["ann_id"]]
-        target = (tuple(instances.boxes[place].tolist()),)
-        kind = instances.categories[instances.category[place]]
-        queries.extend(
-            Query(str(sentence["sent_id"]), str(ref["image_id"]), sentence["sent"], target, kind)
-            for sentence in ref["sentences"]
-        )
+        with problems:
+            place = f"{path}, ref {str(ref.get('ref_id'))[:20]}"
+            number = ref.get("ann_id")
+            if not isinstance(number, int) or number not in row:
+                raise BadAnnotation(f"{place}: instances.json lacks annotation {str(number)[:20]}")
+            at = row[number]
+            target = (tuple(instances.boxes[at].tolist()),)
+            kind = instances.categories[instances.category[at]]
+            image = check_id(ref.get("image_id"), place)
+            if instances.ids[owner[at]] != image:
+                raise BadAnnotation(
+                    f"{place}: annotation {number} is of another image than {image}; take both from one release"
+                )
+            for sentence in _sentences(ref, place):
+                with problems:
+                    sent_id, text = _sentence(sentence, place)
+                    queries.append(Query(sent_id, image, text, target, kind))
     return queries
 
 
+def _refs(name: str, split_by: str) -> str:
+    makers = SPLIT_BY.get(name, ("",))
+    if split_by and split_by not in makers:
+        raise BadAnnotation(f"there is no {split_by!r} split of {name}; there is {', '.join(makers)}")
+    return f"refs({split_by or makers[0]}).p"
+
+
+def _sentences(ref: dict[str, Any], place: str) -> list[Any]:
+    sentences = ref.get("sentences")
+    if not isinstance(sentences, list):
+        raise BadAnnotation(f"{place}: it has no list of sentences; download the file again")
+    return sentences
+
+
+def _sentence(sentence: Any, place: str) -> tuple[str, str]:
+    if not isinstance(sentence, dict):
+        raise BadAnnotation(f"{place}: a sentence is {str(sentence)[:40]!r}; expected sent_id and sent")
+    text = sentence.get("sent")
+    if not isinstance(text, str) or not text.strip():
+        raise BadAnnotation(f"{place}: sentence {str(text)[:40]!r} is empty or no text; drop it")
+    return check_id(sentence.get("sent_id"), place), text
+
+
 def _find(root: str | Path, name: str, file: str) -> Path:
-    if name not in REFS:
-        raise ValueError(f"{name!r} is not one of the RefCOCO family: {', '.join(REFS)}")
+    if name not in SPLIT_BY:
+        raise BadAnnotation(f"{name!r} is not one of the RefCOCO family: {', '.join(SPLIT_BY)}")
     path = Path(root) / name / file
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} not found; download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
         )
     return path

@@ -30,7 +30,7 @@ from relgrounding.models import IGN, VGN
 from relgrounding.training._runs import RunFolder, replace_file
 from relgrounding.training._task import Split, Task, build_model
 
-READINGS = {"flickr30k": ["union", "any"]}
+READINGS = {"flickr30k": ["union", "any"], "own": ["any"]}
 TOP = 5
 
 
@@ -45,6 +45,15 @@ class Scored:
 
     proposals: list[Float[Tensor, "proposals ends"]]
     scores: list[Float[Tensor, " proposals"]]
+
+
+def answered(split: Split, scored: Scored) -> tuple[Split, Scored]:
+    """Return the queries whose right answer is known; all of them but for your own data."""
+    rows = [i for i, query in enumerate(split.queries) if query.targets]
+    if len(rows) == len(split.queries):
+        return split, scored
+    kept = Scored([scored.proposals[i] for i in rows], [scored.scores[i] for i in rows])
+    return Split([split.queries[i] for i in rows], split.store, split.durations), kept
 
 
 @torch.no_grad()
@@ -103,7 +112,9 @@ def select_top(task: Task, split: Split, scored: Scored, how: str) -> list[list[
 def protocols(task: Task) -> dict[str, str]:
     """Return the protocols of a task, by name, each with its way of choosing or its reading of the targets."""
     if task.video:
-        return {f"{task.config.data.protocol}, select={how}": how for how in task.config.eval.select}
+        settings = task.config.data
+        name = settings.protocol if settings.dataset == "charades_sta" else settings.dataset
+        return {f"{name}, select={how}": how for how in task.config.eval.select}
     return {reading: reading for reading in READINGS.get(task.config.data.dataset, ["single"])}
 
 
@@ -124,12 +135,17 @@ def kinds(task: Task, split: Split) -> list[str] | None:
 
 
 def validation_metrics(model: VGN | IGN, task: Task, quiet: bool = False) -> tuple[str, dict[str, float]]:
-    """Return the name of the metric that chooses the epoch, and all metrics of the held-out training items."""
-    scored = score_split(model, task, task.validation, quiet, "validation")
+    """Return the name of the metric that chooses the epoch, and all metrics of the held-out training items.
+
+    Of held-out items without any right answer there are no metrics.
+    """
+    name = task.config.train.select_metric or ("R@1,IoU=0.5" if task.video else "Acc@0.5")
+    if not any(query.targets for query in task.validation.queries):
+        return name, {}
+    known, scored = answered(task.validation, score_split(model, task, task.validation, quiet, "validation"))
     # The last way of choosing moments decides; of the readings of several boxes, the stricter first one.
     ways = list(protocols(task).values())
-    metrics, _ = split_metrics(task, task.validation, scored, ways[-1] if task.video else ways[0])
-    name = task.config.train.select_metric or ("R@1,IoU=0.5" if task.video else "Acc@0.5")
+    metrics, _ = split_metrics(task, known, scored, ways[-1] if task.video else ways[0])
     return name, metrics
 
 
@@ -140,11 +156,13 @@ def _floors(task: Task, split: Split, scored: Scored, how: str) -> tuple[dict, d
         segments = [p.numpy() for p in scored.proposals]
         moments = [t[0] for t in targets]
         seconds = [task.durations[q.item] for q in split.queries]
-        trained = task.train.queries
+        trained = [q for q in task.train.queries if q.targets] or split.queries
         constants = fit_constant_segments(
             evaluator, [q.targets[0] for q in trained], [task.durations[q.item] for q in trained]
         )
         floors = video_floors(evaluator, segments, moments, seconds, constants)
+        if trained is split.queries:  # fitted on the answers themselves: no floor
+            del floors["constant"]
         return floors, video_oracle(evaluator, segments, moments)
     image_evaluator = ImageEvaluator(how)
     boxes = [p.numpy() for p in scored.proposals]
@@ -165,21 +183,27 @@ def evaluate_split(
         quiet: without progress bars.
 
     Returns:
-        Entries of results.json, one a protocol, and lines of predictions.jsonl, one a query and protocol.
+        Entries of results.json, one a protocol, and lines of predictions.jsonl, one a query and protocol. Without any
+        right answer there are no entries.
     """
     start = time.perf_counter()
     scored = score_split(model, task, split, quiet, f"scoring {name}")
     entries, lines = [], []
     for protocol, how in protocols(task).items():
-        metrics, top = split_metrics(task, split, scored, how)
-        floors, oracle = _floors(task, split, scored, how)
+        top = select_top(task, split, scored, how)
+        lines.extend(_prediction_lines(split, scored, top, name, protocol))
+        known, known_scored = answered(split, scored)
+        if not known.queries:
+            continue
+        metrics, _ = split_metrics(task, known, known_scored, how)
+        floors, oracle = _floors(task, known, known_scored, how)
         entries.append(
             make_entry(
                 dataset=task.config.data.dataset,
                 protocol=protocol,
                 split=name,
                 model=task.config.model.name + ("" if task.config.model.relation == "graph" else ", no relation"),
-                queries=len(split.queries),
+                queries=len(known.queries),
                 metrics=metrics,
                 floors=floors,
                 oracle=oracle,
@@ -187,7 +211,6 @@ def evaluate_split(
                 seconds=round(time.perf_counter() - start, 2),
             )
         )
-        lines.extend(_prediction_lines(split, scored, top, name, protocol))
     return entries, lines
 
 
@@ -233,6 +256,8 @@ def evaluate_run(
         write_results(folder.path / "results.json", entries)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         replace_file(folder.path / "predictions.jsonl", lambda path: _write(path, text))
+    if not entries:
+        return f"no query has a right answer to compare with: {len(lines)} predictions, no metrics"
     return format_table(entries)
 
 

@@ -1,5 +1,6 @@
 """What a configuration trains and tests on."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding import data
-from relgrounding.config import Config, ConfigError, data_root, find_file
+from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
+from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
 
+logger = logging.getLogger("relgrounding.training")
+
 PREPARE = {
     "charades_sta": "python tools/prepare.py charades-actions makes one",
-    "flickr30k": "docs/features.md describes the file",
+    "activitynet_captions": "docs/data.md says where to download it",
+    "flickr30k": "docs/data.md describes the file",
+    "own": "python tools/prepare.py features makes one from the formats in docs/data.md",
 }
 
 
@@ -27,6 +33,7 @@ class Split:
 
     queries: list[data.Query]
     store: ClipStore | RegionStore
+    durations: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,7 +67,9 @@ class Task:
 
     def test(self, split: str) -> Split:
         """Read a test split."""
-        return _read_split(self.config, split, self.train.store)
+        found = _read_split(self.config, split, self.train.store)
+        self.durations.update(found.durations)
+        return found
 
     def collator(self, split: Split) -> VideoCollator | ImageCollator:
         """Return what makes batches of a split."""
@@ -102,8 +111,8 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
         known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
-    durations = data.load_durations(data_root(settings) / "charades_sta") if settings.dataset == "charades_sta" else {}
-    return Task(config, Split(train, whole.store), Split(validation, whole.store), known, vectors, durations)
+    held_in, held_out = Split(train, whole.store), Split(validation, whole.store)
+    return Task(config, held_in, held_out, known, vectors, dict(whole.durations))
 
 
 def build_model(task: Task) -> VGN | IGN:
@@ -157,13 +166,50 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
         pairs = settings.demo_pairs if split == "train" else max(1, settings.demo_pairs // 10)
         queries, scenes = make_scenes(split, pairs, config.seed, settings.demo_noise)
         return Split(queries, scenes)
-    root = data_root(settings)
-    if settings.dataset == "charades_sta":
-        queries = data.load_charades(root / "charades_sta", split, settings.protocol)
-    elif settings.dataset == "flickr30k":
-        queries = data.load_flickr30k(root / "flickr30k_entities", split)
-    else:
-        queries = data.load_refcoco(root / "refcoco", settings.dataset, split)
     if store is None:
         raise ConfigError("data.features is empty; name the HDF5 file of the features")
-    return Split(queries, store)
+    problems = data.Problems(settings.on_error)
+    found = read_annotations(settings, split, config.model.name == "vgn", problems)
+    queries = usable(found, store, config.model.name == "vgn", problems)
+    if problems.total:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
+        logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
+    if not queries:
+        raise ConfigError(f"{settings.dataset} {split}: no query can be used; tools/prepare.py verify says why")
+    return Split(queries, store, found.durations)
+
+
+def usable(
+    found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
+) -> list[data.Query]:
+    """Return the queries that hold a word and whose item has features.
+
+    Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
+
+    Args:
+        found: queries of a split, and the durations of its videos.
+        store: features by item.
+        video: whether items are videos.
+        problems: what becomes of the others.
+    """
+    fine: dict[str, bool] = {}
+    kept = []
+    for query in found.queries:
+        with problems:
+            if query.item not in fine:
+                fine[query.item] = False
+                if problems.on_error == "skip":
+                    store[query.item]
+                elif query.item not in store:  # type: ignore[operator]
+                    raise data.MissingFeatures(
+                        f"no features of {query.item!r}, which query {query.id!r} asks about; "
+                        "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
+                    )
+                if video and query.item not in found.durations:
+                    raise data.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
+                fine[query.item] = True
+            if not data.tokenize(query.text):
+                raise data.BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
+            if fine[query.item]:
+                kept.append(query)
+    return kept

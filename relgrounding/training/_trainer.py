@@ -121,9 +121,13 @@ class Trainer:
         name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
         loss = sum(losses) / max(1, len(losses))
         self._log(writer, {f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
-        better = metrics[name] > state["best"]
+        # Without right answers nothing tells a better epoch from a worse one: the last one counts.
+        value = metrics.get(name) if metrics else float(state["epoch"])
+        if value is None:
+            raise RunError(f"train.select_metric: there is no {name!r}; there is {', '.join(metrics)}")
+        better = value > state["best"]
         if better:
-            state["best"], state["best_epoch"] = metrics[name], state["epoch"]
+            state["best"], state["best_epoch"] = value, state["epoch"]
         waited = state["epoch"] - state["best_epoch"]
         state["finished"] = state["epoch"] >= config.epochs or waited >= config.patience
         if better:
@@ -132,7 +136,8 @@ class Trainer:
         if not self.quiet:
             seconds = state["seconds"]
             tqdm.write(
-                f"epoch {state['epoch']}: loss {loss:.4f}, validation {name} {metrics[name]:.1f}"
+                f"epoch {state['epoch']}: loss {loss:.4f}, "
+                f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
                 f"{' (best so far)' if better else ''}, {seconds:.0f} s"
             )
 

@@ -19,7 +19,7 @@ def regions(count, dim=3, seed=0):
     random = np.random.default_rng(seed)
     features = random.standard_normal((count, dim)).astype(np.float16).astype(np.float32)
     corner = random.integers(0, 50, (count, 2))
-    return Regions(features, np.concatenate([corner, corner + 5], 1).astype(np.float32), (64, 48))
+    return Regions(features, np.concatenate([corner, corner + 5], 1).astype(np.float32), (64, 64))
 
 
 @pytest.fixture
@@ -198,3 +198,10 @@ def test_examples_of_the_documentation_run(tmp_path, monkeypatch):
     assert len(examples) == 2
     for example in examples:
         exec(example, {})
+
+
+def test_a_name_that_is_not_utf_8_is_damage(tmp_path):
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file[b"v\xae"] = np.zeros((1, 3))
+    with pytest.raises(ValueError, match="has a name that is not UTF-8"):
+        _ = ClipFeatures(tmp_path / "c.h5").dim

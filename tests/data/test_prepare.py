@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relgrounding.data import ActionInterval, ClipFeatures, ImageObjects, RegionFeatures, load_instances
+from relgrounding.data.annotation_features import action_coverage, category_features
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "prepare.py"
 SPEC = importlib.util.spec_from_file_location("prepare", SCRIPT)
@@ -21,7 +22,7 @@ TENTHS = st.integers(-20, 120)
 
 @given(st.lists(st.tuples(st.integers(0, 2), TENTHS, TENTHS), max_size=6), st.integers(1, 7), st.integers(1, 100))
 def test_coverage_agrees_with_counting_small_steps(intervals, clips, tenths):
-    share = prepare.action_coverage([ActionInterval(a, s / 10, e / 10) for a, s, e in intervals], tenths / 10, clips)
+    share = action_coverage([ActionInterval(a, s / 10, e / 10) for a, s, e in intervals], tenths / 10, clips)
     # the video in steps of 1 / (10 clips) second: all edges of clips and intervals fall on edges of steps
     middle = np.arange(tenths * clips) + 0.5
     for action in range(3):
@@ -38,7 +39,7 @@ def test_category_features():
         (100, 50), np.array([[10.0, 20, 60, 30], [0, 0, 100, 50]]), np.array([1, 0]), np.array([4, 5])
     )
     expected = [[0, 1, 0, 0.1, 0.4, 0.6, 0.6, 0.1], [1, 0, 0, 0, 0, 1, 1, 1]]
-    np.testing.assert_allclose(prepare.category_features(objects, 3), expected)
+    np.testing.assert_allclose(category_features(objects, 3), expected)
 
 
 @pytest.fixture
@@ -89,9 +90,9 @@ def test_bad_options_are_refused(tmp_path, words, capsys):
 
 def test_missing_annotations_say_what_to_do(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("RELGROUNDING_DATA", raising=False)
-    assert prepare.main(["coco-categories", str(tmp_path / "x.h5")]) == 1
+    assert prepare.main(["coco-categories", str(tmp_path / "x.h5")]) == 2
     assert "give --root, or set RELGROUNDING_DATA to what holds refcoco" in capsys.readouterr().err
-    assert prepare.main(["coco-categories", str(tmp_path / "x.h5"), "--root", str(tmp_path)]) == 1
+    assert prepare.main(["coco-categories", str(tmp_path / "x.h5"), "--root", str(tmp_path)]) == 2
     assert "not found; download refcoco from" in capsys.readouterr().err
 
 

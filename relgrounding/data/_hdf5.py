@@ -1,0 +1,113 @@
+"""HDF5 files from strangers: nothing but numbers in this very file is read, and damage is one kind of error."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from relgrounding.data._errors import BadFeatures, DataError, MissingFile, UnsafeFile
+
+MOST_NUMBERS = 2**30
+"""Of one read: a damaged or hostile file may declare a shape that no memory holds."""
+
+
+@contextlib.contextmanager
+def damage(place: str, kind: str = "HDF5") -> Iterator[None]:
+    """Turn what the library that parses a damaged file raises into `BadFeatures`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # which kind depends on where in the file the damage is
+        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BadFeatures(f"{place} is damaged, cut off or no {kind}: {text}; copy or make it again") from None
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading.
+
+    Raises:
+        MissingFile: no such file.
+        BadFeatures: it is no HDF5 file, or cut off.
+    """
+    if not path.is_file():
+        raise MissingFile(f"feature file {path} not found; tools/prepare.py makes such files, docs/data.md says how")
+    with damage(str(path)):
+        return h5py.File(path, "r")
+
+
+def member(group: h5py.Group, name: str, place: str) -> Any:
+    """Return a member of a group, or None; only what the group itself holds.
+
+    Raises:
+        UnsafeFile: a link to elsewhere, a virtual dataset, or one whose numbers lie in another file.
+        BadFeatures: the file is damaged.
+    """
+    if "/" in name or name in ("", "."):
+        return None
+    with damage(place):
+        link = group.get(name, getlink=True)
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise UnsafeFile(
+                f"{place}: {name!r} is a link to {getattr(link, 'filename', 'another place')!r}; only what the file "
+                "itself holds is read: copy the content in (h5repack, or h5copy -f ext)"
+            )
+        found = group[name]
+        if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+            raise UnsafeFile(f"{place}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
+        return found
+
+
+def names(group: h5py.Group, place: str) -> list[str]:
+    """Return the names of a group's members.
+
+    Raises:
+        BadFeatures: a name is not UTF-8, or the file is damaged.
+    """
+    with damage(place):
+        found = list(group)
+    if not all(isinstance(name, str) for name in found):
+        raise BadFeatures(f"{place} has a name that is not UTF-8; is the file damaged? make it again")
+    return found
+
+
+def read(dataset: h5py.Dataset, selection: Any, place: str) -> np.ndarray:
+    """Read numbers.
+
+    Args:
+        dataset: from `member`.
+        selection: rows as a slice, or ().
+        place: file and item, for messages.
+
+    Raises:
+        BadFeatures: the file is damaged, the dataset does not hold numbers, or more than `MOST_NUMBERS` are asked for.
+    """
+    with damage(place):
+        if dataset.dtype.kind not in "fiub":
+            raise BadFeatures(f"{place} holds {dataset.dtype}, expected numbers; make the file again")
+        shape = dataset.shape or (0,)
+        rows = len(range(*selection.indices(shape[0]))) if isinstance(selection, slice) else shape[0]
+        if rows * int(np.prod(shape[1:], dtype=object)) > MOST_NUMBERS:
+            raise BadFeatures(f"{place} claims shape {shape}: too large for one item; is the file damaged?")
+        return np.asarray(dataset[selection])
+
+
+def read_texts(dataset: h5py.Dataset, place: str) -> list[str]:
+    """Read ids.
+
+    Raises:
+        BadFeatures: they are no UTF-8 texts in one row, or the file is damaged.
+    """
+    with damage(place):
+        if dataset.ndim != 1 or len(dataset) > MOST_NUMBERS or dataset.dtype.kind not in "SOU":
+            raise BadFeatures(f"{place} must hold one text an image; make the file again")
+        values = dataset[()]
+        texts = [value.decode("utf-8") if isinstance(value, bytes) else value for value in values]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise BadFeatures(f"{place} must hold one text an image; make the file again")
+    return texts

@@ -1,0 +1,83 @@
+import json
+
+import pytest
+
+from relgrounding.data import BadAnnotation, MissingFile, Problems, Query, load_own
+
+VIDEO = {"video": "kitchen", "duration": 31.2, "query": "person opens the door"}
+IMAGE = {"image": "street", "size": [640, 480], "query": "the red car"}
+
+
+def write(path, *lines):
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    return path
+
+
+def test_with_and_without_ground_truth(tmp_path):
+    path = write(tmp_path / "q.jsonl", VIDEO | {"segment": [3, 7.5]}, VIDEO, VIDEO | {"id": "x", "segments": [[1, 2]]})
+    queries, durations, sizes = load_own(path, "video")
+    assert queries[:2] == [
+        Query("1", "kitchen", VIDEO["query"], ((3.0, 7.5),)),
+        Query("2", "kitchen", VIDEO["query"], ()),
+    ]
+    assert (queries[2].id, queries[2].targets) == ("x", ((1.0, 2.0),))
+    assert (durations, sizes) == ({"kitchen": 31.2}, {})
+
+
+def test_images_with_several_boxes(tmp_path):
+    path = write(tmp_path / "q.jsonl", IMAGE | {"boxes": [[0, 0, 5, 5], [6, 6, 9, 9]], "kind": "car"})
+    queries, _, sizes = load_own(path, "image")
+    assert queries == [Query("1", "street", "the red car", ((0.0, 0.0, 5.0, 5.0), (6.0, 6.0, 9.0, 9.0)), "car")]
+    assert sizes == {"street": (640, 480)}
+
+
+def test_splits_by_file_or_by_line(tmp_path):
+    write(tmp_path / "train.jsonl", VIDEO)
+    assert len(load_own(tmp_path / "{split}.jsonl", "video", "train").queries) == 1
+    with pytest.raises(MissingFile, match=r"test\.jsonl not found; write one JSON object a line"):
+        load_own(tmp_path / "{split}.jsonl", "video", "test")
+    path = write(tmp_path / "q.jsonl", VIDEO | {"split": "train"}, VIDEO | {"split": "test"})
+    assert [q.id for q in load_own(path, "video", "test").queries] == ["2"]
+    with pytest.raises(BadAnnotation, match=r"line 1: which split\? give every line a \"split\""):
+        load_own(write(path, VIDEO), "video", "test")
+
+
+@pytest.mark.parametrize(
+    ("item", "line", "message"),
+    [
+        ("video", VIDEO | {"duration": 0}, "duration is 0; give the seconds"),
+        ("video", VIDEO | {"query": ""}, "query '' is empty or no text"),
+        ("video", VIDEO | {"video": "../../etc/passwd"}, "'../../etc/passwd' cannot be an id"),
+        ("video", VIDEO | {"segment": [3, 3]}, "is empty or below 0; expected start and end"),
+        ("video", VIDEO | {"segment": [3, 3000]}, "lies outside 31.2; is it in seconds"),
+        ("video", VIDEO | {"lenght": 3}, "unknown key 'lenght'; known are id, video"),
+        ("video", IMAGE, "no 'video'; name the video"),
+        ("image", IMAGE | {"size": [640]}, r"size is \[640\]; give width and height"),
+        ("image", IMAGE | {"box": [100, 100, 50, 50]}, "is it x y width height"),
+        ("image", IMAGE | {"box": [1, 2, 3]}, r"expected x1 y1 x2 y2 in pixels, found '\[1, 2, 3\]'"),
+        ("image", IMAGE | {"box": [0, 0, 700, 50]}, "lies outside"),
+        ("image", IMAGE | {"boxes": 3}, "'boxes' is a list"),
+        ("image", 7, "expected an object"),
+    ],
+)
+def test_a_bad_line_is_named_or_skipped_and_counted(tmp_path, item, line, message):
+    good = VIDEO if item == "video" else IMAGE
+    path = write(tmp_path / "q.jsonl", good, line)
+    with pytest.raises(BadAnnotation, match=f"line 2: .*{message}"):
+        load_own(path, item)
+    problems = Problems("skip")
+    assert [q.id for q in load_own(path, item, problems=problems).queries] == ["1"]
+    assert problems.counts == {"BadAnnotation": 1}
+
+
+def test_lines_must_agree(tmp_path):
+    with pytest.raises(BadAnnotation, match=r"line 2: 'kitchen' is 30\.0 here and 31\.2 before; which is right\?"):
+        load_own(write(tmp_path / "q.jsonl", VIDEO, VIDEO | {"duration": 30}), "video")
+    with pytest.raises(BadAnnotation, match="line 2: id '7' comes twice"):
+        load_own(write(tmp_path / "q.jsonl", VIDEO | {"id": 7}, VIDEO | {"id": "7"}), "video")
+
+
+def test_text_that_is_not_utf_8_names_the_line(tmp_path):
+    (tmp_path / "q.jsonl").write_bytes(b'{}\n{"query": "caf\xe9"}\n')
+    with pytest.raises(BadAnnotation, match=r"q\.jsonl, line 2: byte 0xe9 is not UTF-8; convert the file"):
+        load_own(tmp_path / "q.jsonl", "video")

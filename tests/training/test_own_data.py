@@ -1,0 +1,131 @@
+"""One's own data from a JSON lines file to predictions, with and without right answers, with and without bad lines."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relgrounding.config import ConfigError, load_config
+from relgrounding.data import (
+    BadFeatures,
+    MissingFeatures,
+    Regions,
+    write_clip_features,
+    write_region_features,
+)
+from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task
+
+_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
+tiny = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tiny)
+
+COLOURS = ("red", "blue", "green", "grey")
+
+
+def settings(folder, model, *words):
+    common = [word for word in tiny.TINY if not word.startswith(("data.demo", "train.epochs"))]
+    own = [
+        "data.dataset=own",
+        f"data.queries={folder}/{{split}}.jsonl",
+        f"data.features={folder}/features.h5",
+        f"model.name={model}",
+        "train.epochs=2",
+        "model.heads=1",
+        "data.widths=[1,2]",
+    ]
+    return load_config(None, [*common, *own, *words])
+
+
+def videos(folder, answers):
+    random = np.random.default_rng(0)
+    write_clip_features(folder / "features.h5", ((f"v{i}", random.standard_normal((4, 3))) for i in range(12)))
+    for split, numbers in (("train", range(10)), ("test", range(10, 12))):
+        lines = [
+            {"video": f"v{i}", "duration": 8.0, "query": f"the {COLOURS[i % 4]} one"}
+            | ({"segment": [2, 6]} if answers else {})
+            for i in numbers
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def images(folder):
+    boxes = np.array([[0, 0, 5, 5], [4, 4, 9, 9]], np.float32)
+    features = np.eye(2, dtype=np.float32)
+    write_region_features(folder / "features.h5", ((f"i{i}", Regions(features, boxes, (10, 10))) for i in range(12)))
+    for split, numbers in (("train", range(10)), ("test", range(10, 12))):
+        lines = [{"image": f"i{i}", "query": f"the {COLOURS[i % 4]} one", "box": [0, 0, 5, 5]} for i in numbers]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def run(config, folder):
+    trainer = Trainer(make_task(config), RunFolder(folder), quiet=True)
+    trainer.run()
+    table = evaluate_run(trainer.task, trainer.folder, quiet=True)
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    return table, lines, json.loads((folder / "results.json").read_text())
+
+
+def test_videos_with_right_answers(tmp_path):
+    table, lines, results = run(settings(videos(tmp_path, True), "vgn"), tmp_path / "run")
+    assert [entry["protocol"] for entry in results] == ["own, select=score", "own, select=vote"]
+    assert results[0]["oracle"]["R@1,IoU=0.7"] == 100  # clips 1 to 3 of 4 are 2 to 6 of 8 seconds
+    assert len(lines) == 4
+    assert "constant" in table
+
+
+def test_images_with_right_answers(tmp_path):
+    _, lines, results = run(settings(images(tmp_path), "ign"), tmp_path / "run")
+    assert [(entry["protocol"], entry["queries"]) for entry in results] == [("any", 2)]
+    assert {line["item"] for line in lines} == {"i10", "i11"}
+
+
+def test_without_right_answers_there_are_predictions_and_no_metrics(tmp_path):
+    table, lines, results = run(settings(videos(tmp_path, False), "vgn"), tmp_path / "run")
+    assert table == "no query has a right answer to compare with: 4 predictions, no metrics"
+    assert results == []
+    assert all(len(line["top"]) >= 1 and line["targets"] == [] for line in lines)
+
+
+def test_some_right_answers_give_metrics_of_those(tmp_path):
+    videos(tmp_path, False)
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write('\n{"video": "v10", "duration": 8.0, "query": "the red one", "segment": [0, 2]}\n')
+    table, lines, results = run(settings(tmp_path, "vgn"), tmp_path / "run")
+    assert [entry["queries"] for entry in results] == [1, 1]
+    assert len(lines) == 6
+    assert "constant" not in table
+
+
+def test_missing_features_stop_or_are_skipped(tmp_path, caplog):
+    videos(tmp_path, True)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('\n{"video": "other", "duration": 8.0, "query": "the red one"}\n{"video": "v1", "duration": 8.0}\n')
+    with pytest.raises(ConfigError, match="on_error"):
+        settings(tmp_path, "vgn", "data.on_error=ignore")
+    with pytest.raises(Exception, match="query 'None' is empty"):
+        make_task(settings(tmp_path, "vgn"))
+    task = make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
+    assert len(task.train.queries) + len(task.validation.queries) == 10
+    assert "own train: 10 queries left, skipped 1 BadAnnotation, 1 MissingFeatures" in caplog.text
+    (tmp_path / "train.jsonl").write_text('{"video": "other", "duration": 8.0, "query": "the red one"}\n')
+    with pytest.raises(MissingFeatures, match="no features of 'other', which query '1' asks about"):
+        make_task(settings(tmp_path, "vgn"))
+    with pytest.raises(ConfigError, match="no query can be used"):
+        make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
+
+
+def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
+    import h5py
+
+    videos(tmp_path, True)
+    with h5py.File(tmp_path / "features.h5", "a") as file:
+        file["v3"][1, 1] = np.nan
+    task = make_task(settings(tmp_path, "vgn"))
+    with pytest.raises(BadFeatures, match=r"features of 'v3' in .* hold NaN"):
+        task.train.store["v3"]
+    make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
+    assert "9 queries left, skipped 1 BadFeatures" in caplog.text
