@@ -148,7 +148,7 @@ def test_weights_start_as_documented():
     assert attention.attention.abs().max() <= (6 / 17) ** 0.5
     assert (gated.gate_bias == -3).all()
     assert (gated.bias == 0).all()
-    torch.testing.assert_close(gated.type_bias[1].std(), torch.tensor(0.3), rtol=0.1, atol=0)
+    torch.testing.assert_close(gated.type_bias[1].std(), torch.tensor(1.0), rtol=0.1, atol=0)
     for part in gated.parts:
         bound = (6 / sum(part.shape)) ** 0.5
         assert 0.8 * bound < part.abs().max() <= bound
