@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from relgrounding.config import Config, ConfigError, data_root, find_file
-from relgrounding.data import RegionFeatures, load_durations
+from relgrounding.config import Config, ConfigError, find_file
+from relgrounding.data import RegionFeatures
+from relgrounding.data.datasets import read_annotations
 from relgrounding.data.scenes import Scene, SceneStore, make_scenes
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -28,8 +29,9 @@ class Items:
         self._durations: dict[str, float] = {}
         self._regions: RegionFeatures | None = None
         try:
-            if config.data.dataset == "charades_sta":
-                self._durations = load_durations(data_root(config.data) / "charades_sta")
+            if config.model.name == "vgn":
+                for split in config.data.test_splits:
+                    self._durations |= read_annotations(config.data, split, video=True).durations
             elif config.data.dataset != "demo":
                 self._regions = RegionFeatures(find_file(config.data, config.data.features, "data.features", ""))
         except (ConfigError, OSError, ValueError):
