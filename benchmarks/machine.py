@@ -31,7 +31,7 @@ def facts(device: torch.device) -> dict[str, str]:
     found = {
         "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "memory": f"{_total_memory() / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
         "load before the run": _load(),
     }
     if device.type == "cuda":

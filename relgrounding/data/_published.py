@@ -38,7 +38,7 @@ REDUCED = {"train": 10602, "test": 3158}
 
 KNOWN = {
     ("activitynet_captions", "train", "queries", 37421): (
-        "four training segments do not start before they end; the published figure leaves them out"
+        "four training segments do not start before they end; without them it is the published figure"
     ),
     ("activitynet_captions", "train", "segments without length", 4): "the same four",
     ("charades_sta", "train", "segments without length", 4): "so in the official file; protocol 'reduced' drops them",
