@@ -289,3 +289,32 @@ def test_weights_that_cannot_be_fetched(video, tmp_path, capsys, monkeypatch):
     assert tool.main(["videos", str(video), str(tmp_path / "x.h5")]) == 2
     error = capsys.readouterr().err
     assert "KINETICS400_V1 could not be fetched (no network); download https://" in error
+    assert "checkpoints" in error
+
+
+def test_weights_by_name_are_those_of_a_file(video, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: torch.load(tmp_path / "w.pth")
+    )
+    torch.manual_seed(1)
+    detector = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).state_dict()
+    frozen = {key: value for key, value in detector.items() if not key.endswith("num_batches_tracked")}
+    for command, source, state, words in (
+        ("videos", video, r3d_18(weights=None).state_dict(), ["--size", "16", "--stride", "30"]),
+        ("images", photos, frozen, [*DETECTOR[:2], "--size", "64", "--min-score", "0", "--regions", "7"]),
+    ):
+        torch.save(state, tmp_path / "w.pth")
+        name = "KINETICS400_V1" if command == "videos" else "COCO_V1"
+        run(command, source, tmp_path / "name.h5", *words, "--overwrite")
+        run(command, source, tmp_path / "file.h5", *words, "--weights", tmp_path / "w.pth", "--overwrite")
+        with h5py.File(tmp_path / "name.h5") as one, h5py.File(tmp_path / "file.h5") as two:
+            assert json.loads(one.attrs["source"])["weights"] == name
+            dataset = "walk" if command == "videos" else "features"
+            np.testing.assert_allclose(one[dataset][()], two[dataset][()], rtol=5e-3, atol=1e-3)
+
+
+def test_a_detector_whose_file_does_not_tell_all_is_refused(photos, tmp_path, capsys):
+    torch.save({}, tmp_path / "w.pth")
+    words = ["--model", "fasterrcnn_resnet50_fpn", "--weights", str(tmp_path / "w.pth")]
+    assert tool.main(["images", str(photos), str(tmp_path / "x.h5"), *words]) == 2
+    assert "give torchvision's name of its weights" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from relgrounding.data.extraction._errors import ExtractionError, require
-from relgrounding.data.extraction._weights import build
+from relgrounding.data.extraction._weights import build, sha256
 from relgrounding.data.features import RegionFeatures
 
 FASTER_RCNN = (
@@ -57,6 +57,11 @@ class RegionExtractor:
         require("PIL.Image")
         if model not in FASTER_RCNN:
             raise ExtractionError(f"{model} is no detector; there are {', '.join(FASTER_RCNN)}")
+        if model == "fasterrcnn_resnet50_fpn" and Path(weights).is_file():
+            raise ExtractionError(
+                f"{model} is normalised in one of two ways, which a file does not tell: give torchvision's name of its "
+                "weights, or take another model"
+            )
         options: dict[str, Any] = {"box_detections_per_img": regions, "box_score_thresh": min_score}
         if size is not None:
             # The longer side may be 5 / 3 of the shorter one, about the models' own ratio.
@@ -72,7 +77,7 @@ class RegionExtractor:
             "regions": regions,
             "min_score": min_score,
             "size": size or "the model's own",
-            "boxes": "detected" if boxes is None else f"of {boxes.name}",
+            "boxes": "detected" if boxes is None else f"of {boxes.name}, sha256 {sha256(boxes)}",
         }
 
     @torch.inference_mode()
@@ -130,6 +135,6 @@ def read_image(path: Path) -> np.ndarray:
         raise ExtractionError(f"{path} is no picture that can be read: {error}") from None
 
 
-def _make(make: Any, options: dict[str, Any], state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+def _make(make: Any, options: dict[str, Any], weights: Any, state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
     classes = len(state[CLASSES]) if state is not None and CLASSES in state else None
-    return make(weights=None, weights_backbone=None, num_classes=classes, **options)
+    return make(weights=weights, weights_backbone=None, num_classes=classes, progress=False, **options)

@@ -94,5 +94,5 @@ class ClipExtractor:
             yield features
 
 
-def _make(make: Any, state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
-    return make(weights=None)
+def _make(make: Any, weights: Any, state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+    return make(weights=weights, progress=False)

@@ -10,6 +10,8 @@ import torch
 
 from relgrounding.data.extraction._errors import ExtractionError, require
 
+COUNTER = ".num_batches_tracked"
+
 
 def build(
     model: str, weights: str, seed: int, make: Callable[..., torch.nn.Module], drop: tuple[str, ...] = ()
@@ -20,7 +22,7 @@ def build(
         model: torchvision's name of it.
         weights: "random", torchvision's name of weights, or a file of a state_dict.
         seed: of random weights.
-        make: makes the model from the entries of a state_dict, or from None for the standard number of classes.
+        make: makes the model from torchvision's weights, or from None and the entries of a state_dict or None.
         drop: prefixes of entries that do not matter.
 
     Raises:
@@ -29,23 +31,22 @@ def build(
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return make(None).eval(), f"random, seed {seed}"
+            return make(None, None).eval(), f"random, seed {seed}"
     path = Path(weights)
-    if path.is_file():
-        state, name = _read(path), f"{path.name}, sha256 {_sha256(path)}"
-    else:
-        state, name = _named(model, weights)
-    state = {key: value for key, value in state.items() if not key.startswith(drop)} if drop else state
-    built = make(state)
+    if not path.is_file():
+        return _named(model, weights, make).eval(), weights
+    state = {key: value for key, value in _read(path).items() if not (drop and key.startswith(drop))}
+    built = make(None, state)
     try:
         missing, unexpected = built.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ExtractionError(f"{weights} does not fit {model}: {str(error).splitlines()[-1].strip()}") from None
-    missing = [key for key in missing if not (drop and key.startswith(drop))]
+    # Models that were trained with frozen normalisation have no such counters, and nothing here reads them.
+    missing = [key for key in missing if not (drop and key.startswith(drop)) and not key.endswith(COUNTER)]
     if missing or unexpected:
         problem = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the model has not"
         raise ExtractionError(f"{weights} does not fit {model}: it {problem}")
-    return built.eval(), name
+    return built.eval(), f"{path.name}, sha256 {sha256(path)}"
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -62,7 +63,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _named(model: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
+def _named(model: str, weights: str, make: Callable[..., torch.nn.Module]) -> torch.nn.Module:
+    """Let torchvision load its own weights: some of them change more of a model than its state."""
     known = {entry.name: entry for entry in require("torchvision.models").get_model_weights(model)}
     chosen: Any = known.get(weights)
     if chosen is None:
@@ -70,14 +72,16 @@ def _named(model: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
             f"weights {weights!r} are no file and no weights of {model}; torchvision has {', '.join(known)}"
         )
     try:
-        return chosen.get_state_dict(progress=False, check_hash=True), weights
-    except (OSError, RuntimeError) as error:
+        return make(chosen, None)
+    except OSError as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ExtractionError(
-            f"weights {weights} could not be fetched ({error}); download {chosen.url} and give the file as --weights"
+            f"weights {weights} could not be fetched ({error}); download {chosen.url} to {folder}"
         ) from None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -16,7 +16,7 @@ from relgrounding.data.extraction._parts import Parts
 
 def write_clips(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> None:
     """Write one dataset (clips, dim) a video, with its length in seconds as the attribute `duration`."""
-    with _new_file(out, ids, source) as file:
+    with _new_file(out, ids, parts, source) as file:
         for key in ids:
             part = parts.get(key)
             dataset = file.create_dataset(key, data=part["features"])
@@ -25,7 +25,7 @@ def write_clips(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, A
 
 def write_regions(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> None:
     """Write the flat ragged layout of region features, and the detector's `scores` beside it where it gave any."""
-    with _new_file(out, ids, source) as file:
+    with _new_file(out, ids, parts, source) as file:
         offsets, sizes = [0], []
         for key in ids:
             part = parts.get(key)
@@ -48,21 +48,17 @@ def _append(file: h5py.File, name: str, rows: np.ndarray, length: int) -> None:
 
 
 @contextlib.contextmanager
-def _new_file(out: Path, ids: Sequence[str], source: dict[str, Any]) -> Iterator[h5py.File]:
+def _new_file(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> Iterator[h5py.File]:
     """Yield a file that takes its name when it is complete."""
     if not ids:
         raise ExtractionError(f"no features to write: {out} was not made")
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["source"] = json.dumps(source)
-            file.attrs["description"] = (
-                f"{source['what']}; compare only with runs trained on features of the same model, weights and settings"
-            )
-            if source["weights"].startswith("random"):
-                file.attrs["warning"] = "random weights: the features are meaningless"
-            yield file
-        os.replace(temporary, out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = parts.folder / f"whole.{os.getpid()}.tmp"
+    with h5py.File(temporary, "w") as file:
+        file.attrs["source"] = json.dumps(source)
+        file.attrs["description"] = (
+            f"{source['what']}; compare only with runs trained on features of the same model, weights and settings"
+        )
+        if source["weights"].startswith("random"):
+            file.attrs["warning"] = "random weights: the features are meaningless"
+        yield file
+    os.replace(temporary, out)
