@@ -16,7 +16,7 @@ try:
     import av
     import torchvision
     from PIL import Image
-    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn, fasterrcnn_resnet50_fpn
     from torchvision.models.video import R3D_18_Weights, r3d_18
 except (ImportError, RuntimeError) as problem:
     pytest.skip(f"torchvision or av cannot be imported: {problem}", allow_module_level=True)
@@ -27,16 +27,9 @@ _spec.loader.exec_module(tool)
 
 FRAMES, RATE = 50, 20
 SMALL = ["--weights", "random", "--size", "32"]
-DETECTOR = [
-    "--model",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "--weights",
-    "random",
-    "--size",
-    "64",
-    "--min-score",
-    "0",
-]
+# The smaller detectors, with random weights, give all boxes the same feature, which would test nothing.
+DETECTOR = ["--model", "fasterrcnn_resnet50_fpn", "--weights", "random", "--min-score", "0", "--size", "64"]
+SMALLEST = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
 
 def write_video(path, frames=FRAMES, size=64, seed=0):
@@ -149,7 +142,7 @@ def test_boxes_and_features_are_those_of_the_detector_run_by_hand(photos, tmp_pa
     assert store.dim == 1024
     torch.manual_seed(2)
     options = {"min_size": 64, "max_size": 106, "box_detections_per_img": 9, "box_score_thresh": 0}
-    detector = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, **options).eval()
+    detector = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **options).eval()
     heads = []
     detector.roi_heads.box_head.register_forward_hook(lambda module, inputs, output: heads.append(output))
     for key, name in (("7", "COCO_000007.png"), ("12", "COCO_000012.png")):
@@ -165,7 +158,8 @@ def test_boxes_and_features_are_those_of_the_detector_run_by_hand(photos, tmp_pa
         regions = store[key]
         assert regions.size == (pixels.shape[2], pixels.shape[1])
         np.testing.assert_allclose(regions.boxes, found["boxes"], atol=1e-3)
-        np.testing.assert_allclose(regions.features, heads[-1].numpy(), rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(regions.features, heads[-1].numpy(), rtol=2e-3, atol=1e-2)  # float16 in the file
+        assert regions.features.std(0).max() > 1
         assert (regions.boxes[:, 2:] > regions.boxes[:, :2]).all()
         assert len(regions.boxes) == 9
     with h5py.File(tmp_path / "x.h5") as file:
@@ -179,7 +173,7 @@ def test_given_boxes_get_the_features_that_detected_ones_had(photos, tmp_path, c
     detected, given = RegionFeatures(tmp_path / "x.h5"), RegionFeatures(tmp_path / "y.h5")
     for key in detected.ids:
         np.testing.assert_array_equal(given[key].boxes, detected[key].boxes)
-        np.testing.assert_allclose(given[key].features, detected[key].features, rtol=5e-3, atol=1e-3)
+        np.testing.assert_allclose(given[key].features, detected[key].features, rtol=5e-3, atol=1e-2)
     words = ["images", photos / "COCO_000007.png", tmp_path / "z.h5", *DETECTOR, "--boxes", tmp_path / "x.h5"]
     assert tool.main([*map(str, words), "--number-ids"]) == 2
     assert "x.h5 holds no box of '7'" in capsys.readouterr().err
@@ -301,7 +295,7 @@ def test_weights_by_name_are_those_of_a_file(video, photos, tmp_path, monkeypatc
     frozen = {key: value for key, value in detector.items() if not key.endswith("num_batches_tracked")}
     for command, source, state, words in (
         ("videos", video, r3d_18(weights=None).state_dict(), ["--size", "16", "--stride", "30"]),
-        ("images", photos, frozen, [*DETECTOR[:2], "--size", "64", "--min-score", "0", "--regions", "7"]),
+        ("images", photos, frozen, ["--model", SMALLEST, "--size", "64", "--min-score", "0"]),
     ):
         torch.save(state, tmp_path / "w.pth")
         name = "KINETICS400_V1" if command == "videos" else "COCO_V1"
