@@ -142,7 +142,9 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path, monkeypatch, cap
     assert (tmp_path / "t" / "last.pt").is_file()
 
 
-@pytest.mark.parametrize("tool", ["train.py", "evaluate.py", "prepare.py", "ground.py", "figures.py", "report.py"])
+@pytest.mark.parametrize(
+    "tool", ["train.py", "evaluate.py", "prepare.py", "ground.py", "figures.py", "report.py", "extract.py"]
+)
 def test_every_tool_explains_itself(tool):
     done = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, check=True)
     assert "usage:" in done.stdout
