@@ -28,6 +28,7 @@ def run_python(*arguments, **environment):
 
 
 def test_the_reason_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(_triton, "_installed", True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     tensor = torch.zeros(1)
     assert _triton.triton_reason(tensor) == (
@@ -45,6 +46,7 @@ def test_the_reason_says_what_to_do(monkeypatch):
 
 
 def test_a_gpu_that_is_too_old_is_said(monkeypatch):
+    monkeypatch.setattr(_triton, "_installed", True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     for capability, reason in (
         ((6, 1), "Triton needs a GPU of compute capability 7.0, this one has 6.1"),
