@@ -154,8 +154,9 @@ class CCLConfig:
     """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
     draws: int = 1
     """J: transformed copies of each kind and level."""
-    selection: Literal["gradient", "score"] = "gradient"
-    """What tells critical proposals from inessential ones."""
+    selection: Literal["gradient", "gradient_input", "score"] = "gradient"
+    """What tells critical proposals from inessential ones: the norm of the gradient of the alignment, that gradient
+    times the feature, or the score."""
     critical: float = 0.2
     """Share of the proposals of an item that the destructive transformation changes."""
     inessential: float = 0.5
@@ -229,6 +230,8 @@ class Config:
                 raise ConfigError(f"{key} is {value}; it must be 1 or more")
         if self.data.batch_size < 2:
             raise ConfigError(f"data.batch_size is {self.data.batch_size}; negatives need batches of 2 or more")
+        if not 0 <= self.data.demo_noise < float("inf"):
+            raise ConfigError(f"data.demo_noise is {self.data.demo_noise}; it is a standard deviation, 0 or more")
         if not 0 < self.data.validation < 1:
             raise ConfigError(f"data.validation is {self.data.validation}; it is a share, above 0 and below 1")
         if not 0 <= self.train.message_dropout < 1:
@@ -273,7 +276,8 @@ class Config:
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key, value in config.items():
+    # Without resolving: a value that must be given has none yet.
+    for key, value in config.items_ex(resolve=False):
         name = prefix + str(key)
         keys.append(name)
         if isinstance(value, DictConfig):

@@ -34,12 +34,16 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of table and plot")
     parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/NAME of the grid)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")
+    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="run these only (default: all)")
     parser.add_argument("--table", action="store_true", help="run nothing, write what there is")
     arguments = parser.parse_args(words)
     try:
         grid = read_grid(arguments.grid)
         runs = (arguments.runs or Path("runs") / grid.name).absolute()
-        found = grid_jobs(grid, runs)
+        unknown = sorted(set(arguments.only or ()) - set(grid.experiments))
+        if unknown:
+            raise ConfigError(f"--only: there is no experiment {unknown[0]!r}; there is {', '.join(grid.experiments)}")
+        found = [job for job in grid_jobs(grid, runs) if not arguments.only or job.experiment in arguments.only]
         failed: dict[str, str] = {}
         if not arguments.table:
             failed = run_all(found, runs, max(1, arguments.jobs))

@@ -6,29 +6,35 @@ from torch import Tensor
 
 
 def gradient_importance(
-    alignment: Float[Tensor, " items"], proposals: Float[Tensor, "nodes dim"]
+    alignment: Float[Tensor, " items"], proposals: Float[Tensor, "nodes dim"], times_input: bool = False
 ) -> Float[Tensor, " nodes"]:
-    """Importance of each proposal for the alignment of its item: gradient times feature.
+    """Importance of each proposal for the alignment of its item, from the gradient of the alignment.
 
-        a_t = sum_d  dK / dh_td * h_td
+        a_t = || dK / dh_t ||                        how strongly K depends on h_t
+        a_t = sum over d of  dK / dh_td * h_td       with `times_input`: by how much K would fall if h_t were zero, to
+                                                     first order
 
-    To first order, by how much K would fall if h_t were zero. The graph of K is kept.
+    The graph of K is kept. Features are centred, so a feature of zero is an average proposal rather than none: the norm
+    is the better guide.
 
     Args:
         alignment: K of each item, computed from `proposals`.
         proposals: h, part of that graph.
+        times_input: gradient times feature, of either sign, instead of the norm.
 
     Returns:
-        (N,) of either sign, without a gradient.
+        (N,), without a gradient.
 
     Raises:
         RuntimeError: K was not computed from these proposals.
 
-    Source: the gradient-based attribution is that of Selvaraju et al., Grad-CAM, 2017, with each proposal in the place
-    of a channel.
+    Source: the gradient as attribution is that of Selvaraju et al., Grad-CAM, 2017, with each proposal in the place of
+    a channel.
     """
     (gradient,) = torch.autograd.grad(alignment.sum(), proposals, retain_graph=True)
-    return (gradient * proposals.detach()).sum(-1)
+    if times_input:
+        return (gradient * proposals.detach()).sum(-1)
+    return gradient.norm(dim=-1)
 
 
 def split_proposals(

@@ -62,7 +62,7 @@ class CounterfactualStep:
         # Regions come from outside; the importance of a region is a gradient with respect to it all the same.
         tracked = encoded.proposals
         if not tracked.requires_grad:
-            tracked = tracked.detach().requires_grad_(config.selection == "gradient" and bool(config.levels))
+            tracked = tracked.detach().requires_grad_(config.selection != "score" and bool(config.levels))
         contexts = model.interact(tracked, encoded.words, batch.word_lengths, structure.node_item)
         scores = model.reason(structure, tracked, contexts, messages)
         own = model.align(structure, scores)
@@ -76,7 +76,8 @@ class CounterfactualStep:
         self._push(batch, encoded.proposals, contexts)
         if not (self.features.ready and self.language.ready):
             return loss, {}
-        importance = gradient_importance(own, tracked) if config.selection == "gradient" else scores
+        by_score = config.selection == "score"
+        importance = scores if by_score else gradient_importance(own, tracked, config.selection == "gradient_input")
         shares = config.critical, config.inessential
         critical, inessential = split_proposals(importance, scores, structure.batch_num_nodes, *shares)
         log: dict[str, Tensor] = {}

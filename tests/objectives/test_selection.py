@@ -32,8 +32,9 @@ def test_the_critical_proposal_is_the_one_the_alignment_rests_on():
     proposals = torch.tensor([[1.0], [1.0], [1.0], [1.0], [1.0]], requires_grad=True)
     weights = torch.tensor([[0.1], [0.7], [0.2], [0.6], [-0.4]])
     alignment = torch.stack([(weights * proposals)[:3].sum(), (weights * proposals)[3:].sum()])
-    importance = gradient_importance(alignment, proposals)
+    importance = gradient_importance(alignment, proposals, times_input=True)
     torch.testing.assert_close(importance, weights.squeeze(1))
+    torch.testing.assert_close(gradient_importance(alignment, proposals), weights.squeeze(1).abs())
     critical, inessential = split_proposals(importance, torch.zeros(5), torch.tensor([3, 2]), 0.3, 0.5)
     assert critical.tolist() == [False, True, False, True, False]
     assert inessential.tolist() == [True, False, True, False, True]
@@ -41,7 +42,7 @@ def test_the_critical_proposal_is_the_one_the_alignment_rests_on():
     torch.testing.assert_close(proposals.grad, weights)
 
 
-def test_to_first_order_importance_is_what_the_alignment_loses():
+def test_to_first_order_the_gradient_times_the_feature_is_what_the_alignment_loses():
     generator = torch.Generator().manual_seed(0)
     proposals = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
@@ -50,7 +51,7 @@ def test_to_first_order_importance_is_what_the_alignment_loses():
     def alignment(h):
         return torch.sigmoid(matrix @ (h @ weight)).mean()
 
-    importance = gradient_importance(alignment(proposals)[None], proposals)
+    importance = gradient_importance(alignment(proposals)[None], proposals, times_input=True)
     for t in range(6):
         less = proposals.detach().clone()
         less[t] *= 1 - 1e-6

@@ -105,7 +105,7 @@ def test_what_is_logged_as_robust_and_destructive_are_alignments_of_such_copies(
     del task
 
 
-@pytest.mark.parametrize("selection", ["gradient", "score"])
+@pytest.mark.parametrize("selection", ["gradient", "gradient_input", "score"])
 def test_the_same_seed_gives_the_same_loss_and_gradients(selection):
     results = []
     for _ in range(2):

@@ -1,0 +1,148 @@
+import importlib.util
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from relgrounding.config import ConfigError
+from relgrounding.training import RunFolder, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def _module(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = _module(Path(__file__).parent / "tiny.py").TINY
+ablate_tool = _module(ROOT / "tools" / "ablate.py")
+
+
+def _write(path: Path, **changes) -> Path:
+    grid = {
+        "name": "tiny",
+        "seeds": [0, 1],
+        "reference": "MIL",
+        "settings": [*TINY, "train.epochs=1"],
+        "experiments": {
+            "demo": {
+                "config": str(ROOT / "configs" / "demo.yaml"),
+                "columns": [{"split": "test", "protocol": "single", "metric": "Acc@0.5"}],
+            }
+        },
+        "rows": {
+            "all, levels": {"start": "MIL", "settings": ["ccl.epochs=1"]},
+            "MIL": {},
+        },
+    }
+    path.write_text(json.dumps(grid | changes))  # JSON is YAML
+    return path
+
+
+def test_the_grid_that_comes_with_the_project_is_one():
+    grid = read_grid(ROOT / "configs" / "ablations" / "ccl.yaml")
+    found = grid_jobs(grid, Path("runs"))
+    assert len(found) == len(grid.rows) * len(grid.experiments) * len(grid.seeds)
+
+
+def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_path):
+    grid = read_grid(_write(tmp_path / "grid.yaml"))
+    found = grid_jobs(grid, Path("runs"))
+    assert [(job.row, job.seed) for job in found] == [("MIL", 0), ("MIL", 1), ("all, levels", 0), ("all, levels", 1)]
+    assert found[3].name == "demo-all--levels-1"
+    assert found[3].words[-1] == "ccl.start_from=runs/demo-MIL-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": [1]}, r"no key 'sedes'; the nearest one is 'seeds'"),
+        ({"rows": {}}, "a grid needs rows, experiments and seeds"),
+        ({"reference": "none"}, "reference: there is no row 'none'; there is all, levels, MIL"),
+        ({"rows": {"a": {"start": "b"}}, "reference": ""}, "rows.a.start: there is no row 'b'"),
+        ({"rows": {"a": {"start": "b"}, "b": {"start": "a"}}, "reference": ""}, "in a circle: a <- b <- a"),
+        ({"rows": {"a": {"only": ["x"]}}, "reference": ""}, "rows.a.only: there is no experiment 'x'; there is demo"),
+        ({"rows": {"a": {"settings": ["model.hiden=3"]}}, "reference": ""}, "run demo-a-0: .*nearest one is"),
+        ({"rows": {"a b": {}, "a-b": {}}, "reference": ""}, "two runs would be called demo-a-b-0"),
+        ({"experiments": {"demo": {}}}, "experiments.demo.config is not given"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused_before_anything_runs(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read_grid(_write(tmp_path / "grid.yaml", **changes))
+
+
+def _results(value: float) -> str:
+    figures = {"metrics": {"Acc@0.5": value}, "floors": {"random": {"Acc@0.5": 30.0}}, "oracle": {"Acc@0.5": 100.0}}
+    return json.dumps([{"split": "test", "protocol": "single", **figures}])
+
+
+def test_the_table_of_results_computed_by_hand(tmp_path):
+    grid = read_grid(_write(tmp_path / "grid.yaml", seeds=[0, 1, 2]))
+    values = {"MIL": [50.0, 54.0, 52.0], "all--levels": [53.0, 56.0]}
+    for row, figures in values.items():
+        for seed, value in enumerate(figures):
+            folder = tmp_path / "runs" / f"demo-{row}-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(_results(value))
+    cell = grid_cells(grid, tmp_path / "runs")["demo"]["all, levels"]["test, single: Acc@0.5"]
+    assert cell.differences == [3.0, 2.0]
+    assert str(cell) == "54.5 ± 2.1 (+2.5 ± 0.7)"
+    assert cell.deviation == pytest.approx(statistics.stdev([53, 56]))
+    table = grid_table(grid, tmp_path / "runs")
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("|")]
+    assert {a.strip(): b.strip() for a, b in rows[2:]} == {
+        "all, levels": "54.5 ± 2.1 (+2.5 ± 0.7)",
+        "MIL": "52.0 ± 2.0",
+        "floor: random": "30.0 ± 0.0",
+        "oracle": "100.0 ± 0.0",
+    }
+
+
+def test_a_column_that_results_lack_is_named(tmp_path):
+    grid = read_grid(_write(tmp_path / "grid.yaml"))
+    folder = tmp_path / "runs" / "demo-MIL-0"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(_results(1.0).replace("single", "union"))
+    with pytest.raises(
+        ConfigError, match=r"demo: the results have no column 'test, single: Acc@0\.5'; they have test, u"
+    ):
+        grid_cells(grid, tmp_path / "runs")
+
+
+def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
+    grid, out, runs = _write(tmp_path / "grid.yaml"), tmp_path / "out", tmp_path / "runs"
+    words = [str(grid), "--out", str(out), "--runs", str(runs), "--jobs", "2"]
+    assert ablate_tool.main(words) == 0
+    assert "4 of 4 runs" in (out / "table.md").read_text()
+    numbers = json.loads((out / "cells.json").read_text())
+    assert set(numbers["demo"]["MIL"]["test, single: Acc@0.5"]) == {"0", "1"}
+    found = grid_jobs(read_grid(grid), runs)
+    assert all(job_is_done(job, runs) for job in found)
+    second = runs / found[3].name
+    assert second.is_dir()
+    assert RunFolder(second).read_config().ccl.start_from == str(runs / found[1].name)
+    # A run that was cut off is taken up again; those that are done are left alone.
+    before = {job.name: (runs / job.name / "last.pt").stat().st_mtime_ns for job in found}
+    (second / "results.json").unlink()
+    assert ablate_tool.main(words) == 0
+    assert (second / "results.json").is_file()
+    assert {job.name: (runs / job.name / "last.pt").stat().st_mtime_ns for job in found} == before
+    # Other settings under the same names are not taken for these.
+    _write(grid, settings=[*TINY, "train.epochs=2"])
+    assert ablate_tool.main(words) == 2
+    assert "was run with other settings than the grid now has" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsys):
+    rows = {"MIL": {"settings": ["train.select_metric=IoU"]}, "next": {"start": "MIL", "settings": ["ccl.epochs=1"]}}
+    grid = _write(tmp_path / "grid.yaml", rows=rows, seeds=[0])
+    words = [str(grid), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert ablate_tool.main(words) == 1
+    error = capsys.readouterr().err
+    assert "failed: demo-MIL-0: exit status 2: error: train.select_metric: there is no 'IoU'" in error
+    assert "failed: demo-next-0: demo-MIL-0 failed, which it starts from" in error
