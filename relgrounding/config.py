@@ -138,17 +138,17 @@ class CCLConfig:
     learning_rate: float = 5e-4
     mil_weight: float = 1.0
     """Weight of the MIL loss in stage 2; 0: without it."""
-    feature_weight: float = 1.0
+    feature_weight: float = 2.0
     """Weight of the feature level: h replaced by another sample's; 0: without it, here and in the next two."""
-    interaction_weight: float = 1.0
+    interaction_weight: float = 2.0
     """Weight of the interaction level: the language feature c replaced by another sample's."""
-    relation_weight: float = 1.0
+    relation_weight: float = 2.0
     """Weight of the relation level: edges destroyed."""
     ranking_weight: float = 1.0
     """Weight of the ranking loss within each level."""
     consistency_weight: float = 0.1
     """Weight of the consistency loss within each level."""
-    margin: float = 0.2
+    margin: float = 0.5
     """Of the ranking loss, in units of the alignment score (0 to 1)."""
     bound: Literal["uniform", "complement", "none"] = "uniform"
     """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
