@@ -324,11 +324,26 @@ def read_yaml(path: str | os.PathLike) -> DictConfig:
     return loaded
 
 
+def _with_bases(path: Path) -> list[tuple[Path, DictConfig]]:
+    """Return a file and those it builds on, the last of them first."""
+    found: list[tuple[Path, DictConfig]] = []
+    name: Any = path.name
+    while name is not None:
+        path = path.parent / str(name)
+        if any(path == other for other, _ in found):
+            raise ConfigError(f"{path}: builds on itself; look at the base: lines of {found[-1][0]} and its bases")
+        settings = read_yaml(path)
+        name = settings.pop("base", None)
+        found.append((path, settings))
+    return found[::-1]
+
+
 def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration: defaults, then the YAML file, then `section.key=value` words.
 
     Args:
-        path: YAML file with any of the keys of `Config`; None: the defaults alone.
+        path: YAML file with any of the keys of `Config`, and `base:` for a file beside it whose settings hold where it
+            says nothing; None: the defaults alone.
         overrides: words such as `train.epochs=3` or `data.widths=[2,4]`.
 
     Returns:
@@ -340,7 +355,8 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     """
     merged = OmegaConf.structured(Config)
     if path is not None:
-        merged = merge_settings(merged, read_yaml(path), str(path))
+        for file, settings in _with_bases(Path(path)):
+            merged = merge_settings(merged, settings, str(file))
     for word in overrides:
         if "=" not in word:
             raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")

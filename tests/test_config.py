@@ -73,3 +73,16 @@ def test_a_missing_file_or_root_says_what_to_do(tmp_path, monkeypatch):
         find_file(settings, "features.h5", "data.features", "make it")
     (tmp_path / "features.h5").touch()
     assert find_file(settings, "features.h5", "data.features", "make it") == tmp_path / "features.h5"
+
+
+def test_a_file_builds_on_another_beside_it(tmp_path):
+    (tmp_path / "first.yaml").write_text("name: first\ntrain: {epochs: 3, margin: 0.4}\n")
+    (tmp_path / "second.yaml").write_text("base: first.yaml\nname: second\ntrain: {epochs: 5}\n")
+    config = load_config(tmp_path / "second.yaml", ["seed=2"])
+    assert (config.name, config.train.epochs, config.train.margin, config.seed) == ("second", 5, 0.4, 2)
+    (tmp_path / "first.yaml").write_text("base: second.yaml\n")
+    with pytest.raises(ConfigError, match="builds on itself"):
+        load_config(tmp_path / "second.yaml")
+    (tmp_path / "third.yaml").write_text("base: none.yaml\n")
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_config(tmp_path / "third.yaml")
