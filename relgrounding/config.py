@@ -133,6 +133,57 @@ class TrainConfig:
 
 
 @dataclass
+class CCLConfig:
+    """Counterfactual contrastive learning: stage 2, after MIL. Margins, weights and sizes were never published."""
+
+    epochs: int = 0
+    """Epochs of stage 2; 0: MIL alone."""
+    start_from: str = ""
+    """Folder of a run whose best.pt stage 2 starts from; empty: stage 1 is trained first, for `train.epochs`."""
+    learning_rate: float = 5e-4
+    mil_weight: float = 1.0
+    """Weight of the MIL loss in stage 2; 0: without it."""
+    feature_weight: float = 1.0
+    """Weight of the feature level: h replaced by another sample's; 0: without it, here and in the next two."""
+    interaction_weight: float = 1.0
+    """Weight of the interaction level: the language feature c replaced by another sample's."""
+    relation_weight: float = 1.0
+    """Weight of the relation level: edges destroyed."""
+    ranking_weight: float = 1.0
+    """Weight of the ranking loss within each level."""
+    consistency_weight: float = 0.1
+    """Weight of the consistency loss within each level."""
+    margin: float = 0.2
+    """Of the ranking loss, in units of the alignment score (0 to 1)."""
+    bound: Literal["uniform", "complement", "none"] = "uniform"
+    """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
+    draws: int = 1
+    """J: transformed copies of each kind and level."""
+    selection: Literal["gradient", "score"] = "gradient"
+    """What tells critical proposals from inessential ones."""
+    critical: float = 0.2
+    """Share of the proposals of an item that the destructive transformation changes."""
+    inessential: float = 0.5
+    """Share that the robust transformation changes, of those that are not critical."""
+    edges: Literal["removed", "rewired", "retyped"] = "removed"
+    """Relation level: what becomes of the edges of the chosen proposals."""
+    bank_size: int = 4096
+    """Rows of each memory bank."""
+    bank_push: int = 8
+    """Proposals of each item that enter the banks at a step."""
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Weight of each level that takes part."""
+        weights = {
+            "feature": self.feature_weight,
+            "interaction": self.interaction_weight,
+            "relation": self.relation_weight,
+        }
+        return {level: weight for level, weight in weights.items() if weight}
+
+
+@dataclass
 class EvalConfig:
     """Predictions and the table."""
 
@@ -160,6 +211,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    ccl: CCLConfig = field(default_factory=CCLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
@@ -175,6 +227,8 @@ class Config:
             "train.negatives": self.train.negatives,
             "train.patience": self.train.patience,
             "train.log_every": self.train.log_every,
+            "ccl.draws": self.ccl.draws,
+            "ccl.bank_push": self.ccl.bank_push,
             "eval.batch_size": self.eval.batch_size,
         }
         for key, value in at_least_one.items():
@@ -196,6 +250,7 @@ class Config:
             )
         if not self.model.context > 0:
             raise ConfigError(f"model.context is {self.model.context}; it is a share of a window's width, above 0")
+        self._check_ccl()
         video = self.data.dataset in VIDEO_DATASETS
         if self.data.dataset != "own" and video != (self.model.name == "vgn"):
             right = "vgn" if video else "ign"
@@ -208,6 +263,28 @@ class Config:
                 f"model.relation_dim ({self.model.relation_dim}) must be a multiple of model.heads ({self.model.heads})"
             )
 
+    def _check_ccl(self) -> None:
+        ccl = self.ccl
+        for name in ("epochs", "mil_weight", "feature_weight", "interaction_weight", "relation_weight",
+                     "ranking_weight", "consistency_weight"):  # fmt: skip
+            if getattr(ccl, name) < 0:
+                raise ConfigError(f"ccl.{name} is {getattr(ccl, name)}; it must be 0 or more")
+        if not 0 < ccl.critical <= 1 or not 0 <= ccl.inessential <= 1:
+            raise ConfigError(
+                f"ccl.critical is {ccl.critical}, ccl.inessential {ccl.inessential}; both are shares of the proposals, "
+                "up to 1, and critical is above 0"
+            )
+        if ccl.bank_size < 2:
+            raise ConfigError(f"ccl.bank_size is {ccl.bank_size}; it must be 2 or more")
+        if not ccl.epochs:
+            return
+        if not ccl.levels and not ccl.mil_weight:
+            raise ConfigError("ccl: every weight is 0; give ccl.mil_weight or a level's weight a value")
+        if ccl.relation_weight and self.model.relation == "none":
+            raise ConfigError("ccl.relation_weight needs a relation module; set it to 0 where model.relation=none")
+        if ccl.relation_weight and ccl.edges == "retyped" and self.model.name == "vgn":
+            raise ConfigError("ccl.edges=retyped needs edges of several types, those of ign; vgn has one type")
+
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
@@ -219,7 +296,17 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _merge(base: DictConfig, update: Any, where: str) -> DictConfig:
+def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
+    """Return settings with others laid over them.
+
+    Args:
+        base: structured, so that keys and types are known.
+        update: what is given.
+        where: it comes from, for the error.
+
+    Raises:
+        ConfigError: an unknown key (the nearest valid one is named), or a value of the wrong type.
+    """
     try:
         return OmegaConf.merge(base, update)  # type: ignore[return-value]
     except ConfigKeyError as error:
@@ -229,6 +316,23 @@ def _merge(base: DictConfig, update: Any, where: str) -> DictConfig:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         raise ConfigError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
+
+
+def read_yaml(path: str | os.PathLike) -> DictConfig:
+    """Read a YAML file of keys and values.
+
+    Raises:
+        ConfigError: it is not there, cannot be parsed, or holds something else.
+    """
+    try:
+        loaded = OmegaConf.load(Path(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; configs/ holds the ones that come with the project") from None
+    except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path}: holds no mapping of keys to values")
+    return loaded
 
 
 def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -247,15 +351,7 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     """
     merged = OmegaConf.structured(Config)
     if path is not None:
-        try:
-            loaded = OmegaConf.load(Path(path))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file; configs/ holds the ones that come with the project") from None
-        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
-            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{path}: holds no mapping of keys to values")
-        merged = _merge(merged, loaded, str(path))
+        merged = merge_settings(merged, read_yaml(path), str(path))
     for word in overrides:
         if "=" not in word:
             raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")
@@ -264,11 +360,17 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
         except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
             text = str(error).splitlines()[0]
             raise ConfigError(f"'{word}': the value is no YAML: {text}; put it in quotes: key='\"value\"'") from None
-        merged = _merge(merged, update, f"'{word}'")
+        merged = merge_settings(merged, update, f"'{word}'")
     config = OmegaConf.to_object(merged)
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: holds no configuration")
     return config
+
+
+def model_name(config: Config) -> str:
+    """Return how tables call what a configuration trains."""
+    stage2 = " + CCL" if config.ccl.epochs and config.ccl.levels else ""
+    return config.model.name + stage2 + ("" if config.model.relation == "graph" else ", no relation")
 
 
 def config_to_yaml(config: Config) -> str:

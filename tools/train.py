@@ -4,6 +4,9 @@
     python tools/train.py --config configs/charades_vgn.yaml     a data set
     python tools/train.py --config configs/flickr30k_ign.yaml train.epochs=3 name=short
 
+    python tools/train.py ccl.epochs=2                           stage 2, counterfactual contrastive learning, after MIL
+    python tools/train.py ccl.epochs=2 ccl.start_from=runs/demo name=demo_ccl      the same, from a trained run
+
 Everything of a run is kept in runs/NAME/. Ctrl-C keeps the state; --resume goes on from there.
 """
 
@@ -41,7 +44,9 @@ def main(words: list[str] | None = None) -> int:
         folder = RunFolder(Path(arguments.runs) / config.name)
         if arguments.overwrite and folder.path.exists():
             shutil.rmtree(folder.path)
-        trainer = Trainer(make_task(config), folder, resume=arguments.resume)
+        start = config.ccl.start_from if config.ccl.epochs else ""
+        words_of_start = RunFolder(start).load("best.pt")["vocabulary"] if start else None
+        trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
         trainer.run()
         print(evaluate_run(trainer.task, folder))
     except (ConfigError, DataError, RunError) as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from relgrounding._dgl import dgl
@@ -161,6 +161,24 @@ class GraphStructure:
             out_indptr=offsets(self.out_indptr.diff()[nodes]),
             out_indices=self.out_indices[edges] + node_shift,
             out_edges=self.out_edges[edges] + edge_shift,
+        )
+
+    def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":
+        """The graphs with some of their edges; every node stays.
+
+        Args:
+            keep: (E,) True for the edges that stay.
+        """
+        before = offsets(keep)
+        kept_out = keep[self.out_edges]
+        return replace(
+            self,
+            indptr=before[self.indptr],
+            indices=self.indices[keep],
+            etype=self.etype[keep],
+            out_indptr=offsets(kept_out)[self.out_indptr],
+            out_indices=self.out_indices[kept_out],
+            out_edges=before[self.out_edges[kept_out]],
         )
 
     @property

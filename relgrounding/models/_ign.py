@@ -60,6 +60,38 @@ class IGN(nn.Module):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(regions, words)
 
+    def interact(
+        self,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        words: Float[Tensor, "items length word_dim"],
+        word_lengths: Int[Tensor, " items"],
+        item: Int[Tensor, " nodes"],
+    ) -> Float[Tensor, "nodes word_dim"]:
+        """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
+        return self.attention(proposals, words, word_lengths, item)[0]
+
+    def reason(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        contexts: Float[Tensor, "nodes word_dim"],
+        messages: Sequence[bool] | None = None,
+    ) -> Float[Tensor, " nodes"]:
+        """Return the scores k of every proposal from its own feature, its language feature and its neighbours.
+
+        Args:
+            structure: graph of the proposals of all items.
+            proposals: as `encode` returns them.
+            contexts: as `interact` returns them.
+            messages: for each relation layer, whether its messages are passed; None: all are. See
+                `TrainConfig.message_dropout`.
+        """
+        x = self.fusion(torch.cat([proposals, contexts], -1))
+        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
+            x = layer(structure if heard and self.has_graph else None, x)
+        p = torch.cat([self.dropout(x), self.position(proposals[:, -4:])], -1)
+        return torch.sigmoid(self.score(p).squeeze(-1))
+
     def pair(
         self,
         structure: GraphStructure,
@@ -75,16 +107,10 @@ class IGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
-            messages: for each relation layer, whether its messages are passed; None: all are. See
-                `TrainConfig.message_dropout`.
+            messages: see `reason`.
         """
-        h, places = proposals, proposals[:, -4:]
-        c, _ = self.attention(h, words, word_lengths, structure.node_item)
-        x = self.fusion(torch.cat([h, c], -1))
-        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            x = layer(structure if heard and self.has_graph else None, x)
-        p = torch.cat([self.dropout(x), self.position(places)], -1)
-        return torch.sigmoid(self.score(p).squeeze(-1))
+        contexts = self.interact(proposals, words, word_lengths, structure.node_item)
+        return self.reason(structure, proposals, contexts, messages)
 
     def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
         """Return the alignment K of each pair, from 0 to 1."""

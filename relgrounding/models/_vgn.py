@@ -79,6 +79,38 @@ class VGN(nn.Module):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(proposals, words)
 
+    def interact(
+        self,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        words: Float[Tensor, "items length word_dim"],
+        word_lengths: Int[Tensor, " items"],
+        item: Int[Tensor, " nodes"],
+    ) -> Float[Tensor, "nodes word_dim"]:
+        """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
+        return self.attention(proposals, words, word_lengths, item)[0]
+
+    def reason(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        contexts: Float[Tensor, "nodes word_dim"],
+        messages: Sequence[bool] | None = None,
+    ) -> Float[Tensor, " nodes"]:
+        """Return the scores k of every proposal from its own feature, its language feature and its neighbours.
+
+        Args:
+            structure: graph of the proposals of all items.
+            proposals: as `encode` returns them.
+            contexts: as `interact` returns them.
+            messages: for each relation layer, whether its messages are passed; None: all are. See
+                `TrainConfig.message_dropout`.
+        """
+        p = self.dropout(self.fusion(proposals, contexts))
+        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
+            p = layer(structure if heard and self.has_graph else None, p)
+            p = nn.functional.elu(p)
+        return torch.sigmoid(self.score(p).squeeze(-1))
+
     def pair(
         self,
         structure: GraphStructure,
@@ -94,16 +126,10 @@ class VGN(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
-            messages: for each relation layer, whether its messages are passed; None: all are. See
-                `TrainConfig.message_dropout`.
+            messages: see `reason`.
         """
-        h = proposals
-        c, _ = self.attention(h, words, word_lengths, structure.node_item)
-        p = self.dropout(self.fusion(h, c))
-        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            p = layer(structure if heard and self.has_graph else None, p)
-            p = nn.functional.elu(p)
-        return torch.sigmoid(self.score(p).squeeze(-1))
+        contexts = self.interact(proposals, words, word_lengths, structure.node_item)
+        return self.reason(structure, proposals, contexts, messages)
 
     def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
         """Return the alignment K of each pair, from 0 to 1."""

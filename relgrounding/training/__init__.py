@@ -1,5 +1,11 @@
 """Training, evaluation of runs, run folders."""
 
+from relgrounding.training._ablation import Cell, Column, Experiment, Grid, Job, Row, read_grid
+from relgrounding.training._ablation import cells as grid_cells
+from relgrounding.training._ablation import is_done as job_is_done
+from relgrounding.training._ablation import jobs as grid_jobs
+from relgrounding.training._ablation import table as grid_table
+from relgrounding.training._ccl_step import CounterfactualStep
 from relgrounding.training._evaluate import evaluate_run, evaluate_split, validation_metrics
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
@@ -7,6 +13,13 @@ from relgrounding.training._task import Split, Task, build_model, hold_out, make
 from relgrounding.training._trainer import Trainer
 
 __all__ = [
+    "Cell",
+    "Column",
+    "CounterfactualStep",
+    "Experiment",
+    "Grid",
+    "Job",
+    "Row",
     "RunError",
     "RunFolder",
     "Split",
@@ -16,9 +29,14 @@ __all__ = [
     "build_model",
     "evaluate_run",
     "evaluate_split",
+    "grid_cells",
+    "grid_jobs",
+    "grid_table",
     "hold_out",
+    "job_is_done",
     "learning_rate_factor",
     "make_task",
     "mil_step",
+    "read_grid",
     "validation_metrics",
 ]

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from relgrounding.config import model_name
 from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
 from relgrounding.evaluation import (
     ImageEvaluator,
@@ -203,7 +204,7 @@ def evaluate_split(
                 dataset=task.config.data.dataset,
                 protocol=protocol,
                 split=name,
-                model=task.config.model.name + ("" if task.config.model.relation == "graph" else ", no relation"),
+                model=model_name(task.config),
                 queries=len(known.queries),
                 metrics=metrics,
                 floors=floors,

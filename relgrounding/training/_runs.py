@@ -84,6 +84,14 @@ class RunFolder:
         """Replace a checkpoint."""
         replace_file(self.path / name, lambda path: torch.save(state, path))
 
+    def keep(self, name: str, other: str) -> None:
+        """Keep a checkpoint under another name too."""
+
+        def copy(path: Path) -> None:
+            path.write_bytes((self.path / name).read_bytes())
+
+        replace_file(self.path / other, copy)
+
     def load(self, name: str) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; nothing but tensors and plain data is admitted.
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from relgrounding.config import TrainConfig
 from relgrounding.data.batches import Batch
-from relgrounding.models import IGN, VGN
+from relgrounding.models import IGN, VGN, Encoded
 from relgrounding.objectives import contrastive_loss, draw_negatives, mil_loss
 
 MOST_NODES = 8192
@@ -17,12 +17,35 @@ MOST_NODES = 8192
 
 def mil_step(model: VGN | IGN, batch: Batch, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
     """Return the MIL loss of one batch, on the device that holds it."""
-    negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
-    own_sentence = torch.arange(len(batch), device=negatives.device)
-    # Each layer on its own: what a proposal hears from its neighbours must then be clear after one hop, at itself.
-    messages = (torch.rand(len(model.relation), generator=generator) >= config.message_dropout).tolist()
+    own_sentence = torch.arange(len(batch), device=batch.words.device)
+    negatives = draw_pairings(batch, config, generator)
+    messages = draw_messages(model, config, generator)
     alignment = align_pairings(model, batch, torch.cat([own_sentence[None], negatives]), messages)
-    own, wrong = alignment[0], alignment[1:]
+    return pairing_loss(batch, alignment[0], alignment[1:], negatives, config)
+
+
+def draw_pairings(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Int[torch.Tensor, "pairings items"]:
+    """Draw the wrong sentences of each item."""
+    negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator)
+    return negatives.to(batch.words.device)
+
+
+def draw_messages(model: VGN | IGN, config: TrainConfig, generator: torch.Generator) -> list[bool]:
+    """Draw which relation layers pass messages, each layer on its own.
+
+    What a proposal hears from its neighbours must then be clear after one hop, at itself.
+    """
+    return (torch.rand(len(model.relation), generator=generator) >= config.message_dropout).tolist()
+
+
+def pairing_loss(
+    batch: Batch,
+    own: Float[torch.Tensor, " items"],
+    wrong: Float[torch.Tensor, "pairings items"],
+    negatives: Int[torch.Tensor, "pairings items"],
+    config: TrainConfig,
+) -> torch.Tensor:
+    """Return the MIL loss of alignments with the right and with the wrong sentences."""
     valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
     if config.loss == "hinge":
         return mil_loss(own, wrong, negatives, valid, config.margin)
@@ -34,12 +57,20 @@ def align_pairings(
     batch: Batch,
     sentences: Int[torch.Tensor, "pairings items"],
     messages: Sequence[bool] | None = None,
+    encoded: Encoded | None = None,
 ) -> Float[torch.Tensor, "pairings items"]:
-    """Return the alignment of each item with the sentence that each pairing gives it."""
-    proposals, words = model.encode(batch)  # type: ignore[arg-type]
-    at_once = max(1, MOST_NODES // max(1, batch.structure.num_nodes))
+    """Return the alignment of each item with the sentence that each pairing gives it.
+
+    Args:
+        model: VGN or IGN.
+        batch: items and sentences.
+        sentences: row k: the sentence that each item is paired with.
+        messages: see `TrainConfig.message_dropout`; None: all are passed.
+        encoded: of the batch, where it is there already.
+    """
+    proposals, words = encoded or model.encode(batch)  # type: ignore[arg-type]
     parts = []
-    for rows in sentences.split(at_once):
+    for rows in sentences.split(copies_at_once(batch.structure.num_nodes)):
         structure = batch.structure
         if len(rows) > 1:
             structure = structure.select(torch.arange(len(batch), device=rows.device).repeat(len(rows)))
@@ -48,6 +79,11 @@ def align_pairings(
         scores = model.pair(structure, repeated, words[flat], batch.word_lengths[flat], messages)
         parts.append(model.align(structure, scores).view(len(rows), -1))
     return torch.cat(parts)
+
+
+def copies_at_once(nodes: int) -> int:
+    """Return how many copies of a batch of so many proposals go through the model together."""
+    return max(1, MOST_NODES // max(1, nodes))
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

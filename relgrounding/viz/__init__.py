@@ -1,5 +1,6 @@
 """Figures of answers and of graphs, and the report page of runs; figures need the extra `plot`."""
 
+from relgrounding.viz._ablation import ablation_figure
 from relgrounding.viz._draw_graph import draw_graph
 from relgrounding.viz._figure import save_figure
 from relgrounding.viz._items import Items, picture_ids, read_picture
@@ -14,6 +15,7 @@ __all__ = [
     "Prediction",
     "Run",
     "Shown",
+    "ablation_figure",
     "choose_examples",
     "draw_graph",
     "match_runs",

@@ -1,0 +1,81 @@
+"""Features of other samples, for transformations that put one sample's in the place of another's."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class MemoryBank:
+    """The latest rows that were pushed, each with the sample it came from: a ring on the training device.
+
+    Args:
+        size: rows kept.
+        dim: width of a row.
+        device: where they are kept.
+        dtype: of the rows.
+    """
+
+    def __init__(
+        self, size: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        if size < 2:
+            raise ValueError(f"a bank of {size} rows holds no other sample's; give it 2 or more")
+        self.rows = torch.zeros(size, dim, device=device, dtype=dtype)
+        self.owners = torch.zeros(size, dtype=torch.int64, device=device)
+        self.filled, self.next = 0, 0
+
+    def push(self, rows: Float[Tensor, "rows dim"], owners: Int[Tensor, " rows"]) -> None:
+        """Put rows over the oldest ones; of more than the bank holds, the last remain. No gradient is kept."""
+        size = len(self.rows)
+        rows, owners = rows.detach()[-size:], owners[-size:]
+        places = (torch.arange(len(rows), device=self.rows.device) + self.next) % size
+        self.rows[places] = rows.to(self.rows.dtype)
+        self.owners[places] = owners
+        self.next = (self.next + len(rows)) % size
+        self.filled = min(size, self.filled + len(rows))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it holds rows of two samples or more, so that every sample finds another's."""
+        owners = self.owners[: self.filled]
+        return bool((owners != owners[:1]).any())
+
+    def draw(self, owners: Int[Tensor, " rows"], generator: torch.Generator | None = None) -> Float[Tensor, "rows dim"]:
+        """Return for each owner a row of another sample, all of them equally likely.
+
+        Args:
+            owners: sample that each row must not come from.
+            generator: source of the randomness, on the CPU.
+
+        Raises:
+            ValueError: the bank holds rows of fewer than two samples.
+        """
+        if not self.ready:
+            raise ValueError("the bank holds rows of fewer than two samples; push more before drawing")
+        tries = torch.randint(self.filled, (4, len(owners)), generator=generator).to(self.owners.device)
+        allowed = self.owners[tries] != owners
+        places = tries.gather(0, allowed.int().argmax(0, keepdim=True)).squeeze(0)
+        left = (~allowed.any(0)).nonzero().squeeze(1)
+        if len(left):
+            others = self.owners[: self.filled] != owners[left].unsqueeze(1)
+            places[left] = others.double().cpu().multinomial(1, generator=generator).squeeze(1).to(places.device)
+        return self.rows[places]
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Return what a checkpoint keeps."""
+        return {"rows": self.rows, "owners": self.owners, "filled": self.filled, "next": self.next}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what a checkpoint kept.
+
+        Raises:
+            ValueError: a bank of another size.
+        """
+        if state["rows"].shape != self.rows.shape:
+            raise ValueError(
+                f"the checkpoint's bank is {tuple(state['rows'].shape)}, this one {tuple(self.rows.shape)}; "
+                "resume with the run's own ccl.bank_size"
+            )
+        self.rows.copy_(state["rows"])
+        self.owners.copy_(state["owners"])
+        self.filled, self.next = state["filled"], state["next"]

@@ -1,0 +1,291 @@
+"""Grids of runs: rows of settings, over data sets and seeds, and their table."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from tabulate import tabulate
+
+from relgrounding.config import Config, ConfigError, load_config, merge_settings, read_yaml
+from relgrounding.training._runs import RunFolder
+
+
+@dataclass
+class Column:
+    """A figure of results.json."""
+
+    split: str = MISSING
+    protocol: str = MISSING
+    metric: str = MISSING
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.split}, {self.protocol}: {self.metric}"
+
+
+@dataclass
+class Experiment:
+    """A configuration that every row is run on, and what is reported of it."""
+
+    config: str = MISSING
+    """YAML file, relative to the working directory."""
+    settings: list[str] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
+
+
+@dataclass
+class Row:
+    """Settings whose effect is measured."""
+
+    settings: list[str] = field(default_factory=list)
+    start: str = ""
+    """Row whose run, of the same data set and seed, stage 2 starts from."""
+    only: list[str] = field(default_factory=list)
+    """Experiments that the row is run on; none: all."""
+
+
+@dataclass
+class Grid:
+    """What `tools/ablate.py` runs."""
+
+    name: str = MISSING
+    note: str = ""
+    """Printed above the table: what the schedule is."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    reference: str = ""
+    """Row that every other is compared with, seed by seed."""
+    settings: list[str] = field(default_factory=list)
+    """Settings of every run."""
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a grid."""
+
+    experiment: str
+    row: str
+    seed: int
+    start: str
+    """Row that must have been run before, or nothing."""
+    words: tuple[str, ...]
+    config: str
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return run_name(self.experiment, self.row, self.seed)
+
+
+def run_name(experiment: str, row: str, seed: int) -> str:
+    """Return the folder of a run, without characters that a shell or a file system minds."""
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{experiment}-{row}")
+    return f"{plain}-{seed}"
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read a grid and check every run of it.
+
+    Raises:
+        ConfigError: an unknown key, row or experiment, a cycle of starts, or a run whose settings are no configuration.
+    """
+    merged = merge_settings(OmegaConf.structured(Grid), read_yaml(path), str(path))
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise ConfigError(f"{path}: {missing[0]} is not given")
+    grid = OmegaConf.to_object(merged)
+    if not isinstance(grid, Grid):
+        raise ConfigError(f"{path}: holds no grid")
+    if not grid.rows or not grid.experiments or not grid.seeds:
+        raise ConfigError(f"{path}: a grid needs rows, experiments and seeds")
+    for name, row in grid.rows.items():
+        _check_row(path, grid, name, row)
+    if grid.reference and grid.reference not in grid.rows:
+        raise ConfigError(f"{path}: reference: there is no row '{grid.reference}'; there is {', '.join(grid.rows)}")
+    names = [job.name for job in jobs(grid, Path())]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"{path}: two runs would be called {doubled[0]}; give their rows other names")
+    return grid
+
+
+def _check_row(path: str | Path, grid: Grid, name: str, row: Row) -> None:
+    for other in row.only:
+        if other not in grid.experiments:
+            known = ", ".join(grid.experiments)
+            raise ConfigError(f"{path}: rows.{name}.only: there is no experiment '{other}'; there is {known}")
+    seen, at = [name], row
+    while at.start:
+        if at.start not in grid.rows:
+            raise ConfigError(f"{path}: rows.{seen[-1]}.start: there is no row '{at.start}'")
+        if at.start in seen:
+            raise ConfigError(f"{path}: rows start from each other in a circle: {' <- '.join([*seen, at.start])}")
+        seen.append(at.start)
+        at = grid.rows[at.start]
+
+
+def jobs(grid: Grid, runs: Path) -> list[Job]:
+    """Return every run, those that others start from first.
+
+    Args:
+        grid: see `read_grid`.
+        runs: folder of the runs.
+
+    Raises:
+        ConfigError: settings that are no configuration, or a row that starts from one that is not run on the same data.
+    """
+    found = [
+        _job(grid, runs, experiment, row, seed)
+        for row in sorted(grid.rows, key=lambda name: len(list(_starts(grid, name))))
+        for experiment in _experiments(grid, row)
+        for seed in grid.seeds
+    ]
+    return found
+
+
+def _experiments(grid: Grid, row: str) -> list[str]:
+    return [name for name in grid.experiments if not grid.rows[row].only or name in grid.rows[row].only]
+
+
+def _starts(grid: Grid, row: str) -> Iterator[str]:
+    while grid.rows[row].start:
+        row = grid.rows[row].start
+        yield row
+
+
+def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int) -> Job:
+    start = grid.rows[row].start
+    what = grid.experiments[experiment]
+    name = run_name(experiment, row, seed)
+    words = [*grid.settings, *what.settings, *grid.rows[row].settings, f"seed={seed}", f"name={name}"]
+    if start:
+        if experiment not in _experiments(grid, start):
+            raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
+        words.append(f"ccl.start_from={runs / run_name(experiment, start, seed)}")
+    job = Job(experiment, row, seed, start, tuple(words), what.config)
+    try:
+        resolve(job)
+    except ConfigError as error:
+        raise ConfigError(f"run {job.name}: {error}") from None
+    return job
+
+
+def resolve(job: Job) -> Config:
+    """Return the configuration of a run."""
+    return load_config(job.config, job.words)
+
+
+def is_done(job: Job, runs: Path) -> bool:
+    """Whether a run has its results.
+
+    Raises:
+        ConfigError: there is a run of that name with other settings.
+    """
+    folder = RunFolder(runs / job.name)
+    if not (folder.path / "config.yaml").is_file():
+        return False
+    if folder.read_config() != resolve(job):
+        raise ConfigError(
+            f"{folder.path} was run with other settings than the grid now has; delete it, or choose another --out"
+        )
+    return (folder.path / "results.json").is_file()
+
+
+def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
+    """Return the entries of results.json by experiment, row and seed, of the runs that have them."""
+    found = {}
+    for job in jobs(grid, runs):
+        path = runs / job.name / "results.json"
+        if path.is_file():
+            found[job.experiment, job.row, job.seed] = json.loads(path.read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure over seeds.
+
+    Attributes:
+        values: by seed.
+        differences: to the reference row, of the same seeds.
+    """
+
+    values: dict[int, float]
+    differences: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Of the values."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the values (n - 1); 0 of a single one."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.mean:.1f} ± {self.deviation:.1f}"
+        if self.differences:
+            spread = statistics.stdev(self.differences) if len(self.differences) > 1 else 0.0
+            text += f" ({statistics.fmean(self.differences):+.1f} ± {spread:.1f})"
+        return text
+
+
+def table(grid: Grid, runs: Path) -> str:
+    """Return the table as Markdown, one part an experiment: mean and deviation over seeds, difference to the reference.
+
+    A row that was not run, or not on that data, has a dash.
+    """
+    found = cells(grid, runs)
+    parts = []
+    for name, experiment in grid.experiments.items():
+        titles = [column.title for column in experiment.columns]
+        extra = sorted(row for row in found[name] if row not in grid.rows)
+        order = [row for row in grid.rows if name in _experiments(grid, row)] + extra
+        lines = [[row, *(str(found[name].get(row, {}).get(title, "-")) for title in titles)] for row in order]
+        text = tabulate(lines, ["", *titles], tablefmt="pipe", colalign=("left", *["right"] * len(titles)))
+        settings = " ".join([*grid.settings, *experiment.settings])
+        parts.append(f"## {name}\n\n`{experiment.config}` with `{settings}`\n\n{text}\n")
+    return "\n".join(parts)
+
+
+def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
+    """Return the figures by experiment, row and title of a column; what was not measured is absent.
+
+    Floors and the oracle stand among the rows, named "floor: ..." and "oracle".
+
+    Raises:
+        ConfigError: a column that the results of a run do not have.
+    """
+    entries = measured(grid, runs)
+    found: dict[str, dict[str, dict[str, Cell]]] = {name: {} for name in grid.experiments}
+    for name, experiment in grid.experiments.items():
+        for column in experiment.columns:
+            by_row: dict[str, dict[int, float]] = {}
+            for (where, row, seed), results in entries.items():
+                if where == name:
+                    entry = _entry(name, results, column)
+                    by_row.setdefault(row, {})[seed] = entry["metrics"][column.metric]
+                    for floor, metrics in entry["floors"].items():
+                        by_row.setdefault(f"floor: {floor}", {})[seed] = metrics[column.metric]
+                    by_row.setdefault("oracle", {})[seed] = entry["oracle"][column.metric]
+            against = by_row.get(grid.reference, {})
+            for row, values in by_row.items():
+                compared = row in grid.rows and row != grid.reference
+                differences = [values[s] - against[s] for s in values if s in against] if compared else []
+                found[name].setdefault(row, {})[column.title] = Cell(values, differences)
+    return found
+
+
+def _entry(experiment: str, results: list[dict[str, Any]], column: Column) -> dict[str, Any]:
+    for entry in results:
+        if (entry["split"], entry["protocol"]) == (column.split, column.protocol) and column.metric in entry["metrics"]:
+            return entry
+    known = sorted({f"{e['split']}, {e['protocol']}: {metric}" for e in results for metric in e["metrics"]})
+    raise ConfigError(f"{experiment}: the results have no column '{column.title}'; they have {'; '.join(known[:20])}")

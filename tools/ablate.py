@@ -1,0 +1,170 @@
+"""Run a grid of settings over data sets and seeds, and write its table and plot.
+
+    python tools/ablate.py configs/ablations/ccl.yaml --out benchmarks/results/ccl
+    python tools/ablate.py configs/ablations/ccl.yaml --out benchmarks/results/ccl --table      what there is so far
+
+Writes OUT/table.md, OUT/cells.json and, with the extra `plot`, OUT/plot.png; the runs go to --runs. Ctrl-C keeps the
+state of every run; the same command goes on from there. A run that is done is not run again.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from relgrounding.config import ConfigError
+from relgrounding.training import Grid, Job, RunError, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from relgrounding.viz import ablation_figure, save_figure
+
+TRAIN = Path(__file__).resolve().parent / "train.py"
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="YAML file, see docs/ccl.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder of table and plot")
+    parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/NAME of the grid)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")
+    parser.add_argument("--table", action="store_true", help="run nothing, write what there is")
+    arguments = parser.parse_args(words)
+    try:
+        grid = read_grid(arguments.grid)
+        runs = (arguments.runs or Path("runs") / grid.name).absolute()
+        found = grid_jobs(grid, runs)
+        failed: dict[str, str] = {}
+        if not arguments.table:
+            failed = run_all(found, runs, max(1, arguments.jobs))
+        write(grid, runs, arguments, failed)
+    except (ConfigError, RunError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run_all(jobs: list[Job], runs: Path, at_once: int) -> dict[str, str]:
+    """Run what is not done, a row after the one it starts from; return what failed, and why."""
+    done = {job.name for job in jobs if job_is_done(job, runs)}
+    waiting = [job for job in jobs if job.name not in done]
+    failed: dict[str, str] = {}
+    runner = Runner(runs, max(1, (os.cpu_count() or 1) // at_once))
+    by_key = {(job.experiment, job.row, job.seed): job.name for job in jobs}
+    running: dict[Future[str], Job] = {}
+    with ThreadPoolExecutor(at_once) as pool, tqdm(total=len(jobs), initial=len(done), unit="run") as bar:
+        try:
+            while waiting or running:
+                for job in list(waiting):
+                    before = by_key.get((job.experiment, job.start, job.seed), "")
+                    if before in failed:
+                        failed[job.name] = f"{before} failed, which it starts from"
+                        waiting.remove(job)
+                    elif len(running) < at_once and (not job.start or before in done):
+                        running[pool.submit(runner, job)] = job
+                        waiting.remove(job)
+                bar.set_postfix_str(", ".join(job.name for job in running.values()))
+                finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else (set(), None)
+                for future in finished:
+                    job, reason = running.pop(future), future.result()
+                    if reason:
+                        failed[job.name] = reason
+                    else:
+                        done.add(job.name)
+                    bar.update()
+        except BaseException:
+            runner.stop()
+            raise
+    return failed
+
+
+class Runner:
+    """Runs jobs in processes of their own.
+
+    Args:
+        runs: folder of the runs.
+        threads: of each.
+    """
+
+    def __init__(self, runs: Path, threads: int) -> None:
+        self.runs, self.threads = runs, threads
+        self._processes: set[subprocess.Popen] = set()
+        self._stopped = threading.Event()
+
+    def __call__(self, job: Job) -> str:
+        """Run a job to its end; return why it failed, or nothing."""
+        folder = self.runs / job.name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(TRAIN), "--config", job.config, "--runs", str(self.runs)]
+        command += ["--threads", str(self.threads), *job.words]
+        if (folder / "last.pt").is_file():
+            command.append("--resume")
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        if self._stopped.is_set():
+            return "interrupted"
+        with (folder / "train.log").open("a") as log:
+            # A session of its own: Ctrl-C reaches it once, from `stop`, and not a second time from the terminal.
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            self._processes.add(process)
+            code = process.wait()
+            self._processes.discard(process)
+        if code == 0:
+            return ""
+        lines = (folder / "train.log").read_text(errors="replace").replace("\r", "\n").strip().splitlines()
+        return f"exit status {code}: {lines[-1] if lines else 'no output'}; all of it is in {folder / 'train.log'}"
+
+    def stop(self) -> None:
+        """Interrupt what runs; each run keeps its state."""
+        self._stopped.set()
+        for process in list(self._processes):
+            process.send_signal(signal.SIGINT)
+
+
+def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[str, str]) -> None:
+    """Write table, figures as numbers, and plot."""
+    found = grid_cells(grid, runs)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = grid_jobs(grid, runs)
+    finished = sum((runs / job.name / "results.json").is_file() for job in jobs)
+    reference = f" In brackets: difference to *{grid.reference}* of the same seeds." if grid.reference else ""
+    header = (
+        f"# {grid.name}\n\n{grid.note.strip()}\n\n"
+        f"Mean and standard deviation over the seeds {', '.join(map(str, grid.seeds))}.{reference} "
+        f"{finished} of {len(jobs)} runs{f', {len(failed)} failed' if failed else ''}; "
+        f"torch {torch.__version__}, Python {platform.python_version()}.\n\n"
+        f"`python tools/ablate.py {arguments.grid} --out {out}`\n\n"
+    )
+    (out / "table.md").write_text(header + grid_table(grid, runs))
+    numbers = {
+        name: {row: {title: cell.values for title, cell in cells.items()} for row, cells in part.items()}
+        for name, part in found.items()
+    }
+    (out / "cells.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    print(f"written to {out}: table.md, cells.json", end="")
+    points = {
+        name: {row: {title: (c.mean, c.deviation) for title, c in cells.items()} for row, cells in part.items()}
+        for name, part in found.items()
+    }
+    try:
+        save_figure(ablation_figure(points, list(grid.rows), grid.reference), out / "plot.png")
+        print(", plot.png")
+    except (ImportError, ValueError) as error:
+        print(f"; no plot: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
