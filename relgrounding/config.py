@@ -194,6 +194,9 @@ class EvalConfig:
     """Video: ways of choosing; the last one's metric selects the epoch."""
     vote_temperature: float = 2.0
     """Video: votes are weighted by softmax(temperature * standardised score)."""
+    vote_prior: float = 0.0
+    """Video: so much of the votes that a moment would get if all voted alike is taken off, from 0 to 1: long moments
+    get more of them than short ones, whatever the scores."""
     vote_by: Literal["score", "odds"] = "score"
     """Video: what is standardised: scores, or their log-odds, which still differ where scores are all close to 1."""
 
@@ -242,14 +245,7 @@ class Config:
             raise ConfigError(
                 f"train.message_dropout is {self.train.message_dropout}; it is a share, from 0 and below 1"
             )
-        if not 0 <= self.model.contrast <= 1:
-            raise ConfigError(f"model.contrast is {self.model.contrast}; it is a share, from 0 to 1")
-        if self.model.contrast and self.model.pooling != "mean":
-            raise ConfigError(
-                f"model.contrast is {self.model.contrast} with model.pooling={self.model.pooling}; it needs mean"
-            )
-        if not self.model.context > 0:
-            raise ConfigError(f"model.context is {self.model.context}; it is a share of a window's width, above 0")
+        self._check_moments()
         self._check_ccl()
         video = self.data.dataset in VIDEO_DATASETS
         if self.data.dataset != "own" and video != (self.model.name == "vgn"):
@@ -262,6 +258,18 @@ class Config:
             raise ConfigError(
                 f"model.relation_dim ({self.model.relation_dim}) must be a multiple of model.heads ({self.model.heads})"
             )
+
+    def _check_moments(self) -> None:
+        if not 0 <= self.model.contrast <= 1:
+            raise ConfigError(f"model.contrast is {self.model.contrast}; it is a share, from 0 to 1")
+        if self.model.contrast and self.model.pooling != "mean":
+            raise ConfigError(
+                f"model.contrast is {self.model.contrast} with model.pooling={self.model.pooling}; it needs mean"
+            )
+        if not self.model.context > 0:
+            raise ConfigError(f"model.context is {self.model.context}; it is a share of a window's width, above 0")
+        if not 0 <= self.eval.vote_prior <= 1:
+            raise ConfigError(f"eval.vote_prior is {self.eval.vote_prior}; it is a share, from 0 to 1")
 
     def _check_ccl(self) -> None:
         ccl = self.ccl
