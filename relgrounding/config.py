@@ -78,6 +78,11 @@ class ModelConfig:
     """VGN: what encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
     pooling: Literal["max", "mean"] = "max"
     """VGN: from the clips of a window to the feature of its proposal."""
+    contrast: float = 0.0
+    """VGN, with pooling mean: the mean of the clips around a window, times so much, is taken off the mean of those
+    inside; from 0 to 1."""
+    context: float = 0.5
+    """VGN: share of a window's width that is around it, on each side; for `contrast`."""
     attention_dim: int = 256
     """Width of the additive proposal-to-word attention."""
     fusion_dim: int = 256
@@ -190,6 +195,11 @@ class EvalConfig:
     """Video: ways of choosing; the last one's metric selects the epoch."""
     vote_temperature: float = 2.0
     """Video: votes are weighted by softmax(temperature * standardised score)."""
+    vote_prior: float = 0.0
+    """Video: so much of the votes that a moment would get if all voted alike is taken off, from 0 to 1: long moments
+    get more of them than short ones, whatever the scores."""
+    vote_by: Literal["score", "odds"] = "score"
+    """Video: what is standardised: scores, or their log-odds, which still differ where scores are all close to 1."""
 
 
 @dataclass
@@ -238,6 +248,7 @@ class Config:
             raise ConfigError(
                 f"train.message_dropout is {self.train.message_dropout}; it is a share, from 0 and below 1"
             )
+        self._check_moments()
         self._check_ccl()
         video = self.data.dataset in VIDEO_DATASETS
         if self.data.dataset != "own" and video != (self.model.name == "vgn"):
@@ -250,6 +261,18 @@ class Config:
             raise ConfigError(
                 f"model.relation_dim ({self.model.relation_dim}) must be a multiple of model.heads ({self.model.heads})"
             )
+
+    def _check_moments(self) -> None:
+        if not 0 <= self.model.contrast <= 1:
+            raise ConfigError(f"model.contrast is {self.model.contrast}; it is a share, from 0 to 1")
+        if self.model.contrast and self.model.pooling != "mean":
+            raise ConfigError(
+                f"model.contrast is {self.model.contrast} with model.pooling={self.model.pooling}; it needs mean"
+            )
+        if not self.model.context > 0:
+            raise ConfigError(f"model.context is {self.model.context}; it is a share of a window's width, above 0")
+        if not 0 <= self.eval.vote_prior <= 1:
+            raise ConfigError(f"eval.vote_prior is {self.eval.vote_prior}; it is a share, from 0 to 1")
 
     def _check_ccl(self) -> None:
         ccl = self.ccl

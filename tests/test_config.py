@@ -40,6 +40,11 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
         (["data.validation=1.5"], r"data.validation is 1.5; it is a share"),
         (["data.dataset=charades_sta"], r"model.name is ign, but charades_sta needs vgn"),
         (["eval.select=[best]"], r"eval.select is \['best'\]; it is a list of 'score' and 'vote'"),
+        (["model.contrast=2", "model.pooling=mean"], r"model.contrast is 2.0; it is a share, from 0 to 1"),
+        (["model.contrast=0.5"], r"model.contrast is 0.5 with model.pooling=max; it needs mean"),
+        (["model.context=0"], r"model.context is 0.0; it is a share of a window's width, above 0"),
+        (["eval.vote_prior=-1"], r"eval.vote_prior is -1.0; it is a share, from 0 to 1"),
+        (["eval.vote_by=mean"], r"eval.vote_by: .*'mean'.*'score'.*'odds'"),
         (["model.heads=3"], r"model.relation_dim \(256\) must be a multiple of model.heads \(3\)"),
     ],
 )

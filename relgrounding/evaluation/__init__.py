@@ -1,6 +1,7 @@
 """Metrics, the choice of segments, query-agnostic floors, oracles, and tables that show them beside every result."""
 
 from relgrounding.evaluation._image import ImageEvaluator, image_floors, image_oracle
+from relgrounding.evaluation._misses import Miss, name_misses
 from relgrounding.evaluation._nms import temporal_nms
 from relgrounding.evaluation._results import format_table, make_entry, read_results, write_results
 from relgrounding.evaluation._selection import select_by_score, select_by_vote
@@ -10,12 +11,14 @@ from relgrounding.evaluation._video_floors import ConstantSegments, fit_constant
 __all__ = [
     "ConstantSegments",
     "ImageEvaluator",
+    "Miss",
     "VideoEvaluator",
     "fit_constant_segments",
     "format_table",
     "image_floors",
     "image_oracle",
     "make_entry",
+    "name_misses",
     "read_results",
     "select_by_score",
     "select_by_vote",

@@ -34,11 +34,13 @@ def select_by_vote(
     nms_threshold: float = 0.55,
     keep: int = 5,
     temperature: float = 2.0,
+    prior: float = 0.0,
 ) -> Int64[Tensor, "queries keep"]:
     """Pick the segments that overlap the well-scored ones most, then non-maximum suppression on the votes.
 
-    vote_i = sum_j w_j IoU_ij, w = softmax_j(temperature * (score_j - mean) / standard deviation).
-    Weak training scores all windows around an action alike; the vote finds the middle of them.
+    vote_i = sum_j (w_j - prior / P) IoU_ij, w = softmax_j(temperature * (score_j - mean) / standard deviation).
+    Weak training scores all windows around an action alike; the vote finds the middle of them. Of P segments, long ones
+    overlap more others than short ones do, whatever the scores: `prior` takes a part of that off.
 
     Args:
         segments: start, end in any unit.
@@ -46,6 +48,7 @@ def select_by_vote(
         nms_threshold: a segment of IoU > this with one of more votes is dropped.
         keep: number of segments to pick.
         temperature: 0 lets all proposals vote alike; larger values listen to the best-scored only.
+        prior: from 0 to 1.
 
     Returns:
         Numbers of the segments, best first; -1 where there are fewer.
@@ -58,7 +61,8 @@ def select_by_vote(
     check_scores(scores)
     spans = segments.to(torch.float64)
     overlap = temporal_iou(spans, spans).nan_to_num(nan=0.0)
-    return temporal_nms(segments, _weights(scores, temperature) @ overlap, nms_threshold, keep)
+    weights = _weights(scores, temperature) - prior / max(1, len(segments))
+    return temporal_nms(segments, weights @ overlap, nms_threshold, keep)
 
 
 def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:

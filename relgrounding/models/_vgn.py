@@ -59,7 +59,7 @@ class VGN(nn.Module):
         )
         self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
-        self.pooling = ProposalPooling(reduce=config.pooling)
+        self.pooling = ProposalPooling(config.pooling, config.contrast, config.context)
         self.attention = ProposalToWordAttention(width, width, config.attention_dim)
         self.fusion = GatedFusion(width, width)
         widths = [2 * width] + [config.relation_dim] * config.relation_layers
@@ -75,7 +75,7 @@ class VGN(nn.Module):
             clips = self.clip_encoder(clips, batch.clip_lengths)
         else:
             clips = self.clip_encoder(clips)
-        proposals = self.pooling(clips, batch.spans, batch.structure.node_item)
+        proposals = self.pooling(clips, batch.spans, batch.structure.node_item, batch.clip_lengths)
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(proposals, words)
 

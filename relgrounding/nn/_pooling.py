@@ -18,21 +18,42 @@ class ProposalPooling(nn.Module):
 
     `reduce="mean"`: difference of two prefix sums, which are kept in float64.
 
+    `contrast` c above 0, with "mean" only: what goes on around the proposal is subtracted,
+
+        h = mean of the clips inside - c * mean of the clips around
+
+    Around a proposal of w clips are the ceil(context * w) clips before it and as many after it, as far as the video has
+    them; where it has none, nothing is subtracted. Windows inside one event have the same mean, but around the shorter
+    ones the event goes on: they lose, and so do longer ones, by what is missing inside. Keep c below 1: at 1 a window
+    beside an event differs from the rest of the video as much as the one that holds it.
+
     Args:
         reduce: "max" or "mean".
+        contrast: c, from 0 to 1.
+        context: share of a proposal's width that counts as around it, on each side; above 0.
+
+    Source of inside against around: Shou et al., AutoLoc: Weakly-supervised Temporal Action Localization in Untrimmed
+    Videos, ECCV 2018, there in the loss.
     """
 
-    def __init__(self, reduce: Literal["max", "mean"] = "max") -> None:
+    def __init__(self, reduce: Literal["max", "mean"] = "max", contrast: float = 0.0, context: float = 0.5) -> None:
         super().__init__()
         if reduce not in ("max", "mean"):
             raise ValueError(f"unknown reduce '{reduce}'; it is 'max' or 'mean'")
-        self.reduce = reduce
+        if not 0 <= contrast <= 1 or (contrast and reduce != "mean"):
+            raise ValueError(
+                f"contrast is {contrast} with '{reduce}'; it is from 0 to 1, and 0 unless reduce is 'mean'"
+            )
+        if not context > 0:
+            raise ValueError(f"context is {context}; it is a share of a proposal's width, above 0")
+        self.reduce, self.contrast, self.context = reduce, contrast, context
 
     def forward(
         self,
         clips: Float[Tensor, "items clips dim"],
         spans: Int[Tensor, "nodes 2"],
         item: Int[Tensor, " nodes"],
+        lengths: Int[Tensor, " items"] | None = None,
     ) -> Float[Tensor, "nodes dim"]:
         """Pool.
 
@@ -40,6 +61,7 @@ class ProposalPooling(nn.Module):
             clips: (B, C, D), padded at the end with anything.
             spans: (N, 2) start and end clip of each proposal, [start, end), 0 <= start < end <= C.
             item: (N,) video of each proposal, in any order.
+            lengths: (B,) clips of each video without its padding, which contrast needs; None: all C.
 
         Returns:
             (N, D).
@@ -60,13 +82,21 @@ class ProposalPooling(nn.Module):
                 f"0 <= start < end <= {clips.shape[1]}, the number of clips"
             )
         check_item(item, len(clips))
-        pool = window_max if self.reduce == "max" else _mean
-        return pool(clips, start, end, item.long())
+        if self.reduce == "max":
+            return window_max(clips, start, end, item.long())
+        stop = torch.full_like(end, clips.shape[1]) if lengths is None else lengths.long()[item]
+        return self._mean(clips, start, end, item.long(), stop)
 
-
-def _mean(clips: Tensor, start: Tensor, end: Tensor, item: Tensor) -> Tensor:
-    sums = nn.functional.pad(clips.cumsum(1, dtype=torch.float64), (0, 0, 1, 0))
-    row = item * sums.shape[1]
-    sums = sums.flatten(0, 1)
-    total = sums.index_select(0, row + end) - sums.index_select(0, row + start)
-    return (total / (end - start).unsqueeze(1)).to(clips.dtype)
+    def _mean(self, clips: Tensor, start: Tensor, end: Tensor, item: Tensor, stop: Tensor) -> Tensor:
+        sums = nn.functional.pad(clips.cumsum(1, dtype=torch.float64), (0, 0, 1, 0))
+        row = item * sums.shape[1]
+        sums = sums.flatten(0, 1)
+        inside = sums.index_select(0, row + end) - sums.index_select(0, row + start)
+        pooled = inside / (end - start).unsqueeze(1)
+        if self.contrast:
+            margin = torch.ceil((end - start) * self.context).long()
+            first, last = (start - margin).clamp_min(0), torch.minimum(end + margin, stop)
+            around = sums.index_select(0, row + last) - sums.index_select(0, row + first) - inside
+            count = (last - first) - (end - start)
+            pooled = pooled - self.contrast * around / count.clamp_min(1).unsqueeze(1)
+        return pooled.to(clips.dtype)

@@ -6,7 +6,14 @@ from relgrounding.training._ablation import is_done as job_is_done
 from relgrounding.training._ablation import jobs as grid_jobs
 from relgrounding.training._ablation import table as grid_table
 from relgrounding.training._ccl_step import CounterfactualStep
-from relgrounding.training._evaluate import evaluate_run, evaluate_split, validation_metrics
+from relgrounding.training._evaluate import (
+    evaluate_run,
+    evaluate_split,
+    protocols,
+    score_split,
+    select_top,
+    validation_metrics,
+)
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
 from relgrounding.training._task import Split, Task, build_model, hold_out, make_task
@@ -37,6 +44,9 @@ __all__ = [
     "learning_rate_factor",
     "make_task",
     "mil_step",
+    "protocols",
     "read_grid",
+    "score_split",
+    "select_top",
     "validation_metrics",
 ]

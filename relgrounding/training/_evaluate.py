@@ -102,7 +102,8 @@ def select_top(task: Task, split: Split, scored: Scored, how: str) -> list[list[
         spans = collator.proposals(n_clips).to(torch.float32)
         scores = torch.stack([scored.scores[i] for i in places])
         if how == "vote":
-            chosen = select_by_vote(spans, scores, settings.nms, TOP, settings.vote_temperature)
+            ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
+            chosen = select_by_vote(spans, ballots, settings.nms, TOP, settings.vote_temperature, settings.vote_prior)
         else:
             chosen = select_by_score(spans, scores, settings.nms, TOP)
         for i, row in zip(places, chosen.tolist(), strict=True):

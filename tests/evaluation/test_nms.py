@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,11 +24,11 @@ def slow_nms(segments: list, scores: list, threshold: float, keep: int) -> list[
     return picked + [-1] * (keep - len(picked))
 
 
-def slow_votes(segments: list, scores: list, temperature: float) -> list[float]:
+def slow_votes(segments: list, scores: list, temperature: float, prior: float = 0.0) -> list[float]:
     spread = np.std(scores)
     standard = [(s - np.mean(scores)) / spread if spread else 0.0 for s in scores]
     weights = np.exp(temperature * np.array(standard))
-    weights /= weights.sum()
+    weights = weights / weights.sum() - prior / len(scores)
     return [sum(w * overlap(a, b) for w, b in zip(weights, segments, strict=True)) for a in segments]
 
 
@@ -50,13 +52,26 @@ def test_nms_agrees_with_one_segment_at_a_time(
     assert select_by_score(segments, scores, threshold, keep).tolist() == expected
 
 
-@given(scored_segments(), st.sampled_from([0.0, 2.0, 5.0]))
-def test_vote_picks_a_segment_of_the_most_votes(case: tuple[torch.Tensor, torch.Tensor], temperature: float) -> None:
+@given(scored_segments(), st.sampled_from([0.0, 2.0, 5.0]), st.sampled_from([0.0, 0.5, 1.0]))
+def test_vote_picks_a_segment_of_the_most_votes(
+    case: tuple[torch.Tensor, torch.Tensor], temperature: float, prior: float
+) -> None:
     segments, scores = case
-    chosen = select_by_vote(segments, scores, keep=1, temperature=temperature)[:, 0].tolist()
+    chosen = select_by_vote(segments, scores, keep=1, temperature=temperature, prior=prior)[:, 0].tolist()
     for row, best in zip(scores.tolist(), chosen, strict=True):
-        votes = slow_votes(segments.tolist(), row, temperature)
-        assert votes[best] == pytest.approx(max(votes), rel=1e-9)
+        votes = slow_votes(segments.tolist(), row, temperature, prior)
+        assert votes[best] == pytest.approx(max(votes), rel=1e-9, abs=1e-12)
+
+
+def test_the_prior_takes_from_a_long_moment_what_its_length_alone_brings() -> None:
+    # IoU: [0, 4] with both short ones .5, with [0, 10] .4; the short ones with each other 0, with [0, 10] .2.
+    segments = torch.tensor([[0.0, 2.0], [2.0, 4.0], [0.0, 4.0], [0.0, 10.0]])
+    # Standardised: 1, 0, 0, -1 over sqrt(1/2); weights of temperature log(2) / sqrt(2): 2, 1, 1, 1/2, over 4.5.
+    scores = torch.tensor([[3.0, 2.0, 2.0, 1.0]], dtype=torch.float64)
+    # votes [2.6, 1.6, 2.7, 1.5] / 4.5 = [.578, .356, .6, .333]; all alike: [.425, .425, .6, .45].
+    temperature = math.log(2) / math.sqrt(2)
+    for prior, best in ((0.0, 2), (0.1, 2), (0.2, 0), (1.0, 0)):
+        assert select_by_vote(segments, scores, keep=1, temperature=temperature, prior=prior).tolist() == [[best]]
 
 
 @given(scored_segments())

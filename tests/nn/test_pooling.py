@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -117,3 +119,64 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(out.square().sum(), clips, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def pool_with_contrast(clips, spans, item, lengths, contrast, context):
+    rows = []
+    for video, (start, end) in zip(item.tolist(), spans.tolist(), strict=True):
+        margin = math.ceil((end - start) * context)
+        length = int(lengths[video])
+        inside = clips[video, start:end].mean(0)
+        around = torch.cat(
+            [clips[video, max(0, start - margin) : start], clips[video, end : min(length, end + margin)]]
+        )
+        rows.append(inside - contrast * around.mean(0) if len(around) else inside)
+    return torch.stack(rows)
+
+
+@given(case=spans_of_videos(), contrast=st.floats(0.1, 1), context=st.sampled_from([0.25, 0.5, 1.0, 3.0]))
+def test_contrast_equals_a_loop_with_its_gradient(case, contrast, context):
+    videos, length, spans, item = case
+    clips = torch.randn(videos, length, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(len(item), 3, dtype=torch.float64)
+    lengths = torch.zeros(videos).long().scatter_reduce(0, item, spans[:, 1], "amax")
+    out = ProposalPooling("mean", contrast, context)(clips, spans, item, lengths)
+    expected = pool_with_contrast(clips, spans, item, lengths, contrast, context)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad((x * weight).sum(), clips)[0] for x in (out, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_contrast_by_hand():
+    clips = torch.tensor([[[0.0], [0.0], [1.0], [1.0], [1.0], [1.0], [0.0], [0.0]]])
+    spans = torch.tensor([[2, 6], [2, 4], [3, 5], [0, 8], [0, 2]])
+    out = ProposalPooling("mean", contrast=0.5)(clips, spans, torch.zeros(5).long())
+    # The event itself; its first half, with one clip of 0 and one of 1 around; its middle; the whole video; beside it.
+    assert out.flatten().tolist() == [1.0, 0.75, 0.5, 0.5, -0.5]
+
+
+@given(start=st.integers(0, 15), width=st.integers(1, 16), contrast=st.floats(0.05, 0.95))
+def test_no_window_has_more_contrast_than_the_event_itself(start, width, contrast):
+    clips = torch.zeros(1, 32, 1, dtype=torch.float64)
+    clips[0, start : start + width] = 1
+    spans = torch.tensor([(s, e) for s in range(32) for e in range(s + 1, 33)])
+    pooled = ProposalPooling("mean", contrast)(clips, spans, torch.zeros(len(spans)).long()).flatten()
+    event = int((spans == torch.tensor([start, start + width])).all(1).nonzero())
+    assert (pooled[torch.arange(len(spans)) != event] < pooled[event]).all()
+
+
+def test_what_lies_beyond_the_context_and_the_video_is_not_read():
+    clips = torch.full((1, 12, 1), torch.nan)
+    clips[0, 5:9] = torch.tensor([[4.0], [3.0], [1.0], [2.0]])
+    pooling = ProposalPooling("mean", contrast=0.5, context=0.5)
+    assert pooling(clips[:, 5:], torch.tensor([[1, 3]]), torch.tensor([0]), torch.tensor([3])).item() == 0
+    out = pooling(clips[:, 5:], torch.tensor([[1, 3]]), torch.tensor([0]), torch.tensor([4]))
+    assert out.item() == 2 - 0.5 * 3
+
+
+@pytest.mark.parametrize("kind", [("max", 0.5), ("mean", 1.5), ("mean", -0.1), ("mean", math.nan)])
+def test_a_contrast_that_cannot_be_is_named(kind):
+    with pytest.raises(ValueError, match=r"contrast is .*; it is from 0 to 1, and 0 without 'mean'"):
+        ProposalPooling(*kind)
+    with pytest.raises(ValueError, match=r"context is 0\.0; it is a share of a proposal's width, above 0"):
+        ProposalPooling("mean", 0.5, 0.0)

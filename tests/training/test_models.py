@@ -22,12 +22,14 @@ def _queries(count: int) -> list[Query]:
     return [Query(str(i), str(i), TEXTS[i % 3], ((0.0, 1.0),)) for i in range(count)]
 
 
-def _video(relation: str, lengths: list[int]):
+def _video(relation: str, lengths: list[int], **settings):
     generator = np.random.default_rng(0)
     store = _Store({str(i): generator.normal(size=(n, 4)).astype(np.float32) for i, n in enumerate(lengths)})
     vocabulary = Vocabulary.from_texts(TEXTS)
     collator = VideoCollator(_queries(len(lengths)), store, vocabulary, widths=[2, 3, 5], stride=1.0)
-    model = VGN(ModelConfig(name="vgn", relation=relation, **SIZES), 4, trained_embedding(len(vocabulary), 6), 6)
+    model = VGN(
+        ModelConfig(name="vgn", relation=relation, **SIZES, **settings), 4, trained_embedding(len(vocabulary), 6), 6
+    )
     return model, collator
 
 
@@ -44,7 +46,15 @@ def _image(relation: str, counts: list[int]):
     return model, collator
 
 
-MAKERS = [pytest.param(_video, [6, 1, 9], id="vgn"), pytest.param(_image, [3, 1, 7], id="ign")]
+def _contrast(relation: str, lengths: list[int]):
+    return _video(relation, lengths, clip_encoder="linear", pooling="mean", contrast=0.5)
+
+
+MAKERS = [
+    pytest.param(_video, [6, 1, 9], id="vgn"),
+    pytest.param(_contrast, [6, 1, 9], id="vgn, contrast"),
+    pytest.param(_image, [3, 1, 7], id="ign"),
+]
 
 
 @pytest.mark.parametrize("relation", ["graph", "none"])
