@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=Path, help="HDF5 file of region features (docs/features.md)")
     parser.add_argument("--item", help="id of the video or image in an HDF5 file")
     parser.add_argument("--image", help="a picture, whose name is the id, or the id alone")
-    parser.add_argument("--duration", type=float, help="of the video, in seconds")
+    parser.add_argument("--duration", type=float, help="of the video, in seconds; files of tools/extract.py hold it")
     parser.add_argument("--query", help="the sentence")
     parser.add_argument("--batch", type=Path, metavar="JSONL", help="many questions, one a line")
     parser.add_argument("--out", type=Path, default=Path("answer"), help="name of the .png and .json, or the folder")
@@ -96,6 +96,7 @@ class Asker:
         select = self.arguments.select
         if self.grounder.video:
             features = _in_folder(self.arguments.video_features, item)
+            duration = self.grounder.duration(features, item) if duration is None else duration
             answers = self.grounder.ground(query, features, item=item, duration=duration, select=select)
             about: dict[str, Any] = {"video": item or features.stem, "duration": duration}
         else:

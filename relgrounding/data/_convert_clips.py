@@ -1,5 +1,6 @@
 """Clip features in the formats that people have: a `.npy` a video, or HDF5 with a dataset or a group a video."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from relgrounding.data._convert_sources import (
     stem_id,
 )
 from relgrounding.data._errors import BadFeatures
-from relgrounding.data._hdf5 import damage, member, names, open_hdf5, read
+from relgrounding.data._hdf5 import damage, member, names, offset_of, open_hdf5, read, read_plain
 
 
 class NpyClips(Source):
@@ -49,21 +50,27 @@ class Hdf5Clips(Source):
 
     def index(self) -> Iterator[Entry]:
         """Yield the videos in the order of the file."""
-        self._file = open_hdf5(self.path)
+        self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
+        weakref.finalize(self, self._bytes.close)
         videos = names(self._file, str(self.path))
         if not videos:
             raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video")
         for name in videos:
-            with self.problems:
-                place = f"{name!r} in {self.path}"
+            place = f"{name!r} in {self.path}"
+            with self.problems, damage(place):
                 dataset = self._dataset(name, place)
                 rows, dim = check_shape(dataset.shape or (), place)
-                yield Entry(name, rows, dim, number_type(dataset.dtype, place), name)
+                kind = number_type(dataset.dtype, place)
+                yield Entry(name, rows, dim, kind, (offset_of(dataset), dataset.dtype), None)
 
     def read(self, entry: Entry) -> Item:
         """Return a video's features."""
         place = f"{entry.id!r} in {self.path}"
-        features = read(self._dataset(entry.at, place), (), place).reshape(entry.rows, entry.dim)
+        offset, dtype = entry.at
+        if offset is not None:
+            features = read_plain(self._bytes, offset, (entry.rows, entry.dim), dtype, place)
+        else:
+            features = read(self._dataset(entry.id, place), (), place).reshape(entry.rows, entry.dim)
         return Item(check_finite(features, place))
 
     def _dataset(self, name: str, place: str) -> h5py.Dataset:

@@ -1,12 +1,12 @@
 """Principal components of features, fitted in one pass that keeps sums only."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from relgrounding._files import replacing
 from relgrounding.data._errors import BadFeatures, MissingFile
 from relgrounding.data._hdf5 import damage
 
@@ -81,8 +81,7 @@ def _join(blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
 
 def save_components(path: Path, components: Components, fingerprint: str) -> None:
     """Write them beside the features, whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         np.savez(
             file,
             mean=components.mean,
@@ -90,7 +89,6 @@ def save_components(path: Path, components: Components, fingerprint: str) -> Non
             share=np.float64(components.share),
             fingerprint=np.array(fingerprint),
         )
-    os.replace(beside, path)
 
 
 def load_components(path: Path) -> tuple[Components, str]:

@@ -1,6 +1,7 @@
 """Region features in the formats that people have: bottom-up-attention `.tsv`, `.npz` an image, HDF5."""
 
 import base64
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from relgrounding.data._convert_sources import (
     stem_id,
 )
 from relgrounding.data._errors import BadFeatures, check_id
-from relgrounding.data._hdf5 import MOST_NUMBERS, damage, member, names, open_hdf5, read
+from relgrounding.data._hdf5 import MOST_NUMBERS, damage, member, names, offset_of, open_hdf5, read, read_plain
 from relgrounding.data.features import RegionFeatures, check_boxes
 
 LONGEST_LINE = 256 * 2**20
@@ -186,49 +187,70 @@ class Hdf5Regions(RegionSource):
 
     def index(self) -> Iterator[Entry]:
         """Yield the images in the order of the file."""
-        self._file = open_hdf5(self.path)
+        self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
+        weakref.finalize(self, self._bytes.close)
         if member(self._file, "offsets", str(self.path)) is not None:
-            self._store = RegionFeatures(self.path, in_memory=False)
-            kind = number_type(self._store._member("features").dtype, f"features in {self.path}")
-            for image, count, size in self._store.counts():
-                with self.problems:
-                    rows, dim = check_shape((count, self._store.dim), f"{image!r} in {self.path}")
-                    yield Entry(check_id(image, str(self.path)), rows, dim, kind, None, size)
+            yield from self._flat()
             return
         for name in names(self._file, str(self.path)):
-            with self.problems:
-                yield self._group_entry(name)
+            place = f"{name!r} in {self.path}"
+            with self.problems, damage(place):
+                yield self._group_entry(name, place)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
         place = f"{entry.id!r} in {self.path}"
-        if entry.at is None:
+        group, *arrays = entry.at
+        if all(offset is not None for _, offset, _ in arrays):
+            shapes = ((entry.rows, entry.dim), (entry.rows, 4))
+            features, boxes = (
+                read_plain(self._bytes, offset, shape, dtype, place)
+                for shape, (_, offset, dtype) in zip(shapes, arrays, strict=True)
+            )
+        elif not group:
             features, boxes, _ = self._store[entry.id]
-            return self.item(entry, features, boxes, place)
-        group = member(self._file, entry.id, place)
-        features, boxes = (read(self._array(group, key, place), (), place) for key in entry.at)
+        else:
+            found = member(self._file, group, place)
+            features, boxes = (read(self._array(found, key, place), (), place) for key, _, _ in arrays)
         with damage(place):
-            corners = self.corners(boxes.reshape(entry.rows, 4))
+            corners = self.corners(boxes.reshape(entry.rows, 4)) if group else boxes
             return self.item(entry, features.reshape(entry.rows, entry.dim), corners, place)
 
-    def _group_entry(self, name: str) -> Entry:
-        place = f"{name!r} in {self.path}"
+    def _flat(self) -> Iterator[Entry]:
+        self._store, begin = RegionFeatures(self.path, in_memory=False), 0
+        arrays = [(name, *_place(self._array(self._file, name, str(self.path)))) for name in ("features", "boxes")]
+        kind = number_type(arrays[0][2], f"features in {self.path}")
+        for image, count, size in self._store.counts():
+            with self.problems:
+                rows, dim = check_shape((count, self._store.dim), f"{image!r} in {self.path}")
+                at = [
+                    (name, None if offset is None else offset + begin * width * dtype.itemsize, dtype)
+                    for (name, offset, dtype), width in zip(arrays, (dim, 4), strict=True)
+                ]
+                yield Entry(check_id(image, str(self.path)), rows, dim, kind, ("", *at), size)
+            begin += count
+
+    def _group_entry(self, name: str, place: str) -> Entry:
         group = member(self._file, name, str(self.path))
         if not isinstance(group, h5py.Group):
             raise BadFeatures(f"{place} is no group of an image with features and boxes; name the format")
-        with damage(place):
-            present = set(names(group, place))
-            sizes = [(group.attrs[w], group.attrs[h]) for w, h in SIZE_KEYS if w in group.attrs and h in group.attrs]
-            width, height = map(int, sizes[0] if sizes else read(self._array(group, "size", place), (), place))
+        present = set(names(group, place))
+        sizes = [(group.attrs[w], group.attrs[h]) for w, h in SIZE_KEYS if w in group.attrs and h in group.attrs]
+        width, height = map(int, sizes[0] if sizes else read(self._array(group, "size", place), (), place))
         keys = (_key(present, FEATURE_KEYS, Path(place)), _key(present, BOX_KEYS, Path(place)))
-        features = self._array(group, keys[0], place)
+        features, boxes = (self._array(group, key, place) for key in keys)
         rows, dim = check_shape(features.shape or (), place)
-        if self._array(group, keys[1], place).shape != (rows, 4) or min(width, height) < 1:
+        if boxes.shape != (rows, 4) or min(width, height) < 1:
             raise BadFeatures(f"{place}: its boxes are not ({rows}, 4), or its image has no size; make it again")
-        return Entry(check_id(name, place), rows, dim, number_type(features.dtype, place), keys, (width, height))
+        at = (name, (keys[0], *_place(features)), (keys[1], *_place(boxes)))
+        return Entry(check_id(name, place), rows, dim, number_type(features.dtype, place), at, (width, height))
 
     def _array(self, group: h5py.Group, key: str, place: str) -> h5py.Dataset:
         found = member(group, key, place)
         if not isinstance(found, h5py.Dataset):
             raise BadFeatures(f"{place} lacks {key}; expected features, boxes and size (width, height)")
         return found
+
+
+def _place(dataset: h5py.Dataset) -> tuple[int | None, np.dtype]:
+    return offset_of(dataset), dataset.dtype

@@ -3,15 +3,18 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 
 from relgrounding.data._errors import BadFeatures, DataError, MissingFile, UnsafeFile
+from relgrounding.data._hdf5_heap import CheckedFile, read_into
 
 MOST_NUMBERS = 2**30
 """Of one read: a damaged or hostile file may declare a shape that no memory holds."""
+MOST_SQUEEZED = 2**12
+"""How many times smaller compression may have made a dataset: gzip reaches 1,032."""
 
 
 @contextlib.contextmanager
@@ -36,7 +39,7 @@ def open_hdf5(path: Path) -> h5py.File:
     if not path.is_file():
         raise MissingFile(f"feature file {path} not found; tools/prepare.py makes such files, docs/data.md says how")
     with damage(str(path)):
-        return h5py.File(path, "r")
+        return h5py.File(CheckedFile(path), "r")
 
 
 def member(group: h5py.Group, name: str, place: str) -> Any:
@@ -49,18 +52,38 @@ def member(group: h5py.Group, name: str, place: str) -> Any:
     if "/" in name or name in ("", "."):
         return None
     with damage(place):
-        link = group.get(name, getlink=True)
-        if link is None:
+        # h5py's own `get` and `[]` look everything up several times.
+        key = name.encode()
+        if not group.id.links.exists(key):
             return None
-        if not isinstance(link, h5py.HardLink):
+        if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            target = getattr(group.get(name, getlink=True), "filename", "another place")
             raise UnsafeFile(
-                f"{place}: {name!r} is a link to {getattr(link, 'filename', 'another place')!r}; only what the file "
+                f"{place}: {name!r} is a link to {target!r}; only what the file "
                 "itself holds is read: copy the content in (h5repack, or h5copy -f ext)"
             )
-        found = group[name]
-        if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
-            raise UnsafeFile(f"{place}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
-        return found
+        found = h5py.h5o.open(group.id, key)
+        if isinstance(found, h5py.h5d.DatasetID):
+            _check_own_numbers(found.get_create_plist(), name, place)
+            dataset = h5py.Dataset(found, readonly=True)
+            _ = dataset.shape, dataset.dtype  # parsed, and found to be damaged, at the first look
+            return dataset
+        return h5py.Group(found) if isinstance(found, h5py.h5g.GroupID) else found
+
+
+def _check_own_numbers(properties: h5py.h5p.PropDCID, name: str, place: str) -> None:
+    if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+        raise UnsafeFile(f"{place}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
+
+
+def offset_of(dataset: h5py.Dataset) -> int | None:
+    """Return where in its file the numbers of a dataset lie as they are, one after another; None: they do not."""
+    found = dataset.id
+    if dataset.dtype.kind != "f" or found.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        return None
+    if found.get_type() != h5py.h5t.py_create(dataset.dtype) or found.get_storage_size() != dataset.nbytes:
+        return None
+    return found.get_offset()
 
 
 def names(group: h5py.Group, place: str) -> list[str]:
@@ -94,6 +117,7 @@ def read(dataset: h5py.Dataset, selection: Any, place: str) -> np.ndarray:
         rows = len(range(*selection.indices(shape[0]))) if isinstance(selection, slice) else shape[0]
         if rows * int(np.prod(shape[1:], dtype=object)) > MOST_NUMBERS:
             raise BadFeatures(f"{place} claims shape {shape}: too large for one item; is the file damaged?")
+        _check_file_holds(dataset, place)
         return np.asarray(dataset[selection])
 
 
@@ -106,8 +130,30 @@ def read_texts(dataset: h5py.Dataset, place: str) -> list[str]:
     with damage(place):
         if dataset.ndim != 1 or len(dataset) > MOST_NUMBERS or dataset.dtype.kind not in "SOU":
             raise BadFeatures(f"{place} must hold one text an image; make the file again")
+        _check_file_holds(dataset, place)
         values = dataset[()]
         texts = [value.decode("utf-8") if isinstance(value, bytes) else value for value in values]
     if not all(isinstance(text, str) and text for text in texts):
         raise BadFeatures(f"{place} must hold one text an image; make the file again")
     return texts
+
+
+def _check_file_holds(dataset: h5py.Dataset, place: str) -> None:
+    """Refuse a shape that is damaged: what was never written reads as zeros, enough of them to fill the memory."""
+    size = dataset.file.id.get_filesize()
+    if dataset.nbytes > size * (1 if dataset.chunks is None else MOST_SQUEEZED):
+        raise BadFeatures(
+            f"{place} claims shape {dataset.shape}, more than its file can hold; is the file damaged or cut off?"
+        )
+
+
+def read_plain(file: IO[bytes], at: int, shape: tuple[int, ...], dtype: np.dtype, place: str) -> np.ndarray:
+    """Read numbers from where they lie, see `offset_of`.
+
+    Raises:
+        BadFeatures: the file ends before.
+    """
+    array = np.empty(shape, dtype)
+    if read_into(file.fileno(), array, at) < array.nbytes:
+        raise BadFeatures(f"{place} is cut off; copy it again")
+    return array

@@ -142,11 +142,26 @@ def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
     return torch.tensor([known.setdefault(name, len(known)) for name in names])
 
 
+class _Candidates:
+    """Proposals of videos, which depend on the number of clips alone: each number's spans and graph are built once."""
+
+    def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
+        self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
+        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.spans(n), iou_threshold))
+        self.batched = lru_cache(maxsize=8)(
+            lambda lengths: (
+                torch.cat([self.spans(n) for n in lengths]),
+                GraphStructure.batch([self._graph(n) for n in lengths]),
+            )
+        )
+
+
+_candidates = lru_cache(maxsize=4)(_Candidates)
+"""Shared by the collators of all splits, and by all questions that a trained run is asked."""
+
+
 class VideoCollator:
     """Make batches of videos and sentences.
-
-    The proposals of a video depend on its number of clips alone; their spans and their graph are built once for each
-    number, not once a batch.
 
     Args:
         queries: the dataset.
@@ -175,14 +190,8 @@ class VideoCollator:
         self._texts = _Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
         step = int(stride) if stride >= 1 else stride
-        self.proposals = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, step))
-        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.proposals(n), iou_threshold))
-        self._batched = lru_cache(maxsize=8)(
-            lambda lengths: (
-                torch.cat([self.proposals(n) for n in lengths]),
-                GraphStructure.batch([self._graph(n) for n in lengths]),
-            )
-        )
+        self._candidates = _candidates(tuple(widths), step, iou_threshold)
+        self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
         """Return the features of a video, at most `max_clips` of them."""
@@ -195,7 +204,7 @@ class VideoCollator:
         """Return the batch of the queries at these places."""
         clips = [self.clips(self.queries[i].item) for i in places]
         lengths = tuple(len(c) for c in clips)
-        spans, structure = self._batched(lengths)
+        spans, structure = self._candidates.batched(lengths)
         return VideoBatch(
             structure=structure,
             clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),

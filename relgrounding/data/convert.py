@@ -17,7 +17,7 @@ from relgrounding.data._convert_pca import Components, fit_components, load_comp
 from relgrounding.data._convert_regions import Hdf5Regions, NpzRegions, TsvRegions
 from relgrounding.data._convert_sources import Entry, Item, Source
 from relgrounding.data._errors import BadFeatures, MissingFile, Problems
-from relgrounding.data._hdf5 import damage, member, open_hdf5
+from relgrounding.data._hdf5 import member, names, open_hdf5
 
 __all__ = ["FORMATS", "Converted", "convert_features", "detect_format"]
 
@@ -92,10 +92,9 @@ def _hdf5_format(path: Path) -> str:
     with open_hdf5(path) as file:
         if member(file, "offsets", str(path)) is not None:
             return "hdf5-regions"
-        with damage(str(path)):
-            first = next(iter(file), None)
-        inner = member(file, first, str(path)) if first is not None else None
-        return "hdf5-regions" if isinstance(inner, h5py.Group) and len(inner) > 1 else "hdf5-clips"
+        inner = next((member(file, name, str(path)) for name in names(file, str(path))), None)
+        several = isinstance(inner, h5py.Group) and len(names(inner, str(path))) > 1
+        return "hdf5-regions" if several else "hdf5-clips"
 
 
 def convert_features(
@@ -157,10 +156,7 @@ def convert_features(
     try:
         for entry in _bar(entries[resumed:], "converting", quiet, len(entries), resumed):
             output.write(_changed(opened.read(entry), components, dtype, entry.id))
-        total = output.part.stat().st_size
-        with tqdm(desc="checksum", total=total, unit="B", unit_scale=True, disable=quiet) as bar:
-            for size in output.finish():
-                bar.update(size)
+        output.finish()
     finally:
         output.close()
     share = components.share if components else 1.0
@@ -170,6 +166,8 @@ def convert_features(
 
 def _changed(item: Item, components: Components | None, dtype: str, key: str) -> Item:
     features = item.features if components is None else components(item.features)
+    if features.dtype == dtype and components is None:
+        return item  # whose reader has checked it
     with np.errstate(over="ignore"):
         features = features.astype(dtype)
     if not np.isfinite(features).all():

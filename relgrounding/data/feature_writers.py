@@ -1,8 +1,6 @@
 """Writers of the two layouts of features in HDF5 files (docs/features.md)."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from relgrounding._files import replacing
 from relgrounding.data._errors import BadFeatures
 from relgrounding.data.features import Regions
 
@@ -86,21 +85,5 @@ def _half(features: np.ndarray, key: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _new_file(path: str | Path) -> Iterator[h5py.File]:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(Path(path)) as beside, h5py.File(beside, "w") as file:
+        yield file

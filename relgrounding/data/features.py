@@ -139,6 +139,22 @@ class ClipFeatures(_Store):
             self._kept[key] = content
         return self._check(content, key)
 
+    def duration(self, key: str) -> float | None:
+        """Return the seconds that the attribute `duration` of a video's dataset says; None: there is no such attribute.
+
+        Raises:
+            MissingFeatures: the file does not hold the video.
+            BadFeatures: the attribute is no length of a video.
+        """
+        attributes = self._dataset(key).attrs
+        with damage(f"{key!r} in {self.path}"):
+            if "duration" not in attributes:
+                return None
+            value = np.asarray(attributes["duration"])
+        if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
+            raise BadFeatures(f"{key!r} in {self.path} has the attribute duration {value}; expected seconds above 0")
+        return float(value.item())
+
     def _dataset(self, key: str) -> h5py.Dataset:
         found = member(self._open(), key, str(self.path))
         if found is None:

@@ -1,9 +1,7 @@
 """Words of sentences as numbers, and their pretrained vectors."""
 
 import hashlib
-import os
 import re
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from relgrounding._files import replacing
 
 __all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
 
@@ -149,11 +149,8 @@ def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> 
 
 
 def _save(path: Path, words: list[str], vectors: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may get here at once: each writes a file of its own, the last one to finish gives it its name.
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         np.savez(file, words=np.asarray(words, dtype=np.str_), vectors=vectors)
-    os.replace(file.name, path)
 
 
 def _read(path: Path, wanted: frozenset[str]) -> tuple[list[str], np.ndarray]:

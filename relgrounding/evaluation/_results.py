@@ -2,12 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from relgrounding._files import replacing
 
 _PLACE = ("dataset", "split", "protocol", "queries")
 # A column a kind is readable for the two kinds of the generated scenes, not for the 80 categories of RefCOCO.
@@ -90,21 +91,8 @@ def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:
     """Write results.json so that a reader finds the old file or the new one, never half of one."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            json.dump(list(entries), file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    # A temporary file is readable by its owner alone; results are as public as their folder.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(file.name, 0o666 & ~umask)
-    os.replace(file.name, path)
+    with replacing(Path(path)) as beside:
+        beside.write_text(json.dumps(list(entries), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ class Grounder:
                 (regions, dim) or a .npy file of it, with `boxes` and `image_size`; a `relgrounding.data.Regions`; or an
                 HDF5 file of many images. docs/features.md has the layouts.
             item: which video or image of an HDF5 file; may be left out where the file holds one.
-            duration: of the video, in seconds.
+            duration: of the video, in seconds; may be left out where the HDF5 file says it (tools/extract.py).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.
             select: "score" or "vote" for moments; None: what chose the epoch of the run.
@@ -145,7 +145,8 @@ class Grounder:
         content: np.ndarray | Regions
         if self.video:
             content = read_clips(features, item, self._stores, self.feature_dim)
-            self.task.durations = {"item": check_duration(duration)}
+            seconds = self.duration(features, item) if duration is None else duration
+            self.task.durations = {"item": check_duration(seconds)}
         else:
             content = read_regions(features, boxes, image_size, item, self._stores, self.feature_dim)
         split = Split([Query("query", "item", query, ())], _OneItem(self.feature_dim, {"item": content}))
@@ -153,6 +154,10 @@ class Grounder:
         rows = select_top(self.task, split, scored, self.how(select))[0]
         proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
         return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
+
+    def duration(self, features: object, item: str | None = None) -> float | None:
+        """Return the seconds of a video that an HDF5 file of features says; None: it does not."""
+        return self._stores.duration(features, item)
 
     def how(self, select: str | None = None) -> str:
         """Return how moments are chosen: as asked, or in the way that chose the epoch of the run."""

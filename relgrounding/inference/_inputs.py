@@ -27,6 +27,16 @@ class Stores:
 
     def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
         """Return what a file holds of an item; without a name the file must hold one item only."""
+        return self.open(path)[self._item(path, item)]
+
+    def duration(self, features: object, item: str | None) -> float | None:
+        """Return the seconds of a video where the features are in an HDF5 file that says them."""
+        if not isinstance(features, (str, os.PathLike)) or Path(features).suffix not in HDF5:
+            return None
+        store = self.open(Path(features))
+        return store.duration(self._item(Path(features), item)) if isinstance(store, ClipFeatures) else None
+
+    def _item(self, path: Path, item: str | None) -> str:
         store = self.open(path)
         if item is None:
             if len(store.ids) != 1:
@@ -37,7 +47,7 @@ class Stores:
         if item not in store:
             near = ", ".join(store.ids[:3])
             raise ValueError(f"{path} holds no '{item}'; its {len(store.ids)} ids begin with {near}")
-        return store[item]
+        return item
 
 
 def read_clips(features: object, item: str | None, stores: Stores, dim: int) -> np.ndarray:
@@ -84,7 +94,9 @@ def read_regions(
 def check_duration(duration: float | int | None) -> float:
     """Return the length of a video in seconds, or say that it is missing or impossible."""
     if duration is None:
-        raise ValueError("a video needs its duration in seconds: duration=31.2")
+        raise ValueError(
+            "a video needs its duration in seconds: duration=31.2 (only HDF5 files of tools/extract.py hold it)"
+        )
     if not 0 < float(duration) < math.inf:
         raise ValueError(f"duration is {duration}; give the length of the video in seconds, above 0")
     return float(duration)

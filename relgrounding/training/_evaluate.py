@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from relgrounding._files import replacing
 from relgrounding.config import model_name
 from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
 from relgrounding.evaluation import (
@@ -28,7 +28,7 @@ from relgrounding.evaluation import (
     write_results,
 )
 from relgrounding.models import IGN, VGN
-from relgrounding.training._runs import RunFolder, replace_file
+from relgrounding.training._runs import RunFolder
 from relgrounding.training._task import Split, Task, build_model
 
 READINGS = {"flickr30k": ["union", "any"], "own": ["any"]}
@@ -257,11 +257,8 @@ def evaluate_run(
     if write:
         write_results(folder.path / "results.json", entries)
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        replace_file(folder.path / "predictions.jsonl", lambda path: _write(path, text))
+        with replacing(folder.path / "predictions.jsonl") as beside:
+            beside.write_text(text, encoding="utf-8")
     if not entries:
         return f"no query has a right answer to compare with: {len(lines)} predictions, no metrics"
     return format_table(entries)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,8 @@ from omegaconf import OmegaConf
 
 import relgrounding
 from relgrounding._dgl import dgl
+from relgrounding._files import replacing
 from relgrounding.config import Config, config_to_yaml, load_config
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside `path` and put it in its place at once, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 class RunError(RuntimeError):
@@ -57,7 +43,8 @@ class RunFolder:
             "dgl": dgl.__version__,
         }
         text = config_to_yaml(config) + "versions:\n" + "".join(f"  {k}: {v}\n" for k, v in versions.items())
-        replace_file(self.path / "config.yaml", lambda path: _write(path, text))
+        with replacing(self.path / "config.yaml") as beside:
+            beside.write_text(text, encoding="utf-8")
 
     def read_config(self) -> Config:
         """Read the resolved configuration.
@@ -82,15 +69,13 @@ class RunFolder:
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace a checkpoint."""
-        replace_file(self.path / name, lambda path: torch.save(state, path))
+        with replacing(self.path / name) as beside:
+            torch.save(state, beside)
 
     def keep(self, name: str, other: str) -> None:
         """Keep a checkpoint under another name too."""
-
-        def copy(path: Path) -> None:
-            path.write_bytes((self.path / name).read_bytes())
-
-        replace_file(self.path / other, copy)
+        with replacing(self.path / other) as beside:
+            beside.write_bytes((self.path / name).read_bytes())
 
     def load(self, name: str) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; nothing but tensors and plain data is admitted.
@@ -102,10 +87,6 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"{path} does not exist; has the run finished an epoch?")
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def _as_words(settings: dict, prefix: str = "") -> list[str]:

@@ -143,3 +143,20 @@ def test_the_package_stays_light():
     code = "import relgrounding, sys; print(any(m in sys.modules for m in ('relgrounding.training', 'matplotlib')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_duration_may_stand_in_the_file(video_run):
+    folder, _, _ = video_run
+    grounder = Grounder.from_run(folder / "run")
+    with h5py.File(folder / "clips.h5", "a") as file:
+        file["v1"].attrs["duration"] = 12.5
+        file["v2"].attrs["duration"] = "long"
+    told = grounder.ground("the door", folder / "clips.h5", item="v1", duration=12.5)
+    assert grounder.ground("the door", folder / "clips.h5", item="v1") == told
+    assert grounder.ground("the door", folder / "clips.h5", item="v1", duration=25)[0].proposal[1] == pytest.approx(
+        2 * told[0].proposal[1]
+    )
+    with pytest.raises(ValueError, match="has the attribute duration long; expected seconds above 0"):
+        grounder.ground("the door", folder / "clips.h5", item="v2")
+    with pytest.raises(ValueError, match="needs its duration in seconds"):
+        grounder.ground("the door", folder / "clips.h5", item="v0")

@@ -1,15 +1,14 @@
 """What is done of an unfinished extraction: a folder beside the output, one file an item, each whole or not there."""
 
 import json
-import os
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from relgrounding._files import replacing
 from relgrounding.data.extraction._errors import ExtractionError
 
 
@@ -31,7 +30,8 @@ class Parts:
         if settings.exists() and any(self.folder.glob("*.npz")):
             self._check(json.loads(settings.read_text(encoding="utf-8")), source)
         else:
-            self._put(settings, json.dumps(source, indent=2).encode())
+            with replacing(settings) as beside:
+                beside.write_text(json.dumps(source, indent=2), encoding="utf-8")
 
     def _check(self, found: dict[str, Any], source: dict[str, Any]) -> None:
         differing = [key for key in found.keys() | source.keys() if found.get(key) != source.get(key)]
@@ -48,10 +48,8 @@ class Parts:
     def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
         """Keep the arrays of an item, float16 where they are its features."""
         arrays = arrays | {"features": _half(arrays["features"])}
-        path = self._path(key)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
+        with replacing(self._path(key)) as beside, beside.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's signature takes the names for its option
-        os.replace(file.name, path)
 
     def get(self, key: str) -> dict[str, np.ndarray]:
         """Return the arrays of an item."""
@@ -67,11 +65,6 @@ class Parts:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npz"
-
-    def _put(self, path: Path, content: bytes) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
 
 
 def _half(features: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from relgrounding._files import replacing
 from relgrounding.data.extraction._errors import ExtractionError
 from relgrounding.data.extraction._parts import Parts
 
@@ -52,8 +52,7 @@ def _new_file(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any
     """Yield a file that takes its name when it is complete."""
     if not ids:
         raise ExtractionError(f"no features to write: {out} was not made")
-    temporary = parts.folder / f"whole.{os.getpid()}.tmp"
-    with h5py.File(temporary, "w") as file:
+    with replacing(out) as beside, h5py.File(beside, "w") as file:
         file.attrs["source"] = json.dumps(source)
         file.attrs["description"] = (
             f"{source['what']}; compare only with runs trained on features of the same model, weights and settings"
@@ -61,4 +60,3 @@ def _new_file(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any
         if source["weights"].startswith("random"):
             file.attrs["warning"] = "random weights: the features are meaningless"
         yield file
-    os.replace(temporary, out)
