@@ -210,7 +210,7 @@ class Config:
     seed: int = 0
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
-    backend: Literal["auto", "naive", "dgl", "dense", "csr", "triton"] = "auto"
+    backend: Literal["auto", "naive", "dgl", "cpp", "dense", "csr", "triton"] = "auto"
     """Message-passing kernels."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -14,6 +14,15 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _cpp_needs_a_compiler(request) -> None:
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("backend") == "cpp":
+        from relgrounding.ops._cpp import cpp_reason
+
+        if reason := cpp_reason("cpu"):
+            pytest.skip(f"the C++ kernels were not tested: {reason}")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of the real annotations; tests that ask for it skip without one."""

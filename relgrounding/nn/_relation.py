@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relgrounding import ops
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops.gated_sum import edge_gated_layer
 from relgrounding.ops.graph_attention import attention_layer
 
 
@@ -105,13 +105,5 @@ class EdgeGatedGCN(nn.Module):
         """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
         if structure is None:
             return torch.relu(nn.functional.linear(x, self.parts[2], self.bias))
-        structure = ops.as_structure(structure)
-        mapped = nn.functional.linear(x, self.weight).split([self.out_dim] * 3 + [1, 1], 1)
-        sums = (
-            ops.gated_sum(graph, feat, gate.squeeze(1), gate_bias, type_bias, self.backend)
-            for graph, feat, gate, gate_bias, type_bias in zip(
-                (structure, structure.reverse()), mapped[:2], mapped[3:], self.gate_bias, self.type_bias, strict=True
-            )
-        )
-        # In place: nothing of this is needed for the gradients but the last result.
-        return next(sums).add_(next(sums)).add_(mapped[2]).add_(self.bias).relu_()
+        weights = self.weight, self.bias, self.gate_bias, self.type_bias
+        return edge_gated_layer(structure, x, *weights, self.backend)

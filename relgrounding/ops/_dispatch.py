@@ -2,15 +2,15 @@
 
 The rule of `auto`, where `set_backend` chose nothing else:
 
-1. On the CPU `dense` for graphs of at least `DENSE_EDGES` edges, of items of at least `DENSE_NODES` nodes (in the mean
-   over nodes), in which edges join at least the share `DENSE_FROM` of all ordered pairs of nodes of an item; otherwise
-   `csr`.
+1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for graphs of at least
+   `DENSE_EDGES` edges, of items of at least `DENSE_NODES` nodes (in the mean over nodes), in which edges join at least
+   the share `DENSE_FROM` of all ordered pairs of nodes of an item; otherwise `csr`.
 2. On a GPU `triton` where it can run, otherwise `csr`.
 3. On any other device `naive`.
 
 The thresholds are where the two cross in float32, forward and backward, on items of 10 to 400 nodes: `csr` costs per
 edge, `dense` per pair of nodes, and more in small items and small batches. float16 and bfloat16 are computed in float32
-by these two.
+by these and by `cpp`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,12 @@ from torch import Tensor
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure, from_dgl
 from relgrounding.ops._compiled import run_compiled
+from relgrounding.ops._cpp import cpp_reason
 from relgrounding.ops._triton import reason_for, triton_reason
 
-BACKENDS = ("naive", "dgl", "dense", "csr", "triton")
+BACKENDS = ("naive", "dgl", "cpp", "dense", "csr", "triton")
+# They compute the short types in float32, and a compiler takes them whole.
+_OWN_CPU = ("auto", "cpp", "dense", "csr")
 DENSE_FROM = {"graph_attention": 0.3, "gated_sum": 0.55}
 DENSE_EDGES = 8000
 DENSE_NODES = 24
@@ -47,6 +50,7 @@ def available_backends() -> dict[str, str | None]:
     """
     reason = dgl_cuda_reason() if torch.cuda.is_available() else None
     own = {"dgl": None if reason is None else f"on CPU tensors only: {reason}"}
+    own["cpp"] = cpp_reason("cpu")
     own["triton"] = reason_for("cuda" if torch.cuda.is_available() else "cpu", None, torch.float32)
     return {name: own.get(name) for name in BACKENDS}
 
@@ -101,9 +105,9 @@ def launch(
         inputs = [x.to(first.dtype) for x in inputs]
     _check_tensors(graph, *inputs)
     name = choose_backend(_chosen if name == "auto" else name, operator, graph, first)
-    if first.dtype in _HALF and name in ("auto", "dense", "csr"):
+    if first.dtype in _HALF and name in _OWN_CPU:
         inputs = [x.float() for x in inputs]
-    if torch.compiler.is_compiling() and name in ("auto", "dense", "csr"):
+    if torch.compiler.is_compiling() and name in _OWN_CPU:
         return run_compiled(operator, name, graph, inputs, option).to(first.dtype)
     arguments = (graph, *inputs, option) if operator == "graph_attention" else (graph, *inputs)
     if not autocast:
@@ -133,7 +137,7 @@ def choose_backend(backend: str, operator: str, structure: GraphStructure, tenso
     """
     if backend == "auto":
         if tensor.device.type == "cpu":
-            return "auto" if torch.compiler.is_compiling() else _dense_or_csr(operator, structure)
+            return "auto" if torch.compiler.is_compiling() else _on_cpu(operator, structure, tensor)
         if tensor.device.type == "cuda":
             return "csr" if triton_reason(tensor) else "triton"
         return "naive"
@@ -143,7 +147,9 @@ def choose_backend(backend: str, operator: str, structure: GraphStructure, tenso
     return backend
 
 
-def _dense_or_csr(operator: str, structure: GraphStructure) -> str:
+def _on_cpu(operator: str, structure: GraphStructure, tensor: Tensor) -> str:
+    if cpp_reason("cpu", tensor.dtype) is None:
+        return "cpp"
     large = structure.num_edges >= DENSE_EDGES and structure.num_pairs >= DENSE_NODES * structure.num_nodes
     return "dense" if large and structure.num_edges >= DENSE_FROM[operator] * structure.num_pairs else "csr"
 
@@ -154,6 +160,8 @@ def _reason(backend: str, tensor: Tensor) -> str | None:
         return _dgl_reason(tensor)
     if backend == "triton":
         return triton_reason(tensor)
+    if backend == "cpp":
+        return cpp_reason(tensor.device.type, tensor.dtype)
     if backend in ("dense", "csr") and tensor.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU and on CUDA, not on {tensor.device}"
     return None

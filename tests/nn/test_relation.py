@@ -10,7 +10,7 @@ from relgrounding.nn import EdgeGatedGCN, GraphAttention
 
 EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (4, 5, 2)]
 COUNTS = [4, 2, 1]
-backends = pytest.mark.parametrize("backend", ["naive", "dgl", "dense", "csr"])
+backends = pytest.mark.parametrize("backend", ["naive", "dgl", "cpp", "dense", "csr"])
 
 
 def structure_of(edges, counts):

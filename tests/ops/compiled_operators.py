@@ -1,7 +1,7 @@
 """Operators and layers as one compiled graph, forward and backward, against eager; prints the backends that agree."""
 
 import torch
-from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
+from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
 
 from relgrounding import nn, ops
 
@@ -14,7 +14,7 @@ def agree(function, inputs) -> None:
     torch.testing.assert_close(values_and_gradients(compiled, inputs), values_and_gradients(function, inputs))
 
 
-for backend in ("naive", "dense", "csr", "auto"):
+for backend in ("naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"):
     for operator, shapes in (
         (ops.graph_attention, attention_shapes(9, 2, 3)),
         (ops.gated_sum, gated_shapes(9, 3, 4)),

@@ -3,7 +3,7 @@ import weakref
 
 import pytest
 import torch
-from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
+from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
 
 from relgrounding import ops
 from relgrounding._dgl import dgl
@@ -20,7 +20,7 @@ def test_public_api():
 
 
 def test_every_backend_is_listed():
-    assert set(ops.available_backends()) == {"naive", "dgl", "dense", "csr", "triton"}
+    assert set(ops.available_backends()) == {"naive", "dgl", "cpp", "dense", "csr", "triton"}
     assert ops.available_backends()["naive"] is None
 
 
@@ -40,7 +40,7 @@ def test_uninitialised_memory_is_nan_in_these_tests_also_where_dgl_asks_for_it()
 
 @operators
 def test_an_unknown_backend_is_refused_with_the_valid_names(operator, shapes):
-    with pytest.raises(ValueError, match="unknown backend 'cuda'; the backends are auto, naive, dgl, dense, csr"):
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; the backends are auto, naive, dgl, cpp, dense, csr"):
         operator(STRUCTURE, *draw_inputs(0, shapes), backend="cuda")
 
 
@@ -63,7 +63,7 @@ def test_dgl_says_why_it_cannot_run_and_auto_runs_without_it(operator, shapes, d
 
 
 @operators
-@pytest.mark.parametrize("backend", ["auto", "naive", "dgl", "dense", "csr"])
+@pytest.mark.parametrize("backend", ["auto", "naive", "dgl", "cpp", "dense", "csr"])
 def test_float32_is_close_to_float64_and_keeps_its_type(operator, shapes, backend):
     inputs = draw_inputs(0, shapes, torch.float32)
     out = operator(STRUCTURE, *inputs, backend=backend)
@@ -90,13 +90,14 @@ def test_a_device_without_kernels_runs_naive_or_says_so():
     for backend, reason in (
         ("dgl", "DGL has no kernels for meta"),
         ("csr", "it runs on the CPU and on CUDA, not on meta"),
+        ("cpp", "it runs on the CPU, not on meta"),
     ):
         with pytest.raises(ValueError, match=f"'{backend}' cannot run here: {reason}; use backend='naive' or"):
             _dispatch.choose_backend(backend, "gated_sum", structure, tensor)
 
 
 @operators
-@pytest.mark.parametrize("backend", ["naive", "dgl", "dense", "csr"])
+@pytest.mark.parametrize("backend", ["naive", "dgl", "cpp", "dense", "csr"])
 def test_strided_inputs_and_gradients(operator, shapes, backend):
     inputs = draw_inputs(0, shapes)
     strided = [x.detach().mT.contiguous().mT.requires_grad_() if x.ndim > 1 else x for x in inputs]
@@ -141,10 +142,10 @@ def test_only_naive_makes_a_tensor_of_edges_times_features():
         (ops.gated_sum, gated_shapes(nodes, 3, dim)),
     ):
         largest, inputs = {}, draw_inputs(0, shapes)
-        for backend in ("naive", "dgl", "dense", "csr"):
+        for backend in ("naive", "dgl", "dense", "csr", *(["cpp"] if HAS_CPP else [])):
             cpu = [torch.profiler.ProfilerActivity.CPU]
             with torch.profiler.profile(profile_memory=True, activities=cpu) as profile:
                 operator(structure, *inputs, backend=backend).sum().backward()
             largest[backend] = max(event.self_cpu_memory_usage for event in profile.events())
-        assert max(largest[b] for b in ("dgl", "dense", "csr")) < structure.num_edges * dim * 8 / 4
+        assert max(size for b, size in largest.items() if b != "naive") < structure.num_edges * dim * 8 / 4
         assert largest["naive"] >= structure.num_edges * dim * 8, "or else the profiler does not see such tensors"

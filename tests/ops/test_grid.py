@@ -9,7 +9,7 @@ from ops_oracles import attention_shapes, draw_inputs, gated_shapes, values_and_
 from relgrounding import ops
 from relgrounding.graphs import GraphStructure, _padded
 
-BACKENDS = ("dgl", "dense", "csr")
+BACKENDS = ("dgl", "cpp", "dense", "csr")
 TYPES = ("a", "b", "c")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of
+from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of
 
 from relgrounding import ops
 from relgrounding.ops import _dispatch
@@ -15,6 +15,11 @@ from relgrounding.ops import _dispatch
 STRUCTURE = structure_of([5, 0, 1, 3], [(0, 1, 0), (1, 1, 0), (4, 2, 2), (6, 7, 1), (8, 7, 0)])
 CALLS = [(ops.graph_attention, attention_shapes(9, 2, 3)), (ops.gated_sum, gated_shapes(9, 3, 4))]
 operators = pytest.mark.parametrize(("operator", "shapes"), CALLS, ids=["graph_attention", "gated_sum"])
+
+
+@pytest.fixture
+def no_cpp(monkeypatch):
+    monkeypatch.setattr(_dispatch, "cpp_reason", lambda *_: "no compiler here")
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def calls(monkeypatch):
 
 
 @operators
-def test_set_backend_within_a_block_and_from_here_on(operator, shapes, calls):
+def test_set_backend_within_a_block_and_from_here_on(operator, shapes, no_cpp, calls):
     inputs = draw_inputs(0, shapes)
     with ops.set_backend("naive"):
         operator(STRUCTURE, *inputs)
@@ -46,7 +51,7 @@ def test_set_backend_within_a_block_and_from_here_on(operator, shapes, calls):
     assert calls[5:] == ["dgl", "csr"]
 
 
-def test_set_backend_comes_back_after_an_error(calls):
+def test_set_backend_comes_back_after_an_error(no_cpp, calls):
     with pytest.raises(KeyError), ops.set_backend("naive"):
         raise KeyError
     ops.graph_attention(STRUCTURE, *draw_inputs(0, CALLS[0][1]))
@@ -54,11 +59,11 @@ def test_set_backend_comes_back_after_an_error(calls):
 
 
 def test_set_backend_refuses_an_unknown_name():
-    with pytest.raises(ValueError, match="unknown backend 'fast'; the backends are auto, naive, dgl, dense, csr"):
+    with pytest.raises(ValueError, match="unknown backend 'fast'; the backends are auto, naive, dgl, cpp, dense, csr"):
         ops.set_backend("fast")
 
 
-def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise():
+def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise_without_a_compiler(no_cpp):
     def graph(items, nodes, every):
         pairs = [(j, i) for j in range(nodes) for i in range(nodes) if (i + 3 * j) % every == 0]
         return structure_of(
@@ -78,7 +83,7 @@ def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise():
 
 
 @operators
-@pytest.mark.parametrize("backend", ["naive", "dense", "csr", "auto"])
+@pytest.mark.parametrize("backend", ["naive", "cpp", "dense", "csr", "auto"])
 def test_autocast_computes_in_the_type_of_the_features(operator, shapes, backend):
     first, *rest = draw_inputs(0, shapes, torch.float32)
     first = first.detach().bfloat16().requires_grad_()
@@ -98,7 +103,7 @@ def test_one_graph_under_torch_compile():
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["naive", "dense", "csr", "auto"]
+    assert done.stdout.split() == ["naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"]
 
 
 @operators
@@ -109,7 +114,7 @@ def test_dgl_under_torch_compile_says_why_not(operator, shapes, monkeypatch):
 
 
 @operators
-@pytest.mark.parametrize("backend", ["dense", "csr"])
+@pytest.mark.parametrize("backend", ["cpp", "dense", "csr"])
 def test_double_backward_is_refused_and_naive_has_it(operator, shapes, backend):
     inputs = draw_inputs(0, shapes)
     for name in (backend, "naive"):
@@ -141,7 +146,7 @@ def losses_of_training(backend):
     return torch.stack(losses).detach()
 
 
-@pytest.mark.parametrize("backend", ["dgl", "dense", "csr", pytest.param("triton", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["dgl", "cpp", "dense", "csr", pytest.param("triton", marks=pytest.mark.slow)])
 def test_fifty_training_steps_have_the_losses_of_naive(backend, monkeypatch):
     if backend == "triton":
         pytest.importorskip("triton", reason="Triton is not installed: it was not trained with")

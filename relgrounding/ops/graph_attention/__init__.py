@@ -8,6 +8,7 @@ from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._dispatch import as_structure, launch, runs_plainly
 from relgrounding.ops.graph_attention._scored import scored_attention
+from relgrounding.ops.graph_attention.cpp import attention_layer_cpp, graph_attention_cpp
 from relgrounding.ops.graph_attention.csr import graph_attention_csr
 from relgrounding.ops.graph_attention.dense import graph_attention_dense
 from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
@@ -17,6 +18,7 @@ from relgrounding.ops.graph_attention.triton import graph_attention_triton
 _KERNELS = {
     "naive": graph_attention_naive,
     "dgl": graph_attention_dgl,
+    "cpp": graph_attention_cpp,
     "dense": graph_attention_dense,
     "csr": graph_attention_csr,
     "triton": graph_attention_triton,
@@ -44,8 +46,8 @@ def graph_attention(
         score_src: (N, H), the part of the logit that comes from the edge's source.
         score_dst: (N, H), the part that comes from its destination.
         negative_slope: of the leaky ReLU.
-        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "dense" (padded matrices),
-            "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
+        backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "cpp" (compiled loops, on the
+            CPU), "dense" (padded matrices), "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
 
     Returns:
         (N, H, D).
@@ -79,6 +81,8 @@ def attention_layer(
     All in one go where the backend can, which saves passes over features and over their gradients.
     """
     structure = as_structure(graph)
+    if runs_plainly("cpp", backend, "graph_attention", structure, x, weight, attention, bias):
+        return attention_layer_cpp(structure, x, weight, attention, bias, negative_slope)
     if runs_plainly("csr", backend, "graph_attention", structure, x, weight, attention, bias):
         return scored_attention(structure, x, weight, attention, bias, negative_slope)
     feat = torch.nn.functional.linear(x, weight).unflatten(1, attention.shape[1:])

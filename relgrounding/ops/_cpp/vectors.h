@@ -1,0 +1,194 @@
+// Vectors of the widest kind that the processor has, and loops over rows of features with their sums in registers.
+// T is float or double; the compiler's vector types split by themselves where a register is narrower.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+
+template <class T, int SIZE = BYTES> struct Vector {
+    typedef T type __attribute__((vector_size(SIZE)));
+};
+template <class T> using Vec = typename Vector<T>::type;
+template <class T> constexpr int LANES = BYTES / sizeof(T);
+
+template <class T> inline Vec<T> load(const T* from) {
+    Vec<T> v;
+    std::memcpy(&v, from, BYTES);
+    return v;
+}
+
+template <class T> inline void store(T* to, Vec<T> v) { std::memcpy(to, &v, BYTES); }
+
+template <class T> inline Vec<T> spread(T x) { return x - Vec<T>{}; }
+
+// The first n numbers, the other lanes `rest`.
+template <class T> inline Vec<T> load_some(const T* from, int64_t n, T rest) {
+    Vec<T> v = spread(rest);
+    for (int64_t k = 0; k < n; k++) v[k] = from[k];
+    return v;
+}
+
+// The lanes added up, half onto half, down to 16 bytes.
+template <class T, int SIZE = BYTES> inline typename Vector<T, 16>::type fold(typename Vector<T, SIZE>::type v) {
+    if constexpr (SIZE == 16) {
+        return v;
+    } else {
+        typename Vector<T, SIZE / 2>::type low, high;
+        std::memcpy(&low, &v, SIZE / 2);
+        std::memcpy(&high, reinterpret_cast<const char*>(&v) + SIZE / 2, SIZE / 2);
+        return fold<T, SIZE / 2>(low + high);
+    }
+}
+
+template <class T> inline T lane_sum(Vec<T> v) {
+    const auto few = fold<T>(v);
+    if constexpr (sizeof(T) == 4) return (few[0] + few[2]) + (few[1] + few[3]);
+    else return few[0] + few[1];
+}
+
+// to[k] += lane_sum(v[k]), the same sums for four vectors at a time.
+template <class T> inline void add_lane_sums(const Vec<T> (&v)[4], T* to) {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+    if constexpr (sizeof(T) == 4) {
+        const auto a = fold<T>(v[0]), b = fold<T>(v[1]), c = fold<T>(v[2]), d = fold<T>(v[3]);
+        const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        auto sums = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        decltype(sums) before;
+        std::memcpy(&before, to, 16);
+        sums += before;
+        std::memcpy(to, &sums, 16);
+        return;
+    }
+#endif
+#endif
+    for (int k = 0; k < 4; k++) to[k] += lane_sum<T>(v[k]);
+}
+
+// Memory of the calling thread for n numbers, until its next call with this PLACE.
+template <class T, int PLACE = 0> inline T* scratch(int64_t n) {
+    static thread_local std::vector<T> kept;
+    if (int64_t(kept.size()) < n) kept.resize(n + n / 4);
+    return kept.data();
+}
+
+// Calls body(first, vectors) for pieces of `dim` columns that have at most WIDEST vectors, a compile-time number of
+// them, then body(first, 0) for each column that is left.
+template <int N> struct Count {
+    static constexpr int value = N;
+};
+template <class T, int WIDEST, class Body> inline void column_pieces(int64_t dim, Body body) {
+    int64_t at = 0;
+    if constexpr (WIDEST >= 8)
+        for (; at + 8 * LANES<T> <= dim; at += 8 * LANES<T>) body(at, Count<8>{});
+    for (; at + 4 * LANES<T> <= dim; at += 4 * LANES<T>) body(at, Count<4>{});
+    for (; at + 2 * LANES<T> <= dim; at += 2 * LANES<T>) body(at, Count<2>{});
+    for (; at + LANES<T> <= dim; at += LANES<T>) body(at, Count<1>{});
+    for (; at < dim; at++) body(at, Count<0>{});
+}
+
+// sum over e of weight[e] table[index[e]], of K vectors of columns (0: of one column) from `table` on.
+template <class T, int K>
+inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
+                         const T* start, bool add, T* out) {
+    if constexpr (K == 0) {
+        T sum = (start ? *start : T(0)) + (add ? *out : T(0));
+        for (int64_t e = 0; e < n; e++) sum += weight[e] * table[index[e] * stride];
+        *out = sum;
+    } else {
+        Vec<T> sum[K];
+        for (int k = 0; k < K; k++) {
+            sum[k] = start ? load(start + k * LANES<T>) : Vec<T>{};
+            if (add) sum[k] += load(out + k * LANES<T>);
+        }
+        for (int64_t e = 0; e < n; e++) {
+            const T* row = table + index[e] * stride;
+            for (int k = 0; k < K; k++) sum[k] += weight[e] * load(row + k * LANES<T>);
+        }
+        for (int k = 0; k < K; k++) store(out + k * LANES<T>, sum[k]);
+    }
+}
+
+// The same, and dot[e] += own . table[index[e]]. Also adds 0 to the up to three numbers after the n-th.
+template <class T, int K>
+inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
+                                  const T* own, bool add, T* out, T* dot) {
+    if constexpr (K == 0) {
+        T sum = add ? *out : T(0);
+        for (int64_t e = 0; e < n; e++) {
+            T x = table[index[e] * stride];
+            sum += weight[e] * x;
+            dot[e] += *own * x;
+        }
+        *out = sum;
+    } else {
+        Vec<T> sum[K], mine[K];
+        for (int k = 0; k < K; k++) {
+            mine[k] = load(own + k * LANES<T>);
+            sum[k] = add ? load(out + k * LANES<T>) : Vec<T>{};
+        }
+        auto product = [&](int64_t e) {
+            const T* row = table + index[e] * stride;
+            Vec<T> products = {};
+            for (int k = 0; k < K; k++) {
+                Vec<T> x = load(row + k * LANES<T>);
+                sum[k] += weight[e] * x;
+                products += mine[k] * x;
+            }
+            return products;
+        };
+        int64_t e = 0;
+        for (; e + 4 <= n; e += 4) {
+            const Vec<T> products[4] = {product(e), product(e + 1), product(e + 2), product(e + 3)};
+            add_lane_sums<T>(products, dot + e);
+        }
+        if (e < n) {
+            const Vec<T> none = {};
+            const Vec<T> products[4] = {product(e), e + 1 < n ? product(e + 1) : none,
+                                        e + 2 < n ? product(e + 2) : none, none};
+            add_lane_sums<T>(products, dot + e);
+        }
+        for (int k = 0; k < K; k++) store(out + k * LANES<T>, sum[k]);
+    }
+}
+
+// The rows that some edges read: from `low` on, so many.
+struct Span {
+    int64_t low = 0, rows = 0;
+
+    Span(const int64_t* index, int64_t n) {
+        if (n == 0) return;
+        int64_t high = low = index[0];
+        for (int64_t e = 1; e < n; e++) {
+            low = index[e] < low ? index[e] : low;
+            high = index[e] > high ? index[e] : high;
+        }
+        rows = high - low + 1;
+    }
+};
+
+// K vectors of columns of a table. Rows that many edges read are copied next to each other: of rows that lie a power of
+// two apart the cache holds a few only.
+template <class T, int K> struct Rows {
+    const T* first;  // of row 0
+    int64_t stride;
+
+    Rows(const T* table, int64_t table_stride, Span span, int64_t edges) : first(table), stride(table_stride) {
+        constexpr int64_t columns = K * LANES<T>;
+        if (columns == 0 || columns == stride || 2 * span.rows > edges) return;
+        T* packed = scratch<T, 1>(span.rows * columns);
+        for (int64_t row = 0; row < span.rows; row++)
+            std::memcpy(packed + row * columns, table + (span.low + row) * stride, columns * sizeof(T));
+        first = packed - span.low * columns;
+        stride = columns;
+    }
+};

@@ -1,0 +1,102 @@
+"""The whole edge-gated layer on the CPU, both directions, in little memory.
+
+A sum over neighbours and a linear map can change places: the sums of the inputs are mapped, and the backward pass makes
+those sums once more instead of keeping them. Of all that lies between x and the result nothing as large as x stays.
+
+Shapes: N nodes, C width of x, O width of the result, R edge types, K = 2 directions.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import backward_pass
+from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
+
+# Columns of x that are worked on at a time: no more are held twice.
+COLUMNS = 128
+
+
+def edge_gated_cpp(
+    structure: GraphStructure,
+    x_NC: Float[Tensor, "nodes in_dim"],
+    weight: Float[Tensor, "maps_and_gates in_dim"],
+    bias_O: Float[Tensor, " out_dim"],
+    gate_bias_KR: Float[Tensor, "2 types"],
+    type_bias_KRO: Float[Tensor, "2 types out_dim"],
+) -> Float[Tensor, "nodes out_dim"]:
+    """See `relgrounding.nn.EdgeGatedGCN`; `weight` has the rows of W_in, W_out, W_self, w_in and w_out."""
+    return _EdgeGated.apply(structure, x_NC, weight, bias_O, gate_bias_KR, type_bias_KRO)
+
+
+class _EdgeGated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        structure: GraphStructure,
+        x_NC: Tensor,
+        weight: Tensor,
+        bias_O: Tensor,
+        gate_bias_KR: Tensor,
+        type_bias_KRO: Tensor,
+    ) -> Tensor:
+        x_NC, (_, types, dim) = x_NC.contiguous(), type_bias_KRO.shape
+        logits_NK = torch.mm(x_NC, weight[3 * dim :].t())
+        out_NO = torch.addmm(bias_O, x_NC, weight[2 * dim : 3 * dim].t())
+        sums_KNR = x_NC.new_empty(2, len(x_NC), types)
+        part = x_NC.new_empty(len(x_NC), min(COLUMNS, x_NC.shape[1]))
+        for k in range(2):
+            gates_NR = _gates(logits_NK, gate_bias_KR, k)
+            for columns in _columns(x_NC):
+                rows = part[:, : columns.stop - columns.start]
+                gated_rows(structure, gates_NR, x_NC[:, columns], rows, sums_KNR[k], turned=k == 1)
+                out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t())
+            out_NO.addmm_(sums_KNR[k], type_bias_KRO[k])
+        ctx.structure = structure
+        ctx.save_for_backward(x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, out_NO.relu_())
+        return out_NO
+
+    @staticmethod
+    @backward_pass
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, out_NO = ctx.saved_tensors
+        dim = out_NO.shape[1]
+        grad_NO = torch.ops.aten.threshold_backward(grad_NO, out_NO, 0)
+        d_x = torch.mm(grad_NO, weight[2 * dim : 3 * dim])
+        d_weight, d_logits_NK = torch.empty_like(weight), torch.empty_like(logits_NK)
+        d_gate_bias, d_type_bias = torch.empty_like(gate_bias_KR), torch.empty_like(type_bias_KRO)
+        part = x_NC.new_empty(len(x_NC), min(COLUMNS, x_NC.shape[1]))
+        for k in range(2):
+            gates_NR, rows_of, turned = _gates(logits_NK, gate_bias_KR, k), slice(k * dim, (k + 1) * dim), k == 1
+            d_gates_NR, of_types_NR = torch.zeros_like(gates_NR), torch.mm(grad_NO, type_bias_KRO[k].t())
+            for columns in _columns(x_NC):
+                x, rows = x_NC[:, columns], part[:, : columns.stop - columns.start]
+                gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
+                torch.mm(grad_NO.t(), rows, out=d_weight[rows_of, columns])
+                torch.mm(grad_NO, weight[rows_of, columns], out=rows)
+                of_types = of_types_NR if columns.start == 0 else None
+                gated_rows_backward(
+                    ctx.structure, gates_NR, x, rows, of_types, d_x[:, columns], d_gates_NR, turned=turned, add=True
+                )
+            torch.ops.aten.sigmoid_backward.grad_input(d_gates_NR, gates_NR, grad_input=d_gates_NR)
+            torch.sum(d_gates_NR, 1, out=d_logits_NK[:, k])
+            torch.sum(d_gates_NR, 0, out=d_gate_bias[k])
+            torch.mm(sums_KNR[k].t(), grad_NO, out=d_type_bias[k])
+        d_x.addmm_(d_logits_NK, weight[3 * dim :])
+        torch.mm(grad_NO.t(), x_NC, out=d_weight[2 * dim : 3 * dim])
+        torch.mm(d_logits_NK.t(), x_NC, out=d_weight[3 * dim :])
+        return None, d_x, d_weight, grad_NO.sum(0), d_gate_bias, d_type_bias
+
+
+def _gates(logits_NK: Tensor, gate_bias_KR: Tensor, k: int) -> Tensor:
+    """(N, R) gates of one direction."""
+    return torch.add(logits_NK[:, k, None], gate_bias_KR[k]).sigmoid_()
+
+
+def _columns(x_NC: Tensor) -> Iterator[slice]:
+    width = x_NC.shape[1]
+    return (slice(first, min(first + COLUMNS, width)) for first in range(0, width, COLUMNS))

@@ -1,0 +1,160 @@
+"""The C++ backend: with and without a compiler, its cache, its threads."""
+
+import ctypes
+import logging
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, values_and_gradients
+from test_grid import random_structure
+
+from relgrounding import nn, ops
+from relgrounding.ops import _cpp, _dispatch
+
+needs_compiler = pytest.mark.skipif(not HAS_CPP, reason="the C++ kernels were not tested: there is no compiler")
+
+REPORT = """
+import torch
+from relgrounding import ops
+from relgrounding.graphs import GraphStructure
+from relgrounding.nn import EdgeGatedGCN, GraphAttention
+one = torch.tensor([0])
+structure = GraphStructure.from_edges(one, one, one, ["a"], torch.tensor([2]))
+for layer in (GraphAttention(3, 4, 2), EdgeGatedGCN(3, 4, 1)):
+    layer(structure, torch.ones(2, 3)).sum().backward()
+print(ops.available_backends()["cpp"])
+"""
+
+
+def run_report(**environment):
+    path = os.pathsep.join([str(Path(ops.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path} | environment
+    done = subprocess.run([sys.executable, "-c", REPORT], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip(), done.stderr
+
+
+def test_without_a_compiler_everything_runs_and_the_reason_is_said(tmp_path):
+    reason, _ = run_report(PATH=str(tmp_path), RELGROUNDING_CACHE=str(tmp_path / "cache"), CXX="")
+    assert reason.startswith("the PATH does not have a C++ compiler: c++, g++ or clang++; install one")
+    reason, _ = run_report(CXX="no-such-compiler -O1")
+    assert reason.startswith("the PATH does not have the compiler 'no-such-compiler -O1' that CXX names; install one")
+
+
+def test_it_can_be_switched_off():
+    assert run_report(RELGROUNDING_CPP="0")[0] == "the environment variable RELGROUNDING_CPP switches it off"
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'some.cpp:1: error: out of ideas' >&2\nexit 1\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(_cpp.NoKernelsError, match=r"broken' cannot compile its kernels: some\.cpp:1: error: out"):
+        _cpp.load([str(broken)], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"], "nothing half made stays behind"
+
+
+def test_a_backend_that_is_named_says_why_it_cannot_run(monkeypatch):
+    monkeypatch.setattr(_dispatch, "cpp_reason", lambda *_: "no compiler here")
+    structure = random_structure([3], 1.0)
+    with pytest.raises(ValueError, match="'cpp' cannot run here: no compiler here; use backend='naive' or 'auto'"):
+        ops.gated_sum(structure, *draw_inputs(0, gated_shapes(3, 3, 2)), backend="cpp")
+
+
+@needs_compiler
+def test_a_broken_library_is_made_again_and_a_good_one_is_kept(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "relgrounding")
+    assert isinstance(_cpp.load(_cpp.compiler(), tmp_path), ctypes.CDLL)
+    (path,) = tmp_path.glob("*.so")
+    whole = path.read_bytes()
+    assert [record.getMessage().startswith("compiling the C++ kernels") for record in caplog.records] == [True]
+    _cpp.load(_cpp.compiler(), tmp_path)
+    assert len(caplog.records) == 1
+    path.unlink()  # what is loaded stays loaded
+    path.write_bytes(whole[: len(whole) // 2])
+    _cpp.load(_cpp.compiler(), tmp_path)
+    assert len(caplog.records) == 2
+    assert len(path.read_bytes()) == len(whole)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".sha256", ".so"]
+
+
+def test_a_folder_that_cannot_be_written_is_replaced_by_a_temporary_one(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(blocked))
+    folder = _cpp.cache_folder()
+    assert folder.is_dir()
+    assert folder != blocked
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "new"))
+    assert _cpp.cache_folder() == tmp_path / "new"
+
+
+@needs_compiler
+def test_auto_takes_it_on_the_cpu():
+    structure = random_structure([3], 1.0)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert _dispatch.choose_backend("auto", "gated_sum", structure, torch.zeros(1, dtype=dtype)) == "cpp"
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("density", [0.05, 0.9])
+def test_the_number_of_threads_changes_no_bit(dtype, density, threads):
+    structure = random_structure([150, 0, 97, 3], density, copies=2)
+    for operator, shapes in (
+        (ops.graph_attention, attention_shapes(250, 3, 33)),
+        (ops.gated_sum, gated_shapes(250, 3, 170)),
+    ):
+        inputs, results = draw_inputs(3, shapes, dtype), []
+        for count in (1, 2, 5):
+            threads(count)
+            results.append(values_and_gradients(lambda *x, f=operator: f(structure, *x, backend="cpp"), inputs))
+        # The products with the type biases are PyTorch's, whose order of summation may change.
+        exact = slice(None) if operator is ops.graph_attention else slice(2, 4)
+        for other in results[1:]:
+            torch.testing.assert_close(other, results[0])
+            torch.testing.assert_close(other[exact], results[0][exact], rtol=0, atol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("backend", ["cpp"])
+@pytest.mark.parametrize("width", [5, 128, 300])
+def test_layers_have_the_gradients_of_naive_also_with_a_frozen_input(backend, width):
+    structure = random_structure([7, 0, 40], 0.5, copies=2)
+    for make in (
+        lambda name: nn.GraphAttention(width, 12, 3, backend=name),
+        lambda name: nn.EdgeGatedGCN(width, 9, 3, backend=name),
+    ):
+        torch.manual_seed(1)
+        fast, slow = make(backend).double(), make("naive").double()
+        slow.load_state_dict(fast.state_dict())
+        x = torch.randn(47, width, dtype=torch.float64)
+        for leaf in (x, x.clone().requires_grad_()):
+            results = []
+            for layer in (fast, slow):
+                leaves = [*([leaf] if leaf.requires_grad else []), *layer.parameters()]
+                out = layer(structure, leaf)
+                results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+            torch.testing.assert_close(*results)
+
+
+@needs_compiler
+def test_layers_refuse_a_second_derivative():
+    structure = random_structure([6], 0.7)
+    for layer in (nn.GraphAttention(4, 6, 2, backend="cpp"), nn.EdgeGatedGCN(4, 6, 3, backend="cpp")):
+        x = torch.randn(6, 4, requires_grad=True)
+        (gradient,) = torch.autograd.grad(layer(structure, x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            gradient.sum().backward()
