@@ -22,7 +22,17 @@ from relgrounding.data._convert_sources import (
     stem_id,
 )
 from relgrounding.data._errors import BadFeatures, check_id
-from relgrounding.data._hdf5 import MOST_NUMBERS, damage, member, names, offset_of, open_hdf5, read, read_plain
+from relgrounding.data._hdf5 import (
+    MOST_NUMBERS,
+    attribute,
+    damage,
+    member,
+    names,
+    offset_of,
+    open_hdf5,
+    read,
+    read_plain,
+)
 from relgrounding.data.features import RegionFeatures, check_boxes
 
 LONGEST_LINE = 256 * 2**20
@@ -235,8 +245,9 @@ class Hdf5Regions(RegionSource):
         if not isinstance(group, h5py.Group):
             raise BadFeatures(f"{place} is no group of an image with features and boxes; name the format")
         present = set(names(group, place))
-        sizes = [(group.attrs[w], group.attrs[h]) for w, h in SIZE_KEYS if w in group.attrs and h in group.attrs]
-        width, height = map(int, sizes[0] if sizes else read(self._array(group, "size", place), (), place))
+        pairs = ((attribute(group, w, place), attribute(group, h, place)) for w, h in SIZE_KEYS)
+        sizes = next((pair for pair in pairs if None not in pair), None)
+        width, height = map(int, sizes or read(self._array(group, "size", place), (), place))
         keys = (_key(present, FEATURE_KEYS, Path(place)), _key(present, BOX_KEYS, Path(place)))
         features, boxes = (self._array(group, key, place) for key in keys)
         rows, dim = check_shape(features.shape or (), place)

@@ -121,6 +121,23 @@ def read(dataset: h5py.Dataset, selection: Any, place: str) -> np.ndarray:
         return np.asarray(dataset[selection])
 
 
+def is_plain(dtype: np.dtype) -> bool:
+    """Return whether values are numbers or texts; of other kinds the library reads invalid ones from any address."""
+    return dtype.kind in "fiubSU" or h5py.check_string_dtype(dtype) is not None
+
+
+def attribute(holder: h5py.Group | h5py.Dataset, name: str, place: str) -> Any:
+    """Return an attribute, or None where there is none, or one that is neither numbers nor texts.
+
+    Raises:
+        BadFeatures: the file is damaged.
+    """
+    with damage(place):
+        if name not in holder.attrs or not is_plain(holder.attrs.get_id(name).dtype):
+            return None
+        return holder.attrs[name]
+
+
 def read_texts(dataset: h5py.Dataset, place: str) -> list[str]:
     """Read ids.
 
@@ -128,7 +145,12 @@ def read_texts(dataset: h5py.Dataset, place: str) -> list[str]:
         BadFeatures: they are no UTF-8 texts in one row, or the file is damaged.
     """
     with damage(place):
-        if dataset.ndim != 1 or len(dataset) > MOST_NUMBERS or dataset.dtype.kind not in "SOU":
+        if (
+            dataset.ndim != 1
+            or len(dataset) > MOST_NUMBERS
+            or dataset.dtype.kind not in "SOU"
+            or not is_plain(dataset.dtype)
+        ):
             raise BadFeatures(f"{place} must hold one text an image; make the file again")
         _check_file_holds(dataset, place)
         values = dataset[()]

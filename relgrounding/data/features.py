@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
-from relgrounding.data._hdf5 import damage, member, names, open_hdf5, read, read_texts
+from relgrounding.data._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -65,7 +65,9 @@ class _Store:
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: where the features come from."""
         with damage(str(self.path)):
-            return {str(_plain(key)): _plain(value) for key, value in self._open().attrs.items()}
+            file, place = self._open(), str(self.path)
+            found = {str(_plain(key)): attribute(file, key, place) for key in file.attrs}
+            return {key: _plain(value) for key, value in found.items() if value is not None}
 
     @property
     def ids(self) -> list[str]:
@@ -146,11 +148,10 @@ class ClipFeatures(_Store):
             MissingFeatures: the file does not hold the video.
             BadFeatures: the attribute is no length of a video.
         """
-        attributes = self._dataset(key).attrs
-        with damage(f"{key!r} in {self.path}"):
-            if "duration" not in attributes:
-                return None
-            value = np.asarray(attributes["duration"])
+        found = attribute(self._dataset(key), "duration", f"{key!r} in {self.path}")
+        if found is None:
+            return None
+        value = np.asarray(found)
         if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
             raise BadFeatures(f"{key!r} in {self.path} has the attribute duration {value}; expected seconds above 0")
         return float(value.item())

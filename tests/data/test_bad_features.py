@@ -173,6 +173,20 @@ def test_texts_whose_storage_would_keep_the_library_busy_for_good(tmp_path, chan
     assert "is damaged, cut off or no HDF5: " in done.stdout
 
 
+def test_a_text_of_a_kind_that_does_not_exist(tmp_path):
+    # Its reading ends the process. Variable lengths are of kind 0, sequences, or 1, texts.
+    path = heap(tmp_path / "x.h5", {})
+    path.write_bytes(path.read_bytes().replace(b"source\0\0\x19\1", b"source\0\0\x19\3"))
+    assert ClipFeatures(path).attributes == {}
+    regions = region_file(tmp_path / "r.h5")
+    content = regions.read_bytes()
+    assert content.count(b"\x19\1\1\0\x10") == 1
+    regions.write_bytes(content.replace(b"\x19\1\1\0\x10", b"\x19\3\1\0\x10"))
+    for in_memory in (True, False):
+        with pytest.raises(BadFeatures, match="must hold one text an image"):
+            _ = RegionFeatures(regions, in_memory).ids
+
+
 def test_texts_that_are_whole(tmp_path):
     path = heap(tmp_path / "x.h5", {})
     assert ClipFeatures(path).attributes == {"source": "a text"}
