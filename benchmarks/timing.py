@@ -72,18 +72,19 @@ def interleaved(
         contestants: functions by contestant and name; the last one of a contestant is also its warm-up.
         device: where they run.
         repeats: most turns of each contestant.
-        seconds: after three turns, which all take, no further one begins once so much time has passed; those whose
-            turns take more than a fifteenth of it leave, so that the others get their repeats.
-        calls: counted calls a turn.
+        seconds: the time they share: after three turns no further one begins once it has passed. Whoever has spent a
+            sixth of it (more, where they are fewer than six) leaves, after one turn at the earliest, and so does after
+            three turns whose turns take more than a fifteenth; the others get their repeats.
+        calls: counted calls a turn; one where a call takes more than a sixtieth of `seconds`.
         tick: called after each round.
     """
     times: dict[str, dict[str, list[float]]] = {key: {n: [] for n in of} for key, of in contestants.items()}
     spent = dict.fromkeys(contestants, 0.0)
     order = list(contestants)
+    share = seconds / max(1, min(6, len(order)))
     begin = time.perf_counter()
     for turn in range(repeats):
-        if turn == FEWEST_TURNS:
-            begin = time.perf_counter()
+        order = [key for key in order if turn == 0 or spent[key] <= share or turn >= FEWEST_TURNS]
         if turn >= FEWEST_TURNS:
             if time.perf_counter() - begin > seconds:
                 break
@@ -92,15 +93,16 @@ def interleaved(
         first = turn % max(len(order), 1)
         for key in order[first:] + order[:first]:
             start = time.perf_counter()
-            _take_turn(contestants[key], times[key], device, calls)
+            _take_turn(contestants[key], times[key], device, calls, seconds / 60)
             spent[key] += time.perf_counter() - start
         tick()
     return {key: {name: Quantiles.of(t) for name, t in of.items()} for key, of in times.items()}
 
 
 def _take_turn(
-    functions: Mapping[str, Function], times: dict[str, list[float]], device: torch.device, calls: int
+    functions: Mapping[str, Function], times: dict[str, list[float]], device: torch.device, calls: int, slow: float
 ) -> None:
-    functions[list(functions)[-1]]()
+    if milliseconds(functions[list(functions)[-1]], device) > 1e3 * slow:
+        calls = 1
     for name, function in functions.items():
         times[name] += [milliseconds(function, device) for _ in range(calls)]

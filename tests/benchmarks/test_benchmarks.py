@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from benchmarks import cases, criteria, providers
+from benchmarks import cases, criteria, providers, timing
 from benchmarks.building import ways
 from benchmarks.cases import Case, Size
 from benchmarks.functions import FUNCTIONS, draw_weights
@@ -144,6 +146,22 @@ def test_contestants_take_turns():
     # One call that is not counted, one that is; each turn begins with the next.
     assert "".join(calls) == "aabbccbbccaaccaabb"
     assert all(times[name]["both"].count == 3 for name in "abc")
+
+
+def test_slow_contestants_leave_and_the_others_get_their_turns(monkeypatch):
+    clock, calls = [0.0], {name: 0 for name in ("slow", "a", "b", "c", "d", "e")}
+    now = SimpleNamespace(perf_counter=lambda: clock[0], perf_counter_ns=lambda: round(clock[0] * 1e9))
+    monkeypatch.setattr(timing, "time", now)
+
+    def call(name):
+        calls[name] += 1
+        clock[0] += 4.0 if name == "slow" else 0.01
+
+    contestants = {name: {"both": lambda name=name: call(name)} for name in calls}
+    times = interleaved(contestants, CPU, repeats=5, seconds=30.0)
+    # A call that is not counted and, where it was slow, one that is; two in each turn of the others.
+    assert calls == {"slow": 2} | dict.fromkeys("abcde", 15)
+    assert [times[name]["both"].count for name in calls] == [1, 10, 10, 10, 10, 10]
 
 
 def test_memory_of_a_known_allocation():
