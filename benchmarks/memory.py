@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Function = Callable[[], object]
 _M_MMAP_THRESHOLD, _CLEAR_PEAK = -3, "5"
 # What the process's peak wanders by without any allocation of ours.
 NOISE = 1 << 20
+# Seconds of a call beyond which one call has to do: it takes hundreds of megabytes, to which that noise is nothing.
+SLOW = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ def own_pages() -> None:
 
 def peak_memory(function: Function, device: torch.device) -> Memory:
     """Peak extra memory of a call, its result included; after a first call, which fills caches. See `own_pages`."""
+    begin = time.perf_counter()
     function()
+    slow = time.perf_counter() - begin > SLOW
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -60,7 +65,7 @@ def peak_memory(function: Function, device: torch.device) -> Memory:
         del result
         return Memory(torch.cuda.max_memory_allocated(device) - before, None)
     # Pages of other threads and of the interpreter come and go: the least of three has the fewest of them.
-    peaks = [peak for peak in (_resident_peak(function) for _ in range(3)) if peak is not None]
+    peaks = [peak for peak in (_resident_peak(function) for _ in range(1 if slow else 3)) if peak is not None]
     return Memory(allocated(function)[0], min(peaks, default=None))
 
 

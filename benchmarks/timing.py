@@ -72,9 +72,9 @@ def interleaved(
         contestants: functions by contestant and name; the last one of a contestant is also its warm-up.
         device: where they run.
         repeats: most turns of each contestant.
-        seconds: the time they share: after three turns no further one begins once it has passed. Whoever has spent a
-            sixth of it (more, where they are fewer than six) leaves, after one turn at the earliest, and so does after
-            three turns whose turns take more than a fifteenth; the others get their repeats.
+        seconds: the time they share from the second turn on: none after the third begins once it has passed. Whoever
+            has spent a sixth of it (more, where they are fewer than six) leaves, after one turn at the earliest, and so
+            does after three turns whose turns take more than a fifteenth; the others get their repeats.
         calls: counted calls a turn; one where a call takes more than a sixtieth of `seconds`.
         tick: called after each round.
     """
@@ -84,6 +84,8 @@ def interleaved(
     share = seconds / max(1, min(6, len(order)))
     begin = time.perf_counter()
     for turn in range(repeats):
+        if turn == 1:
+            begin = time.perf_counter()
         order = [key for key in order if turn == 0 or spent[key] <= share or turn >= FEWEST_TURNS]
         if turn >= FEWEST_TURNS:
             if time.perf_counter() - begin > seconds:

@@ -13,6 +13,7 @@ import torch
 from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, values_and_gradients
 from test_grid import random_structure
 
+from benchmarks.memory import allocated
 from relgrounding import nn, ops
 from relgrounding.ops import _cpp, _dispatch
 
@@ -148,6 +149,17 @@ def test_layers_have_the_gradients_of_naive_also_with_a_frozen_input(backend, wi
                 out = layer(structure, leaf)
                 results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
             torch.testing.assert_close(*results)
+
+
+@needs_compiler
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_the_edge_gated_layer_keeps_to_its_memory(density):
+    structure = random_structure([50, 0, 30], density)
+    layer, x = nn.EdgeGatedGCN(256, 256, 3, backend="cpp"), torch.randn(80, 256, requires_grad=True)
+    above = torch.ones(80, 256)
+    peak, _ = allocated(lambda: torch.autograd.grad(layer(structure, x), [x, *layer.parameters()], above))
+    weights = sum(p.numel() * 4 for p in layer.parameters())
+    assert peak <= 4 * 80 * 256 * 4 + 16 * structure.num_edges + weights
 
 
 @needs_compiler

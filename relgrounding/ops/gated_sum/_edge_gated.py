@@ -6,7 +6,6 @@ those sums once more instead of keeping them. Of all that lies between x and the
 Shapes: N nodes, C width of x, O width of the result, R edge types, K = 2 directions.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass
 from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
 
-# Columns of x that are worked on at a time: no more are held twice.
+# Columns of x that are summed at a time where there are too few edges for all: an extra (N, C) then is more than the
+# 16 bytes an edge that this layer allows itself beyond four of them.
 COLUMNS = 128
 
 
@@ -48,10 +48,11 @@ class _EdgeGated(torch.autograd.Function):
         logits_NK = torch.mm(x_NC, weight[3 * dim :].t())
         out_NO = torch.addmm(bias_O, x_NC, weight[2 * dim : 3 * dim].t())
         sums_KNR = x_NC.new_empty(2, len(x_NC), types)
-        part = x_NC.new_empty(len(x_NC), min(COLUMNS, x_NC.shape[1]))
+        pieces = _columns(structure, x_NC)
+        part = torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
         for k in range(2):
             gates_NR = _gates(logits_NK, gate_bias_KR, k)
-            for columns in _columns(x_NC):
+            for columns in pieces:
                 rows = part[:, : columns.stop - columns.start]
                 gated_rows(structure, gates_NR, x_NC[:, columns], rows, sums_KNR[k], turned=k == 1)
                 out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t())
@@ -69,11 +70,12 @@ class _EdgeGated(torch.autograd.Function):
         d_x = torch.mm(grad_NO, weight[2 * dim : 3 * dim])
         d_weight, d_logits_NK = torch.empty_like(weight), torch.empty_like(logits_NK)
         d_gate_bias, d_type_bias = torch.empty_like(gate_bias_KR), torch.empty_like(type_bias_KRO)
-        part = x_NC.new_empty(len(x_NC), min(COLUMNS, x_NC.shape[1]))
+        pieces = _columns(ctx.structure, x_NC)
+        part = torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
         for k in range(2):
             gates_NR, rows_of, turned = _gates(logits_NK, gate_bias_KR, k), slice(k * dim, (k + 1) * dim), k == 1
             d_gates_NR, of_types_NR = torch.zeros_like(gates_NR), torch.mm(grad_NO, type_bias_KRO[k].t())
-            for columns in _columns(x_NC):
+            for columns in pieces:
                 x, rows = x_NC[:, columns], part[:, : columns.stop - columns.start]
                 gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
                 torch.mm(grad_NO.t(), rows, out=d_weight[rows_of, columns])
@@ -97,6 +99,9 @@ def _gates(logits_NK: Tensor, gate_bias_KR: Tensor, k: int) -> Tensor:
     return torch.add(logits_NK[:, k, None], gate_bias_KR[k]).sigmoid_()
 
 
-def _columns(x_NC: Tensor) -> Iterator[slice]:
-    width = x_NC.shape[1]
-    return (slice(first, min(first + COLUMNS, width)) for first in range(0, width, COLUMNS))
+def _columns(structure: GraphStructure, x_NC: Tensor) -> list[slice]:
+    """The pieces in which the columns of x are worked on."""
+    nodes, width = x_NC.shape
+    # The tables of nodes x types come to about 24 bytes a cell.
+    step = width if structure.num_edges >= 2 * nodes * structure.num_types else COLUMNS
+    return [slice(first, min(first + step, width)) for first in range(0, width, max(step, 1))]
