@@ -1,6 +1,6 @@
 """The C++ kernels of the CPU: compiled once for this machine, where there is a compiler, and called through ctypes.
 
-Plain functions of pointers: PyTorch's own headers would take a minute to compile and tie the result to one release.
+Plain functions of pointers: nothing of PyTorch is compiled against, so the result is not tied to one release of it.
 The library lies in `cache_folder()` under a hash of all that it depends on. Environment variables:
 
 - `RELGROUNDING_CPP=0`: do without;
