@@ -15,6 +15,10 @@ MOST_NUMBERS = 2**30
 """Of one read: a damaged or hostile file may declare a shape that no memory holds."""
 MOST_SQUEEZED = 2**12
 """How many times smaller compression may have made a dataset: gzip reaches 1,032."""
+CHECKSUM = 4
+"""Bytes at the end of a chunk with the filter fletcher32."""
+PARAMETERS = {h5py.h5z.FILTER_SZIP: 4, h5py.h5z.FILTER_SCALEOFFSET: 20}
+"""The library reads so many of a filter's parameters without looking whether they are there; nbit's have no number."""
 
 
 @contextlib.contextmanager
@@ -64,16 +68,23 @@ def member(group: h5py.Group, name: str, place: str) -> Any:
             )
         found = h5py.h5o.open(group.id, key)
         if isinstance(found, h5py.h5d.DatasetID):
-            _check_own_numbers(found.get_create_plist(), name, place)
+            _check_properties(found.get_create_plist(), name, place)
             dataset = h5py.Dataset(found, readonly=True)
             _ = dataset.shape, dataset.dtype  # parsed, and found to be damaged, at the first look
             return dataset
         return h5py.Group(found) if isinstance(found, h5py.h5g.GroupID) else found
 
 
-def _check_own_numbers(properties: h5py.h5p.PropDCID, name: str, place: str) -> None:
+def _check_properties(properties: h5py.h5p.PropDCID, name: str, place: str) -> None:
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
         raise UnsafeFile(f"{place}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
+    for number in range(properties.get_nfilters()):
+        code, _, parameters, kind = properties.get_filter(number)
+        if len(parameters) < PARAMETERS.get(code, 0) or code == h5py.h5z.FILTER_NBIT:
+            raise BadFeatures(
+                f"{place}: {name!r} is stored through filter {code} {kind!r} with {len(parameters)} parameters, which "
+                "cannot be read safely; is the file damaged? write it again, plain or with gzip"
+            )
 
 
 def offset_of(dataset: h5py.Dataset) -> int | None:
@@ -160,8 +171,16 @@ def read_texts(dataset: h5py.Dataset, place: str) -> list[str]:
     return texts
 
 
+def _check_chunk(size: int, place: str) -> None:
+    if size < CHECKSUM:
+        raise BadFeatures(f"{place} has a chunk of {size} bytes with a checksum of {CHECKSUM}; copy or make it again")
+
+
 def _check_file_holds(dataset: h5py.Dataset, place: str) -> None:
     """Refuse a shape that is damaged: what was never written reads as zeros, enough of them to fill the memory."""
+    if dataset.fletcher32:
+        # The library takes a checksum's four bytes off the size of a chunk, and reads on from a chunk of fewer.
+        dataset.id.chunk_iter(lambda chunk: _check_chunk(chunk.size, place))
     size = dataset.file.id.get_filesize()
     if dataset.nbytes > size * (1 if dataset.chunks is None else MOST_SQUEEZED):
         raise BadFeatures(

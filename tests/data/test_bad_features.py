@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,38 @@ def test_a_text_of_a_kind_that_does_not_exist(tmp_path):
     for in_memory in (True, False):
         with pytest.raises(BadFeatures, match="must hold one text an image"):
             _ = RegionFeatures(regions, in_memory).ids
+
+
+def test_a_chunk_that_is_shorter_than_its_checksum(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v0", data=np.ones((4, 3), np.float32), chunks=(1, 3), fletcher32=True)
+    # The places of the four chunks are in one node: size, filters left out, and the place as two numbers of 8 bytes.
+    content = path.read_bytes()
+    node = content.index(b"TREE\1")
+    before = struct.pack("<II", 16, 0)
+    assert content.count(before, node) >= 4
+    assert ClipFeatures(path)["v0"].all()
+    path.write_bytes(content[:node] + content[node:].replace(before, struct.pack("<II", 0, 0), 1))
+    with pytest.raises(BadFeatures, match="has a chunk of 0 bytes with a checksum of 4"):
+        ClipFeatures(path)["v0"]
+    assert read(convert_features, path, tmp_path / "y.h5")
+
+
+@pytest.mark.parametrize("code", [h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET])
+def test_a_filter_without_its_parameters(tmp_path, code):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v0", data=np.ones((4, 3), np.float32), chunks=(1, 3), fletcher32=True)
+    # Of a filter: its code, the length of its name, flags and number of parameters, two bytes each, and its name.
+    content = path.read_bytes()
+    name = content.index(b"fletcher32")
+    filtered = content[name - 8 : name + 10]
+    assert content.count(filtered) == 1
+    assert filtered[0] == 3
+    path.write_bytes(content.replace(filtered, bytes([code]) + filtered[1:]))
+    with pytest.raises(BadFeatures, match="is stored through filter"):
+        ClipFeatures(path)["v0"]
 
 
 def test_texts_that_are_whole(tmp_path):

@@ -176,7 +176,7 @@ def test_what_lies_beyond_the_context_and_the_video_is_not_read():
 
 @pytest.mark.parametrize("kind", [("max", 0.5), ("mean", 1.5), ("mean", -0.1), ("mean", math.nan)])
 def test_a_contrast_that_cannot_be_is_named(kind):
-    with pytest.raises(ValueError, match=r"contrast is .*; it is from 0 to 1, and 0 without 'mean'"):
+    with pytest.raises(ValueError, match=r"contrast is .*; it is from 0 to 1, and 0 unless reduce is 'mean'"):
         ProposalPooling(*kind)
     with pytest.raises(ValueError, match=r"context is 0\.0; it is a share of a proposal's width, above 0"):
         ProposalPooling("mean", 0.5, 0.0)
