@@ -89,23 +89,29 @@ class VGN(nn.Module):
         """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
         return self.attention(proposals, words, word_lengths, item)[0]
 
+    def fuse(
+        self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
+    ) -> Float[Tensor, "nodes fused_dim"]:
+        """Return l of each proposal from its own feature and its language feature."""
+        return self.dropout(self.fusion(proposals, contexts))
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
-        contexts: Float[Tensor, "nodes word_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
         messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal from its own feature, its language feature and its neighbours.
+        """Return the scores k of every proposal from what it is and what its neighbours tell it.
 
         Args:
             structure: graph of the proposals of all items.
-            proposals: as `encode` returns them.
-            contexts: as `interact` returns them.
+            proposals: as `encode` returns them; not read here, but by models that know places.
+            fused: as `fuse` returns them.
             messages: for each relation layer, whether its messages are passed; None: all are. See
                 `TrainConfig.message_dropout`.
         """
-        p = self.dropout(self.fusion(proposals, contexts))
+        p = fused
         for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
             p = layer(structure if heard and self.has_graph else None, p)
             p = nn.functional.elu(p)
@@ -129,7 +135,7 @@ class VGN(nn.Module):
             messages: see `reason`.
         """
         contexts = self.interact(proposals, words, word_lengths, structure.node_item)
-        return self.reason(structure, proposals, contexts, messages)
+        return self.reason(structure, proposals, self.fuse(proposals, contexts), messages)
 
     def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
         """Return the alignment K of each pair, from 0 to 1."""

@@ -28,7 +28,7 @@ class Copy(NamedTuple):
 
     structure: GraphStructure
     proposals: Float[Tensor, "nodes proposal_dim"]
-    contexts: Float[Tensor, "nodes word_dim"]
+    fused: Float[Tensor, "nodes fused_dim"]
 
 
 class CounterfactualStep:
@@ -37,7 +37,7 @@ class CounterfactualStep:
         L = w_mil L_MIL + sum over levels of  w_level (w_rank L_rank + w_cons L_cons)
 
     Both transformations of all levels and draws are copies of one batch, which share everything before the place where
-    they differ: the encoders; the attention over words, which runs again for replaced proposals only.
+    they differ: the encoders; attention over words and fusion, which run again for replaced proposals only.
 
     Args:
         model: VGN or IGN.
@@ -64,7 +64,8 @@ class CounterfactualStep:
         if not tracked.requires_grad:
             tracked = tracked.detach().requires_grad_(config.selection != "score" and bool(config.levels))
         contexts = model.interact(tracked, encoded.words, batch.word_lengths, structure.node_item)
-        scores = model.reason(structure, tracked, contexts, messages)
+        fused = model.fuse(tracked, contexts)
+        scores = model.reason(structure, tracked, fused, messages)
         own = model.align(structure, scores)
         loss = own.new_zeros(())
         if config.mil_weight:
@@ -82,7 +83,7 @@ class CounterfactualStep:
         critical, inessential = split_proposals(importance, scores, structure.batch_num_nodes, *shares)
         log: dict[str, Tensor] = {}
         for level, weight in config.levels.items():
-            copies = self._copies(level, batch, encoded, contexts, critical, inessential)
+            copies = self._copies(level, batch, encoded, contexts, fused, critical, inessential)
             level_loss, values = self._level_loss(structure, scores, self._scores(copies, messages))
             loss = loss + weight * level_loss
             log |= {f"ccl/{level}/{name}": value for name, value in values.items()}
@@ -102,6 +103,7 @@ class CounterfactualStep:
         batch: Batch,
         encoded: Encoded,
         contexts: Tensor,
+        fused: Tensor,
         critical: Bool[Tensor, " nodes"],
         inessential: Bool[Tensor, " nodes"],
     ) -> list[Copy]:
@@ -112,30 +114,39 @@ class CounterfactualStep:
             draws = 1 if self.config.edges == "removed" else self.config.draws
             masks = [critical] * draws + [inessential] * draws
             changed = [destroy_edges(structure, mask, self.config.edges, self.generator) for mask in masks]
-            return [Copy(graph, proposals, contexts) for graph in changed]
+            return [Copy(graph, proposals, fused) for graph in changed]
         masks = [critical] * self.config.draws + [inessential] * self.config.draws
-        if level == "interaction":
-            owners = batch.text[structure.node_item]
-            replaced = [replace_rows(contexts, mask, self.language, owners, self.generator) for mask in masks]
-            return [Copy(structure, proposals, c) for c in replaced]
-        return self._replace_features(batch, encoded, contexts, masks)
+        return self._replaced(level, batch, encoded, contexts, fused, masks)
 
-    def _replace_features(
-        self, batch: Batch, encoded: Encoded, contexts: Tensor, masks: Sequence[Bool[Tensor, " nodes"]]
+    def _replaced(
+        self,
+        level: str,
+        batch: Batch,
+        encoded: Encoded,
+        contexts: Tensor,
+        fused: Tensor,
+        masks: Sequence[Bool[Tensor, " nodes"]],
     ) -> list[Copy]:
-        """Return copies in which the replaced proposals have attended to the words anew."""
-        item = batch.structure.node_item
-        replaced = [
-            replace_rows(encoded.proposals, mask, self.features, batch.item[item], self.generator) for mask in masks
-        ]
+        """Return copies in which the masked proposals have other features, or hear of another sentence."""
+        structure, proposals, item = batch.structure, encoded.proposals, batch.structure.node_item
+        if level == "feature":
+            owners, bank = batch.item[item], self.features
+            replaced = [replace_rows(proposals, mask, bank, owners, self.generator) for mask in masks]
+        else:
+            owners, bank = batch.text[item], self.language
+            replaced = [replace_rows(contexts, mask, bank, owners, self.generator) for mask in masks]
         places = [mask.nonzero().squeeze(1) for mask in masks]
-        rows = torch.cat([h.detach()[place] for h, place in zip(replaced, places, strict=True)])
-        fresh = self.model.interact(rows, encoded.words, batch.word_lengths, item[torch.cat(places)])
-        parts = fresh.split([len(place) for place in places])
-        return [
-            Copy(batch.structure, h, contexts.index_copy(0, place, c))
-            for h, place, c in zip(replaced, places, parts, strict=True)
-        ]
+        rows, place = torch.cat([x.detach()[at] for x, at in zip(replaced, places, strict=True)]), torch.cat(places)
+        if level == "feature":
+            # A replaced proposal attends to the words anew.
+            fresh = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[place]))
+        else:
+            fresh = self.model.fuse(proposals[place], rows)
+        parts = fresh.split([len(at) for at in places])
+        changed_fused = [fused.index_copy(0, at, part) for at, part in zip(places, parts, strict=True)]
+        if level == "feature":
+            return [Copy(structure, h, x) for h, x in zip(replaced, changed_fused, strict=True)]
+        return [Copy(structure, proposals, x) for x in changed_fused]
 
     def _scores(self, copies: Sequence[Copy], messages: Sequence[bool]) -> Float[Tensor, "copies nodes"]:
         """Score all copies, as many at once as fit the cache."""
@@ -145,8 +156,8 @@ class CounterfactualStep:
             some = copies[start : start + at_once]
             graph = GraphStructure.batch([copy.structure for copy in some])
             proposals = torch.cat([copy.proposals for copy in some])
-            contexts = torch.cat([copy.contexts for copy in some])
-            parts.append(self.model.reason(graph, proposals, contexts, messages).view(len(some), -1))
+            fused = torch.cat([copy.fused for copy in some])
+            parts.append(self.model.reason(graph, proposals, fused, messages).view(len(some), -1))
         return torch.cat(parts)
 
     def _level_loss(

@@ -54,27 +54,28 @@ def test_copies_change_at_the_chosen_proposals_only(level):
     critical = torch.arange(structure.num_nodes) % 3 == 0
     inessential = torch.arange(structure.num_nodes) % 3 == 1
     encoded = type(model.encode(batch))(proposals, words)
-    copies = step._copies(level, batch, encoded, contexts, critical, inessential)
+    fused = model.fuse(proposals, contexts)
+    copies = step._copies(level, batch, encoded, contexts, fused, critical, inessential)
     assert len(copies) == 4
     for copy, chosen in zip(copies, (critical, critical, inessential, inessential), strict=True):
         same_h = (copy.proposals == proposals).all(1)
-        same_c = (copy.contexts == contexts).all(1)
+        same_x = (copy.fused == fused).all(1)
         assert same_h[~chosen].all()
-        assert same_c[~chosen].all()
+        assert same_x[~chosen].all()
         if level == "relation":
             assert same_h.all()
-            assert same_c.all()
+            assert same_x.all()
             assert copy.structure.num_edges == structure.num_edges
             assert (copy.structure.indices != structure.indices).any()
         else:
             assert copy.structure is structure
-            assert not same_c[chosen].any()
+            assert not same_x[chosen].any()
             assert same_h[chosen].any() == (level == "interaction")
     if level == "feature":
         # A replaced proposal attends to its own sentence with its new feature.
         for copy in copies:
             again = model.interact(copy.proposals, words, batch.word_lengths, structure.node_item)
-            torch.testing.assert_close(copy.contexts, again)
+            torch.testing.assert_close(copy.fused, model.fuse(copy.proposals, again))
 
 
 def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
@@ -82,9 +83,10 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
     structure, (proposals, words) = batch.structure, model.encode(batch)
     contexts = model.interact(proposals, words, batch.word_lengths, structure.node_item)
     masks = torch.arange(structure.num_nodes) % 3 == 0, torch.arange(structure.num_nodes) % 3 == 1
-    copies = step._copies("relation", batch, type(model.encode(batch))(proposals, words), contexts, *masks)
+    fused = model.fuse(proposals, contexts)
+    copies = step._copies("relation", batch, type(model.encode(batch))(proposals, words), contexts, fused, *masks)
     together = step._scores(copies, [True, True])
-    alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.contexts) for copy in copies])
+    alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.fused) for copy in copies])
     torch.testing.assert_close(together, alone)
     monkeypatch.setattr("relgrounding.training._step.MOST_NODES", 1)
     torch.testing.assert_close(step._scores(copies, [True, True]), alone)
