@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding.config import ModelConfig
 from relgrounding.data.batches import ImageBatch
 from relgrounding.graphs import GraphStructure, SpatialRelation
-from relgrounding.models._vgn import Encoded
+from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.nn import BiGRUEncoder, EdgeGatedGCN, ProposalToWordAttention, TopRScore
 
 
-class IGN(nn.Module):
+class IGN(GroundingModel):
     """Score the regions of images for sentences.
 
     A region is its feature and its place, h_t = [h^v_t; h^s_t] with h^s_t = [x, y, w, h] as shares of the image. Words
@@ -60,20 +60,9 @@ class IGN(nn.Module):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(regions, words)
 
-    def interact(
-        self,
-        proposals: Float[Tensor, "nodes proposal_dim"],
-        words: Float[Tensor, "items length word_dim"],
-        word_lengths: Int[Tensor, " items"],
-        item: Int[Tensor, " nodes"],
-    ) -> Float[Tensor, "nodes word_dim"]:
-        """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
-        return self.attention(proposals, words, word_lengths, item)[0]
-
     def fuse(
         self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        """Return l of each proposal from its own feature and its language feature."""
         return self.fusion(torch.cat([proposals, contexts], -1))
 
     def reason(
@@ -83,45 +72,8 @@ class IGN(nn.Module):
         fused: Float[Tensor, "nodes fused_dim"],
         messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal from what it is and what its neighbours tell it.
-
-        Args:
-            structure: graph of the proposals of all items.
-            proposals: as `encode` returns them.
-            fused: as `fuse` returns them.
-            messages: for each relation layer, whether its messages are passed; None: all are. See
-                `TrainConfig.message_dropout`.
-        """
         x = fused
         for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
             x = layer(structure if heard and self.has_graph else None, x)
         p = torch.cat([self.dropout(x), self.position(proposals[:, -4:])], -1)
         return torch.sigmoid(self.score(p).squeeze(-1))
-
-    def pair(
-        self,
-        structure: GraphStructure,
-        proposals: Float[Tensor, "nodes proposal_dim"],
-        words: Float[Tensor, "items length word_dim"],
-        word_lengths: Int[Tensor, " items"],
-        messages: Sequence[bool] | None = None,
-    ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal for the sentence that its image is paired with.
-
-        Args:
-            structure: graph of the proposals of all items.
-            proposals: as `encode` returns them.
-            words: the sentence of each item, as `encode` returns them, in any order.
-            word_lengths: (items,) of those sentences.
-            messages: see `reason`.
-        """
-        contexts = self.interact(proposals, words, word_lengths, structure.node_item)
-        return self.reason(structure, proposals, self.fuse(proposals, contexts), messages)
-
-    def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
-        """Return the alignment K of each pair, from 0 to 1."""
-        return self.aggregate(scores, structure.batch_num_nodes)
-
-    def forward(self, batch: ImageBatch) -> Float[Tensor, " nodes"]:
-        """Return the scores of every region for its image's own sentence."""
-        return self.pair(batch.structure, *self.encode(batch), batch.word_lengths)

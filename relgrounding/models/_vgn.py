@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding.config import ModelConfig
 from relgrounding.data.batches import VideoBatch
 from relgrounding.graphs import GraphStructure
+from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.nn import (
     BiGRUEncoder,
     GatedFusion,
@@ -21,14 +21,7 @@ from relgrounding.nn import (
 )
 
 
-class Encoded(NamedTuple):
-    """What is computed once for each item and each sentence, whoever they are paired with."""
-
-    proposals: Float[Tensor, "nodes proposal_dim"]
-    words: Float[Tensor, "items length word_dim"]
-
-
-class VGN(nn.Module):
+class VGN(GroundingModel):
     """Score the moments of videos for sentences.
 
     Clips pass a Bi-GRU; a proposal is the maximum of its clips, h_t. Words pass a Bi-GRU, s_n. Then, for each proposal,
@@ -79,20 +72,9 @@ class VGN(nn.Module):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(proposals, words)
 
-    def interact(
-        self,
-        proposals: Float[Tensor, "nodes proposal_dim"],
-        words: Float[Tensor, "items length word_dim"],
-        word_lengths: Int[Tensor, " items"],
-        item: Int[Tensor, " nodes"],
-    ) -> Float[Tensor, "nodes word_dim"]:
-        """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
-        return self.attention(proposals, words, word_lengths, item)[0]
-
     def fuse(
         self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        """Return l of each proposal from its own feature and its language feature."""
         return self.dropout(self.fusion(proposals, contexts))
 
     def reason(
@@ -102,45 +84,8 @@ class VGN(nn.Module):
         fused: Float[Tensor, "nodes fused_dim"],
         messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal from what it is and what its neighbours tell it.
-
-        Args:
-            structure: graph of the proposals of all items.
-            proposals: as `encode` returns them; not read here, but by models that know places.
-            fused: as `fuse` returns them.
-            messages: for each relation layer, whether its messages are passed; None: all are. See
-                `TrainConfig.message_dropout`.
-        """
         p = fused
         for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
             p = layer(structure if heard and self.has_graph else None, p)
             p = nn.functional.elu(p)
         return torch.sigmoid(self.score(p).squeeze(-1))
-
-    def pair(
-        self,
-        structure: GraphStructure,
-        proposals: Float[Tensor, "nodes proposal_dim"],
-        words: Float[Tensor, "items length word_dim"],
-        word_lengths: Int[Tensor, " items"],
-        messages: Sequence[bool] | None = None,
-    ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal for the sentence that its video is paired with.
-
-        Args:
-            structure: graph of the proposals of all items.
-            proposals: as `encode` returns them.
-            words: the sentence of each item, as `encode` returns them, in any order.
-            word_lengths: (items,) of those sentences.
-            messages: see `reason`.
-        """
-        contexts = self.interact(proposals, words, word_lengths, structure.node_item)
-        return self.reason(structure, proposals, self.fuse(proposals, contexts), messages)
-
-    def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
-        """Return the alignment K of each pair, from 0 to 1."""
-        return self.aggregate(scores, structure.batch_num_nodes)
-
-    def forward(self, batch: VideoBatch) -> Float[Tensor, " nodes"]:
-        """Return the scores of every proposal for its video's own sentence."""
-        return self.pair(batch.structure, *self.encode(batch), batch.word_lengths)

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from tabulate import tabulate
 
-from relgrounding.config import Config, ConfigError, load_config, merge_settings, read_yaml
+from relgrounding._settings import merge_settings, read_yaml
+from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.training._runs import RunFolder
 
 
