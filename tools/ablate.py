@@ -22,7 +22,17 @@ import torch
 from tqdm import tqdm
 
 from relgrounding.config import ConfigError
-from relgrounding.training import Grid, Job, RunError, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from relgrounding.training import (
+    Grid,
+    Job,
+    RunError,
+    grid_cells,
+    grid_jobs,
+    grid_results,
+    grid_table,
+    job_is_done,
+    read_grid,
+)
 from relgrounding.viz import ablation_figure, save_figure
 
 TRAIN = Path(__file__).resolve().parent / "train.py"
@@ -43,10 +53,10 @@ def main(words: list[str] | None = None) -> int:
         unknown = sorted(set(arguments.only or ()) - set(grid.experiments))
         if unknown:
             raise ConfigError(f"--only: there is no experiment {unknown[0]!r}; there is {', '.join(grid.experiments)}")
-        found = [job for job in grid_jobs(grid, runs) if not arguments.only or job.experiment in arguments.only]
         failed: dict[str, str] = {}
         if not arguments.table:
-            failed = run_all(found, runs, max(1, arguments.jobs))
+            jobs = [job for job in grid_jobs(grid, runs) if not arguments.only or job.experiment in arguments.only]
+            failed = run_all(jobs, runs, max(1, arguments.jobs))
         write(grid, runs, arguments, failed)
     except (ConfigError, RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -110,7 +120,7 @@ class Runner:
         """Run a job to its end; return why it failed, or nothing."""
         folder = self.runs / job.name
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(TRAIN), "--config", job.config, "--runs", str(self.runs)]
+        command = [sys.executable, str(TRAIN), "--config", job.file, "--runs", str(self.runs)]
         command += ["--threads", str(self.threads), *job.words]
         if (folder / "last.pt").is_file():
             command.append("--resume")
@@ -142,13 +152,13 @@ def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[st
     found = grid_cells(grid, runs)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    jobs = grid_jobs(grid, runs)
-    finished = sum((runs / job.name / "results.json").is_file() for job in jobs)
+    results = grid_results(grid, runs)
+    finished = sum(map(bool, results.values()))
     reference = f" In brackets: difference to *{grid.reference}* of the same seeds." if grid.reference else ""
     header = (
         f"# {grid.name}\n\n{grid.note.strip()}\n\n"
         f"Mean and standard deviation over the seeds {', '.join(map(str, grid.seeds))}.{reference} "
-        f"{finished} of {len(jobs)} runs{f', {len(failed)} failed' if failed else ''}; "
+        f"{finished} of {len(results)} runs{f', {len(failed)} failed' if failed else ''}; "
         f"torch {torch.__version__}, Python {platform.python_version()}.\n\n"
         f"`python tools/ablate.py {arguments.grid} --out {out}`\n\n"
     )

@@ -4,6 +4,7 @@ from relgrounding.training._ablation import Cell, Column, Experiment, Grid, Job,
 from relgrounding.training._ablation import cells as grid_cells
 from relgrounding.training._ablation import is_done as job_is_done
 from relgrounding.training._ablation import jobs as grid_jobs
+from relgrounding.training._ablation import measured as grid_results
 from relgrounding.training._ablation import table as grid_table
 from relgrounding.training._ccl_step import CounterfactualStep
 from relgrounding.training._evaluate import (
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate_split",
     "grid_cells",
     "grid_jobs",
+    "grid_results",
     "grid_table",
     "hold_out",
     "job_is_done",

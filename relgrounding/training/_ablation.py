@@ -75,8 +75,10 @@ class Job:
     seed: int
     start: str
     """Row that must have been run before, or nothing."""
+    file: str
     words: tuple[str, ...]
-    config: str
+    config: Config
+    """What file and words come to."""
 
     @property
     def name(self) -> str:
@@ -91,10 +93,10 @@ def run_name(experiment: str, row: str, seed: int) -> str:
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Read a grid and check every run of it.
+    """Read a grid; `jobs` checks the settings of its runs.
 
     Raises:
-        ConfigError: an unknown key, row or experiment, a cycle of starts, or a run whose settings are no configuration.
+        ConfigError: an unknown key, row or experiment, a cycle of starts, or two runs of one name.
     """
     merged = merge_settings(OmegaConf.structured(Grid), read_yaml(path), str(path))
     missing = sorted(OmegaConf.missing_keys(merged))
@@ -109,7 +111,7 @@ def read_grid(path: str | Path) -> Grid:
         _check_row(path, grid, name, row)
     if grid.reference and grid.reference not in grid.rows:
         raise ConfigError(f"{path}: reference: there is no row '{grid.reference}'; there is {', '.join(grid.rows)}")
-    names = [job.name for job in jobs(grid, Path())]
+    names = [run_name(*run) for run in _runs(grid)]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ConfigError(f"{path}: two runs would be called {doubled[0]}; give their rows other names")
@@ -141,13 +143,17 @@ def jobs(grid: Grid, runs: Path) -> list[Job]:
     Raises:
         ConfigError: settings that are no configuration, or a row that starts from one that is not run on the same data.
     """
-    found = [
-        _job(grid, runs, experiment, row, seed)
+    return [_job(grid, runs, *run) for run in _runs(grid)]
+
+
+def _runs(grid: Grid) -> list[tuple[str, str, int]]:
+    """Return experiment, row and seed of every run, those that others start from first."""
+    return [
+        (experiment, row, seed)
         for row in sorted(grid.rows, key=lambda name: len(list(_starts(grid, name))))
         for experiment in _experiments(grid, row)
         for seed in grid.seeds
     ]
-    return found
 
 
 def _experiments(grid: Grid, row: str) -> list[str]:
@@ -169,17 +175,11 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int) -> Job:
         if experiment not in _experiments(grid, start):
             raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
         words.append(f"ccl.start_from={runs / run_name(experiment, start, seed)}")
-    job = Job(experiment, row, seed, start, tuple(words), what.config)
     try:
-        resolve(job)
+        config = load_config(what.config, words)
     except ConfigError as error:
-        raise ConfigError(f"run {job.name}: {error}") from None
-    return job
-
-
-def resolve(job: Job) -> Config:
-    """Return the configuration of a run."""
-    return load_config(job.config, job.words)
+        raise ConfigError(f"run {name}: {error}") from None
+    return Job(experiment, row, seed, start, what.config, tuple(words), config)
 
 
 def is_done(job: Job, runs: Path) -> bool:
@@ -191,21 +191,17 @@ def is_done(job: Job, runs: Path) -> bool:
     folder = RunFolder(runs / job.name)
     if not (folder.path / "config.yaml").is_file():
         return False
-    if folder.read_config() != resolve(job):
+    if folder.read_config() != job.config:
         raise ConfigError(
-            f"{folder.path} was run with other settings than the grid now has; delete it, or choose another --out"
+            f"{folder.path} was run with other settings than the grid now has; delete it, or choose another --runs"
         )
     return (folder.path / "results.json").is_file()
 
 
 def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
-    """Return the entries of results.json by experiment, row and seed, of the runs that have them."""
-    found = {}
-    for job in jobs(grid, runs):
-        path = runs / job.name / "results.json"
-        if path.is_file():
-            found[job.experiment, job.row, job.seed] = json.loads(path.read_text())
-    return found
+    """Return the entries of results.json of every run, by experiment, row and seed; none where it is not done."""
+    paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
+    return {run: json.loads(path.read_text()) if path.is_file() else [] for run, path in paths.items()}
 
 
 @dataclass(frozen=True)
@@ -270,7 +266,7 @@ def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
         for column in experiment.columns:
             by_row: dict[str, dict[int, float]] = {}
             for (where, row, seed), results in entries.items():
-                if where == name:
+                if where == name and results:
                     entry = _entry(name, results, column)
                     by_row.setdefault(row, {})[seed] = entry["metrics"][column.metric]
                     for floor, metrics in entry["floors"].items():

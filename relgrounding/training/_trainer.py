@@ -215,7 +215,7 @@ class Trainer:
         saved = self.folder.load("last.pt")
         if saved["vocabulary"] != self.task.vocabulary.to_list():
             raise RunError(f"{self.folder.path}/last.pt was trained on other words; --resume needs the same data")
-        if saved["state"]["stage"] == 2:
+        if saved["state"].get("stage") == 2:
             self._begin_stage(2)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -1,19 +1,13 @@
 """Runs on generated scenes and on made-up videos, without any data set."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_config
 
 from relgrounding.data import ClipFeatures, Query, Vocabulary, write_clip_features
 from relgrounding.training import RunFolder, Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parent.parent / "training" / "tiny.py")
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
 
 SENTENCES = ["person opens the door", "person runs", "the person closes a door quickly"]
 VGN = ["data.dataset=charades_sta", "model.name=vgn", "data.widths=[2,4]", "data.max_clips=12"]
@@ -22,7 +16,7 @@ VGN = ["data.dataset=charades_sta", "model.name=vgn", "data.widths=[2,4]", "data
 @pytest.fixture(scope="module")
 def scene_run(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "scenes")
-    trainer = Trainer(make_whole_task(_tiny.tiny_config("train.epochs=1")), folder, quiet=True)
+    trainer = Trainer(make_whole_task(tiny_config("train.epochs=1")), folder, quiet=True)
     trainer.run()
     evaluate_run(trainer.task, folder, quiet=True)
     return folder.path
@@ -32,7 +26,7 @@ def _video_task(path, vectors=None):
     words = Vocabulary.from_texts(SENTENCES[:2])
     store = ClipFeatures(path)
     queries = [Query(f"q{i}", f"v{i}", text, ((1.0, 3.0),)) for i, text in enumerate(SENTENCES)]
-    config = _tiny.tiny_config(*VGN)
+    config = tiny_config(*VGN)
     split = Split(queries, store)
     durations = {f"v{i}": 10.0 + i for i in range(3)}
     if vectors is not None:

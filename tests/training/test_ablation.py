@@ -1,9 +1,9 @@
-import importlib.util
 import json
 import statistics
 from pathlib import Path
 
 import pytest
+from tiny import TINY, tool
 
 from relgrounding.config import ConfigError
 from relgrounding.training import RunFolder, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
@@ -11,15 +11,7 @@ from relgrounding.training import RunFolder, grid_cells, grid_jobs, grid_table, 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TINY = _module(Path(__file__).parent / "tiny.py").TINY
-ablate_tool = _module(ROOT / "tools" / "ablate.py")
+ablate_tool = tool("ablate")
 
 
 def _write(path: Path, **changes) -> Path:
@@ -72,8 +64,9 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_before_anything_runs(tmp_path, changes, message):
+    path = _write(tmp_path / "grid.yaml", **changes)
     with pytest.raises(ConfigError, match=message):
-        read_grid(_write(tmp_path / "grid.yaml", **changes))
+        grid_jobs(read_grid(path), Path("runs"))
 
 
 def _results(value: float) -> str:

@@ -1,14 +1,9 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from tiny import tiny_config
 
+from relgrounding.models import Encoded
 from relgrounding.training import CounterfactualStep, align_pairings, build_model, make_task, mil_step
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
 
 OFF = {
     "feature": "ccl.feature_weight=0",
@@ -18,7 +13,7 @@ OFF = {
 
 
 def _setting(*words, levels=tuple(OFF)):
-    task = make_task(_tiny.tiny_config(*words, *(word for level, word in OFF.items() if level not in levels)))
+    task = make_task(tiny_config(*words, *(word for level, word in OFF.items() if level not in levels)))
     model = build_model(task)
     with torch.no_grad():
         model.score.weight.mul_(10)  # scores that differ, so that no hinge is closed by chance
@@ -53,7 +48,7 @@ def test_copies_change_at_the_chosen_proposals_only(level):
     contexts = model.interact(proposals, words, batch.word_lengths, structure.node_item)
     critical = torch.arange(structure.num_nodes) % 3 == 0
     inessential = torch.arange(structure.num_nodes) % 3 == 1
-    encoded = type(model.encode(batch))(proposals, words)
+    encoded = Encoded(proposals, words)
     fused = model.fuse(proposals, contexts)
     copies = step._copies(level, batch, encoded, contexts, fused, critical, inessential)
     assert len(copies) == 4
@@ -84,7 +79,7 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
     contexts = model.interact(proposals, words, batch.word_lengths, structure.node_item)
     masks = torch.arange(structure.num_nodes) % 3 == 0, torch.arange(structure.num_nodes) % 3 == 1
     fused = model.fuse(proposals, contexts)
-    copies = step._copies("relation", batch, type(model.encode(batch))(proposals, words), contexts, fused, *masks)
+    copies = step._copies("relation", batch, Encoded(proposals, words), contexts, fused, *masks)
     together = step._scores(copies, [True, True])
     alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.fused) for copy in copies])
     torch.testing.assert_close(together, alone)
@@ -94,7 +89,7 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
 
 def test_what_is_logged_as_robust_and_destructive_are_alignments_of_such_copies():
     """With no transformation of anything inessential and everything critical, the robust copy is the original."""
-    task, model, step, batch = _setting(
+    _, model, step, batch = _setting(
         "ccl.critical=1.0", "ccl.inessential=0.0", "ccl.mil_weight=0", levels=("relation",)
     )
     _, log = step(batch)
@@ -104,7 +99,6 @@ def test_what_is_logged_as_robust_and_destructive_are_alignments_of_such_copies(
     proposals, words = model.encode(batch)
     alone = model.align(nothing, model.pair(nothing, proposals, words, batch.word_lengths))
     torch.testing.assert_close(log["ccl/relation/destructive"], alone.mean())
-    del task
 
 
 @pytest.mark.parametrize("selection", ["gradient", "gradient_input", "score"])

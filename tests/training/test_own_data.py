@@ -1,11 +1,10 @@
 """One's own data from a JSON lines file to predictions, with and without right answers, with and without bad lines."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import TINY
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import (
@@ -17,15 +16,11 @@ from relgrounding.data import (
 )
 from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task
 
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
-tiny = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
-
 COLOURS = ("red", "blue", "green", "grey")
 
 
 def settings(folder, model, *words):
-    common = [word for word in tiny.TINY if not word.startswith(("data.demo", "train.epochs"))]
+    common = [word for word in TINY if not word.startswith(("data.demo", "train.epochs"))]
     own = [
         "data.dataset=own",
         f"data.queries={folder}/{{split}}.jsonl",

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -6,41 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY, same, tiny_config, tool, train
 
-from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, make_task
+from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny_config = _module(Path(__file__).parent / "tiny.py").tiny_config
-train_tool = _module(ROOT / "tools" / "train.py")
-evaluate_tool = _module(ROOT / "tools" / "evaluate.py")
-
-
-def _train(folder: RunFolder, *words: str, resume: bool = False) -> Trainer:
-    trainer = Trainer(make_task(tiny_config(*words)), folder, resume=resume, quiet=True)
-    trainer.run()
-    return trainer
+train_tool, evaluate_tool = tool("train"), tool("evaluate")
 
 
 def _weights(folder: RunFolder) -> dict[str, torch.Tensor]:
     return folder.load("last.pt")["model"]
 
 
-def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
 def test_a_run_leaves_what_it_promises(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    trainer = _train(folder)
+    trainer = train(folder)
     table = evaluate_run(trainer.task, folder, quiet=True)
     assert {p.name for p in folder.path.iterdir()} >= {
         "config.yaml", "log.jsonl", "last.pt", "best.pt", "results.json", "predictions.jsonl", "tensorboard"
@@ -62,16 +43,16 @@ def test_a_run_leaves_what_it_promises(tmp_path):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        _train(RunFolder(tmp_path / name), f"seed={seed}", "model.dropout=0.2")
+        train(RunFolder(tmp_path / name), f"seed={seed}", "model.dropout=0.2")
     a, b, c = (_weights(RunFolder(tmp_path / name)) for name in "abc")
-    assert _same(a, b)
-    assert not _same(a, c)
+    assert same(a, b)
+    assert not same(a, c)
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 9])
 def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch, stop_after):
     words = ["model.dropout=0.2", "train.negatives=2"]
-    _train(RunFolder(tmp_path / "whole"), *words)
+    train(RunFolder(tmp_path / "whole"), *words)
     folder = RunFolder(tmp_path / "parts")
     step = Trainer._step
 
@@ -82,28 +63,28 @@ def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, 
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _train(folder, *words)
+        train(folder, *words)
     assert folder.load("last.pt")["state"]["step"] == stop_after
     monkeypatch.setattr(Trainer, "_step", step)
-    _train(folder, *words, resume=True)
-    assert _same(_weights(RunFolder(tmp_path / "whole")), _weights(folder))
+    train(folder, *words, resume=True)
+    assert same(_weights(RunFolder(tmp_path / "whole")), _weights(folder))
 
 
 def test_a_finished_run_resumed_changes_nothing(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    _train(folder)
+    train(folder)
     before = _weights(folder)
-    _train(folder, resume=True)
-    assert _same(before, _weights(folder))
+    train(folder, resume=True)
+    assert same(before, _weights(folder))
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    _train(folder)
+    train(folder)
     with pytest.raises(RunError, match="continue it with --resume, replace it with --overwrite"):
-        _train(folder)
+        train(folder)
     with pytest.raises(RunError, match=r"last\.pt does not exist"):
-        _train(RunFolder(tmp_path / "other"), resume=True)
+        train(RunFolder(tmp_path / "other"), resume=True)
 
 
 def test_training_stops_early_when_the_validation_metric_does_not_rise(tmp_path, monkeypatch):
@@ -111,14 +92,13 @@ def test_training_stops_early_when_the_validation_metric_does_not_rise(tmp_path,
     monkeypatch.setattr(
         "relgrounding.training._trainer.validation_metrics", lambda *_, **__: ("Acc@0.5", {"Acc@0.5": next(metric)})
     )
-    trainer = _train(RunFolder(tmp_path / "run"), "train.epochs=10", "train.patience=2")
+    trainer = train(RunFolder(tmp_path / "run"), "train.epochs=10", "train.patience=2")
     assert (trainer.state["epoch"], trainer.state["best_epoch"], trainer.state["best"]) == (3, 1, 50.0)
     assert RunFolder(tmp_path / "run").load("best.pt")["state"]["epoch"] == 1
 
 
 def test_the_tools_train_and_repeat_the_table(tmp_path, capsys):
-    tiny = _module(Path(__file__).parent / "tiny.py").TINY
-    arguments = [*tiny, "name=t", "--runs", str(tmp_path)]
+    arguments = [*TINY, "name=t", "--runs", str(tmp_path)]
     assert train_tool.main(arguments) == 0
     first = capsys.readouterr().out
     assert train_tool.main(arguments) == 2
@@ -136,16 +116,13 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path, monkeypatch, cap
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
-    tiny = _module(Path(__file__).parent / "tiny.py").TINY
-    assert train_tool.main([*tiny, "name=t", "--runs", str(tmp_path)]) == 130
+    assert train_tool.main([*TINY, "name=t", "--runs", str(tmp_path)]) == 130
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "t" / "last.pt").is_file()
 
 
-@pytest.mark.parametrize(
-    "tool", ["train.py", "evaluate.py", "prepare.py", "ground.py", "figures.py", "report.py", "extract.py"]
-)
-def test_every_tool_explains_itself(tool):
-    done = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+def test_every_tool_explains_itself(path):
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
     assert "usage:" in done.stdout
     assert "python tools/" in done.stdout

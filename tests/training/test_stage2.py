@@ -1,47 +1,25 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from tiny import same, tiny_config, tool, train
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.training import RunError, RunFolder, Trainer, make_task
 
-ROOT = Path(__file__).parent.parent.parent
-
-
-def _module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny_config = _module(Path(__file__).parent / "tiny.py").tiny_config
-train_tool = _module(ROOT / "tools" / "train.py")
+train_tool = tool("train")
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
-
-
-def _train(folder: RunFolder, *words: str, resume: bool = False) -> Trainer:
-    trainer = Trainer(make_task(tiny_config(*words)), folder, resume=resume, quiet=True)
-    trainer.run()
-    return trainer
-
-
-def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def test_stage_2_follows_from_the_best_epoch_of_stage_1(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    trainer = _train(folder, *STAGES, "train.log_every=1")
+    trainer = train(folder, *STAGES, "train.log_every=1")
     assert trainer.state["epoch"] == 3
     assert trainer.state["stage"] == 2
     alone = RunFolder(tmp_path / "alone")
-    _train(alone, "train.epochs=1")
-    assert _same(folder.load("mil.pt")["model"], alone.load("best.pt")["model"])
-    assert not _same(folder.load("best.pt")["model"], folder.load("mil.pt")["model"])
+    train(alone, "train.epochs=1")
+    assert same(folder.load("mil.pt")["model"], alone.load("best.pt")["model"])
+    assert not same(folder.load("best.pt")["model"], folder.load("mil.pt")["model"])
     lines = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "ccl/feature/ranking" in line]
     assert {line["epoch"] for line in logged} == {1, 2}
@@ -51,10 +29,10 @@ def test_stage_2_follows_from_the_best_epoch_of_stage_1(tmp_path):
 
 def test_stage_2_from_another_run_takes_its_weights_and_words(tmp_path, capsys):
     first = RunFolder(tmp_path / "first")
-    _train(first, "train.epochs=1")
+    train(first, "train.epochs=1")
     words = [*STAGES, f"ccl.start_from={first.path}"]
     trainer = Trainer(make_task(tiny_config(*words)), RunFolder(tmp_path / "second"), quiet=True)
-    assert _same(trainer.model.state_dict(), first.load("best.pt")["model"])
+    assert same(trainer.model.state_dict(), first.load("best.pt")["model"])
     trainer.run()
     assert trainer.state["epoch"] == 2
     saved = first.load("best.pt")
@@ -72,7 +50,7 @@ def test_stage_2_from_another_run_takes_its_weights_and_words(tmp_path, capsys):
 def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monkeypatch, stop_after):
     words = [*STAGES, "model.dropout=0.2"]
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    assert _train(whole, *words).state["step"] > stop_after
+    assert train(whole, *words).state["step"] > stop_after
     step = Trainer._step
 
     def interrupted(self, batch):
@@ -82,10 +60,10 @@ def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monk
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _train(folder, *words)
+        train(folder, *words)
     monkeypatch.setattr(Trainer, "_step", step)
-    _train(folder, *words, resume=True)
-    assert _same(whole.load("last.pt")["model"], folder.load("last.pt")["model"])
+    train(folder, *words, resume=True)
+    assert same(whole.load("last.pt")["model"], folder.load("last.pt")["model"])
     for bank in ("features", "language"):
         one, other = (f.load("last.pt")["banks"][bank] for f in (whole, folder))
         assert torch.equal(one["rows"], other["rows"])

@@ -1,17 +1,12 @@
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny_config
 
 from relgrounding.data import Query
 from relgrounding.objectives import draw_negatives
 from relgrounding.training import align_pairings, build_model, hold_out, learning_rate_factor, make_task, mil_step
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
 
 
 def _queries():
@@ -44,7 +39,7 @@ def test_the_learning_rate_rises_linearly_and_falls_to_zero():
 
 @pytest.fixture
 def task():
-    return make_task(_tiny.tiny_config())
+    return make_task(tiny_config())
 
 
 def test_pairings_together_equal_pairings_one_by_one(task, monkeypatch):

@@ -1,6 +1,13 @@
-"""Runs on generated scenes that are over in a second."""
+"""Runs on generated scenes that are over in a second, and what tests do with them."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import torch
 
 from relgrounding.config import Config, load_config
+from relgrounding.training import RunFolder, Trainer, make_task
 
 TINY = [
     "data.demo_pairs=24",
@@ -22,3 +29,22 @@ TINY = [
 
 def tiny_config(*words: str) -> Config:
     return load_config(None, [*TINY, *words])
+
+
+def tool(name: str) -> ModuleType:
+    """Return a module of tools/, which is no package."""
+    path = Path(__file__).parents[2] / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train(folder: RunFolder, *words: str, resume: bool = False) -> Trainer:
+    trainer = Trainer(make_task(tiny_config(*words)), folder, resume=resume, quiet=True)
+    trainer.run()
+    return trainer
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
