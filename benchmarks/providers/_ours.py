@@ -7,35 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case, Size
-from benchmarks.providers._provider import (
-    GatedWeights,
-    Of,
-    Provider,
-    gated_weights,
-    node_floats,
-)
+from benchmarks.providers._provider import Of, Provider, node_floats
 from relgrounding import ops
 from relgrounding.graphs import GraphStructure
-from relgrounding.nn import EdgeGatedGCN, GraphAttention
-
-
-class GatedSum(GatedWeights):
-    """A linear map, a gate, and `ops.gated_sum` in one direction."""
-
-    def __init__(self, case: Case, backend: str) -> None:
-        super().__init__(case)
-        self.backend = backend
-
-    def forward(self, structure: GraphStructure, x: Tensor) -> Tensor:
-        gate = self.gate(x).squeeze(1)
-        return ops.gated_sum(structure, self.linear(x), gate, self.gate_bias, self.type_bias, self.backend)
+from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention
 
 
 def _layer(case: Case, backend: str) -> nn.Module:
     if case.layer == "attention":
         return GraphAttention(case.in_dim, case.out_dim, case.heads, backend=backend)
     if case.layer == "gated":
-        return GatedSum(case, backend)
+        return GatedSum(case.in_dim, case.out_dim, case.num_types, backend=backend)
     return EdgeGatedGCN(case.in_dim, case.out_dim, case.num_types, backend=backend)
 
 
@@ -43,6 +25,12 @@ def _attention_weights(module: GraphAttention, of: Of) -> dict[str, Tensor]:
     attention = of(module.attention)
     weights = {"linear": of(module.linear.weight), "att_src": attention[0], "att_dst": attention[1]}
     return weights | {"bias": of(module.bias)}
+
+
+def _gated_weights(module: GatedSum, of: Of) -> dict[str, Tensor]:
+    linear, gate = of(module.weight).split([module.out_dim, 1])
+    biases = {"gate_bias": of(module.gate_bias), "type_bias": of(module.type_bias)}
+    return {"linear": linear, "gate": gate} | biases
 
 
 def _edge_gated_weights(module: EdgeGatedGCN, of: Of) -> dict[str, Tensor]:
@@ -57,7 +45,7 @@ def _edge_gated_weights(module: EdgeGatedGCN, of: Of) -> dict[str, Tensor]:
 
 WEIGHTS: dict[str, Callable] = {
     "attention": _attention_weights,
-    "gated": gated_weights,
+    "gated": _gated_weights,
     "edge_gated": _edge_gated_weights,
 }
 

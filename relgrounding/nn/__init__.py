@@ -5,7 +5,7 @@ from relgrounding.nn._encoder import BiGRUEncoder
 from relgrounding.nn._fusion import GatedFusion
 from relgrounding.nn._padding import pad_nodes
 from relgrounding.nn._pooling import ProposalPooling
-from relgrounding.nn._relation import EdgeGatedGCN, GraphAttention
+from relgrounding.nn._relation import EdgeGatedGCN, GatedSum, GraphAttention
 from relgrounding.nn._scoring import TopRScore
 from relgrounding.nn._word_embedding import WordEmbedding, trained_embedding
 
@@ -13,6 +13,7 @@ __all__ = [
     "BiGRUEncoder",
     "EdgeGatedGCN",
     "GatedFusion",
+    "GatedSum",
     "GraphAttention",
     "ProposalPooling",
     "ProposalToWordAttention",

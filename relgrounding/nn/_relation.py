@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops.gated_sum import edge_gated_layer
+from relgrounding.ops.gated_sum import gated_layer
 from relgrounding.ops.graph_attention import attention_layer
 
 
@@ -53,6 +53,51 @@ class GraphAttention(nn.Module):
             return self.linear(x) + self.bias
         weights = self.linear.weight, self.attention, self.bias
         return attention_layer(structure, x, *weights, self.negative_slope, self.backend)
+
+
+class GatedSum(nn.Module):
+    """Gated sum over in-edges with its linear map: one direction of `EdgeGatedGCN`, and nothing else of it.
+
+        out_i = sum over edges j -> i of  sigmoid(w . x_j + u[type]) (W x_j + b[type])
+
+    A node without in-edges gets zeros. W and w start Xavier-uniform, b from N(0, 1), u at `gate_init`.
+
+    Args:
+        in_dim: width of x.
+        out_dim: width of the output.
+        num_types: number of edge types.
+        backend: see `relgrounding.ops.gated_sum`.
+        gate_init: first value of the gate biases.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
+    ) -> None:
+        super().__init__()
+        self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
+        # W and w: one product with x.
+        self.weight = nn.Parameter(torch.empty(out_dim + 1, in_dim))
+        self.gate_bias = nn.Parameter(torch.empty(num_types))
+        self.type_bias = nn.Parameter(torch.empty(num_types, out_dim))
+        self.reset_parameters()
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Views of the weight: W (out_dim, in_dim) and w (1, in_dim)."""
+        return self.weight.split([self.out_dim, 1])
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        for part in self.parts:
+            nn.init.xavier_uniform_(part)
+        nn.init.constant_(self.gate_bias, self.gate_init)
+        nn.init.normal_(self.type_bias, std=1.0)
+
+    def forward(
+        self, structure: "GraphStructure | dgl.DGLGraph", x: Float[Tensor, "nodes in_dim"]
+    ) -> Float[Tensor, "nodes out_dim"]:
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
+        return gated_layer(structure, x, self.weight, None, self.gate_bias[None], self.type_bias[None], self.backend)
 
 
 class EdgeGatedGCN(nn.Module):
@@ -106,4 +151,4 @@ class EdgeGatedGCN(nn.Module):
         if structure is None:
             return torch.relu(nn.functional.linear(x, self.parts[2], self.bias))
         weights = self.weight, self.bias, self.gate_bias, self.type_bias
-        return edge_gated_layer(structure, x, *weights, self.backend)
+        return gated_layer(structure, x, *weights, self.backend)

@@ -6,6 +6,7 @@ def test_public_api():
         "BiGRUEncoder",
         "EdgeGatedGCN",
         "GatedFusion",
+        "GatedSum",
         "GraphAttention",
         "ProposalPooling",
         "ProposalToWordAttention",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure
-from relgrounding.nn import EdgeGatedGCN, GraphAttention
+from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention
 
 EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (4, 5, 2)]
 COUNTS = [4, 2, 1]
@@ -21,10 +21,10 @@ def structure_of(edges, counts):
 def make(kind, backend="auto"):
     if kind == "attention":
         return GraphAttention(5, 6, 3, backend=backend).double()
-    return EdgeGatedGCN(5, 6, 3, backend=backend).double()
+    return (GatedSum if kind == "sum" else EdgeGatedGCN)(5, 6, 3, backend=backend).double()
 
 
-layers = pytest.mark.parametrize("kind", ["attention", "gated"])
+layers = pytest.mark.parametrize("kind", ["attention", "gated", "sum"])
 
 
 def attention_loop(layer, edges, x):
@@ -54,12 +54,21 @@ def gated_loop(layer, edges, x):
     return out.relu()
 
 
+def sum_loop(layer, edges, x):
+    weight, gate = layer.parts
+    out = torch.zeros(len(x), layer.out_dim, dtype=x.dtype)
+    for j, i, r in edges:
+        message = torch.sigmoid(gate[0] @ x[j] + layer.gate_bias[r]) * (weight @ x[j] + layer.type_bias[r])
+        out = out + message * torch.eye(len(x), dtype=x.dtype)[i].unsqueeze(1)
+    return out
+
+
 @backends
 @layers
 def test_equals_a_loop_with_all_gradients(kind, backend):
     layer = make(kind, backend)
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    loop = attention_loop if kind == "attention" else gated_loop
+    loop = {"attention": attention_loop, "gated": gated_loop, "sum": sum_loop}[kind]
     results = [layer(structure_of(EDGES, COUNTS), x), loop(layer, EDGES, x)]
     weight = torch.randn(7, 6, dtype=torch.float64)
     torch.testing.assert_close(*results)
@@ -114,8 +123,10 @@ def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
     assert out.shape == (sum(counts), 6)
     if kind == "gated":
         torch.testing.assert_close(out, (x @ layer.parts[2].T + layer.bias).relu())
-    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x)
-    torch.testing.assert_close(out, alone)
+    if kind == "sum":
+        assert (out == 0).all()
+    else:
+        torch.testing.assert_close(out, layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x))
     out.sum().backward()
 
 
@@ -143,13 +154,15 @@ def test_two_layers_make_a_relation_module_that_trains():
 
 
 def test_weights_start_as_documented():
-    attention, gated = GraphAttention(32, 64, 4), EdgeGatedGCN(16, 400, 11, gate_init=-3.0)
+    attention = GraphAttention(32, 64, 4)
+    gated, one_way = (kind(16, 400, 11, gate_init=-3.0) for kind in (EdgeGatedGCN, GatedSum))
     assert (attention.bias == 0).all()
     assert attention.attention.abs().max() <= (6 / 17) ** 0.5
-    assert (gated.gate_bias == -3).all()
     assert (gated.bias == 0).all()
-    torch.testing.assert_close(gated.type_bias[1].std(), torch.tensor(1.0), rtol=0.1, atol=0)
-    for part in gated.parts:
+    for layer in (gated, one_way):
+        assert (layer.gate_bias == -3).all()
+        torch.testing.assert_close(layer.type_bias[-400:].std(), torch.tensor(1.0), rtol=0.1, atol=0)
+    for part in (*gated.parts, *one_way.parts):
         bound = (6 / sum(part.shape)) ** 0.5
         assert 0.8 * bound < part.abs().max() <= bound
     assert not torch.equal(gated.parts[0], gated.parts[1])

@@ -129,19 +129,22 @@ def test_the_number_of_threads_changes_no_bit(dtype, density, threads):
             torch.testing.assert_close(other[exact], results[0][exact], rtol=0, atol=0)
 
 
+# A large item, few items and many small ones go different ways.
 @needs_compiler
-@pytest.mark.parametrize("backend", ["cpp"])
+@pytest.mark.parametrize("counts", [[7, 0, 40], [5, 0, 11, 1, 7] * 2])
+@pytest.mark.parametrize("density", [0.05, 0.5])
 @pytest.mark.parametrize("width", [5, 128, 300])
-def test_layers_have_the_gradients_of_naive_also_with_a_frozen_input(backend, width):
-    structure = random_structure([7, 0, 40], 0.5, copies=2)
+def test_layers_have_the_gradients_of_naive_also_with_a_frozen_input(width, density, counts):
+    structure = random_structure(counts, density, copies=2)
     for make in (
         lambda name: nn.GraphAttention(width, 12, 3, backend=name),
+        lambda name: nn.GatedSum(width, 9, 3, backend=name),
         lambda name: nn.EdgeGatedGCN(width, 9, 3, backend=name),
     ):
         torch.manual_seed(1)
-        fast, slow = make(backend).double(), make("naive").double()
+        fast, slow = make("cpp").double(), make("naive").double()
         slow.load_state_dict(fast.state_dict())
-        x = torch.randn(47, width, dtype=torch.float64)
+        x = torch.randn(sum(counts), width, dtype=torch.float64)
         for leaf in (x, x.clone().requires_grad_()):
             results = []
             for layer in (fast, slow):
@@ -153,9 +156,10 @@ def test_layers_have_the_gradients_of_naive_also_with_a_frozen_input(backend, wi
 
 @needs_compiler
 @pytest.mark.parametrize("density", [0.1, 1.0])
-def test_the_edge_gated_layer_keeps_to_its_memory(density):
+@pytest.mark.parametrize("kind", [nn.EdgeGatedGCN, nn.GatedSum])
+def test_the_gated_layers_keep_to_their_memory(kind, density):
     structure = random_structure([50, 0, 30], density)
-    layer, x = nn.EdgeGatedGCN(256, 256, 3, backend="cpp"), torch.randn(80, 256, requires_grad=True)
+    layer, x = kind(256, 256, 3, backend="cpp"), torch.randn(80, 256, requires_grad=True)
     above = torch.ones(80, 256)
     peak, _ = allocated(lambda: torch.autograd.grad(layer(structure, x), [x, *layer.parameters()], above))
     weights = sum(p.numel() * 4 for p in layer.parameters())
@@ -165,7 +169,8 @@ def test_the_edge_gated_layer_keeps_to_its_memory(density):
 @needs_compiler
 def test_layers_refuse_a_second_derivative():
     structure = random_structure([6], 0.7)
-    for layer in (nn.GraphAttention(4, 6, 2, backend="cpp"), nn.EdgeGatedGCN(4, 6, 3, backend="cpp")):
+    for kind, number in ((nn.GraphAttention, 2), (nn.EdgeGatedGCN, 3), (nn.GatedSum, 3)):
+        layer = kind(4, 6, number, backend="cpp")
         x = torch.randn(6, 4, requires_grad=True)
         (gradient,) = torch.autograd.grad(layer(structure, x).square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):

@@ -70,7 +70,7 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
         library = load(compiler(), cache_folder())
     except (NoKernelsError, OSError) as error:
         return None, str(error)
-    library.set_pool(_start_of_threads())
+    library.set_pool(*_threads())
     return library, None
 
 
@@ -160,10 +160,14 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def _start_of_threads() -> ctypes.c_void_p:
-    """`GOMP_parallel` of the OpenMP library that PyTorch itself is linked with; null, one thread, where it has none."""
+def _threads() -> list[ctypes.c_void_p]:
+    """`GOMP_parallel` and `omp_get_thread_num` of the OpenMP library that PyTorch itself is linked with.
+
+    Null, one thread, where it has none.
+    """
     torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
-        return ctypes.cast(ctypes.CDLL(str(torch_cpu)).GOMP_parallel, ctypes.c_void_p)
+        library = ctypes.CDLL(str(torch_cpu))
+        return [ctypes.cast(f, ctypes.c_void_p) for f in (library.GOMP_parallel, library.omp_get_thread_num)]
     except (OSError, AttributeError):
-        return ctypes.c_void_p(None)
+        return [ctypes.c_void_p(None)] * 2

@@ -82,7 +82,7 @@ static void forward(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, co
             softmax<T>(first, last, indptr, indices, src + h, dst + h, heads, T(slope), signed_weight);
             T* weight = scratch<T>(n);
             absolute(signed_weight + begin, n, weight);
-            column_pieces<T, 8>(dim, [&](int64_t at, auto count) {
+            column_pieces<T>(dim, span.rows, [&](int64_t at, auto count) {
                 const int64_t from = h * dim + at;
                 const Rows<T, count.value> rows(feat + from, stride, span, n);
                 for (int64_t i = first; i < last; i++)
@@ -94,12 +94,18 @@ static void forward(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, co
     });
 }
 
-// By source: d_feat without what comes through the scores, and work = grad_i . feat_j of each edge.
-template <class T>
-static void backward_features(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, const int64_t* out_indptr,
-                              const int64_t* out_indices, const int64_t* out_edges, const T* feat, const T* grad,
-                              const T* alpha, T* work, T* d_feat, int64_t threads) {
-    for_chunks(nodes, edges * heads * dim * 2, threads, [=](int64_t first, int64_t last) {
+// The way back, in three steps that each need the one before at all nodes of an item; `work` is `stride` numbers from
+// head to head.
+template <class T> struct Backward {
+    int64_t heads, dim, edges;
+    const int64_t *indptr, *out_indptr, *out_indices, *out_edges;
+    const T *feat, *attention;
+    T slope;
+    const T *alpha, *grad;
+    T *d_feat, *d_src, *d_dst;
+
+    // By source: d_feat without what comes through the scores, and work = grad_i . feat_j of each edge.
+    void features(int64_t first, int64_t last, T* work, int64_t work_stride) const {
         const int64_t begin = out_indptr[first], n = out_indptr[last] - begin, stride = heads * dim;
         const Span span(out_indices + begin, n);
         T* weight = scratch<T>(2 * n + 3);
@@ -109,7 +115,7 @@ static void backward_features(int64_t nodes, int64_t edges, int64_t heads, int64
                 weight[e] = std::abs(alpha[h * edges + out_edges[begin + e]]);
                 dot[e] = 0;
             }
-            column_pieces<T, 8>(dim, [&](int64_t at, auto count) {
+            column_pieces<T>(dim, span.rows, [&](int64_t at, auto count) {
                 const int64_t from = h * dim + at;
                 const Rows<T, count.value> rows(grad + from, stride, span, n);
                 for (int64_t j = first; j < last; j++) {
@@ -120,19 +126,15 @@ static void backward_features(int64_t nodes, int64_t edges, int64_t heads, int64
                                                           dot + own);
                 }
             });
-            for (int64_t e = 0; e < n; e++) work[h * edges + out_edges[begin + e]] = dot[e];
+            for (int64_t e = 0; e < n; e++) work[h * work_stride + out_edges[begin + e]] = dot[e];
         }
-    });
-}
+    }
 
-// By destination: work becomes the gradient of each edge's score, alpha (x - mean of x) through the leaky ReLU.
-template <class T>
-static void backward_softmax(int64_t nodes, int64_t edges, int64_t heads, const int64_t* indptr, double slope,
-                             const T* alpha, T* work, T* d_dst, int64_t threads) {
-    for_chunks(nodes, edges * heads * 8, threads, [=](int64_t first, int64_t last) {
+    // By destination: work becomes the gradient of each edge's score, alpha (x - mean of x) through the leaky ReLU.
+    void softmax(int64_t first, int64_t last, T* work, int64_t work_stride) const {
         for (int64_t h = 0; h < heads; h++) {
             const T* a = alpha + h * edges;
-            T* x = work + h * edges;
+            T* x = work + h * work_stride;
             const int64_t begin = indptr[first], n = indptr[last] - begin;
             T* weight = scratch<T>(n) - begin;
             absolute(a + begin, n, weight + begin);
@@ -141,30 +143,47 @@ static void backward_softmax(int64_t nodes, int64_t edges, int64_t heads, const 
                 const T mean = total(x + indptr[i], indptr[i + 1] - indptr[i]);
                 for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) x[e] -= weight[e] * mean;
             }
-            multiply_by_sign(a + begin, n, T(1), T(slope), x + begin);
+            multiply_by_sign(a + begin, n, T(1), slope, x + begin);
             for (int64_t i = first; i < last; i++)
                 d_dst[i * heads + h] = total(x + indptr[i], indptr[i + 1] - indptr[i]);
         }
-    });
-}
+    }
 
-// By source: d_src, and what the scores add to d_feat where they are made of the features.
-template <class T>
-static void backward_scores(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, const int64_t* out_indptr,
-                            const int64_t* out_edges, const T* work, const T* attention, const T* d_dst, T* d_src,
-                            T* d_feat, int64_t threads) {
-    for_chunks(nodes, edges * heads * 4 + nodes * heads * dim, threads, [=](int64_t first, int64_t last) {
+    // By source: d_src, and what the scores add to d_feat where they are made of the features.
+    void scores(int64_t first, int64_t last, T* work, int64_t work_stride) const {
         for (int64_t j = first; j < last; j++)
             for (int64_t h = 0; h < heads; h++) {
                 T sum = 0;
-                for (int64_t e = out_indptr[j]; e < out_indptr[j + 1]; e++) sum += work[h * edges + out_edges[e]];
+                for (int64_t e = out_indptr[j]; e < out_indptr[j + 1]; e++) sum += work[h * work_stride + out_edges[e]];
                 d_src[j * heads + h] = sum;
                 if (!attention) continue;
                 const T *a = attention + h * dim, *b = a + heads * dim, of_dst = d_dst[j * heads + h];
                 T* to = d_feat + (j * heads + h) * dim;
                 for (int64_t d = 0; d < dim; d++) to[d] += sum * a[d] + of_dst * b[d];
             }
-    });
+    }
+};
+
+// With `item_ends`, the number of the last node + 1 of each of `items` items, an item goes through all steps while it is
+// in the cache, and `work` may be null; without, each step is done at all nodes before the next one.
+template <class T>
+static void backward(int64_t nodes, int64_t items, const int64_t* item_ends, const Backward<T>& way, T* work,
+                     int64_t threads) {
+    const int64_t edges = way.edges, cost = edges * way.heads * way.dim * 2;
+    if (item_ends)
+        for_each(items, cost, threads, [&](int64_t item) {
+            const int64_t first = item ? item_ends[item - 1] : 0, last = item_ends[item];
+            const int64_t begin = way.indptr[first], n = way.indptr[last] - begin;
+            T* own = scratch<T, 2>(way.heads * n) - begin;
+            for (int64_t i = first; i < last; i += CHUNK) way.features(i, std::min(i + CHUNK, last), own, n);
+            way.softmax(first, last, own, n);
+            way.scores(first, last, own, n);
+        });
+    else {
+        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.features(first, last, work, edges); });
+        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.softmax(first, last, work, edges); });
+        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.scores(first, last, work, edges); });
+    }
 }
 
 #define EXPORT(T, name)                                                                                                \
@@ -179,15 +198,13 @@ static void backward_scores(int64_t nodes, int64_t edges, int64_t heads, int64_t
         forward<T>(nodes, edges, heads, dim, indptr, indices, feat, src, dst, bias, slope, alpha, out, threads);       \
     }                                                                                                                  \
     extern "C" void attention_backward_##name(                                                                         \
-        int64_t nodes, int64_t edges, int64_t heads, int64_t dim, const int64_t* indptr,                               \
-        const int64_t* out_indptr, const int64_t* out_indices, const int64_t* out_edges, const T* feat,                \
-        const T* attention, double slope, const T* alpha, const T* grad, T* work, T* d_feat, T* d_src,   \
+        int64_t nodes, int64_t edges, int64_t heads, int64_t dim, int64_t items, const int64_t* item_ends,             \
+        const int64_t* indptr, const int64_t* out_indptr, const int64_t* out_indices, const int64_t* out_edges,        \
+        const T* feat, const T* attention, double slope, const T* alpha, const T* grad, T* work, T* d_feat, T* d_src,  \
         T* d_dst, int64_t threads) {                                                                                   \
-        backward_features<T>(nodes, edges, heads, dim, out_indptr, out_indices, out_edges, feat, grad, alpha, work,    \
-                             d_feat, threads);                                                                         \
-        backward_softmax<T>(nodes, edges, heads, indptr, slope, alpha, work, d_dst, threads);       \
-        backward_scores<T>(nodes, edges, heads, dim, out_indptr, out_edges, work, attention, d_dst, d_src, d_feat,     \
-                           threads);                                                                                   \
+        const Backward<T> way{heads,     dim,  edges,     indptr,   out_indptr, out_indices, out_edges,                \
+                              feat,      attention, T(slope), alpha, grad, d_feat, d_src, d_dst};                      \
+        backward<T>(nodes, items, item_ends, way, work, threads);                                                      \
     }
 EXPORT(float, float32)
 EXPORT(double, float64)

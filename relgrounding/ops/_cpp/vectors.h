@@ -74,21 +74,26 @@ template <class T> inline void add_lane_sums(const Vec<T> (&v)[4], T* to) {
     for (int k = 0; k < 4; k++) to[k] += lane_sum<T>(v[k]);
 }
 
-// Memory of the calling thread for n numbers, until its next call with this PLACE.
+// Memory of the calling thread for n numbers, until its next call with this PLACE. It begins where a line of the cache
+// does: vectors that lie across two lines are read at half the speed.
 template <class T, int PLACE = 0> inline T* scratch(int64_t n) {
-    static thread_local std::vector<T> kept;
-    if (int64_t(kept.size()) < n) kept.resize(n + n / 4);
-    return kept.data();
+    constexpr int64_t LINE = 64;
+    static thread_local std::vector<char> kept;
+    if (int64_t(kept.size()) < n * int64_t(sizeof(T)) + LINE) kept.resize((n + n / 4) * sizeof(T) + LINE);
+    const auto begin = reinterpret_cast<std::uintptr_t>(kept.data());
+    return reinterpret_cast<T*>((begin + LINE - 1) / LINE * LINE);
 }
 
-// Calls body(first, vectors) for pieces of `dim` columns that have at most WIDEST vectors, a compile-time number of
-// them, then body(first, 0) for each column that is left.
+// Calls body(first, vectors) for pieces of `dim` columns that have at most 8 vectors, a compile-time number of them, then
+// body(first, 0) for each column that is left. As the `rows` of a piece are read again and again, a piece has 4 vectors
+// at most where those of 8 would take more than this many bytes, which is when the first cache keeps too few of them.
+constexpr int64_t PIECE = 52 << 10;
 template <int N> struct Count {
     static constexpr int value = N;
 };
-template <class T, int WIDEST, class Body> inline void column_pieces(int64_t dim, Body body) {
+template <class T, class Body> inline void column_pieces(int64_t dim, int64_t rows, Body body) {
     int64_t at = 0;
-    if constexpr (WIDEST >= 8)
+    if (rows * 8 * BYTES <= PIECE)
         for (; at + 8 * LANES<T> <= dim; at += 8 * LANES<T>) body(at, Count<8>{});
     for (; at + 4 * LANES<T> <= dim; at += 4 * LANES<T>) body(at, Count<4>{});
     for (; at + 2 * LANES<T> <= dim; at += 2 * LANES<T>) body(at, Count<2>{});

@@ -70,29 +70,41 @@ def gated_sum(
     return launch("gated_sum", _KERNELS, structure, (feat, gate, gate_bias, type_bias), 0.0, backend)
 
 
-def edge_gated_layer(
+def gated_layer(
     graph: "dgl.DGLGraph | GraphStructure",
     x: Float[Tensor, "nodes in_dim"],
     weight: Float[Tensor, "maps_and_gates in_dim"],
-    bias: Float[Tensor, " out_dim"],
-    gate_bias: Float[Tensor, "2 types"],
-    type_bias: Float[Tensor, "2 types out_dim"],
+    bias: Float[Tensor, " out_dim"] | None,
+    gate_bias: Float[Tensor, "ways types"],
+    type_bias: Float[Tensor, "ways types out_dim"],
     backend: str,
 ) -> Float[Tensor, "nodes out_dim"]:
-    """`nn.EdgeGatedGCN`; `weight` has the rows of W_in, W_out, W_self, w_in and w_out.
+    """Gated sums with their linear maps: `nn.EdgeGatedGCN`, or `nn.GatedSum` where there is one way and no bias.
 
     All in one go where the backend can, in a fraction of the memory.
+
+    Args:
+        graph: of N nodes and R edge types.
+        x: (N, in_dim).
+        weight: one below the other, the maps of the in-edges and, where there are two ways, of the out-edges, then that
+            of the node itself where there is a bias, then a row a way for the gates.
+        bias: added with the map of the node itself, before a ReLU; None: neither of the three.
+        gate_bias: (ways, R).
+        type_bias: (ways, R, out_dim).
+        backend: see `gated_sum`.
     """
     structure = as_structure(graph)
-    if runs_plainly("cpp", backend, "gated_sum", structure, x, weight, bias, gate_bias, type_bias):
+    weights = [w for w in (weight, bias, gate_bias, type_bias) if w is not None]
+    if runs_plainly("cpp", backend, "gated_sum", structure, x, *weights):
         return edge_gated_cpp(structure, x, weight, bias, gate_bias, type_bias)
-    mapped = torch.nn.functional.linear(x, weight).split([len(bias)] * 3 + [1, 1], 1)
-    ways = (structure, structure.reverse())
-    sums = (
-        gated_sum(ways[k], mapped[k], mapped[3 + k].squeeze(1), gate_bias[k], type_bias[k], backend) for k in range(2)
-    )
+    ways, dim = len(gate_bias), type_bias.shape[2]
+    maps = ways + (bias is not None)
+    *mapped, gates = torch.nn.functional.linear(x, weight).split([dim] * maps + [ways], 1)
+    graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
+    sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k], backend) for k in range(ways)]
+    total = sums[0] if ways == 1 else sums[0].add_(sums[1])
     # In place: nothing of this is needed for the gradients but the last result.
-    return next(sums).add_(next(sums)).add_(mapped[2]).add_(bias).relu_()
+    return total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()
 
 
-__all__ = ["edge_gated_layer", "gated_sum"]
+__all__ = ["gated_layer", "gated_sum"]

@@ -1,9 +1,9 @@
-"""The whole edge-gated layer on the CPU, both directions, in little memory.
+"""The gated sums of a layer with their linear maps, on the CPU, in little memory.
 
 A sum over neighbours and a linear map can change places: the sums of the inputs are mapped, and the backward pass makes
 those sums once more instead of keeping them. Of all that lies between x and the result nothing as large as x stays.
 
-Shapes: N nodes, C width of x, O width of the result, R edge types, K = 2 directions.
+Shapes: N nodes, C width of x, O width of the result, R edge types, K directions: in-edges, or in-edges and out-edges.
 """
 
 from typing import Any
@@ -25,73 +25,90 @@ def edge_gated_cpp(
     structure: GraphStructure,
     x_NC: Float[Tensor, "nodes in_dim"],
     weight: Float[Tensor, "maps_and_gates in_dim"],
-    bias_O: Float[Tensor, " out_dim"],
-    gate_bias_KR: Float[Tensor, "2 types"],
-    type_bias_KRO: Float[Tensor, "2 types out_dim"],
+    bias_O: Float[Tensor, " out_dim"] | None,
+    gate_bias_KR: Float[Tensor, "ways types"],
+    type_bias_KRO: Float[Tensor, "ways types out_dim"],
 ) -> Float[Tensor, "nodes out_dim"]:
-    """See `relgrounding.nn.EdgeGatedGCN`; `weight` has the rows of W_in, W_out, W_self, w_in and w_out."""
-    return _EdgeGated.apply(structure, x_NC, weight, bias_O, gate_bias_KR, type_bias_KRO)
+    """See `relgrounding.ops.gated_sum.gated_layer`."""
+    return _GatedLayer.apply(structure, x_NC, weight, bias_O, gate_bias_KR, type_bias_KRO)
 
 
-class _EdgeGated(torch.autograd.Function):
+class _GatedLayer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         structure: GraphStructure,
         x_NC: Tensor,
         weight: Tensor,
-        bias_O: Tensor,
+        bias_O: Tensor | None,
         gate_bias_KR: Tensor,
         type_bias_KRO: Tensor,
     ) -> Tensor:
-        x_NC, (_, types, dim) = x_NC.contiguous(), type_bias_KRO.shape
-        logits_NK = torch.mm(x_NC, weight[3 * dim :].t())
-        out_NO = torch.addmm(bias_O, x_NC, weight[2 * dim : 3 * dim].t())
-        sums_KNR = x_NC.new_empty(2, len(x_NC), types)
+        x_NC, (ways, types, dim) = x_NC.contiguous(), type_bias_KRO.shape
+        logits_NK = torch.mm(x_NC, weight[-ways:].t())
+        out_NO = x_NC.new_empty(len(x_NC), dim)
+        if bias_O is not None:
+            torch.addmm(bias_O, x_NC, weight[ways * dim : -ways].t(), out=out_NO)
+        sums_KNR = x_NC.new_empty(ways, len(x_NC), types)
         pieces = _columns(structure, x_NC)
-        part = torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
-        for k in range(2):
+        part = _part(x_NC, pieces)
+        for k in range(ways):
             gates_NR = _gates(logits_NK, gate_bias_KR, k)
             for columns in pieces:
                 rows = part[:, : columns.stop - columns.start]
                 gated_rows(structure, gates_NR, x_NC[:, columns], rows, sums_KNR[k], turned=k == 1)
-                out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t())
+                added = bias_O is not None or k > 0 or columns.start > 0
+                out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t(), beta=int(added))
             out_NO.addmm_(sums_KNR[k], type_bias_KRO[k])
         ctx.structure = structure
-        ctx.save_for_backward(x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, out_NO.relu_())
+        # With the node itself there is no room for the sums of its neighbours, nor for those of two ways.
+        result_NO = out_NO.relu_() if bias_O is not None else None
+        whole_NC = part if bias_O is None and ways == len(pieces) == 1 else None
+        ctx.save_for_backward(x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC)
         return out_NO
 
     @staticmethod
     @backward_pass
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, out_NO = ctx.saved_tensors
-        dim = out_NO.shape[1]
-        grad_NO = torch.ops.aten.threshold_backward(grad_NO, out_NO, 0)
-        d_x = torch.mm(grad_NO, weight[2 * dim : 3 * dim])
+        x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC = ctx.saved_tensors
+        ways, _, dim = type_bias_KRO.shape
         d_weight, d_logits_NK = torch.empty_like(weight), torch.empty_like(logits_NK)
         d_gate_bias, d_type_bias = torch.empty_like(gate_bias_KR), torch.empty_like(type_bias_KRO)
+        if result_NO is not None:
+            grad_NO = torch.ops.aten.threshold_backward(grad_NO, result_NO, 0)
+            d_x, d_bias = torch.mm(grad_NO, weight[ways * dim : -ways]), grad_NO.sum(0)
+            torch.mm(grad_NO.t(), x_NC, out=d_weight[ways * dim : -ways])
+        else:
+            grad_NO, d_bias = grad_NO.contiguous(), None
+            d_x = torch.zeros_like(x_NC) if whole_NC is None else torch.empty_like(x_NC)
         pieces = _columns(ctx.structure, x_NC)
-        part = torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
-        for k in range(2):
+        part = _part(x_NC, pieces)
+        for k in range(ways):
             gates_NR, rows_of, turned = _gates(logits_NK, gate_bias_KR, k), slice(k * dim, (k + 1) * dim), k == 1
-            d_gates_NR, of_types_NR = torch.zeros_like(gates_NR), torch.mm(grad_NO, type_bias_KRO[k].t())
+            of_types_NR = torch.mm(grad_NO, type_bias_KRO[k].t())
+            d_gates_NR = torch.zeros_like(gates_NR) if whole_NC is None else torch.empty_like(gates_NR)
             for columns in pieces:
                 x, rows = x_NC[:, columns], part[:, : columns.stop - columns.start]
-                gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
-                torch.mm(grad_NO.t(), rows, out=d_weight[rows_of, columns])
+                if whole_NC is None:
+                    gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
+                torch.mm(grad_NO.t(), rows if whole_NC is None else whole_NC, out=d_weight[rows_of, columns])
                 torch.mm(grad_NO, weight[rows_of, columns], out=rows)
-                of_types = of_types_NR if columns.start == 0 else None
                 gated_rows_backward(
-                    ctx.structure, gates_NR, x, rows, of_types, d_x[:, columns], d_gates_NR, turned=turned, add=True
+                    *(ctx.structure, gates_NR, x, rows, of_types_NR if columns == pieces[0] else None),
+                    *(d_x[:, columns], d_gates_NR, d_logits_NK[:, k] if columns == pieces[-1] else None),
+                    turned=turned,
+                    add=whole_NC is None,
                 )
-            torch.ops.aten.sigmoid_backward.grad_input(d_gates_NR, gates_NR, grad_input=d_gates_NR)
-            torch.sum(d_gates_NR, 1, out=d_logits_NK[:, k])
             torch.sum(d_gates_NR, 0, out=d_gate_bias[k])
             torch.mm(sums_KNR[k].t(), grad_NO, out=d_type_bias[k])
-        d_x.addmm_(d_logits_NK, weight[3 * dim :])
-        torch.mm(grad_NO.t(), x_NC, out=d_weight[2 * dim : 3 * dim])
-        torch.mm(d_logits_NK.t(), x_NC, out=d_weight[3 * dim :])
-        return None, d_x, d_weight, grad_NO.sum(0), d_gate_bias, d_type_bias
+        d_x.addmm_(d_logits_NK, weight[-ways:])
+        torch.mm(d_logits_NK.t(), x_NC, out=d_weight[-ways:])
+        return None, d_x, d_weight, d_bias, d_gate_bias, d_type_bias
+
+
+def _part(x_NC: Tensor, pieces: list[slice]) -> Tensor:
+    """Room for one piece of the columns of x."""
+    return torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
 
 
 def _gates(logits_NK: Tensor, gate_bias_KR: Tensor, k: int) -> Tensor:

@@ -44,10 +44,9 @@ class _GatedSum(torch.autograd.Function):
         feat_ND, gates_NR, sums_NR, type_bias_RD = ctx.saved_tensors
         grad_ND = grad_ND.contiguous()
         d_feat, d_gates = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
-        of_types_NR = torch.mm(grad_ND, type_bias_RD.t())
-        gated_rows_backward(ctx.structure, gates_NR, feat_ND, grad_ND, of_types_NR, d_feat, d_gates)
-        torch.ops.aten.sigmoid_backward.grad_input(d_gates, gates_NR, grad_input=d_gates)
-        return None, d_feat, d_gates.sum(1), d_gates.sum(0), torch.mm(sums_NR.t(), grad_ND)
+        of_types_NR, d_gate = torch.mm(grad_ND, type_bias_RD.t()), feat_ND.new_empty(len(feat_ND))
+        gated_rows_backward(ctx.structure, gates_NR, feat_ND, grad_ND, of_types_NR, d_feat, d_gates, d_gate)
+        return None, d_feat, d_gate, d_gates.sum(0), torch.mm(sums_NR.t(), grad_ND)
 
 
 def gated_rows(
@@ -78,18 +77,23 @@ def gated_rows_backward(
     of_types_NR: Tensor | None,
     d_own_ND: Tensor,
     d_gates_NR: Tensor,
+    d_logits_N: Tensor | None = None,
     turned: bool = False,
     add: bool = False,
 ) -> None:
     """Write, or `add`, the gradients that belong to `gated_rows` of `own_ND` and to a term `of_types_NR` an edge.
 
-    The rows of `own_ND` and `d_own_ND` lie equally far apart, those of `grad_ND` as they do.
+    The rows of `own_ND` and `d_own_ND` lie equally far apart, those of `grad_ND` as they do. Without `d_logits_N`,
+    `d_gates_NR` is the gradient of the gates. With it, it is that of what their sigmoid is taken of, and `d_logits_N`
+    its sum over the types.
     """
+    logits_stride = 0 if d_logits_N is None else d_logits_N.stride(0)
     call(
         "gated_backward",
         *(structure.num_nodes, structure.num_edges, structure.num_types, own_ND.shape[1]),
         *_edges(structure, not turned),
-        *(gates_NR, own_ND, own_ND.stride(0), grad_ND, grad_ND.stride(0), of_types_NR, int(add), d_own_ND, d_gates_NR),
+        *(gates_NR, own_ND, own_ND.stride(0), grad_ND, grad_ND.stride(0), of_types_NR, int(add)),
+        *(d_own_ND, d_gates_NR, d_logits_N, logits_stride),
     )
 
 

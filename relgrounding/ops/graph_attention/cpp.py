@@ -13,6 +13,9 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._cpp import call
 
+# Numbers, one an edge and head, that stay in a core's second cache beside the features that they are made of.
+LARGEST_ITEM = 1 << 16
+
 
 def graph_attention_cpp(
     structure: GraphStructure,
@@ -113,14 +116,25 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of features and scores; with `attention_2HD` the first takes in what comes through the scores."""
     nodes, heads, dim = feat_NHD.shape
-    work_HE, d_feat_NHD = torch.empty_like(alpha_HE), torch.empty_like(feat_NHD)
+    item_ends = _item_ends(structure, heads)
+    work_HE = torch.empty_like(alpha_HE) if item_ends is None else None
+    d_feat_NHD = torch.empty_like(feat_NHD)
     d_src_NH, d_dst_NH = (feat_NHD.new_empty(nodes, heads) for _ in range(2))
     edges = structure.indptr, structure.out_indptr, structure.out_indices, structure.out_edges
     call(
         "attention_backward",
-        *(nodes, structure.num_edges, heads, dim),
+        *(nodes, structure.num_edges, heads, dim, len(structure.batch_num_nodes), item_ends),
         *(x.contiguous() for x in edges),
         *(feat_NHD, attention_2HD, float(slope), alpha_HE, grad_NHD.contiguous()),
         *(work_HE, d_feat_NHD, d_src_NH, d_dst_NH),
     )
     return d_feat_NHD, d_src_NH, d_dst_NH
+
+
+def _item_ends(structure: GraphStructure, heads: int) -> Tensor | None:
+    """Where each item ends, if there are enough items for all threads and each one is small enough for a cache."""
+    if len(structure.batch_num_nodes) < 2 * torch.get_num_threads():
+        return None
+    ends = structure.batch_num_nodes.cumsum(0)
+    edges = structure.indptr[ends].diff(prepend=ends.new_zeros(1))
+    return ends if int(edges.max()) * heads <= LARGEST_ITEM else None
