@@ -30,7 +30,7 @@ class Case:
 
     Args:
         name: ``layer/graph/batch``.
-        layer: "attention" (`nn.GraphAttention`), "gated" (a linear map, a gate, `ops.gated_sum`) or "edge_gated"
+        layer: "attention" (`nn.GraphAttention`), "gated" (`nn.GatedSum`: a map, one direction) or "edge_gated"
             (`nn.EdgeGatedGCN`: three maps, both directions).
         graph: the batch of graphs.
         in_dim: width of the input.

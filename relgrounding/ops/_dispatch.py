@@ -121,7 +121,9 @@ def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStruc
     first = inputs[0]
     if torch.compiler.is_compiling() or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
-    if first.dtype not in _FLOAT or any(x.dtype != first.dtype for x in inputs) or len(first) != structure.num_nodes:
+    if first.dtype not in _FLOAT or any((x.dtype, x.device) != (first.dtype, first.device) for x in inputs):
+        return False
+    if structure.device != first.device or len(first) != structure.num_nodes:
         return False
     name = _chosen if backend == "auto" else backend
     return name in ("auto", kernel) and choose_backend(name, operator, structure, first) == kernel

@@ -130,6 +130,16 @@ def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
     out.sum().backward()
 
 
+@backends
+@pytest.mark.parametrize("kind", [EdgeGatedGCN, GatedSum])
+def test_a_graph_of_other_edge_types_is_refused(kind, backend):
+    layer = kind(5, 6, 11, backend=backend)
+    with pytest.raises(
+        ValueError, match="the graph has 3 edge types, the layer was made for 11; make it with num_types=3"
+    ):
+        layer(structure_of(EDGES, COUNTS), torch.randn(7, 5))
+
+
 def test_an_image_of_one_box_and_a_video_of_one_moment():
     one_box = spatial_structure(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), (8, 8))
     assert EdgeGatedGCN(5, 6, 11)(one_box, torch.randn(1, 5)).isfinite().all()

@@ -1,7 +1,7 @@
 // Graph attention: softmax over the in-edges of a node and the weighted sum; and the way back.
 //
 // N nodes, E edges, H heads, D width of a head. Row-major: feat, out, grad, d_feat (N, H, D); src, dst, d_src, d_dst
-// (N, H); alpha, work (H, E), edges in the order of the destinations. indptr, indices, out_indptr, out_indices,
+// (N, H); alpha (H, E), edges in the order of the destinations. indptr, indices, out_indptr, out_indices,
 // out_edges as in `GraphStructure`. Each number is written by one thread, in an order that no number of threads changes.
 #include <cmath>
 
@@ -88,14 +88,14 @@ static void forward(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, co
                 for (int64_t i = first; i < last; i++)
                     weighted_sum<T, count.value>(rows.first, rows.stride, indices + indptr[i],
                                                  weight + indptr[i] - begin, indptr[i + 1] - indptr[i],
-                                                 bias ? bias + from : nullptr, false, out + i * stride + from);
+                                                 bias ? bias + from : nullptr, out + i * stride + from);
             });
         }
     });
 }
 
-// The way back, in three steps that each need the one before at all nodes of an item; `work` is `stride` numbers from
-// head to head.
+// The way back, in three steps that each need the one before at all nodes of an item. `work` has a number an edge and
+// head, `work_stride` numbers from head to head.
 template <class T> struct Backward {
     int64_t heads, dim, edges;
     const int64_t *indptr, *out_indptr, *out_indices, *out_edges;
@@ -115,14 +115,15 @@ template <class T> struct Backward {
                 weight[e] = std::abs(alpha[h * edges + out_edges[begin + e]]);
                 dot[e] = 0;
             }
-            column_pieces<T>(dim, span.rows, [&](int64_t at, auto count) {
+            // Pieces that do not depend on `span`: the order of a sum must not depend on where a chunk begins.
+            column_pieces<T>(dim, 0, [&](int64_t at, auto count) {
                 const int64_t from = h * dim + at;
                 const Rows<T, count.value> rows(grad + from, stride, span, n);
                 for (int64_t j = first; j < last; j++) {
                     const int64_t own = out_indptr[j] - begin;
                     weighted_sum_and_dots<T, count.value>(rows.first, rows.stride, out_indices + out_indptr[j],
                                                           weight + own, out_indptr[j + 1] - out_indptr[j],
-                                                          feat + j * stride + from, false, d_feat + j * stride + from,
+                                                          feat + j * stride + from, d_feat + j * stride + from,
                                                           dot + own);
                 }
             });
@@ -150,7 +151,7 @@ template <class T> struct Backward {
     }
 
     // By source: d_src, and what the scores add to d_feat where they are made of the features.
-    void scores(int64_t first, int64_t last, T* work, int64_t work_stride) const {
+    void scores(int64_t first, int64_t last, const T* work, int64_t work_stride) const {
         for (int64_t j = first; j < last; j++)
             for (int64_t h = 0; h < heads; h++) {
                 T sum = 0;
@@ -164,15 +165,15 @@ template <class T> struct Backward {
     }
 };
 
-// With `item_ends`, the number of the last node + 1 of each of `items` items, an item goes through all steps while it is
-// in the cache, and `work` may be null; without, each step is done at all nodes before the next one.
+// With `bounds`, the first node of each of `items` items and the number of all nodes, an item goes through all steps while
+// it is in the cache, and `work` may be null. Without, each step is done at all nodes before the next one.
 template <class T>
-static void backward(int64_t nodes, int64_t items, const int64_t* item_ends, const Backward<T>& way, T* work,
+static void backward(int64_t nodes, int64_t items, const int64_t* bounds, const Backward<T>& way, T* work,
                      int64_t threads) {
     const int64_t edges = way.edges, cost = edges * way.heads * way.dim * 2;
-    if (item_ends)
+    if (bounds)
         for_each(items, cost, threads, [&](int64_t item) {
-            const int64_t first = item ? item_ends[item - 1] : 0, last = item_ends[item];
+            const int64_t first = bounds[item], last = bounds[item + 1];
             const int64_t begin = way.indptr[first], n = way.indptr[last] - begin;
             T* own = scratch<T, 2>(way.heads * n) - begin;
             for (int64_t i = first; i < last; i += CHUNK) way.features(i, std::min(i + CHUNK, last), own, n);
@@ -198,13 +199,13 @@ static void backward(int64_t nodes, int64_t items, const int64_t* item_ends, con
         forward<T>(nodes, edges, heads, dim, indptr, indices, feat, src, dst, bias, slope, alpha, out, threads);       \
     }                                                                                                                  \
     extern "C" void attention_backward_##name(                                                                         \
-        int64_t nodes, int64_t edges, int64_t heads, int64_t dim, int64_t items, const int64_t* item_ends,             \
+        int64_t nodes, int64_t edges, int64_t heads, int64_t dim, int64_t items, const int64_t* bounds,                \
         const int64_t* indptr, const int64_t* out_indptr, const int64_t* out_indices, const int64_t* out_edges,        \
         const T* feat, const T* attention, double slope, const T* alpha, const T* grad, T* work, T* d_feat, T* d_src,  \
         T* d_dst, int64_t threads) {                                                                                   \
         const Backward<T> way{heads,     dim,  edges,     indptr,   out_indptr, out_indices, out_edges,                \
                               feat,      attention, T(slope), alpha, grad, d_feat, d_src, d_dst};                      \
-        backward<T>(nodes, items, item_ends, way, work, threads);                                                      \
+        backward<T>(nodes, items, bounds, way, work, threads);                                                      \
     }
 EXPORT(float, float32)
 EXPORT(double, float64)

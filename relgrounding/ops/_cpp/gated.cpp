@@ -7,8 +7,7 @@
 #include "parallel.h"
 #include "vectors.h"
 
-// out_i = sum over the edges of i of gates[j, type] table_j (with `add` on top of what is there), sums[i, r] = sum of
-// the gates of type r (null: not wanted)
+// out_i = sum over the edges of i of gates[j, type] table_j, sums[i, r] = sum of the gates of type r (null: not wanted)
 template <class T>
 static void forward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, const int64_t* indptr,
                     const int64_t* indices, const int64_t* etype, const int64_t* order, const T* gates,
@@ -31,7 +30,7 @@ static void forward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, co
             const Rows<T, count.value> rows(table + at, stride, span, n);
             for (int64_t i = first; i < last; i++)
                 weighted_sum<T, count.value>(rows.first, rows.stride, indices + indptr[i], weight + indptr[i] - begin,
-                                             indptr[i + 1] - indptr[i], nullptr, false, out + i * out_stride + at);
+                                             indptr[i + 1] - indptr[i], nullptr, out + i * out_stride + at);
         });
     });
 }
@@ -100,17 +99,7 @@ static void sums_of_runs(const T* table, int64_t stride, const Runs& runs, int64
         for (int64_t run = first; run < last; run++) dots[run] += product(run);
         *out = total[0];
     } else {
-        int64_t run = first;
-        for (; run + 4 <= last; run += 4) {
-            const Vec<T> products[4] = {product(run), product(run + 1), product(run + 2), product(run + 3)};
-            add_lane_sums<T>(products, dots + run);
-        }
-        if (run < last) {
-            const Vec<T> none = {};
-            const Vec<T> products[4] = {product(run), run + 1 < last ? product(run + 1) : none,
-                                        run + 2 < last ? product(run + 2) : none, none};
-            add_lane_sums<T>(products, dots + run);
-        }
+        add_products<T>(first, last, product, dots);
         for (int k = 0; k < K; k++) store(out + k * LANES<T>, total[k]);
     }
 }

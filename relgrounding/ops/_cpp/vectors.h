@@ -29,13 +29,6 @@ template <class T> inline void store(T* to, Vec<T> v) { std::memcpy(to, &v, BYTE
 
 template <class T> inline Vec<T> spread(T x) { return x - Vec<T>{}; }
 
-// The first n numbers, the other lanes `rest`.
-template <class T> inline Vec<T> load_some(const T* from, int64_t n, T rest) {
-    Vec<T> v = spread(rest);
-    for (int64_t k = 0; k < n; k++) v[k] = from[k];
-    return v;
-}
-
 // The lanes added up, half onto half, down to 16 bytes.
 template <class T, int SIZE = BYTES> inline typename Vector<T, 16>::type fold(typename Vector<T, SIZE>::type v) {
     if constexpr (SIZE == 16) {
@@ -101,20 +94,32 @@ template <class T, class Body> inline void column_pieces(int64_t dim, int64_t ro
     for (; at < dim; at++) body(at, Count<0>{});
 }
 
+// to[k] += lane_sum(product(k)) for k of first .. last, and + 0 for the up to three after them.
+template <class T, class Product> inline void add_products(int64_t first, int64_t last, Product product, T* to) {
+    int64_t k = first;
+    for (; k + 4 <= last; k += 4) {
+        const Vec<T> products[4] = {product(k), product(k + 1), product(k + 2), product(k + 3)};
+        add_lane_sums<T>(products, to + k);
+    }
+    if (k < last) {
+        const Vec<T> none = {};
+        const Vec<T> products[4] = {product(k), k + 1 < last ? product(k + 1) : none,
+                                    k + 2 < last ? product(k + 2) : none, none};
+        add_lane_sums<T>(products, to + k);
+    }
+}
+
 // sum over e of weight[e] table[index[e]], of K vectors of columns (0: of one column) from `table` on.
 template <class T, int K>
 inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
-                         const T* start, bool add, T* out) {
+                         const T* start, T* out) {
     if constexpr (K == 0) {
-        T sum = (start ? *start : T(0)) + (add ? *out : T(0));
+        T sum = start ? *start : T(0);
         for (int64_t e = 0; e < n; e++) sum += weight[e] * table[index[e] * stride];
         *out = sum;
     } else {
         Vec<T> sum[K];
-        for (int k = 0; k < K; k++) {
-            sum[k] = start ? load(start + k * LANES<T>) : Vec<T>{};
-            if (add) sum[k] += load(out + k * LANES<T>);
-        }
+        for (int k = 0; k < K; k++) sum[k] = start ? load(start + k * LANES<T>) : Vec<T>{};
         for (int64_t e = 0; e < n; e++) {
             const T* row = table + index[e] * stride;
             for (int k = 0; k < K; k++) sum[k] += weight[e] * load(row + k * LANES<T>);
@@ -126,9 +131,9 @@ inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, c
 // The same, and dot[e] += own . table[index[e]]. Also adds 0 to the up to three numbers after the n-th.
 template <class T, int K>
 inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
-                                  const T* own, bool add, T* out, T* dot) {
+                                  const T* own, T* out, T* dot) {
     if constexpr (K == 0) {
-        T sum = add ? *out : T(0);
+        T sum = 0;
         for (int64_t e = 0; e < n; e++) {
             T x = table[index[e] * stride];
             sum += weight[e] * x;
@@ -136,11 +141,8 @@ inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t*
         }
         *out = sum;
     } else {
-        Vec<T> sum[K], mine[K];
-        for (int k = 0; k < K; k++) {
-            mine[k] = load(own + k * LANES<T>);
-            sum[k] = add ? load(out + k * LANES<T>) : Vec<T>{};
-        }
+        Vec<T> sum[K] = {}, mine[K];
+        for (int k = 0; k < K; k++) mine[k] = load(own + k * LANES<T>);
         auto product = [&](int64_t e) {
             const T* row = table + index[e] * stride;
             Vec<T> products = {};
@@ -151,17 +153,7 @@ inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t*
             }
             return products;
         };
-        int64_t e = 0;
-        for (; e + 4 <= n; e += 4) {
-            const Vec<T> products[4] = {product(e), product(e + 1), product(e + 2), product(e + 3)};
-            add_lane_sums<T>(products, dot + e);
-        }
-        if (e < n) {
-            const Vec<T> none = {};
-            const Vec<T> products[4] = {product(e), e + 1 < n ? product(e + 1) : none,
-                                        e + 2 < n ? product(e + 2) : none, none};
-            add_lane_sums<T>(products, dot + e);
-        }
+        add_products<T>(0, n, product, dot);
         for (int k = 0; k < K; k++) store(out + k * LANES<T>, sum[k]);
     }
 }

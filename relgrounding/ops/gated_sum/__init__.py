@@ -92,8 +92,17 @@ def gated_layer(
         gate_bias: (ways, R).
         type_bias: (ways, R, out_dim).
         backend: see `gated_sum`.
+
+    Raises:
+        ValueError: as `gated_sum`.
     """
     structure = as_structure(graph)
+    types = gate_bias.shape[1]
+    if types != structure.num_types:
+        raise ValueError(
+            f"the graph has {structure.num_types} edge types, the layer was made for {types}; make it with "
+            f"num_types={structure.num_types}"
+        )
     weights = [w for w in (weight, bias, gate_bias, type_bias) if w is not None]
     if runs_plainly("cpp", backend, "gated_sum", structure, x, *weights):
         return edge_gated_cpp(structure, x, weight, bias, gate_bias, type_bias)

@@ -1,7 +1,7 @@
 """The gated sums of a layer with their linear maps, on the CPU, in little memory.
 
-A sum over neighbours and a linear map can change places: the sums of the inputs are mapped, and the backward pass makes
-those sums once more instead of keeping them. Of all that lies between x and the result nothing as large as x stays.
+A sum over neighbours and a linear map can change places: the sums of the inputs are mapped. The backward pass makes
+those sums once more instead of keeping them, but for those of one way alone, for which there is room.
 
 Shapes: N nodes, C width of x, O width of the result, R edge types, K directions: in-edges, or in-edges and out-edges.
 """
@@ -61,7 +61,6 @@ class _GatedLayer(torch.autograd.Function):
                 out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t(), beta=int(added))
             out_NO.addmm_(sums_KNR[k], type_bias_KRO[k])
         ctx.structure = structure
-        # With the node itself there is no room for the sums of its neighbours, nor for those of two ways.
         result_NO = out_NO.relu_() if bias_O is not None else None
         whole_NC = part if bias_O is None and ways == len(pieces) == 1 else None
         ctx.save_for_backward(x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC)
@@ -72,6 +71,8 @@ class _GatedLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC = ctx.saved_tensors
         ways, _, dim = type_bias_KRO.shape
+        again = whole_NC is None
+        new = torch.zeros_like if again else torch.empty_like
         d_weight, d_logits_NK = torch.empty_like(weight), torch.empty_like(logits_NK)
         d_gate_bias, d_type_bias = torch.empty_like(gate_bias_KR), torch.empty_like(type_bias_KRO)
         if result_NO is not None:
@@ -79,25 +80,23 @@ class _GatedLayer(torch.autograd.Function):
             d_x, d_bias = torch.mm(grad_NO, weight[ways * dim : -ways]), grad_NO.sum(0)
             torch.mm(grad_NO.t(), x_NC, out=d_weight[ways * dim : -ways])
         else:
-            grad_NO, d_bias = grad_NO.contiguous(), None
-            d_x = torch.zeros_like(x_NC) if whole_NC is None else torch.empty_like(x_NC)
+            grad_NO, d_x, d_bias = grad_NO.contiguous(), new(x_NC), None
         pieces = _columns(ctx.structure, x_NC)
         part = _part(x_NC, pieces)
         for k in range(ways):
             gates_NR, rows_of, turned = _gates(logits_NK, gate_bias_KR, k), slice(k * dim, (k + 1) * dim), k == 1
-            of_types_NR = torch.mm(grad_NO, type_bias_KRO[k].t())
-            d_gates_NR = torch.zeros_like(gates_NR) if whole_NC is None else torch.empty_like(gates_NR)
+            of_types_NR, d_gates_NR = torch.mm(grad_NO, type_bias_KRO[k].t()), new(gates_NR)
             for columns in pieces:
                 x, rows = x_NC[:, columns], part[:, : columns.stop - columns.start]
-                if whole_NC is None:
+                if again:
                     gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
-                torch.mm(grad_NO.t(), rows if whole_NC is None else whole_NC, out=d_weight[rows_of, columns])
+                torch.mm(grad_NO.t(), rows if again else whole_NC, out=d_weight[rows_of, columns])
                 torch.mm(grad_NO, weight[rows_of, columns], out=rows)
                 gated_rows_backward(
                     *(ctx.structure, gates_NR, x, rows, of_types_NR if columns == pieces[0] else None),
                     *(d_x[:, columns], d_gates_NR, d_logits_NK[:, k] if columns == pieces[-1] else None),
                     turned=turned,
-                    add=whole_NC is None,
+                    add=again,
                 )
             torch.sum(d_gates_NR, 0, out=d_gate_bias[k])
             torch.mm(sums_KNR[k].t(), grad_NO, out=d_type_bias[k])
@@ -108,7 +107,7 @@ class _GatedLayer(torch.autograd.Function):
 
 def _part(x_NC: Tensor, pieces: list[slice]) -> Tensor:
     """Room for one piece of the columns of x."""
-    return torch.empty_like(x_NC[:, pieces[0]] if pieces else x_NC, memory_format=torch.contiguous_format)
+    return torch.empty_like(x_NC[:, pieces[0]], memory_format=torch.contiguous_format)
 
 
 def _gates(logits_NK: Tensor, gate_bias_KR: Tensor, k: int) -> Tensor:
@@ -121,4 +120,4 @@ def _columns(structure: GraphStructure, x_NC: Tensor) -> list[slice]:
     nodes, width = x_NC.shape
     # The tables of nodes x types come to about 24 bytes a cell.
     step = width if structure.num_edges >= 2 * nodes * structure.num_types else COLUMNS
-    return [slice(first, min(first + step, width)) for first in range(0, width, max(step, 1))]
+    return [slice(first, min(first + step, width)) for first in range(0, max(width, 1), max(step, 1))]

@@ -3,6 +3,7 @@
 Shapes: N nodes, C width of x, H heads, D width of a head, O = H * D, E edges.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.graphs._ragged import offsets
 from relgrounding.ops._backward import backward_pass
 from relgrounding.ops._cpp import call
 
@@ -116,14 +118,14 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of features and scores; with `attention_2HD` the first takes in what comes through the scores."""
     nodes, heads, dim = feat_NHD.shape
-    item_ends = _item_ends(structure, heads)
-    work_HE = torch.empty_like(alpha_HE) if item_ends is None else None
+    items = _items(structure, heads)
+    work_HE = torch.empty_like(alpha_HE) if items is None else None
     d_feat_NHD = torch.empty_like(feat_NHD)
     d_src_NH, d_dst_NH = (feat_NHD.new_empty(nodes, heads) for _ in range(2))
     edges = structure.indptr, structure.out_indptr, structure.out_indices, structure.out_edges
     call(
         "attention_backward",
-        *(nodes, structure.num_edges, heads, dim, len(structure.batch_num_nodes), item_ends),
+        *(nodes, structure.num_edges, heads, dim, len(structure.batch_num_nodes), items),
         *(x.contiguous() for x in edges),
         *(feat_NHD, attention_2HD, float(slope), alpha_HE, grad_NHD.contiguous()),
         *(work_HE, d_feat_NHD, d_src_NH, d_dst_NH),
@@ -131,10 +133,10 @@ def _attend_backward(
     return d_feat_NHD, d_src_NH, d_dst_NH
 
 
-def _item_ends(structure: GraphStructure, heads: int) -> Tensor | None:
-    """Where each item ends, if there are enough items for all threads and each one is small enough for a cache."""
-    if len(structure.batch_num_nodes) < 2 * torch.get_num_threads():
+def _items(structure: GraphStructure, heads: int) -> Tensor | None:
+    """(B + 1,) where the items begin, if all threads have some to do and each one is small enough for a cache."""
+    bounds = structure.item_edges
+    largest = max((after - before for before, after in pairwise(bounds)), default=0)
+    if largest * heads > LARGEST_ITEM or largest * 2 * torch.get_num_threads() > structure.num_edges:
         return None
-    ends = structure.batch_num_nodes.cumsum(0)
-    edges = structure.indptr[ends].diff(prepend=ends.new_zeros(1))
-    return ends if int(edges.max()) * heads <= LARGEST_ITEM else None
+    return offsets(structure.batch_num_nodes)
