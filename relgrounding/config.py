@@ -82,6 +82,8 @@ class ModelConfig:
     """Width of the additive proposal-to-word attention."""
     fusion_dim: int = 256
     """IGN: width of W_l."""
+    fusion: Literal["linear", "product"] = "linear"
+    """IGN: what W_l takes: region and words, or their product as well."""
     relation_dim: int = 256
     relation_layers: int = 2
     heads: int = 4

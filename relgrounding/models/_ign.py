@@ -21,9 +21,12 @@ class IGN(GroundingModel):
     pass a Bi-GRU, s_n. Then, for each region,
 
         gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
-        l_t = W_l [h_t; c_t] + b_l
+        l_t = W_l [h_t; c_t] + b_l, or with `fusion="product"`  W_l [h_t; c_t; (W_h h_t + b_h) * (W_c c_t + b_c)] + b_l
         x_t = two layers of the edge-gated graph convolution over the spatial graph
         p_t = [x_t; W_p h^s_t],   k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
+
+    The product is the low-rank bilinear pooling of Kim et al., Hadamard Product for Low-rank Bilinear Pooling, ICLR
+    2017. It is large where region and words agree; of a sum that can be read only after a ReLU.
 
     Args:
         config: sizes; `relation="none"` leaves of each graph convolution its self term, ReLU(W l + b).
@@ -42,7 +45,12 @@ class IGN(GroundingModel):
         self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.attention = ProposalToWordAttention(region_dim, sentence_dim, config.attention_dim)
-        self.fusion = nn.Linear(region_dim + sentence_dim, config.fusion_dim)
+        fused_dim = region_dim + sentence_dim
+        self.product = nn.ModuleList()
+        if config.fusion == "product":
+            self.product.extend(nn.Linear(width, config.fusion_dim) for width in (region_dim, sentence_dim))
+            fused_dim += config.fusion_dim
+        self.fusion = nn.Linear(fused_dim, config.fusion_dim)
         nn.init.xavier_uniform_(self.fusion.weight)
         nn.init.zeros_(self.fusion.bias)
         widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
@@ -63,7 +71,11 @@ class IGN(GroundingModel):
     def fuse(
         self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        return self.fusion(torch.cat([proposals, contexts], -1))
+        parts = [proposals, contexts]
+        if len(self.product):
+            region, sentence = self.product
+            parts.append(region(proposals) * sentence(contexts))
+        return self.fusion(torch.cat(parts, -1))
 
     def reason(
         self,

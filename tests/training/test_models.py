@@ -33,7 +33,7 @@ def _video(relation: str, lengths: list[int], **settings):
     return model, collator
 
 
-def _image(relation: str, counts: list[int]):
+def _image(relation: str, counts: list[int], **settings):
     generator = np.random.default_rng(0)
     store = _Store()
     for i, n in enumerate(counts):
@@ -42,7 +42,9 @@ def _image(relation: str, counts: list[int]):
         store[str(i)] = Regions(generator.normal(size=(n, 4)).astype(np.float32), boxes, (100, 90))
     vocabulary = Vocabulary.from_texts(TEXTS)
     collator = ImageCollator(_queries(len(counts)), store, vocabulary)
-    model = IGN(ModelConfig(name="ign", relation=relation, **SIZES), 4, trained_embedding(len(vocabulary), 6), 6)
+    model = IGN(
+        ModelConfig(name="ign", relation=relation, **SIZES, **settings), 4, trained_embedding(len(vocabulary), 6), 6
+    )
     return model, collator
 
 
@@ -50,10 +52,15 @@ def _contrast(relation: str, lengths: list[int]):
     return _video(relation, lengths, clip_encoder="linear", pooling="mean", contrast=0.5)
 
 
+def _product(relation: str, counts: list[int]):
+    return _image(relation, counts, fusion="product")
+
+
 MAKERS = [
     pytest.param(_video, [6, 1, 9], id="vgn"),
     pytest.param(_contrast, [6, 1, 9], id="vgn, contrast"),
     pytest.param(_image, [3, 1, 7], id="ign"),
+    pytest.param(_product, [3, 1, 7], id="ign, product"),
 ]
 
 
@@ -111,3 +118,13 @@ def test_messages_of_one_layer_reach_neighbours_only(make, sizes):
             model.pair(structure, p, words, batch.word_lengths, messages=heard) for p in (proposals, changed)
         )
         assert torch.equal(before[~near], after[~near])
+
+
+def test_the_product_is_taken_of_what_the_factors_make_of_region_and_words():
+    model, _ = _product("none", [1])
+    proposals, contexts = torch.randn(3, 8), torch.randn(3, 10)
+    factors = [
+        x @ linear.weight.T + linear.bias for linear, x in zip(model.product, (proposals, contexts), strict=True)
+    ]
+    fused = torch.cat([proposals, contexts, factors[0] * factors[1]], 1) @ model.fusion.weight.T + model.fusion.bias
+    torch.testing.assert_close(model.fuse(proposals, contexts), fused)
