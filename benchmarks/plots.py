@@ -42,17 +42,16 @@ def _against(
         return None
     columns = min(3, len(panels))
     count = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(count, columns, figsize=(5.5 * columns, 4.2 * count), squeeze=False)
+    figure, axes = pyplot.subplots(count, columns, figsize=(6.8 * columns, 4.2 * count), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
         for provider, points in lines[panel].items():
             colour, style = _look(provider, list(lines[panel]))
-            axis.plot(
-                *zip(*sorted(points), strict=True), style, color=colour, label=provider, marker=".", linewidth=1.3
-            )
+            x, y = zip(*sorted(points), strict=True)
+            axis.plot(x, y, linestyle=style, color=colour, label=provider, marker=".", linewidth=1.3)
         axis.set(
             xscale="log", yscale="log", title=panel, xlabel=label, ylabel="nanoseconds an edge, forward + backward"
         )
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))  # beside the lines, not on them
         axis.grid(True, which="major", linewidth=0.3)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)

@@ -29,7 +29,7 @@ def _attention_weights(module: GraphAttention, of: Of) -> dict[str, Tensor]:
 
 def _gated_weights(module: GatedSum, of: Of) -> dict[str, Tensor]:
     linear, gate = of(module.weight).split([module.out_dim, 1])
-    biases = {"gate_bias": of(module.gate_bias), "type_bias": of(module.type_bias)}
+    biases = {"gate_bias": of(module.gate_bias)[0], "type_bias": of(module.type_bias)[0]}
     return {"linear": linear, "gate": gate} | biases
 
 

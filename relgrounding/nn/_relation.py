@@ -77,8 +77,8 @@ class GatedSum(nn.Module):
         self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
         # W and w: one product with x.
         self.weight = nn.Parameter(torch.empty(out_dim + 1, in_dim))
-        self.gate_bias = nn.Parameter(torch.empty(num_types))
-        self.type_bias = nn.Parameter(torch.empty(num_types, out_dim))
+        self.gate_bias = nn.Parameter(torch.empty(1, num_types))
+        self.type_bias = nn.Parameter(torch.empty(1, num_types, out_dim))
         self.reset_parameters()
 
     @property
@@ -97,7 +97,7 @@ class GatedSum(nn.Module):
         self, structure: "GraphStructure | dgl.DGLGraph", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
         """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
-        return gated_layer(structure, x, self.weight, None, self.gate_bias[None], self.type_bias[None], self.backend)
+        return gated_layer(structure, x, self.weight, None, self.gate_bias, self.type_bias, self.backend)
 
 
 class EdgeGatedGCN(nn.Module):

@@ -9,8 +9,8 @@ The rule of `auto`, where `set_backend` chose nothing else:
 3. On any other device `naive`.
 
 The thresholds are where the two cross in float32, forward and backward, on items of 10 to 400 nodes: `csr` costs per
-edge, `dense` per pair of nodes, and more in small items and small batches. float16 and bfloat16 are computed in float32
-by these and by `cpp`.
+edge, `dense` per pair of nodes, and more in small items and small batches (the density runs of `benchmarks/results`).
+float16 and bfloat16 are computed in float32 by these and by `cpp`.
 """
 
 from collections.abc import Callable, Sequence

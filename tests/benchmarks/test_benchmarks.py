@@ -1,3 +1,4 @@
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.memory import allocated, peak_memory
 from benchmarks.plots import draw
 from benchmarks.report import case_table
 from benchmarks.timing import Quantiles, interleaved
+from relgrounding import ops
 
 CPU = torch.device("cpu")
 TINY = {
@@ -260,8 +262,9 @@ def test_every_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     rows = [_row(case, name, 2.0) for case in cases.HEADLINE.values() for name in ("ours.auto", "dgl.gspmm")]
     for series in ("density", "scaling", "batch"):
-        for scale in (1, 2):
-            row = _row("gated/x/b1", "ours.auto", 2.0 * scale)
+        # As many of one library as there are backends: each has a style of its own.
+        for scale, backend in product((1, 2), ("auto", *ops.available_backends())):
+            row = _row("gated/x/b1", f"ours.{backend}", 2.0 * scale)
             row.series, row.nodes, row.density = series, 10 * scale, 0.1 * scale
             rows.append(row)
     names = {path.name for path in draw(rows, tmp_path)}
