@@ -55,7 +55,49 @@ class GraphAttention(nn.Module):
         return attention_layer(structure, x, *weights, self.negative_slope, self.backend)
 
 
-class GatedSum(nn.Module):
+class _Gated(nn.Module):
+    """Gated sums of one way, over in-edges, or of two, and the node itself with its bias and ReLU or without."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, num_types: int, backend: str, gate_init: float, ways: int, itself: bool
+    ) -> None:
+        super().__init__()
+        self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
+        self._rows = [out_dim] * (ways + itself) + [1] * ways
+        # One below the other: one product with x.
+        self.weight = nn.Parameter(torch.empty(sum(self._rows), in_dim))
+        self.bias = nn.Parameter(torch.empty(out_dim)) if itself else None
+        self.gate_bias = nn.Parameter(torch.empty(ways, num_types))
+        self.type_bias = nn.Parameter(torch.empty(ways, num_types, out_dim))
+        self.reset_parameters()
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Views of the weight: a map (out_dim, in_dim) a way, that of the node itself, a gate (1, in_dim) a way."""
+        return self.weight.split(self._rows)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        for part in self.parts:
+            nn.init.xavier_uniform_(part)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        nn.init.constant_(self.gate_bias, self.gate_init)
+        nn.init.normal_(self.type_bias, std=1.0)
+
+    def forward(
+        self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
+    ) -> Float[Tensor, "nodes out_dim"]:
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
+        if structure is not None:
+            weights = self.weight, self.bias, self.gate_bias, self.type_bias
+            return gated_layer(structure, x, *weights, self.backend)
+        if self.bias is None:
+            return x.new_zeros(len(x), self.out_dim)
+        return torch.relu(nn.functional.linear(x, self.parts[len(self.gate_bias)], self.bias))
+
+
+class GatedSum(_Gated):
     """Gated sum over in-edges with its linear map: one direction of `EdgeGatedGCN`, and nothing else of it.
 
         out_i = sum over edges j -> i of  sigmoid(w . x_j + u[type]) (W x_j + b[type])
@@ -73,34 +115,10 @@ class GatedSum(nn.Module):
     def __init__(
         self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
     ) -> None:
-        super().__init__()
-        self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
-        # W and w: one product with x.
-        self.weight = nn.Parameter(torch.empty(out_dim + 1, in_dim))
-        self.gate_bias = nn.Parameter(torch.empty(1, num_types))
-        self.type_bias = nn.Parameter(torch.empty(1, num_types, out_dim))
-        self.reset_parameters()
-
-    @property
-    def parts(self) -> tuple[Tensor, ...]:
-        """Views of the weight: W (out_dim, in_dim) and w (1, in_dim)."""
-        return self.weight.split([self.out_dim, 1])
-
-    def reset_parameters(self) -> None:
-        """Draw new weights."""
-        for part in self.parts:
-            nn.init.xavier_uniform_(part)
-        nn.init.constant_(self.gate_bias, self.gate_init)
-        nn.init.normal_(self.type_bias, std=1.0)
-
-    def forward(
-        self, structure: "GraphStructure | dgl.DGLGraph", x: Float[Tensor, "nodes in_dim"]
-    ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
-        return gated_layer(structure, x, self.weight, None, self.gate_bias, self.type_bias, self.backend)
+        super().__init__(in_dim, out_dim, num_types, backend, gate_init, ways=1, itself=False)
 
 
-class EdgeGatedGCN(nn.Module):
+class EdgeGatedGCN(_Gated):
     """Gated sums over in-edges and over out-edges, and the node itself.
 
         in_i  = sum over edges j -> i of  sigmoid(w_in  . x_j + u_in[type])  (W_in  x_j + b_in[type])
@@ -122,33 +140,4 @@ class EdgeGatedGCN(nn.Module):
     def __init__(
         self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
     ) -> None:
-        super().__init__()
-        self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
-        # W_in, W_out, W_self, w_in, w_out: one product with x.
-        self.weight = nn.Parameter(torch.empty(3 * out_dim + 2, in_dim))
-        self.bias = nn.Parameter(torch.empty(out_dim))
-        self.gate_bias = nn.Parameter(torch.empty(2, num_types))
-        self.type_bias = nn.Parameter(torch.empty(2, num_types, out_dim))
-        self.reset_parameters()
-
-    @property
-    def parts(self) -> tuple[Tensor, ...]:
-        """Views of the weight: W_in, W_out, W_self (out_dim, in_dim) and w_in, w_out (1, in_dim)."""
-        return self.weight.split([self.out_dim] * 3 + [1, 1])
-
-    def reset_parameters(self) -> None:
-        """Draw new weights."""
-        for part in self.parts:
-            nn.init.xavier_uniform_(part)
-        nn.init.zeros_(self.bias)
-        nn.init.constant_(self.gate_bias, self.gate_init)
-        nn.init.normal_(self.type_bias, std=1.0)
-
-    def forward(
-        self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
-    ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
-        if structure is None:
-            return torch.relu(nn.functional.linear(x, self.parts[2], self.bias))
-        weights = self.weight, self.bias, self.gate_bias, self.type_bias
-        return gated_layer(structure, x, *weights, self.backend)
+        super().__init__(in_dim, out_dim, num_types, backend, gate_init, ways=2, itself=True)

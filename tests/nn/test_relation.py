@@ -125,8 +125,8 @@ def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
         torch.testing.assert_close(out, (x @ layer.parts[2].T + layer.bias).relu())
     if kind == "sum":
         assert (out == 0).all()
-    else:
-        torch.testing.assert_close(out, layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x))
+    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x)
+    torch.testing.assert_close(out, alone)
     out.sum().backward()
 
 
