@@ -76,7 +76,9 @@ def align_pairings(
             structure = structure.select(torch.arange(len(batch), device=rows.device).repeat(len(rows)))
         flat = rows.flatten()
         repeated = proposals.repeat(len(rows), 1)
-        scores = model.pair(structure, repeated, words[flat], batch.word_lengths[flat], messages)
+        # `words[flat]` would add up its gradient in an order that depends on the threads, and not reproduce.
+        paired = words.index_select(0, flat)
+        scores = model.pair(structure, repeated, paired, batch.word_lengths[flat], messages)
         parts.append(model.align(structure, scores).view(len(rows), -1))
     return torch.cat(parts)
 

@@ -4,9 +4,18 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from relgrounding.config import load_config
 from relgrounding.data import Query
 from relgrounding.objectives import draw_negatives
-from relgrounding.training import align_pairings, build_model, hold_out, learning_rate_factor, make_task, mil_step
+from relgrounding.training import (
+    CounterfactualStep,
+    align_pairings,
+    build_model,
+    hold_out,
+    learning_rate_factor,
+    make_task,
+    mil_step,
+)
 
 
 def _queries():
@@ -88,3 +97,28 @@ def test_a_pair_of_the_same_item_or_sentence_is_no_negative(task):
     value = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
     assert value == 0
     assert draw_negatives(2, 1, batch.group).tolist() == [[1, 0]]
+
+
+# The size of a real batch: small sums are made by one thread, and are then in order whatever makes them.
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_has_the_same_gradients_to_the_last_bit_each_time(stage):
+    config = load_config(None, ["data.demo_pairs=40", "train.negatives=8", "ccl.epochs=1", "ccl.draws=2"])
+    task = make_task(config)
+    torch.manual_seed(0)
+    model, batch, before = build_model(task), task.collator(task.train)(range(64)), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = []
+        for _ in range(8):
+            generator = torch.Generator().manual_seed(0)
+            if stage == 1:
+                loss = mil_step(model, batch, config.train, generator)
+            else:
+                step = CounterfactualStep(model, config.ccl, config.train, generator)
+                step(batch)  # fills the banks
+                loss, _ = step(batch)
+            found.append(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=0)
