@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,20 +46,22 @@ def cpp_reason(device: str, dtype: torch.dtype = torch.float32) -> str | None:
 
 def call(function: str, *arguments: Tensor | int | float | None) -> None:
     """Run a function of the library on contiguous tensors, for the type of the first one that holds floats."""
+    dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.is_floating_point())
+    name = f"{function}_{str(dtype).removeprefix('torch.')}"
+    values = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
+    _function(name, tuple(map(type, values)))(*values, torch.get_num_threads())
+
+
+@functools.cache
+def _function(name: str, types: tuple[type, ...]) -> Callable[..., None]:
+    """A function of the library, of so many whole numbers, pointers among them, and floats, and of the threads."""
     library = _library()[0]
     if library is None:
         raise NoKernelsError(_library()[1])
-    dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.is_floating_point())
-    name = f"{function}_{str(dtype).removeprefix('torch.')}"
-    getattr(library, name)(*map(_as_c, arguments), ctypes.c_int64(torch.get_num_threads()))
-
-
-def _as_c(value: Tensor | int | float | None) -> object:
-    if isinstance(value, int):
-        return ctypes.c_int64(value)
-    if isinstance(value, float):
-        return ctypes.c_double(value)
-    return ctypes.c_void_p(None if value is None else value.data_ptr())
+    function = library[name]  # unlike an attribute, an object of its own
+    function.argtypes = [ctypes.c_double if kind is float else ctypes.c_int64 for kind in (*types, int)]
+    function.restype = None
+    return function
 
 
 @functools.cache

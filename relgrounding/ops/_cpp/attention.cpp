@@ -13,7 +13,7 @@
 template <class T>
 static void scores(int64_t nodes, int64_t heads, int64_t dim, const T* feat, const T* attention, T* src, T* dst,
                    int64_t threads) {
-    for_chunks(nodes, nodes * heads * dim * 2, threads, [=](int64_t first, int64_t last) {
+    for_chunks(0, nodes, nodes * heads * dim * 2, threads, [=](int64_t first, int64_t last) {
         for (int64_t row = first * heads; row < last * heads; row++) {
             const T *x = feat + row * dim, *a = attention + row % heads * dim, *b = a + heads * dim;
             Vec<T> to_src = {}, to_dst = {};
@@ -74,7 +74,7 @@ template <class T>
 static void forward(int64_t nodes, int64_t edges, int64_t heads, int64_t dim, const int64_t* indptr,
                     const int64_t* indices, const T* feat, const T* src, const T* dst, const T* bias, double slope,
                     T* alpha, T* out, int64_t threads) {
-    for_chunks(nodes, edges * heads * dim, threads, [=](int64_t first, int64_t last) {
+    for_chunks(0, nodes, edges * heads * dim, threads, [=](int64_t first, int64_t last) {
         const int64_t begin = indptr[first], n = indptr[last] - begin, stride = heads * dim;
         const Span span(indices + begin, n);
         for (int64_t h = 0; h < heads; h++) {
@@ -181,9 +181,9 @@ static void backward(int64_t nodes, int64_t items, const int64_t* bounds, const 
             way.scores(first, last, own, n);
         });
     else {
-        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.features(first, last, work, edges); });
-        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.softmax(first, last, work, edges); });
-        for_chunks(nodes, cost, threads, [&](int64_t first, int64_t last) { way.scores(first, last, work, edges); });
+        for_chunks(0, nodes, cost, threads, [&](int64_t first, int64_t last) { way.features(first, last, work, edges); });
+        for_chunks(0, nodes, cost, threads, [&](int64_t first, int64_t last) { way.softmax(first, last, work, edges); });
+        for_chunks(0, nodes, cost, threads, [&](int64_t first, int64_t last) { way.scores(first, last, work, edges); });
     }
 }
 

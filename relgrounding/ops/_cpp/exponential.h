@@ -1,4 +1,4 @@
-// exp of an array, and the largest and the sum of a short one.
+// exp and sigmoid of an array, and the largest and the sum of a short one.
 #pragma once
 #include <limits>
 
@@ -43,6 +43,20 @@ template <class T> inline void exponentials(T* x, int64_t n) {
     T rest[LANES<T>] = {};
     std::memcpy(rest, x + e, (n - e) * sizeof(T));
     store(rest, exponential<T>(load(rest)));
+    std::memcpy(x + e, rest, (n - e) * sizeof(T));
+}
+
+// Every x becomes 1 / (1 + exp(-x)).
+template <class T> inline void sigmoids(T* x, int64_t n) {
+    const auto sigmoid = [](Vec<T> v) {
+        const Vec<T> power = exponential<T>(v > 0 ? -v : v);
+        return (v > 0 ? spread(T(1)) : power) / (1 + power);
+    };
+    int64_t e = 0;
+    for (; e + LANES<T> <= n; e += LANES<T>) store(x + e, sigmoid(load(x + e)));
+    T rest[LANES<T>] = {};
+    std::memcpy(rest, x + e, (n - e) * sizeof(T));
+    store(rest, sigmoid(load(rest)));
     std::memcpy(x + e, rest, (n - e) * sizeof(T));
 }
 

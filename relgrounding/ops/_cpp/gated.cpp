@@ -1,20 +1,51 @@
-// Gated sums: a weight an edge that depends on its source and its type.
+// Gated sums: a weight an edge that depends on its source and its type, and a term that depends on its type.
 //
-// N nodes, E edges, R types, D columns. gates, sums, of_types, d_gates (N, R); tables (N, D) with `stride` numbers from
-// row to row. `order` gives the number of each edge in `etype`; null: its own.
+// The work is on the M nodes from `begin` to `end` and on their `edges`, which join no others, of a graph of N nodes and R
+// types. x, d_x (N, `width`), of which `columns` from `at` on are summed; gates, sums (N, R); of these nodes alone, rows
+// (M, `columns`), of_types, d_gates (M, R), and, for the terms of the types, out (M, `dim`). type_bias (R, `dim`). `order`
+// gives the number of each edge in `etype`; null: its own.
+#include <algorithm>
+#include <memory>
+#include <numeric>
 #include <type_traits>
 
+#include "exponential.h"
 #include "parallel.h"
 #include "vectors.h"
 
-// out_i = sum over the edges of i of gates[j, type] table_j, sums[i, r] = sum of the gates of type r (null: not wanted)
+constexpr int64_t PARTS = 16;  // of the nodes, each with a sum of its own: the same whatever the number of threads
+
+// 0, 1, ..., n - 1
+static const int64_t* counting(int64_t n) {
+    int64_t* numbers = scratch<int64_t, 1>(n);
+    std::iota(numbers, numbers + n, 0);
+    return numbers;
+}
+
+// gates[j, r] = sigmoid(logit_j + bias_r), logit_j = gate_j, or x_j . w where there is no gate
 template <class T>
-static void forward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, const int64_t* indptr,
-                    const int64_t* indices, const int64_t* etype, const int64_t* order, const T* gates,
-                    const T* table, int64_t stride, T* sums, T* out, int64_t out_stride, int64_t threads) {
-    for_chunks(nodes, edges * dim, threads, [=](int64_t first, int64_t last) {
-        const int64_t begin = indptr[first], n = indptr[last] - begin;
-        const Span span(indices + begin, n);
+static void make_gates(int64_t begin, int64_t end, int64_t types, int64_t width, const T* x, const T* w, const T* gate,
+                       const T* bias, T* gates, int64_t threads) {
+    for_chunks(begin, end, (end - begin) * (width + 16 * types), threads, [=](int64_t first, int64_t last) {
+        for (int64_t j = first; j < last; j++) {
+            const T logit = gate ? gate[j] : dot(x + j * width, w, width);
+            for (int64_t r = 0; r < types; r++) gates[j * types + r] = logit + bias[r];
+        }
+        sigmoids(gates + first * types, (last - first) * types);
+    });
+}
+
+// rows_i = sum over the edges of i of gates[j, type] x_j and sums[i, r] = sum of the gates of type r. Then
+// out_i = start + sums_i type_bias, or this on top of what is there. Null: no sums; no type_bias, no out.
+template <class T>
+static void forward(int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at_first,
+                    int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order,
+                    const T* x, const T* gates, T* sums, T* rows_out, int64_t dim, const T* type_bias, const T* start,
+                    bool add, T* out, int64_t threads) {
+    rows_out -= begin * columns, out -= begin * dim;
+    for_chunks(begin, end, edges * columns, threads, [=](int64_t first, int64_t last) {
+        const int64_t edge = indptr[first], n = indptr[last] - edge;
+        const Span span(indices + edge, n);
         T* weight = scratch<T>(n);
         for (int64_t i = first; i < last; i++) {
             T* own = sums ? sums + i * types : nullptr;
@@ -22,15 +53,24 @@ static void forward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, co
             for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
                 const int64_t type = etype[order ? order[e] : e];
                 const T gate = gates[indices[e] * types + type];
-                weight[e - begin] = gate;
+                weight[e - edge] = gate;
                 if (own) own[type] += gate;
             }
         }
-        column_pieces<T>(dim, span.rows, [&](int64_t at, auto count) {
-            const Rows<T, count.value> rows(table + at, stride, span, n);
+        column_pieces<T>(columns, span.rows, [&](int64_t at, auto count) {
+            const Rows<T, count.value> rows(x + at_first + at, width, span, n);
             for (int64_t i = first; i < last; i++)
-                weighted_sum<T, count.value>(rows.first, rows.stride, indices + indptr[i], weight + indptr[i] - begin,
-                                             indptr[i + 1] - indptr[i], nullptr, out + i * out_stride + at);
+                weighted_sum<T, count.value>(rows.first, rows.stride, indices + indptr[i], weight + indptr[i] - edge,
+                                             indptr[i + 1] - indptr[i], nullptr, rows_out + i * columns + at);
+        });
+        if (!type_bias) return;
+        const int64_t* each = counting(types);
+        column_pieces<T>(dim, types, [&](int64_t at, auto count) {
+            for (int64_t i = first; i < last; i++) {
+                T* to = out + i * dim + at;
+                weighted_sum<T, count.value>(type_bias + at, dim, each, sums + i * types, types,
+                                             add ? to : start ? start + at : nullptr, to);
+            }
         });
     });
 }
@@ -104,18 +144,79 @@ static void sums_of_runs(const T* table, int64_t stride, const Runs& runs, int64
     }
 }
 
-// By source, the edges being those that leave it: d_own_j = sum of gates[j, type] grad_i, and
-// d_gates[j, r] = sum over the edges of type r of own_j . grad_i + of_types[i, r]. With `add` both on top of what is
-// there; of_types may be null. Where d_logits is given, d_gates becomes the gradient of what the gates are the sigmoid
-// of, and d_logits_j its sum over the types.
+// d_gates becomes the gradient of what the gates are the sigmoid of; its sum over the types goes into d_gate, or through
+// the map w (`width` numbers) into d_x and `partial`, which ends with the sum over these nodes for each type.
 template <class T>
-static void backward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, const int64_t* indptr,
-                     const int64_t* indices, const int64_t* etype, const int64_t* order, const T* gates, const T* own,
-                     int64_t own_stride, const T* grad, int64_t grad_stride, const T* of_types, bool add, T* d_own,
-                     T* d_gates, T* d_logits, int64_t logits_stride, int64_t threads) {
-    for_chunks(nodes, edges * dim * 2, threads, [=](int64_t first, int64_t last) {
-        const int64_t begin = indptr[first], n = indptr[last] - begin;
-        const Span span(indices + begin, n);
+static void gates_backward(int64_t first, int64_t last, int64_t types, int64_t width, const T* x, const T* gates,
+                           T* d_gates, const T* w, T* d_gate, T* d_x, T* partial) {
+    const int64_t n = last - first;
+    T *logits = scratch<T>(n), *of_types = partial + width;
+    std::fill(of_types, of_types + types, T(0));
+    for (int64_t j = first; j < last; j++) {
+        T sum = 0;
+        for (int64_t r = 0; r < types; r++) {
+            const T gate = gates[j * types + r];
+            const T d = d_gates[j * types + r] *= gate * (1 - gate);
+            sum += d;
+            of_types[r] += d;
+        }
+        logits[j - first] = sum;
+        if (d_gate) d_gate[j] = sum;
+        for (int64_t c = 0; c < width; c++) d_x[j * width + c] += sum * w[c];
+    }
+    const int64_t* each = counting(n);
+    column_pieces<T>(width, n, [&](int64_t at, auto count) {
+        weighted_sum<T, count.value>(x + first * width + at, width, each, logits, n, nullptr, partial + at);
+    });
+}
+
+// of_types[i, r] = grad_i . type_bias_r and d_type_bias_r (+)= sum of sums[i, r] grad_i; sums are of these nodes
+template <class T>
+static void terms_backward(int64_t nodes, int64_t types, int64_t dim, const T* sums, const T* type_bias, const T* grad,
+                           T* of_types, bool more, T* d_type_bias, int64_t threads) {
+    const int64_t chunks = (nodes + CHUNK - 1) / CHUNK, parts = std::min(PARTS, chunks), size = types * dim;
+    const std::unique_ptr<T[]> partial(new T[parts * size]);
+    for_each(parts, nodes * size * 2, threads, [&](int64_t part) {
+        T *sum = partial.get() + part * size, *weight = scratch<T>(CHUNK * types), *dots = scratch<T, 1>(CHUNK * types + 3);
+        const int64_t* each = counting(CHUNK);
+        const int64_t from = chunks * part / parts, to = chunks * (part + 1) / parts;
+        for (int64_t chunk = from; chunk < to; chunk++) {
+            const int64_t first = chunk * CHUNK, n = std::min(CHUNK, nodes - first);
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t r = 0; r < types; r++) weight[r * CHUNK + i] = sums[(first + i) * types + r];
+            std::fill(dots, dots + n * types, T(0));
+            column_pieces<T>(dim, CHUNK, [&](int64_t at, auto count) {
+                const T* rows = grad + first * dim + at;
+                for (int64_t i = 0; i < n; i++)
+                    add_dots<T, count.value>(rows + i * dim, type_bias + at, dim, types, dots + i * types);
+                for (int64_t r = 0; r < types; r++) {
+                    T* own = sum + r * dim + at;
+                    weighted_sum<T, count.value>(rows, dim, each, weight + r * CHUNK, n, chunk > from ? own : nullptr, own);
+                }
+            });
+            std::copy(dots, dots + n * types, of_types + first * types);
+        }
+    });
+    if (!more) std::fill(d_type_bias, d_type_bias + size, T(0));
+    for (int64_t part = 0; part < parts; part++)
+        for (int64_t k = 0; k < size; k++) d_type_bias[k] += partial[part * size + k];
+}
+
+// By source, the edges being those that leave it: d_x_j = sum of gates[j, type] grad_i, and
+// d_gates[j, r] = sum over the edges of type r of x_j . grad_i + of_types[i, r]. With `add` both on top of what is there;
+// of_types may be null. With `complete`, d_gates is that of all columns and goes on to what `make_gates` had: d_bias, and
+// d_gate, or d_w and d_x.
+template <class T>
+static void backward(int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at_first,
+                     int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order,
+                     const T* x, const T* gates, const T* grad, const T* of_types, bool add, T* d_x, T* d_gates,
+                     bool complete, const T* w, bool more, T* d_gate, T* d_w, T* d_bias, int64_t threads) {
+    grad -= begin * columns, of_types -= of_types ? begin * types : 0, d_gates -= begin * types;
+    const int64_t chunks = (end - begin + CHUNK - 1) / CHUNK, maps = d_w ? width : 0, size = maps + types;
+    const std::unique_ptr<T[]> partial(new T[complete ? chunks * size : 0]);
+    for_chunks(begin, end, edges * columns * 2, threads, [&](int64_t first, int64_t last) {
+        const int64_t edge = indptr[first], n = indptr[last] - edge;
+        const Span span(indices + edge, n);
         const Runs runs(first, last, types, indptr, indices, etype, order);
         T* dots = scratch<T>(n + 3);
         for (int64_t run = 0; run < runs.of_source[last]; run++) {
@@ -123,43 +224,54 @@ static void backward(int64_t nodes, int64_t edges, int64_t types, int64_t dim, c
             for (int64_t e = runs.end[run - 1]; of_types && e < runs.end[run]; e++)
                 dots[run] += of_types[runs.sorted[e] * types + runs.type[run]];
         }
-        column_pieces<T>(dim, span.rows, [&](int64_t at, auto count) {
-            const Rows<T, count.value> rows(grad + at, grad_stride, span, n);
-            for (int64_t j = first; j < last; j++)
+        column_pieces<T>(columns, span.rows, [&](int64_t at, auto count) {
+            const Rows<T, count.value> rows(grad + at, columns, span, n);
+            for (int64_t j = first; j < last; j++) {
+                const int64_t own = j * width + at_first + at;
                 sums_of_runs<T, count.value>(rows.first, rows.stride, runs, runs.of_source[j], runs.of_source[j + 1],
-                                             gates + j * types, own + j * own_stride + at, add,
-                                             d_own + j * own_stride + at, dots);
+                                             gates + j * types, x + own, add, d_x + own, dots);
+            }
         });
         for (int64_t j = first; j < last; j++) {
-            T* d_gate = d_gates + j * types;
-            for (int64_t r = 0; !add && r < types; r++) d_gate[r] = 0;
-            for (int64_t run = runs.of_source[j]; run < runs.of_source[j + 1]; run++) d_gate[runs.type[run]] += dots[run];
-            if (!d_logits) continue;
-            T sum = 0;
-            for (int64_t r = 0; r < types; r++) {
-                const T gate = gates[j * types + r];
-                sum += d_gate[r] *= gate * (1 - gate);
-            }
-            d_logits[j * logits_stride] = sum;
+            T* own = d_gates + j * types;
+            for (int64_t r = 0; !add && r < types; r++) own[r] = 0;
+            for (int64_t run = runs.of_source[j]; run < runs.of_source[j + 1]; run++) own[runs.type[run]] += dots[run];
         }
+        if (complete)
+            gates_backward(first, last, types, maps, x, gates, d_gates, w, d_gate, d_x,
+                           partial.get() + (first - begin) / CHUNK * size);
     });
+    if (!complete) return;
+    if (!more) std::fill(d_bias, d_bias + types, T(0)), std::fill(d_w, d_w + maps, T(0));
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        const T* own = partial.get() + chunk * size;
+        for (int64_t c = 0; c < maps; c++) d_w[c] += own[c];
+        for (int64_t r = 0; r < types; r++) d_bias[r] += own[maps + r];
+    }
 }
 
 #define EXPORT(T, name)                                                                                                \
-    extern "C" void gated_forward_##name(int64_t nodes, int64_t edges, int64_t types, int64_t dim,                     \
-                                         const int64_t* indptr, const int64_t* indices, const int64_t* etype,          \
-                                         const int64_t* order, const T* gates, const T* table, int64_t stride,         \
-                                         T* sums, T* out, int64_t out_stride, int64_t threads) {                       \
-        forward<T>(nodes, edges, types, dim, indptr, indices, etype, order, gates, table, stride, sums, out,           \
-                   out_stride, threads);                                                                               \
+    extern "C" void gated_forward_##name(                                                                              \
+        int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at, int64_t columns,          \
+        const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order, const T* x,         \
+        const T* w, const T* gate, const T* gate_bias, T* gates, T* sums, T* rows, int64_t dim, const T* type_bias,    \
+        const T* start, int64_t add, T* out, int64_t threads) {                                                        \
+        if (gate_bias) make_gates<T>(begin, end, types, width, x, w, gate, gate_bias, gates, threads);                 \
+        forward<T>(begin, end, edges, types, width, at, columns, indptr, indices, etype, order, x, gates, sums, rows,  \
+                   dim, type_bias, start, add, out, threads);                                                          \
     }                                                                                                                  \
     extern "C" void gated_backward_##name(                                                                             \
-        int64_t nodes, int64_t edges, int64_t types, int64_t dim, const int64_t* indptr, const int64_t* indices,       \
-        const int64_t* etype, const int64_t* order, const T* gates, const T* own, int64_t own_stride, const T* grad,   \
-        int64_t grad_stride, const T* of_types, int64_t add, T* d_own, T* d_gates, T* d_logits, int64_t logits_stride, \
-        int64_t threads) {                                                                          \
-        backward<T>(nodes, edges, types, dim, indptr, indices, etype, order, gates, own, own_stride, grad,             \
-                    grad_stride, of_types, add, d_own, d_gates, d_logits, logits_stride, threads);           \
+        int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at, int64_t columns,          \
+        const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order, const T* x,         \
+        const T* gates, const T* rows_grad, int64_t add, T* d_x, T* d_gates, int64_t more, int64_t dim, const T* sums, \
+        const T* type_bias, const T* grad, T* of_types, T* d_type_bias, int64_t complete, const T* w, T* d_gate,       \
+        T* d_w, T* d_bias, int64_t threads) {                                                                          \
+        if (type_bias)                                                                                                 \
+            terms_backward<T>(end - begin, types, dim, sums + begin * types, type_bias, grad, of_types, more,          \
+                              d_type_bias, threads);                                                                   \
+        backward<T>(begin, end, edges, types, width, at, columns, indptr, indices, etype, order, x, gates, rows_grad,  \
+                    type_bias ? of_types : nullptr, add, d_x, d_gates, complete, w, more, d_gate, d_w, d_bias,         \
+                    threads);                                                                                          \
     }
 EXPORT(float, float32)
 EXPORT(double, float64)

@@ -50,9 +50,10 @@ template <class Body> void for_each(int64_t count, int64_t work, int64_t threads
     else run(&job);
 }
 
-// Calls body(first, last) for chunks of 0 .. nodes.
-template <class Body> void for_chunks(int64_t nodes, int64_t work, int64_t threads, Body body) {
-    for_each((nodes + CHUNK - 1) / CHUNK, work, threads, [&](int64_t chunk) {
-        body(chunk * CHUNK, std::min((chunk + 1) * CHUNK, nodes));
+// Calls body(first, last) for chunks of the nodes from `begin` to `end`.
+template <class Body> void for_chunks(int64_t begin, int64_t end, int64_t work, int64_t threads, Body body) {
+    for_each((end - begin + CHUNK - 1) / CHUNK, work, threads, [&](int64_t chunk) {
+        const int64_t first = begin + chunk * CHUNK;
+        body(first, std::min(first + CHUNK, end));
     });
 }

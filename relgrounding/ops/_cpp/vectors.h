@@ -109,6 +109,33 @@ template <class T, class Product> inline void add_products(int64_t first, int64_
     }
 }
 
+// dots[r] += row . table_r for r of 0 .. n, of K vectors of columns (0: of one column). Also adds 0 to the up to three
+// numbers after the n-th.
+template <class T, int K> inline void add_dots(const T* row, const T* table, int64_t stride, int64_t n, T* dots) {
+    if constexpr (K == 0) {
+        for (int64_t r = 0; r < n; r++) dots[r] += *row * table[r * stride];
+    } else {
+        Vec<T> mine[K];
+        for (int k = 0; k < K; k++) mine[k] = load(row + k * LANES<T>);
+        const auto product = [&](int64_t r) {
+            Vec<T> products = {};
+            for (int k = 0; k < K; k++) products += mine[k] * load(table + r * stride + k * LANES<T>);
+            return products;
+        };
+        add_products<T>(0, n, product, dots);
+    }
+}
+
+template <class T> inline T dot(const T* a, const T* b, int64_t n) {
+    Vec<T> sums[4] = {};
+    int64_t e = 0;
+    for (; e + 4 * LANES<T> <= n; e += 4 * LANES<T>)
+        for (int k = 0; k < 4; k++) sums[k] += load(a + e + k * LANES<T>) * load(b + e + k * LANES<T>);
+    T sum = lane_sum<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; e < n; e++) sum += a[e] * b[e];
+    return sum;
+}
+
 // sum over e of weight[e] table[index[e]], of K vectors of columns (0: of one column) from `table` on.
 template <class T, int K>
 inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,

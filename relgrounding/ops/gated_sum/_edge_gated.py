@@ -1,11 +1,14 @@
 """The gated sums of a layer with their linear maps, on the CPU, in little memory.
 
 A sum over neighbours and a linear map can change places: the sums of the inputs are mapped. The backward pass makes
-those sums once more instead of keeping them, but for those of one way alone, for which there is room.
+those sums once more instead of keeping them, but for those of one way alone, for which there is room. A large batch is
+taken through all steps some items at a time.
 
-Shapes: N nodes, C width of x, O width of the result, R edge types, K directions: in-edges, or in-edges and out-edges.
+Shapes: N nodes, M of them in a part of the batch, C width of x, O width of the result, R edge types, K directions:
+in-edges, or in-edges and out-edges.
 """
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
 # Columns of x that are summed at a time where there are too few edges for all: an extra (N, C) then is more than the
 # 16 bytes an edge that this layer allows itself beyond four of them.
 COLUMNS = 128
+# Bytes of x, of which a batch is worked through in parts: some ten tables of this size then stay in the last cache.
+PART = 2 << 20
 
 
 def edge_gated_cpp(
@@ -44,75 +49,93 @@ class _GatedLayer(torch.autograd.Function):
         gate_bias_KR: Tensor,
         type_bias_KRO: Tensor,
     ) -> Tensor:
-        x_NC, (ways, types, dim) = x_NC.contiguous(), type_bias_KRO.shape
-        logits_NK = torch.mm(x_NC, weight[-ways:].t())
-        out_NO = x_NC.new_empty(len(x_NC), dim)
-        if bias_O is not None:
-            torch.addmm(bias_O, x_NC, weight[ways * dim : -ways].t(), out=out_NO)
-        sums_KNR = x_NC.new_empty(ways, len(x_NC), types)
-        pieces = _columns(structure, x_NC)
-        part = _part(x_NC, pieces)
-        for k in range(ways):
-            gates_NR = _gates(logits_NK, gate_bias_KR, k)
-            for columns in pieces:
-                rows = part[:, : columns.stop - columns.start]
-                gated_rows(structure, gates_NR, x_NC[:, columns], rows, sums_KNR[k], turned=k == 1)
-                added = bias_O is not None or k > 0 or columns.start > 0
-                out_NO.addmm_(rows, weight[k * dim : (k + 1) * dim, columns].t(), beta=int(added))
-            out_NO.addmm_(sums_KNR[k], type_bias_KRO[k])
-        ctx.structure = structure
+        ways, types, dim = type_bias_KRO.shape
+        x_NC, weight = x_NC.contiguous(), weight.contiguous()
+        gate_bias_KR, type_bias_KRO = gate_bias_KR.contiguous(), type_bias_KRO.contiguous()
+        out_NO, tables = x_NC.new_empty(len(x_NC), dim), [x_NC.new_empty(len(x_NC), types) for _ in range(2 * ways)]
+        parts, pieces = _parts(structure, x_NC), _columns(structure, x_NC)
+        kept_NC = torch.empty_like(x_NC) if bias_O is None and ways == len(pieces) == 1 else None
+        for part in parts:
+            out_MO = _take(out_NO, part)
+            room_MP = _room(out_MO, pieces) if kept_NC is None else _take(kept_NC, part)
+            for k, columns in product(range(ways), pieces):
+                rows_MP, first = _rows(room_MP, columns), columns.start == 0
+                gated_rows(
+                    *(structure, x_NC, tables[2 * k], rows_MP, tables[2 * k + 1] if first else None),
+                    *(columns.start, part, k == 1),
+                    gates=(weight[k - ways], None, gate_bias_KR[k]) if first else None,
+                    terms=(type_bias_KRO[k], bias_O, k > 0, out_MO) if first else None,
+                )
+                if bias_O is not None and k == 0 and first:
+                    out_MO.addmm_(_take(x_NC, part), weight[ways * dim : -ways].t())
+                out_MO.addmm_(rows_MP, weight[k * dim : (k + 1) * dim, columns].t())
+        ctx.structure, ctx.parts, ctx.pieces = structure, parts, pieces
         result_NO = out_NO.relu_() if bias_O is not None else None
-        whole_NC = part if bias_O is None and ways == len(pieces) == 1 else None
-        ctx.save_for_backward(x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC)
+        ctx.save_for_backward(x_NC, weight, type_bias_KRO, result_NO, kept_NC, *tables)
         return out_NO
 
     @staticmethod
     @backward_pass
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight, gate_bias_KR, type_bias_KRO, logits_NK, sums_KNR, result_NO, whole_NC = ctx.saved_tensors
-        ways, _, dim = type_bias_KRO.shape
-        again = whole_NC is None
-        new = torch.zeros_like if again else torch.empty_like
-        d_weight, d_logits_NK = torch.empty_like(weight), torch.empty_like(logits_NK)
-        d_gate_bias, d_type_bias = torch.empty_like(gate_bias_KR), torch.empty_like(type_bias_KRO)
-        if result_NO is not None:
-            grad_NO = torch.ops.aten.threshold_backward(grad_NO, result_NO, 0)
-            d_x, d_bias = torch.mm(grad_NO, weight[ways * dim : -ways]), grad_NO.sum(0)
-            torch.mm(grad_NO.t(), x_NC, out=d_weight[ways * dim : -ways])
-        else:
-            grad_NO, d_x, d_bias = grad_NO.contiguous(), new(x_NC), None
-        pieces = _columns(ctx.structure, x_NC)
-        part = _part(x_NC, pieces)
-        for k in range(ways):
-            gates_NR, rows_of, turned = _gates(logits_NK, gate_bias_KR, k), slice(k * dim, (k + 1) * dim), k == 1
-            of_types_NR, d_gates_NR = torch.mm(grad_NO, type_bias_KRO[k].t()), new(gates_NR)
-            for columns in pieces:
-                x, rows = x_NC[:, columns], part[:, : columns.stop - columns.start]
-                if again:
-                    gated_rows(ctx.structure, gates_NR, x, rows, turned=turned)
-                torch.mm(grad_NO.t(), rows if again else whole_NC, out=d_weight[rows_of, columns])
-                torch.mm(grad_NO, weight[rows_of, columns], out=rows)
-                gated_rows_backward(
-                    *(ctx.structure, gates_NR, x, rows, of_types_NR if columns == pieces[0] else None),
-                    *(d_x[:, columns], d_gates_NR, d_logits_NK[:, k] if columns == pieces[-1] else None),
-                    turned=turned,
-                    add=again,
-                )
-            torch.sum(d_gates_NR, 0, out=d_gate_bias[k])
-            torch.mm(sums_KNR[k].t(), grad_NO, out=d_type_bias[k])
-        d_x.addmm_(d_logits_NK, weight[-ways:])
-        torch.mm(d_logits_NK.t(), x_NC, out=d_weight[-ways:])
+        x_NC, weight, type_bias_KRO, result_NO, kept_NC, *tables = ctx.saved_tensors
+        ways, types, dim = type_bias_KRO.shape
+        d_x, d_weight, d_type_bias = torch.empty_like(x_NC), torch.empty_like(weight), torch.empty_like(type_bias_KRO)
+        d_gate_bias, d_bias, itself = x_NC.new_empty(ways, types), None, slice(ways * dim, -ways)
+        again = kept_NC is None
+        for part in ctx.parts:
+            grad_MO, more = _take(grad_NO, part), part is not ctx.parts[0]
+            if result_NO is not None:
+                grad_MO, d_own = torch.ops.aten.threshold_backward(grad_MO, _take(result_NO, part), 0), _take(d_x, part)
+                torch.mm(grad_MO, weight[itself], out=d_own)
+                d_weight[itself].addmm_(grad_MO.t(), _take(x_NC, part), beta=int(more))
+                d_bias = grad_MO.sum(0) if d_bias is None else d_bias.add_(grad_MO.sum(0))
+            elif again:
+                _take(d_x, part).zero_()
+            grad_MO = grad_MO.contiguous()
+            room_MP, of_types_MR = _room(grad_MO, ctx.pieces), x_NC.new_empty(len(grad_MO), types)
+            for k in range(ways):
+                (gates_NR, sums_NR), maps = tables[2 * k : 2 * k + 2], slice(k * dim, (k + 1) * dim)
+                d_gates_MR = torch.zeros_like(of_types_MR)
+                for columns in ctx.pieces:
+                    at, rows_MP = columns.start, _rows(room_MP, columns)
+                    if again:
+                        gated_rows(ctx.structure, x_NC, gates_NR, rows_MP, None, at, part, k == 1)
+                    mapped_MP = rows_MP if again else _take(kept_NC, part)
+                    d_weight[maps, columns].addmm_(grad_MO.t(), mapped_MP, beta=int(more))
+                    torch.mm(grad_MO, weight[maps, columns], out=rows_MP)
+                    terms = sums_NR, type_bias_KRO[k], grad_MO, of_types_MR, d_type_bias[k]
+                    gates = weight[k - ways], None, d_weight[k - ways], d_gate_bias[k]
+                    gated_rows_backward(
+                        *(ctx.structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, again, more),
+                        terms=terms if columns == ctx.pieces[0] else None,
+                        gates=gates if columns == ctx.pieces[-1] else None,
+                    )
         return None, d_x, d_weight, d_bias, d_gate_bias, d_type_bias
 
 
-def _part(x_NC: Tensor, pieces: list[slice]) -> Tensor:
-    """Room for one piece of the columns of x."""
-    return torch.empty_like(x_NC[:, pieces[0]], memory_format=torch.contiguous_format)
+def _parts(structure: GraphStructure, x_NC: Tensor) -> list[tuple[slice, slice]]:
+    """Nodes and edges of the parts of a batch that are worked on one after another."""
+    size, edges = x_NC.numel() * x_NC.element_size(), structure.num_edges
+    if size <= PART:
+        return [(slice(0, len(x_NC)), slice(0, edges))]
+    return list(structure.ranges(max(1, edges * PART // size)))
 
 
-def _gates(logits_NK: Tensor, gate_bias_KR: Tensor, k: int) -> Tensor:
-    """(N, R) gates of one direction."""
-    return torch.add(logits_NK[:, k, None], gate_bias_KR[k]).sigmoid_()
+def _take(table: Tensor, part: tuple[slice, slice]) -> Tensor:
+    """The rows of a part of the nodes."""
+    nodes, _ = part
+    return table if nodes.stop - nodes.start == len(table) else table[nodes]
+
+
+def _room(like_MO: Tensor, pieces: list[slice]) -> Tensor:
+    """Memory for the widest of the pieces."""
+    return like_MO.new_empty(len(like_MO), pieces[0].stop)
+
+
+def _rows(room_MP: Tensor, columns: slice) -> Tensor:
+    """The same memory as a table of other columns."""
+    (nodes, width), count = room_MP.shape, columns.stop - columns.start
+    return room_MP if count == width else room_MP.view(-1)[: nodes * count].view(nodes, count)
 
 
 def _columns(structure: GraphStructure, x_NC: Tensor) -> list[slice]:

@@ -30,13 +30,20 @@ class _GatedSum(torch.autograd.Function):
     def forward(
         ctx: Any, structure: GraphStructure, feat_ND: Tensor, gate_N: Tensor, gate_bias_R: Tensor, type_bias_RD: Tensor
     ) -> Tensor:
-        feat_ND = feat_ND.contiguous()
-        gates_NR = torch.add(gate_N[:, None], gate_bias_R).sigmoid_()
-        out_ND, sums_NR = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
-        gated_rows(structure, gates_NR, feat_ND, out_ND, sums_NR)
+        feat_ND, type_bias_RD, out_ND = feat_ND.contiguous(), type_bias_RD.contiguous(), torch.empty_like(feat_ND)
+        gates_NR, sums_NR = feat_ND.new_empty(2, structure.num_nodes, structure.num_types)
+        gated_rows(
+            structure,
+            feat_ND,
+            gates_NR,
+            out_ND,
+            sums_NR,
+            gates=(None, gate_N.contiguous(), gate_bias_R.contiguous()),
+            terms=(type_bias_RD, None, True, out_ND),
+        )
         ctx.structure = structure
         ctx.save_for_backward(feat_ND, gates_NR, sums_NR, type_bias_RD)
-        return out_ND.addmm_(sums_NR, type_bias_RD)
+        return out_ND
 
     @staticmethod
     @backward_pass
@@ -44,57 +51,114 @@ class _GatedSum(torch.autograd.Function):
         feat_ND, gates_NR, sums_NR, type_bias_RD = ctx.saved_tensors
         grad_ND = grad_ND.contiguous()
         d_feat, d_gates = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
-        of_types_NR, d_gate = torch.mm(grad_ND, type_bias_RD.t()), feat_ND.new_empty(len(feat_ND))
-        gated_rows_backward(ctx.structure, gates_NR, feat_ND, grad_ND, of_types_NR, d_feat, d_gates, d_gate)
-        return None, d_feat, d_gate, d_gates.sum(0), torch.mm(sums_NR.t(), grad_ND)
+        d_gate, d_gate_bias = feat_ND.new_empty(len(feat_ND)), feat_ND.new_empty(len(type_bias_RD))
+        d_type_bias = torch.empty_like(type_bias_RD)
+        gated_rows_backward(
+            ctx.structure,
+            feat_ND,
+            gates_NR,
+            grad_ND,
+            d_feat,
+            d_gates,
+            terms=(sums_NR, type_bias_RD, grad_ND, torch.empty_like(gates_NR), d_type_bias),
+            gates=(None, d_gate, None, d_gate_bias),
+        )
+        return None, d_feat, d_gate, d_gate_bias, d_type_bias
 
 
 def gated_rows(
     structure: GraphStructure,
+    x_NC: Tensor,
     gates_NR: Tensor,
-    table_ND: Tensor,
-    out_ND: Tensor,
+    rows_MP: Tensor,
     sums_NR: Tensor | None = None,
+    at: int = 0,
+    part: tuple[slice, slice] | None = None,
     turned: bool = False,
+    gates: tuple[Tensor | None, Tensor | None, Tensor] | None = None,
+    terms: tuple[Tensor, Tensor | None, bool, Tensor] | None = None,
 ) -> None:
-    """Write ``out_i = sum of gates[j, type] table_j`` over the in-edges, or the out-edges where the graph is `turned`.
+    """Write ``rows_i = sum of gates[j, type] x_j`` over the in-edges, or the out-edges where the graph is `turned`.
 
-    The rows of both tables may lie apart. `sums_NR` gets the sums of the gates.
+    All tensors are contiguous.
+
+    Args:
+        structure: of N nodes and R types.
+        x_NC: of which as many columns as `rows_MP` has are summed, from `at` on.
+        gates_NR: made first where `gates` is given.
+        rows_MP: result.
+        sums_NR: gets the sums of the gates.
+        at: first column.
+        part: nodes and edges of some items, see `GraphStructure.ranges`: nothing is done on the others. Tensors of M
+            rows have those of these nodes alone.
+        turned: see above.
+        gates: w (C,) or None, a logit a node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
+            logit where there is one.
+        terms: b (R, O), start (O,) or None, add, and out (M, O): out_i = start + sums_i b, or this is added to it.
     """
+    w, gate, gate_bias = gates or (None, None, None)
+    type_bias, start, add, out = terms or (None, None, False, None)
     call(
         "gated_forward",
-        *(structure.num_nodes, structure.num_edges, structure.num_types, table_ND.shape[1]),
+        *(*_sizes(structure, part), x_NC.shape[1], at, rows_MP.shape[1]),
         *_edges(structure, turned),
-        *(gates_NR, table_ND, table_ND.stride(0), sums_NR, out_ND, out_ND.stride(0)),
+        *(x_NC, w, gate, gate_bias, gates_NR, sums_NR, rows_MP),
+        *(0 if out is None else out.shape[1], type_bias, start, int(add), out),
     )
 
 
 def gated_rows_backward(
     structure: GraphStructure,
+    x_NC: Tensor,
     gates_NR: Tensor,
-    own_ND: Tensor,
-    grad_ND: Tensor,
-    of_types_NR: Tensor | None,
-    d_own_ND: Tensor,
-    d_gates_NR: Tensor,
-    d_logits_N: Tensor | None = None,
+    grad_MP: Tensor,
+    d_x_NC: Tensor,
+    d_gates_MR: Tensor,
+    at: int = 0,
+    part: tuple[slice, slice] | None = None,
     turned: bool = False,
     add: bool = False,
+    more: bool = False,
+    terms: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
+    gates: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor] | None = None,
 ) -> None:
-    """Write, or `add`, the gradients that belong to `gated_rows` of `own_ND` and to a term `of_types_NR` an edge.
+    """Write the gradients that belong to `gated_rows`, whose rows have the gradient `grad_MP`.
 
-    The rows of `own_ND` and `d_own_ND` lie equally far apart, those of `grad_ND` as they do. Without `d_logits_N`,
-    `d_gates_NR` is the gradient of the gates. With it, it is that of what their sigmoid is taken of, and `d_logits_N`
-    its sum over the types.
+    Args:
+        structure: of N nodes and R types.
+        x_NC: as in `gated_rows`, like all that has no entry here.
+        gates_NR: as it made them.
+        grad_MP: gradient of its rows.
+        d_x_NC: result.
+        d_gates_MR: result: what all columns so far give.
+        at: see there.
+        part: see there.
+        turned: see there.
+        add: to what is in these two results.
+        more: add to what is in the other ones.
+        terms: with the first columns, sums (N, R), b (R, O), gradient of out (M, O), memory (M, R), and for the result,
+            gradient of b.
+        gates: with the last columns, w or None, and for the results, gradients of the logits (None where there is w),
+            of w (None where there is none), and of u.
     """
-    logits_stride = 0 if d_logits_N is None else d_logits_N.stride(0)
+    sums, type_bias, grad, of_types, d_type_bias = terms or (None,) * 5
+    w, d_gate, d_w, d_gate_bias = gates or (None,) * 4
     call(
         "gated_backward",
-        *(structure.num_nodes, structure.num_edges, structure.num_types, own_ND.shape[1]),
+        *(*_sizes(structure, part), x_NC.shape[1], at, grad_MP.shape[1]),
         *_edges(structure, not turned),
-        *(gates_NR, own_ND, own_ND.stride(0), grad_ND, grad_ND.stride(0), of_types_NR, int(add)),
-        *(d_own_ND, d_gates_NR, d_logits_N, logits_stride),
+        *(x_NC, gates_NR, grad_MP, int(add), d_x_NC, d_gates_MR, int(more)),
+        *(0 if grad is None else grad.shape[1], sums, type_bias, grad, of_types, d_type_bias),
+        *(int(gates is not None), w, d_gate, d_w, d_gate_bias),
     )
+
+
+def _sizes(structure: GraphStructure, part: tuple[slice, slice] | None) -> tuple[int, int, int, int]:
+    """First and last node, number of edges and of types."""
+    if part is None:
+        return 0, structure.num_nodes, structure.num_edges, structure.num_types
+    nodes, edges = part
+    return nodes.start, nodes.stop, edges.stop - edges.start, structure.num_types
 
 
 def _edges(structure: GraphStructure, by_source: bool) -> tuple[Tensor | None, ...]:
