@@ -118,15 +118,17 @@ def launch(
 
 def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStructure, *inputs: Tensor) -> bool:
     """Whether `launch` would call this kernel on these very tensors: on the CPU, not compiled, no change of types."""
-    first = inputs[0]
-    if torch.compiler.is_compiling() or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    dtype = inputs[0].dtype
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or dtype not in _FLOAT:
         return False
-    if first.dtype not in _FLOAT or any((x.dtype, x.device) != (first.dtype, first.device) for x in inputs):
+    if not structure.indptr.is_cpu or len(inputs[0]) != structure.num_nodes:
         return False
-    if structure.device != first.device or len(first) != structure.num_nodes:
-        return False
+    # Every call of a layer pays for this: the attributes that are quick to read.
+    for x in inputs:
+        if x.dtype is not dtype or not x.is_cpu:
+            return False
     name = _chosen if backend == "auto" else backend
-    return name in ("auto", kernel) and choose_backend(name, operator, structure, first) == kernel
+    return name in ("auto", kernel) and choose_backend(name, operator, structure, inputs[0]) == kernel
 
 
 def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:
