@@ -14,6 +14,9 @@ from benchmarks.providers import Provider
 from benchmarks.timing import Quantiles, interleaved, synchronize
 from relgrounding.graphs import GraphStructure
 
+# Turns of the cases of one series, and counted calls in each.
+SIZE_TURNS, SIZE_CALLS = 8, 5
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -69,6 +72,10 @@ class Row:
     fresh_p50: float | None = None
     fresh_p80: float | None = None
     calls: int | None = None
+    sizes_least: float | None = None
+    sizes_p20: float | None = None
+    sizes_p50: float | None = None
+    sizes_p80: float | None = None
     peak_allocator: int | None = None
     peak_process: int | None = None
     peak: int | None = None
@@ -247,12 +254,31 @@ def _time(contestants: list[Contestant], settings: Settings, tick: Callable[[], 
     for contestant in contestants:
         for name, quantiles in times[contestant.provider.name].items():
             _fill(contestant.row, name, quantiles)
+            contestant.row.calls = quantiles.count
 
 
 def _fill(row: Row, name: str, quantiles: Quantiles) -> None:
     for share in ("least", "p20", "p50", "p80"):
         setattr(row, f"{name}_{share}", getattr(quantiles, share))
-    row.calls = quantiles.count
+
+
+def time_sizes(
+    chosen: list[tuple[Case, Row]], provider: Provider, settings: Settings, tick: Callable[[], object] = lambda: None
+) -> None:
+    """Fill in "both" once more for cases of one layer and provider that differ in size, in turns with each other.
+
+    Cases that are timed one after another meet different minutes of the machine; here each turn has all of them.
+    """
+    found = [
+        contestant
+        for case, row in chosen
+        for contestant in _contestants(case, case.graph.structure().to(settings.device), [(provider, row)], settings)
+    ]
+    functions = {c.row.case: {"sizes": c.both} for c in found}
+    turns = min(settings.repeats, SIZE_TURNS)
+    times = interleaved(functions, settings.device, turns, float("inf"), SIZE_CALLS, tick)
+    for contestant in found:
+        _fill(contestant.row, "sizes", times[contestant.row.case]["sizes"])
 
 
 def _weigh(contestant: Contestant, settings: Settings) -> None:

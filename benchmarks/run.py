@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks import cases, criteria, machine, providers
 from benchmarks.building import BuildRow, measure_building
-from benchmarks.measure import Row, Settings, measure, weigh
+from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import own_pages
 from benchmarks.report import case_table, markdown, write_build_csv, write_csv
 
@@ -59,6 +59,13 @@ def run_cases(chosen: list[cases.Case], patterns: list[str], settings: Settings,
         for case in chosen:
             rows[case.name] = measure(case, providers.select(case.layer, patterns), settings, bar.set_description)
             bar.update()
+        for layer in cases.LAYERS:
+            sizes = [(case, row) for case in chosen if case.layer == layer for row in rows[case.name]]
+            sizes = [(case, row) for case, row in sizes if row.ok and criteria.in_scaling(row)]
+            if len(sizes) > 1:
+                (provider,) = providers.select(layer, [criteria.OURS])
+                bar.set_description(f"{layer}: sizes in turns")
+                time_sizes(sizes, provider, settings, bar.refresh)
         if memory:
             # In a process of its own, whose memory holds nothing that was freed by what ran before.
             spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()

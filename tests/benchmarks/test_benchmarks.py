@@ -10,7 +10,7 @@ from benchmarks.cases import Case, Size
 from benchmarks.functions import FUNCTIONS, draw_weights
 from benchmarks.gate import Problem, check, reduced
 from benchmarks.graph_specs import DenserImages, DenserVideos, Images, Videos
-from benchmarks.measure import Row, Settings, measure, weigh
+from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import allocated, peak_memory
 from benchmarks.plots import draw
 from benchmarks.report import case_table
@@ -256,6 +256,29 @@ def test_memory_over_the_limit_fails_whatever_the_times():
 def test_a_slow_choice_of_backend_fails():
     rows = [_row("gated/x/b1", name, both) for name, both in (("ours.auto", 1.3), ("ours.dense", 1.0))]
     assert any(line.startswith("FAIL: ours.auto within 1.25") for line in criteria.lines(rows))
+
+
+@pytest.mark.parametrize(("small", "verdict"), [(0.012, "pass"), (0.014, "FAIL")])
+def test_cost_per_edge_is_compared_over_the_sizes_that_took_turns(small, verdict):
+    rows = [_row(f"gated/scaling/b{items}", "ours.auto", 100.0) for items in (10, 1000, 10_000, 20_000)]
+    for row, milliseconds in zip(rows, (small, 0.01, 0.0105, 9.0), strict=True):
+        row.series, row.items, row.sizes_p50 = "scaling", int(row.case.split("/b")[1]), milliseconds
+    line = next(line for line in criteria.lines(rows) if "nanoseconds an edge" in line)
+    assert line.startswith(f"{verdict}: gated, ")
+    assert f"the worst is {small / 0.01:.2f} of the best" in line
+    rows[2].sizes_p50 = None
+    assert "not measured: cost per edge of gated from 10 to 10,000 items" in criteria.lines(rows)
+
+
+def test_sizes_take_turns():
+    names = ["gated/scaling/b10", "gated/scaling/b30"]
+    settings, chosen = Settings(CPU, repeats=2), [cases.registry()[name] for name in names]
+    (provider,) = providers.select("gated", ["ours.auto"])
+    pairs = [(case, measure(case, [provider], settings)[0]) for case in chosen]
+    turns = []
+    time_sizes(pairs, provider, settings, lambda: turns.append(1))
+    assert len(turns) == 2
+    assert all(row.sizes_least <= row.sizes_p50 <= row.sizes_p80 for _, row in pairs)
 
 
 def test_every_figure_is_drawn(tmp_path):

@@ -39,9 +39,9 @@ static void make_gates(int64_t begin, int64_t end, int64_t types, int64_t width,
 // out_i = start + sums_i type_bias, or this on top of what is there. Null: no sums; no type_bias, no out.
 template <class T>
 static void forward(int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at_first,
-                    int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order,
-                    const T* x, const T* gates, T* sums, T* rows_out, int64_t dim, const T* type_bias, const T* start,
-                    bool add, T* out, int64_t threads) {
+                    int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype,
+                    const int64_t* order, const T* x, const T* gates, T* sums, T* rows_out, int64_t dim,
+                    const T* type_bias, const T* start, bool add, T* out, int64_t threads) {
     rows_out -= begin * columns, out -= begin * dim;
     for_chunks(begin, end, edges * columns, threads, [=](int64_t first, int64_t last) {
         const int64_t edge = indptr[first], n = indptr[last] - edge;
@@ -177,7 +177,8 @@ static void terms_backward(int64_t nodes, int64_t types, int64_t dim, const T* s
     const int64_t chunks = (nodes + CHUNK - 1) / CHUNK, parts = std::min(PARTS, chunks), size = types * dim;
     const std::unique_ptr<T[]> partial(new T[parts * size]);
     for_each(parts, nodes * size * 2, threads, [&](int64_t part) {
-        T *sum = partial.get() + part * size, *weight = scratch<T>(CHUNK * types), *dots = scratch<T, 1>(CHUNK * types + 3);
+        T *sum = partial.get() + part * size, *weight = scratch<T>(CHUNK * types);
+        T* dots = scratch<T, 1>(CHUNK * types + 3);
         const int64_t* each = counting(CHUNK);
         const int64_t from = chunks * part / parts, to = chunks * (part + 1) / parts;
         for (int64_t chunk = from; chunk < to; chunk++) {
@@ -191,7 +192,8 @@ static void terms_backward(int64_t nodes, int64_t types, int64_t dim, const T* s
                     add_dots<T, count.value>(rows + i * dim, type_bias + at, dim, types, dots + i * types);
                 for (int64_t r = 0; r < types; r++) {
                     T* own = sum + r * dim + at;
-                    weighted_sum<T, count.value>(rows, dim, each, weight + r * CHUNK, n, chunk > from ? own : nullptr, own);
+                    weighted_sum<T, count.value>(rows, dim, each, weight + r * CHUNK, n, chunk > from ? own : nullptr,
+                                                 own);
                 }
             });
             std::copy(dots, dots + n * types, of_types + first * types);
@@ -208,9 +210,10 @@ static void terms_backward(int64_t nodes, int64_t types, int64_t dim, const T* s
 // d_gate, or d_w and d_x.
 template <class T>
 static void backward(int64_t begin, int64_t end, int64_t edges, int64_t types, int64_t width, int64_t at_first,
-                     int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* order,
-                     const T* x, const T* gates, const T* grad, const T* of_types, bool add, T* d_x, T* d_gates,
-                     bool complete, const T* w, bool more, T* d_gate, T* d_w, T* d_bias, int64_t threads) {
+                     int64_t columns, const int64_t* indptr, const int64_t* indices, const int64_t* etype,
+                     const int64_t* order, const T* x, const T* gates, const T* grad, const T* of_types, bool add,
+                     T* d_x, T* d_gates, bool complete, const T* w, bool more, T* d_gate, T* d_w, T* d_bias,
+                     int64_t threads) {
     grad -= begin * columns, of_types -= of_types ? begin * types : 0, d_gates -= begin * types;
     const int64_t chunks = (end - begin + CHUNK - 1) / CHUNK, maps = d_w ? width : 0, size = maps + types;
     const std::unique_ptr<T[]> partial(new T[complete ? chunks * size : 0]);
