@@ -11,11 +11,11 @@ from benchmarks.functions import FUNCTIONS, draw_weights
 from benchmarks.gate import Problem, as_tuple, check, output_gradients
 from benchmarks.memory import allocated, peak_memory
 from benchmarks.providers import Provider
-from benchmarks.timing import Quantiles, interleaved, synchronize
+from benchmarks.timing import Quantiles, interleaved, milliseconds, synchronize
 from relgrounding.graphs import GraphStructure
 
-# Turns of the cases of one series, and counted calls in each.
-SIZE_TURNS, SIZE_CALLS = 8, 5
+# Turns of the sizes of one layer, and how many calls, and seconds, each has in a turn at least.
+SIZE_TURNS, SIZE_CALLS, SIZE_SECONDS = 8, 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -267,18 +267,25 @@ def time_sizes(
 ) -> None:
     """Fill in "both" once more for cases of one layer and provider that differ in size, in turns with each other.
 
-    Cases that are timed one after another meet different minutes of the machine; here each turn has all of them.
+    Cases that are timed one after another meet different minutes of the machine; here each turn has all of them. A size
+    has a tenth of a second of a turn, or three calls.
     """
     found = [
         contestant
         for case, row in chosen
         for contestant in _contestants(case, case.graph.structure().to(settings.device), [(provider, row)], settings)
     ]
-    functions = {c.row.case: {"sizes": c.both} for c in found}
-    turns = min(settings.repeats, SIZE_TURNS)
-    times = interleaved(functions, settings.device, turns, float("inf"), SIZE_CALLS, tick)
+    times: dict[str, list[float]] = {contestant.row.case: [] for contestant in found}
+    for _ in range(min(settings.repeats, SIZE_TURNS)):
+        for contestant in found:
+            contestant.both()  # not counted: what the size before left in the caches
+            calls: list[float] = []
+            while len(calls) < SIZE_CALLS or sum(calls) < 1e3 * SIZE_SECONDS:
+                calls.append(milliseconds(contestant.both, settings.device))
+            times[contestant.row.case] += calls
+        tick()
     for contestant in found:
-        _fill(contestant.row, "sizes", times[contestant.row.case]["sizes"])
+        _fill(contestant.row, "sizes", Quantiles.of(times[contestant.row.case]))
 
 
 def _weigh(contestant: Contestant, settings: Settings) -> None:
