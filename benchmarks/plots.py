@@ -65,7 +65,7 @@ def _panel(row: Row) -> str:
 def _lines(rows: list[Row], x_of: Callable[[Row], float]) -> dict[str, list[tuple[float, float]]]:
     lines = defaultdict(list)
     for row in rows:
-        lines[row.provider].append((x_of(row), 1e6 * (row.both_p50 or 0) / max(row.edges, 1)))
+        lines[row.provider].append((x_of(row), 1e6 * (row.sizes_p50 or row.both_p50 or 0) / max(row.edges, 1)))
     return dict(lines)
 
 
