@@ -58,10 +58,14 @@ class GraphAttention(nn.Module):
 class _Gated(nn.Module):
     """Gated sums of one way, over in-edges, or of two, and the node itself with its bias and ReLU or without."""
 
+    ways: int
+    itself: bool
+
     def __init__(
-        self, in_dim: int, out_dim: int, num_types: int, backend: str, gate_init: float, ways: int, itself: bool
+        self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
     ) -> None:
         super().__init__()
+        ways, itself = self.ways, self.itself
         self.out_dim, self.backend, self.gate_init = out_dim, backend, gate_init
         self._rows = [out_dim] * (ways + itself) + [1] * ways
         # One below the other: one product with x.
@@ -94,7 +98,7 @@ class _Gated(nn.Module):
             return gated_layer(structure, x, *weights, self.backend)
         if self.bias is None:
             return x.new_zeros(len(x), self.out_dim)
-        return torch.relu(nn.functional.linear(x, self.parts[len(self.gate_bias)], self.bias))
+        return torch.relu(nn.functional.linear(x, self.parts[self.ways], self.bias))
 
 
 class GatedSum(_Gated):
@@ -112,10 +116,7 @@ class GatedSum(_Gated):
         gate_init: first value of the gate biases.
     """
 
-    def __init__(
-        self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
-    ) -> None:
-        super().__init__(in_dim, out_dim, num_types, backend, gate_init, ways=1, itself=False)
+    ways, itself = 1, False
 
 
 class EdgeGatedGCN(_Gated):
@@ -137,7 +138,4 @@ class EdgeGatedGCN(_Gated):
         gate_init: first value of the gate biases.
     """
 
-    def __init__(
-        self, in_dim: int, out_dim: int, num_types: int, backend: str = "auto", gate_init: float = -2.0
-    ) -> None:
-        super().__init__(in_dim, out_dim, num_types, backend, gate_init, ways=2, itself=True)
+    ways, itself = 2, True

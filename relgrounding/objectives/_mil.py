@@ -74,6 +74,7 @@ def mil_loss(
         The loss; 0 (with a gradient of 0) where nothing is valid.
     """
     for_sentence = (margin - own + wrong).clamp_min(0)
+    # Not `own[negatives]`, whose gradient is added up in an order that depends on the threads.
     for_item = (margin - own.expand_as(negatives).gather(1, negatives) + wrong).clamp_min(0)
     return ((for_sentence + for_item) * valid).sum() / valid.sum().clamp_min(1)
 

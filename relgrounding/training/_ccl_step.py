@@ -141,6 +141,7 @@ class CounterfactualStep:
             # A replaced proposal attends to the words anew.
             fresh = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[place]))
         else:
+            # Not `proposals[place]`: see `align_pairings`.
             fresh = self.model.fuse(proposals.index_select(0, place), rows)
         parts = fresh.split([len(at) for at in places])
         changed_fused = [fused.index_copy(0, at, part) for at, part in zip(places, parts, strict=True)]

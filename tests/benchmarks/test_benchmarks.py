@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks import cases, criteria, providers, timing
+from benchmarks import measure as measure_module
 from benchmarks.building import ways
 from benchmarks.cases import Case, Size
 from benchmarks.functions import FUNCTIONS, draw_weights
@@ -270,15 +271,24 @@ def test_cost_per_edge_is_compared_over_the_sizes_that_took_turns(small, verdict
     assert "not measured: cost per edge of gated from 10 to 10,000 items" in criteria.lines(rows)
 
 
-def test_sizes_take_turns():
+def test_sizes_take_turns(monkeypatch):
     names = ["gated/scaling/b10", "gated/scaling/b30"]
     settings, chosen = Settings(CPU, repeats=2), [cases.registry()[name] for name in names]
     (provider,) = providers.select("gated", ["ours.auto"])
     pairs = [(case, measure(case, [provider], settings)[0]) for case in chosen]
-    turns = []
-    time_sizes(pairs, provider, settings, lambda: turns.append(1))
-    assert len(turns) == 2
-    assert all(row.sizes_least <= row.sizes_p50 <= row.sizes_p80 for _, row in pairs)
+    order, times = [], iter(range(1, 13))
+
+    def timed(function, device):
+        order.append(function.__self__.row.case)
+        return float(next(times))
+
+    monkeypatch.setattr(measure_module, "milliseconds", timed)
+    monkeypatch.setattr(measure_module, "SIZE_SECONDS", 0.0)
+    time_sizes(pairs, provider, settings)
+    assert order == ([names[0]] * 3 + [names[1]] * 3) * 2
+    # Calls 1 to 3 and 7 to 9 of the first, 4 to 6 and 10 to 12 of the second.
+    assert [row.sizes_p50 for _, row in pairs] == [5.0, 8.0]
+    assert [row.sizes_least for _, row in pairs] == [1.0, 4.0]
 
 
 def test_every_figure_is_drawn(tmp_path):

@@ -63,7 +63,7 @@ class _GatedLayer(torch.autograd.Function):
                 gated_rows(
                     *(structure, x_NC, tables[2 * k], rows_MP, tables[2 * k + 1] if first else None),
                     *(columns.start, part, k == 1),
-                    gates=(weight[k - ways], None, gate_bias_KR[k]) if first else None,
+                    logits=(weight[k - ways], None, gate_bias_KR[k]) if first else None,
                     terms=(type_bias_KRO[k], bias_O, k > 0, out_MO) if first else None,
                 )
                 if bias_O is not None and k == 0 and first:
@@ -104,11 +104,11 @@ class _GatedLayer(torch.autograd.Function):
                     d_weight[maps, columns].addmm_(grad_MO.t(), mapped_MP, beta=int(more))
                     torch.mm(grad_MO, weight[maps, columns], out=rows_MP)
                     terms = sums_NR, type_bias_KRO[k], grad_MO, of_types_MR, d_type_bias[k]
-                    gates = weight[k - ways], None, d_weight[k - ways], d_gate_bias[k]
+                    logits = weight[k - ways], None, d_weight[k - ways], d_gate_bias[k]
                     gated_rows_backward(
                         *(ctx.structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, again, more),
                         terms=terms if columns == ctx.pieces[0] else None,
-                        gates=gates if columns == ctx.pieces[-1] else None,
+                        logits=logits if columns == ctx.pieces[-1] else None,
                     )
         return None, d_x, d_weight, d_bias, d_gate_bias, d_type_bias
 

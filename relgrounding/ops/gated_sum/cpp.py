@@ -38,7 +38,7 @@ class _GatedSum(torch.autograd.Function):
             gates_NR,
             out_ND,
             sums_NR,
-            gates=(None, gate_N.contiguous(), gate_bias_R.contiguous()),
+            logits=(None, gate_N.contiguous(), gate_bias_R.contiguous()),
             terms=(type_bias_RD, None, True, out_ND),
         )
         ctx.structure = structure
@@ -61,7 +61,7 @@ class _GatedSum(torch.autograd.Function):
             d_feat,
             d_gates,
             terms=(sums_NR, type_bias_RD, grad_ND, torch.empty_like(gates_NR), d_type_bias),
-            gates=(None, d_gate, None, d_gate_bias),
+            logits=(None, d_gate, None, d_gate_bias),
         )
         return None, d_feat, d_gate, d_gate_bias, d_type_bias
 
@@ -75,7 +75,7 @@ def gated_rows(
     at: int = 0,
     part: tuple[slice, slice] | None = None,
     turned: bool = False,
-    gates: tuple[Tensor | None, Tensor | None, Tensor] | None = None,
+    logits: tuple[Tensor | None, Tensor | None, Tensor] | None = None,
     terms: tuple[Tensor, Tensor | None, bool, Tensor] | None = None,
 ) -> None:
     """Write ``rows_i = sum of gates[j, type] x_j`` over the in-edges, or the out-edges where the graph is `turned`.
@@ -85,18 +85,18 @@ def gated_rows(
     Args:
         structure: of N nodes and R types.
         x_NC: of which as many columns as `rows_MP` has are summed, from `at` on.
-        gates_NR: made first where `gates` is given.
+        gates_NR: made first where `logits` is given.
         rows_MP: result.
         sums_NR: gets the sums of the gates.
         at: first column.
         part: nodes and edges of some items, see `GraphStructure.ranges`: nothing is done on the others. Tensors of M
             rows have those of these nodes alone.
         turned: see above.
-        gates: w (C,) or None, a logit a node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
+        logits: w (C,) or None, a logit a node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
             logit where there is one.
         terms: b (R, O), start (O,) or None, add, and out (M, O): out_i = start + sums_i b, or this is added to it.
     """
-    w, gate, gate_bias = gates or (None, None, None)
+    w, gate, gate_bias = logits or (None, None, None)
     type_bias, start, add, out = terms or (None, None, False, None)
     call(
         "gated_forward",
@@ -120,7 +120,7 @@ def gated_rows_backward(
     add: bool = False,
     more: bool = False,
     terms: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
-    gates: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor] | None = None,
+    logits: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor] | None = None,
 ) -> None:
     """Write the gradients that belong to `gated_rows`, whose rows have the gradient `grad_MP`.
 
@@ -138,18 +138,18 @@ def gated_rows_backward(
         more: add to what is in the other ones.
         terms: with the first columns, sums (N, R), b (R, O), gradient of out (M, O), memory (M, R), and for the result,
             gradient of b.
-        gates: with the last columns, w or None, and for the results, gradients of the logits (None where there is w),
+        logits: with the last columns, w or None, and for the results, gradients of the logits (None where there is w),
             of w (None where there is none), and of u.
     """
     sums, type_bias, grad, of_types, d_type_bias = terms or (None,) * 5
-    w, d_gate, d_w, d_gate_bias = gates or (None,) * 4
+    w, d_gate, d_w, d_gate_bias = logits or (None,) * 4
     call(
         "gated_backward",
         *(*_sizes(structure, part), x_NC.shape[1], at, grad_MP.shape[1]),
         *_edges(structure, not turned),
         *(x_NC, gates_NR, grad_MP, int(add), d_x_NC, d_gates_MR, int(more)),
         *(0 if grad is None else grad.shape[1], sums, type_bias, grad, of_types, d_type_bias),
-        *(int(gates is not None), w, d_gate, d_w, d_gate_bias),
+        *(int(logits is not None), w, d_gate, d_w, d_gate_bias),
     )
 
 
