@@ -1,16 +1,94 @@
-"""Settings from YAML files, with errors that say where they are and what is meant."""
+"""Settings from YAML files and from words, with errors that say where they are and what is meant.
 
+A value is read as it is written, and the type of its field decides what becomes of it: `no` and `2024_01_01` are text
+where text is expected.
+"""
+
+import contextlib
+import dataclasses
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+DEEPEST, MOST_VALUES = 20, 100_000
+LARGEST = 2**63 - 1
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says which key and what to do."""
+
+
+def number(default: Any, **limits: int | float) -> Any:
+    """Return the field of a number, or of a list of them, with its range.
+
+    Args:
+        default: its value.
+        limits: `least`, `above`, `most`, `below`. Numbers are finite in any case.
+    """
+    metadata = {"limits": limits}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_values(settings: Any, prefix: str = "") -> None:
+    """Compare all values of a dataclass, and of those in it, with the ranges of their fields.
+
+    Raises:
+        ConfigError: the first that is outside; or a list that is empty or holds something twice.
+    """
+    for field in dataclasses.fields(settings):
+        key, value = prefix + field.name, getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check_values(value, f"{key}.")
+        elif isinstance(value, list):
+            if not value or len(set(value)) < len(value):
+                raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
+            for entry in value:
+                _check_value(key, entry, field.metadata.get("limits", {}))
+        else:
+            _check_value(key, value, field.metadata.get("limits", {}))
+
+
+def _check_value(key: str, value: Any, limits: Mapping[str, int | float]) -> None:
+    if isinstance(value, str):
+        check_text(value, key)
+    elif isinstance(value, int | float) and not (
+        limits.get("least", -LARGEST) <= value <= limits.get("most", LARGEST)
+        and limits.get("above", -float("inf")) < value < limits.get("below", float("inf"))
+    ):
+        finite = "" if abs(value) <= LARGEST else " (and finite, at most 2^63 - 1)"
+        raise ConfigError(f"{key} is {str(value)[:40]}; it must be {_in_words(limits)}{finite}")
+
+
+def _in_words(limits: Mapping[str, int | float]) -> str:
+    if limits.keys() == {"least", "most"}:
+        return f"from {limits['least']} to {limits['most']}"
+    forms = {"least": "{} or more", "above": "above {}", "most": "{} or less", "below": "below {}"}
+    return " and ".join(form.format(limits[name]) for name, form in forms.items() if name in limits) or "a number"
+
+
+def check_text(value: str, key: str) -> str:
+    """Return a text, where it stands for itself and can be written to a file.
+
+    Raises:
+        ConfigError: it refers to other settings or to the environment, is OmegaConf's mark of a missing value, or holds
+            NUL or half a character.
+    """
+    if "${" in value:
+        raise ConfigError(f"{key}: {value[:60]!r} refers to something else with ${{...}}; write the value itself")
+    if value == "???":
+        raise ConfigError(f"{key}: '???' stands for a value that is missing; give one")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ConfigError(f"{key}: {value[:60]!a} is not text: it holds NUL, or bytes that are not UTF-8")
+    return value
 
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
@@ -38,37 +116,104 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
     try:
         return OmegaConf.merge(base, update)  # type: ignore[return-value]
     except ConfigKeyError as error:
-        key = str(getattr(error, "full_key", None) or error)
+        full = getattr(error, "full_key", None)
+        key = str(error if full is None else full)[:80]
         near = difflib.get_close_matches(key, _known_keys(base), n=1, cutoff=0.0)
-        raise ConfigError(f"{where}: there is no key '{key}'; the nearest one is '{near[0]}'") from None
+        raise ConfigError(f"{where}: there is no key {key!r}; the nearest one is '{near[0]}'") from None
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
-        raise ConfigError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0][:200]
+        if "not a ListConfig" in reason:
+            reason = "it is a list, written as [a, b]"
+        raise ConfigError(f"{where}: {key}: {reason}") from None
 
 
-def read_yaml(path: str | os.PathLike) -> DictConfig:
-    """Read a YAML file of keys and values.
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a YAML file of keys and values; all values are text as written, and lists and mappings of it.
 
     Raises:
-        ConfigError: it is not there, cannot be parsed, or holds something else.
+        ConfigError: it is not there, cannot be parsed, or holds something else; or a value refers to another one.
     """
     try:
-        loaded = OmegaConf.load(Path(path))
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; configs/ holds the ones that come with the project") from None
-    except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(loaded, DictConfig):
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    loaded = parse_yaml(text, str(path))
+    if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: holds no mapping of keys to values")
     return loaded
 
 
-def with_bases(path: Path) -> list[tuple[Path, DictConfig]]:
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what YAML holds, its values as text; see `read_yaml`."""
+    try:
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, IndexError, RecursionError) as error:  # the last three are PyYAML's own faults
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{where}: cannot be read as YAML: {reason}") from None
+    return {} if node is None else _plain(node, where, "", [0])
+
+
+def _plain(node: yaml.Node, where: str, key: str, count: list[int]) -> Any:
+    """Return the content of a node; `count` bounds what a short text with aliases can grow to."""
+    count[0] += 1
+    if count[0] > MOST_VALUES or key.count(".") > DEEPEST:
+        raise ConfigError(f"{where}, line {node.start_mark.line + 1}: holds too much, or too deep, to be settings")
+    if node.tag not in TAGS:
+        raise ConfigError(f"{where}: {key[1:80]}: {node.tag[:80]!r} is not a kind of setting; write a plain value")
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, where, f"{key}.{place}", count) for place, child in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        value = node.value
+        with contextlib.suppress(UnicodeDecodeError):  # JSON writes characters outside the basic plane in two halves
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16")
+        return check_text(value, f"{where}: {key[1:80]}")
+    content: dict[str, Any] = {}
+    for name, child in node.value:
+        if not isinstance(name, yaml.ScalarNode) or name.value in content:
+            shown = name.value if isinstance(name, yaml.ScalarNode) else name.id
+            line = f"{where}, line {name.start_mark.line + 1}"
+            raise ConfigError(f"{line}: {str(shown)[:80]!r} comes twice, or cannot be a key")
+        check_text(name.value, f"{where}: {key[1:80]}")
+        content[name.value] = _plain(child, where, f"{key}.{name.value}", count)
+    return content
+
+
+def parse_word(word: str, kind: type) -> dict[str, Any]:
+    """Return the setting that a word such as `train.epochs=3` gives, as nested mappings.
+
+    Where the field is text, what follows the `=` is the value, letter by letter; quotes around all of it are taken off.
+
+    Raises:
+        ConfigError: it is no setting, or its value no YAML.
+    """
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise ConfigError(f"{word[:80]!r}: settings are given as key=value, such as train.epochs=3")
+    names = key.split(".", DEEPEST)
+    hint: Any = kind
+    for name in names:
+        hint = get_type_hints(hint).get(name) if dataclasses.is_dataclass(hint) else None
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if hint is str and not quoted:
+        value: Any = check_text(text, key)
+    else:
+        value = parse_yaml(text, repr(word[:80])) if text else ""
+    for name in reversed(names):
+        value = {name: value}
+    return value
+
+
+def with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return a file and those it builds on, the last of them first."""
-    found: list[tuple[Path, DictConfig]] = []
+    found: list[tuple[Path, dict[str, Any]]] = []
     name: Any = path.name
     while name is not None:
-        path = path.parent / str(name)
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: base: names one file beside this one; found {str(name)[:40]}")
+        path = path.parent / name
         if any(path == other for other, _ in found):
             raise ConfigError(f"{path}: builds on itself; look at the base: lines of {found[-1][0]} and its bases")
         settings = read_yaml(path)

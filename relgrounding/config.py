@@ -1,16 +1,20 @@
 """Configuration of a run: validated dataclasses, filled from YAML and from key=value words."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from relgrounding._settings import ConfigError, merge_settings, with_bases
+from relgrounding._names import check_name
+from relgrounding._settings import ConfigError, check_values, merge_settings, number, parse_word, with_bases
 
 VIDEO_DATASETS = ("charades_sta", "activitynet_captions")
+WIDEST = 65_536
+"""Of a layer; a slip of the keyboard beyond it would take all memory."""
 
 
 @dataclass
@@ -38,23 +42,24 @@ class DataConfig:
     """Charades-STA only: all queries, or those that end within the video."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])
     """Splits of the final table, read once, after model selection."""
-    validation: float = 0.06
+    validation: float = number(0.06, above=0, below=1)
     """Share of the training videos or images held out for model selection."""
-    train_queries: int = 0
+    train_queries: int = number(0, least=0)
     """Use so many training queries only, drawn from the seed; 0: all."""
-    max_words: int = 20
-    max_clips: int = 128
+    max_words: int = number(20, least=1, most=10_000)
+    max_clips: int = number(128, least=1, most=100_000)
     """Longer videos are averaged down to so many clips."""
-    widths: list[int] = field(default_factory=lambda: [4, 8, 12, 16, 20, 24, 28, 32])
+    widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
     """Widths of the candidate windows, in clips."""
-    stride: float = 1.0
+    stride: float = number(1.0, above=0, most=100_000)
     """Step between windows of one width: in clips when 1 or more, else as a share of the width."""
-    batch_size: int = 64
-    workers: int = 0
+    batch_size: int = number(64, least=2, most=1_000_000)
+    """Queries a batch; negatives need two or more."""
+    workers: int = number(0, least=0, most=1024)
     """Processes that load batches; 0: the main one."""
-    demo_pairs: int = 6000
+    demo_pairs: int = number(6000, least=1, most=10_000_000)
     """Embedded default: minimal pairs of generated scenes to train on (a tenth of them to test on)."""
-    demo_noise: float = 0.3
+    demo_noise: float = number(0.3, least=0)
     """Embedded default: standard deviation of the noise on its features."""
 
 
@@ -65,67 +70,67 @@ class ModelConfig:
     name: Literal["vgn", "ign"] = "ign"
     relation: Literal["graph", "none"] = "graph"
     """graph: the relation module; none: without it, everything else the same."""
-    word_dim: int = 300
+    word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained ones bring their own."""
-    hidden: int = 128
+    hidden: int = number(128, least=1, most=WIDEST)
     """Bi-GRU units a direction."""
     clip_encoder: Literal["bigru", "linear"] = "bigru"
     """VGN: what encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
     pooling: Literal["max", "mean"] = "max"
     """VGN: from the clips of a window to the feature of its proposal."""
-    contrast: float = 0.0
+    contrast: float = number(0.0, least=0, most=1)
     """VGN, with pooling mean: the mean of the clips around a window, times so much, is taken off the mean of those
     inside; from 0 to 1."""
-    context: float = 0.5
+    context: float = number(0.5, above=0, most=1000)
     """VGN: share of a window's width that is around it, on each side; for `contrast`."""
-    attention_dim: int = 256
+    attention_dim: int = number(256, least=1, most=WIDEST)
     """Width of the additive proposal-to-word attention."""
-    fusion_dim: int = 256
+    fusion_dim: int = number(256, least=1, most=WIDEST)
     """IGN: width of W_l."""
     fusion: Literal["linear", "product"] = "linear"
     """IGN: what W_l takes: region and words, or their product as well."""
-    relation_dim: int = 256
-    relation_layers: int = 2
-    heads: int = 4
+    relation_dim: int = number(256, least=1, most=WIDEST)
+    relation_layers: int = number(2, least=1, most=1000)
+    heads: int = number(4, least=1, most=WIDEST)
     """VGN: attention heads."""
-    iou_threshold: float = 0.3
+    iou_threshold: float = number(0.3, least=0, most=1)
     """VGN: moments that overlap by more are neighbours."""
-    position_dim: int = 128
+    position_dim: int = number(128, least=1, most=WIDEST)
     """IGN: width of W_p."""
-    gate_init: float = -2.0
+    gate_init: float = number(-2.0)
     """IGN: first value of the logits of the edge gates; lower where a region has many neighbours."""
-    top_r: int = 12
+    top_r: int = number(12, least=1)
     """Proposals whose scores make the alignment."""
-    dropout: float = 0.0
+    dropout: float = number(0.0, least=0, below=1)
 
 
 @dataclass
 class TrainConfig:
     """Optimisation and model selection."""
 
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    epochs: int = number(10, least=1)
+    learning_rate: float = number(1e-3, above=0)
+    warmup_steps: int = number(100, least=0)
     """Steps in which the learning rate rises linearly from 0."""
-    clip_norm: float = 5.0
+    clip_norm: float = number(5.0, above=0)
     """Largest norm of the gradient; larger ones are scaled down."""
     loss: Literal["hinge", "contrastive"] = "hinge"
     """MIL: the source's hinge against each negative, or cross-entropy of the right pair among all of them."""
-    margin: float = 0.2
+    margin: float = number(0.2, least=0)
     """MIL: the hinge's margin, in units of the alignment score (0 to 1)."""
-    temperature: float = 1.0
+    temperature: float = number(1.0, above=0)
     """MIL: of the cross-entropy."""
-    negatives: int = 1
+    negatives: int = number(1, least=1, most=100_000)
     """MIL: other items of the batch that each query (and item) is contrasted with."""
-    message_dropout: float = 0.0
+    message_dropout: float = number(0.0, least=0, below=1)
     """Share of the steps in which a relation layer passes no messages, drawn for each layer by itself. What a
     proposal's own feature says, and what its neighbours tell it at first hand, then stays with it: otherwise every
     proposal learns the evidence of all others, and the best one is any of them."""
-    patience: int = 3
+    patience: int = number(3, least=1)
     """Stop after so many epochs without a better validation metric."""
     select_metric: str = ""
     """Metric of the validation split that chooses the epoch; empty: R@1,IoU=0.5 or Acc@0.5."""
-    log_every: int = 50
+    log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
 
 
@@ -133,41 +138,41 @@ class TrainConfig:
 class CCLConfig:
     """Counterfactual contrastive learning: stage 2, after MIL. Margins, weights and sizes were never published."""
 
-    epochs: int = 0
+    epochs: int = number(0, least=0)
     """Epochs of stage 2; 0: MIL alone."""
     start_from: str = ""
     """Folder of a run whose best.pt stage 2 starts from; empty: stage 1 is trained first, for `train.epochs`."""
-    learning_rate: float = 5e-4
-    mil_weight: float = 1.0
+    learning_rate: float = number(5e-4, above=0)
+    mil_weight: float = number(1.0, least=0)
     """Weight of the MIL loss in stage 2; 0: without it."""
-    feature_weight: float = 2.0
+    feature_weight: float = number(2.0, least=0)
     """Weight of the feature level: h replaced by another sample's; 0: without it, here and in the next two."""
-    interaction_weight: float = 2.0
+    interaction_weight: float = number(2.0, least=0)
     """Weight of the interaction level: the language feature c replaced by another sample's."""
-    relation_weight: float = 2.0
+    relation_weight: float = number(2.0, least=0)
     """Weight of the relation level: edges destroyed."""
-    ranking_weight: float = 1.0
+    ranking_weight: float = number(1.0, least=0)
     """Weight of the ranking loss within each level."""
-    consistency_weight: float = 0.1
+    consistency_weight: float = number(0.1, least=0)
     """Weight of the consistency loss within each level."""
-    margin: float = 0.5
+    margin: float = number(0.5, least=0)
     """Of the ranking loss, in units of the alignment score (0 to 1)."""
     bound: Literal["uniform", "complement", "none"] = "uniform"
     """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
-    draws: int = 1
+    draws: int = number(1, least=1, most=1000)
     """J: transformed copies of each kind and level."""
     selection: Literal["gradient", "gradient_input", "score"] = "gradient"
     """What tells critical proposals from inessential ones: the norm of the gradient of the alignment, that gradient
     times the feature, or the score."""
-    critical: float = 0.2
+    critical: float = number(0.2, above=0, most=1)
     """Share of the proposals of an item that the destructive transformation changes."""
-    inessential: float = 0.5
+    inessential: float = number(0.5, least=0, most=1)
     """Share that the robust transformation changes, of those that are not critical."""
     edges: Literal["removed", "rewired", "retyped"] = "removed"
     """Relation level: what becomes of the edges of the chosen proposals."""
-    bank_size: int = 4096
+    bank_size: int = number(4096, least=2, most=10_000_000)
     """Rows of each memory bank."""
-    bank_push: int = 8
+    bank_push: int = number(8, least=1, most=100_000)
     """Proposals of each item that enter the banks at a step."""
 
     @property
@@ -185,14 +190,14 @@ class CCLConfig:
 class EvalConfig:
     """Predictions and the table."""
 
-    batch_size: int = 128
-    nms: float = 0.55
+    batch_size: int = number(128, least=1, most=1_000_000)
+    nms: float = number(0.55, least=0, most=1)
     """Video: a moment that overlaps a better one by more is dropped."""
     select: list[str] = field(default_factory=lambda: ["score", "vote"])
     """Video: ways of choosing; the last one's metric selects the epoch."""
-    vote_temperature: float = 2.0
+    vote_temperature: float = number(2.0, least=0)
     """Video: votes are weighted by softmax(temperature * standardised score)."""
-    vote_prior: float = 0.0
+    vote_prior: float = number(0.0, least=0, most=1)
     """Video: so much of the votes that a moment would get if all voted alike is taken off, from 0 to 1: long moments
     get more of them than short ones, whatever the scores."""
     vote_by: Literal["score", "odds"] = "score"
@@ -204,7 +209,7 @@ class Config:
     """One run. Every field can be set in YAML or as `section.key=value`."""
 
     name: str = "demo"
-    seed: int = 0
+    seed: int = number(0, least=0)
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
     backend: Literal["auto", "naive", "dgl", "cpp", "dense", "csr", "triton"] = "auto"
@@ -217,73 +222,30 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        at_least_one = {
-            "data.max_words": self.data.max_words,
-            "data.max_clips": self.data.max_clips,
-            "data.demo_pairs": self.data.demo_pairs,
-            "model.top_r": self.model.top_r,
-            "model.relation_layers": self.model.relation_layers,
-            "model.heads": self.model.heads,
-            "train.epochs": self.train.epochs,
-            "train.negatives": self.train.negatives,
-            "train.patience": self.train.patience,
-            "train.log_every": self.train.log_every,
-            "ccl.draws": self.ccl.draws,
-            "ccl.bank_push": self.ccl.bank_push,
-            "eval.batch_size": self.eval.batch_size,
-        }
-        for key, value in at_least_one.items():
-            if value < 1:
-                raise ConfigError(f"{key} is {value}; it must be 1 or more")
-        if self.data.batch_size < 2:
-            raise ConfigError(f"data.batch_size is {self.data.batch_size}; negatives need batches of 2 or more")
-        if not 0 <= self.data.demo_noise < float("inf"):
-            raise ConfigError(f"data.demo_noise is {self.data.demo_noise}; it is a standard deviation, 0 or more")
-        if not 0 < self.data.validation < 1:
-            raise ConfigError(f"data.validation is {self.data.validation}; it is a share, above 0 and below 1")
-        if not 0 <= self.train.message_dropout < 1:
+        check_values(self)
+        check_name(self.name, "name")
+        for split in self.data.test_splits:
+            check_name(split, "data.test_splits")
+        if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d{1,3})?", self.device):
+            raise ConfigError(f"device is {self.device[:40]!r}; it is cpu, cuda, cuda:1, ...")
+        if self.model.contrast and self.model.pooling != "mean":
             raise ConfigError(
-                f"train.message_dropout is {self.train.message_dropout}; it is a share, from 0 and below 1"
+                f"model.contrast is {self.model.contrast} with model.pooling={self.model.pooling}; it needs mean"
             )
-        self._check_moments()
-        self._check_ccl()
         video = self.data.dataset in VIDEO_DATASETS
         if self.data.dataset != "own" and video != (self.model.name == "vgn"):
             right = "vgn" if video else "ign"
             raise ConfigError(f"model.name is {self.model.name}, but {self.data.dataset} needs {right}")
-        unknown = sorted(set(self.eval.select) - {"score", "vote"})
-        if unknown or not self.eval.select:
+        if set(self.eval.select) - {"score", "vote"}:
             raise ConfigError(f"eval.select is {self.eval.select}; it is a list of 'score' and 'vote'")
         if self.model.relation_dim % self.model.heads:
             raise ConfigError(
                 f"model.relation_dim ({self.model.relation_dim}) must be a multiple of model.heads ({self.model.heads})"
             )
-
-    def _check_moments(self) -> None:
-        if not 0 <= self.model.contrast <= 1:
-            raise ConfigError(f"model.contrast is {self.model.contrast}; it is a share, from 0 to 1")
-        if self.model.contrast and self.model.pooling != "mean":
-            raise ConfigError(
-                f"model.contrast is {self.model.contrast} with model.pooling={self.model.pooling}; it needs mean"
-            )
-        if not self.model.context > 0:
-            raise ConfigError(f"model.context is {self.model.context}; it is a share of a window's width, above 0")
-        if not 0 <= self.eval.vote_prior <= 1:
-            raise ConfigError(f"eval.vote_prior is {self.eval.vote_prior}; it is a share, from 0 to 1")
+        self._check_ccl()
 
     def _check_ccl(self) -> None:
         ccl = self.ccl
-        for name in ("epochs", "mil_weight", "feature_weight", "interaction_weight", "relation_weight",
-                     "ranking_weight", "consistency_weight"):  # fmt: skip
-            if getattr(ccl, name) < 0:
-                raise ConfigError(f"ccl.{name} is {getattr(ccl, name)}; it must be 0 or more")
-        if not 0 < ccl.critical <= 1 or not 0 <= ccl.inessential <= 1:
-            raise ConfigError(
-                f"ccl.critical is {ccl.critical}, ccl.inessential {ccl.inessential}; both are shares of the proposals, "
-                "up to 1, and critical is above 0"
-            )
-        if ccl.bank_size < 2:
-            raise ConfigError(f"ccl.bank_size is {ccl.bank_size}; it must be 2 or more")
         if not ccl.epochs:
             return
         if not ccl.levels and not ccl.mil_weight:
@@ -309,22 +271,21 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
         ConfigError: an unknown key (the nearest valid one is named), a value of the wrong type, or values that
             contradict each other.
     """
+    settings = [] if path is None else [(str(file), found) for file, found in with_bases(Path(path))]
+    return make_config([*settings, *((repr(word[:80]), parse_word(word, Config)) for word in overrides)])
+
+
+def make_config(settings: Iterable[tuple[str, Any]]) -> Config:
+    """Return the configuration that settings come to, each laid over those before it; see `load_config`.
+
+    Args:
+        settings: nested mappings, and where each comes from.
+    """
     merged = OmegaConf.structured(Config)
-    if path is not None:
-        for file, settings in with_bases(Path(path)):
-            merged = merge_settings(merged, settings, str(file))
-    for word in overrides:
-        if "=" not in word:
-            raise ConfigError(f"'{word}': settings are given as key=value, such as train.epochs=3")
-        try:
-            update = OmegaConf.from_dotlist([word])
-        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
-            text = str(error).splitlines()[0]
-            raise ConfigError(f"'{word}': the value is no YAML: {text}; put it in quotes: key='\"value\"'") from None
-        merged = merge_settings(merged, update, f"'{word}'")
+    for where, update in settings:
+        merged = merge_settings(merged, update, where)
     config = OmegaConf.to_object(merged)
-    if not isinstance(config, Config):
-        raise ConfigError(f"{path}: holds no configuration")
+    assert isinstance(config, Config)  # narrows the type for mypy
     return config
 
 
@@ -352,8 +313,8 @@ def data_root(config: DataConfig) -> Path:
             f"{config.dataset}, for example data.root=/data"
         )
     path = Path(root)
-    if not path.is_dir():
-        raise ConfigError(f"data.root: {path} is no folder")
+    if not os.path.isdir(path):  # which, unlike Path's, does not mind a name that is too long
+        raise ConfigError(f"data.root: {path} is not a directory")
     return path
 
 
@@ -366,9 +327,9 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
     own = Path(name)
-    if own.is_file():
+    if os.path.isfile(own):
         return own
     below = data_root(config) / name
-    if below.is_file():
+    if os.path.isfile(below):
         return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")

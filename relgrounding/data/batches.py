@@ -268,7 +268,7 @@ class BatchSampler:
         _, self._unit = torch.unique(torch.where(groups >= 0, groups, alone), return_inverse=True)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
         order = torch.argsort(rank[self._unit], stable=True)
         batches = [b.tolist() for b in order.split(self.batch_size) if len(b) > 1]

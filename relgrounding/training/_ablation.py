@@ -1,6 +1,5 @@
 """Grids of runs: rows of settings, over data sets and seeds, and their table."""
 
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from tabulate import tabulate
 
+from relgrounding._names import check_name
 from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
+from relgrounding.evaluation import read_results
 from relgrounding.training._runs import RunFolder
 
 
@@ -107,11 +108,15 @@ def read_grid(path: str | Path) -> Grid:
         raise ConfigError(f"{path}: holds no grid")
     if not grid.rows or not grid.experiments or not grid.seeds:
         raise ConfigError(f"{path}: a grid needs rows, experiments and seeds")
+    check_name(grid.name, f"{path}: name")
+    for kind, given in (("experiments", grid.experiments), ("rows", grid.rows)):
+        for name in given:
+            check_name(name, f"{path}: {kind}")
     for name, row in grid.rows.items():
         _check_row(path, grid, name, row)
     if grid.reference and grid.reference not in grid.rows:
         raise ConfigError(f"{path}: reference: there is no row '{grid.reference}'; there is {', '.join(grid.rows)}")
-    names = [run_name(*run) for run in _runs(grid)]
+    names = [check_name(run_name(*run), f"{path}: a run's name") for run in _runs(grid)]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ConfigError(f"{path}: two runs would be called {doubled[0]}; give their rows other names")
@@ -201,7 +206,7 @@ def is_done(job: Job, runs: Path) -> bool:
 def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
     """Return the entries of results.json of every run, by experiment, row and seed; none where it is not done."""
     paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
-    return {run: json.loads(path.read_text()) if path.is_file() else [] for run, path in paths.items()}
+    return {run: read_results(path) if path.is_file() else [] for run, path in paths.items()}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 import relgrounding
 from relgrounding._dgl import dgl
 from relgrounding._files import replacing
-from relgrounding.config import Config, config_to_yaml, load_config
+from relgrounding._names import name_fault
+from relgrounding._settings import read_yaml
+from relgrounding.config import Config, config_to_yaml, make_config
 
 
 class RunError(RuntimeError):
@@ -51,15 +52,16 @@ class RunFolder:
 
         Raises:
             RunError: the folder holds none.
+            ConfigError: it cannot be used.
         """
         path = self.path / "config.yaml"
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise RunError(f"{self.path} is no run: it has no config.yaml; tools/train.py makes one")
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(loaded, dict):
-            raise RunError(f"{path} holds no configuration; train the run again")
-        loaded.pop("versions", None)
-        return load_config(None, _as_words(loaded))
+        settings = read_yaml(path)
+        settings.pop("versions", None)
+        if name_fault(settings.get("name")):  # of a run from before names were names; nothing is called so any more
+            settings["name"] = self.path.resolve().name
+        return make_config([(str(path), settings)])
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line to log.jsonl."""
@@ -87,13 +89,3 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"{path} does not exist; has the run finished an epoch?")
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _as_words(settings: dict, prefix: str = "") -> list[str]:
-    words = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            words.extend(_as_words(value, f"{prefix}{key}."))
-        else:
-            words.append(f"{prefix}{key}={json.dumps(value)}")
-    return words

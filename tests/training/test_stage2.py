@@ -72,8 +72,8 @@ def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ccl.critical=0"], "both are shares of the proposals"),
-        (["ccl.bank_size=1"], "ccl.bank_size is 1; it must be 2 or more"),
+        (["ccl.critical=0"], "ccl.critical is 0.0; it must be above 0"),
+        (["ccl.bank_size=1"], "ccl.bank_size is 1; it must be from 2 to "),
         (["ccl.margin=0.1", "ccl.feature_weight=-1"], r"ccl.feature_weight is -1.0; it must be 0 or more"),
         (["ccl.epochs=1", "model.relation=none"], "needs a relation module; set it to 0"),
         (["ccl.epochs=1", "ccl.edges=retyped", "model.name=vgn", "data.dataset=charades_sta"], "vgn has one type"),

@@ -1,0 +1,61 @@
+"""Names that become files or folders are names, not paths."""
+
+import unicodedata
+
+from relgrounding._settings import ConfigError
+
+MOST_BYTES = 120
+"""Of a name in UTF-8: file systems take 255, and what is written beside a run adds to its name."""
+JOINERS = "\u200c\u200d"
+"""Invisible, but part of words (Persian, the languages of India) and of emoji."""
+BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols by category that show nothing."""
+
+
+def check_name(value: object, what: str) -> str:
+    """Return a name that becomes a file or a folder, where it is one.
+
+    Args:
+        value: the name.
+        what: it names, for the message.
+
+    Raises:
+        ConfigError: it is not text of 1 to 120 bytes, could be read as a path, has a blank at an end, or holds
+            characters that are not printable.
+    """
+    reason = name_fault(value)
+    if reason:
+        raise ConfigError(f"{what}: {str(value)[:40]!a} {reason}; it names a file or a folder: choose a plain name")
+    return str(value)
+
+
+def name_fault(value: object, most_bytes: int = MOST_BYTES) -> str:
+    """Return what keeps a text from being a name, or nothing.
+
+    Emoji and all scripts are admitted. A name is judged as it is and as it looks (Unicode's NFKC).
+    """
+    if not isinstance(value, str):
+        return "is not text"
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if size > most_bytes:
+        return f"has {size} bytes of UTF-8, more than {most_bytes}"
+    seen = unicodedata.normalize("NFKC", value).strip(BLANK_LETTERS).strip()
+    if not seen:
+        return "is empty or blank"
+    if seen in (".", ".."):
+        return "means a folder"
+    if "/" in seen or "\\" in seen:
+        return "holds a separator of paths"
+    if value != value.strip():
+        return "has a blank at an end"
+    odd = next((c for c in value if not _is_printable(c)), "")
+    return f"holds the character U+{ord(odd):04X}, which cannot be seen" if odd else ""
+
+
+def _is_printable(character: str) -> bool:
+    number, category = ord(character), unicodedata.category(character)
+    if category == "Cn":  # emoji younger than Python's tables, but not what will never be a character
+        return number >= 0x10000 and number & 0xFFFE != 0xFFFE
+    if category == "Cf":
+        return character in JOINERS or 0xE0020 <= number <= 0xE007F  # the latter spell the flags of regions
+    return category not in ("Cc", "Cs", "Co", "Zl", "Zp") and (category != "Zs" or character == " ")
