@@ -149,8 +149,8 @@ def test_a_list_of_json_names_characters_in_two_halves(tmp_path):
 
 
 NAMES = ["..", ".", "", " ", "/tmp/x", "a/b", "../x", "a\\b", "a\n", "a\nb", " a", "a ", "a\u3000", "\u00a0", "\u2025",
-         "\uff0e", "a\uff0fb", "\uff0fa", "a\uff3cb", "x" * 121, "é" * 61, "a\0b", "a\u202eb", "\u2066a", "a\u2028b", "a\x1b[2J", "\ufeffa",
-         "\u200b",
+         "\uff0e", "a\uff0fb", "\uff0fa", "a\uff3cb", "x" * 121,
+         "é" * 61, "a\0b", "a\u202eb", "\u2066a", "a\u2028b", "a\x1b[2J", "\ufeffa", "\u200b",
          "a\u200bb", "a\ud800", "\ue000", "\uffff", "\u3164", "${oc.env:HOME}", "${name}", "???"]  # fmt: skip
 
 
@@ -216,7 +216,8 @@ GROWING = "a: &a [1,1,1,1,1,1,1,1]\n" + "".join(
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: " + "[" * 5000, "{" * 5000, GROWING, "name: a\nname: b",
-                                  "? [a]\n: b", "a: b\n---\nc: d", "\x07", "base: [x]", "base: ''"], ids=range(10))  # fmt: skip
+                                  "? [a]\n: b", "a: b\n---\nc: d", "\x07", "base: [x]",
+                                  "base: ''"], ids=range(10))  # fmt: skip
 def test_yaml_that_grows_nests_or_repeats_is_refused(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(text)

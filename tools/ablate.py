@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import threading
@@ -26,10 +25,13 @@ from relgrounding.training import (
     Grid,
     Job,
     RunError,
+    RunFolder,
+    check_free,
     grid_cells,
     grid_jobs,
     grid_results,
     grid_table,
+    hold_run,
     job_is_done,
     read_grid,
 )
@@ -56,7 +58,8 @@ def main(words: list[str] | None = None) -> int:
         failed: dict[str, str] = {}
         if not arguments.table:
             jobs = [job for job in grid_jobs(grid, runs) if not arguments.only or job.experiment in arguments.only]
-            failed = run_all(jobs, runs, max(1, arguments.jobs))
+            with hold_run(RunFolder(runs)):  # of the grid: its runs are held by their trainers
+                failed = run_all(jobs, runs, max(1, arguments.jobs))
         write(grid, runs, arguments, failed)
     except (ConfigError, RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -73,6 +76,8 @@ def run_all(jobs: list[Job], runs: Path, at_once: int) -> dict[str, str]:
     """Run what is not done, a row after the one it starts from; return what failed, and why."""
     done = {job.name for job in jobs if job_is_done(job, runs)}
     waiting = [job for job in jobs if job.name not in done]
+    for job in waiting:
+        check_free(runs / job.name)
     failed: dict[str, str] = {}
     runner = Runner(runs, max(1, (os.cpu_count() or 1) // at_once))
     by_key = {(job.experiment, job.row, job.seed): job.name for job in jobs}
@@ -120,19 +125,29 @@ class Runner:
         """Run a job to its end; return why it failed, or nothing."""
         folder = self.runs / job.name
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(TRAIN), "--config", job.file, "--runs", str(self.runs)]
+        command = [sys.executable, str(TRAIN), "--config", job.file, "--runs", str(self.runs), "--stop-with-stdin"]
         command += ["--threads", str(self.threads), *job.words]
         if (folder / "last.pt").is_file():
             command.append("--resume")
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         if self._stopped.is_set():
             return "interrupted"
-        with (folder / "train.log").open("a") as log:
-            # A session of its own: Ctrl-C reaches it once, from `stop`, and not a second time from the terminal.
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
+        # A session of its own: Ctrl-C reaches it once, from `stop`, and not a second time from the terminal. Its
+        # standard input ends when this process does, however it ends, and the trainer stops then, too.
+        with (
+            (folder / "train.log").open("a") as log,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            ) as process,
+        ):
             self._processes.add(process)
+            if self._stopped.is_set():
+                self.stop()
             code = process.wait()
             self._processes.discard(process)
         if code == 0:
@@ -144,7 +159,8 @@ class Runner:
         """Interrupt what runs; each run keeps its state."""
         self._stopped.set()
         for process in list(self._processes):
-            process.send_signal(signal.SIGINT)
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[str, str]) -> None:

@@ -5,11 +5,13 @@ python tools/evaluate.py runs/refcoco_ign --split testA
 """
 
 import argparse
+import contextlib
 import sys
 
+from relgrounding._names import check_name
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
+from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_task
 
 
 def main(words: list[str] | None = None) -> int:
@@ -19,10 +21,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
     arguments = parser.parse_args(words)
     try:
+        for split in arguments.split or ():
+            check_name(split, "--split")
         folder = RunFolder(arguments.run)
         config = folder.read_config()
-        task = make_task(config, folder.load("best.pt")["vocabulary"])
-        print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
+        words_of_run = folder.load("best.pt")["vocabulary"]
+        with hold_run(folder) if arguments.write else contextlib.nullcontext():
+            task = make_task(config, words_of_run)
+            print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

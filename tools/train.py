@@ -11,15 +11,17 @@ Everything of a run is kept in runs/NAME/. Ctrl-C keeps the state; --resume goes
 """
 
 import argparse
-import shutil
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import torch
 
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, make_task
+from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 
@@ -29,11 +31,16 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.epochs=3")
     parser.add_argument("--config", default=DEMO, help="YAML file (default: the embedded scenes, configs/demo.yaml)")
     parser.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run of this name")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run of this name first")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with the run of this name")
+    again.add_argument("--overwrite", action="store_true", help="replace the run of this name, once training can begin")
     parser.add_argument("--show", action="store_true", help="print every setting with its value, and stop")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as many as there are cores)")
+    # Of a program that starts this one: when it ends, standard input does, and the run stops and keeps its state.
+    parser.add_argument("--stop-with-stdin", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args(words)
+    if arguments.stop_with_stdin:
+        threading.Thread(target=stop_with_stdin, daemon=True).start()
     try:
         config = load_config(arguments.config, arguments.settings)
         if arguments.show:
@@ -42,13 +49,13 @@ def main(words: list[str] | None = None) -> int:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         folder = RunFolder(Path(arguments.runs) / config.name)
-        if arguments.overwrite and folder.path.exists():
-            shutil.rmtree(folder.path)
-        start = config.ccl.start_from if config.ccl.epochs else ""
-        words_of_start = RunFolder(start).load("best.pt")["vocabulary"] if start else None
-        trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
-        trainer.run()
-        print(evaluate_run(trainer.task, folder))
+        with hold_run(folder, arguments.overwrite) as settle:
+            start = config.ccl.start_from if config.ccl.epochs else ""
+            words_of_start = RunFolder(start).load("best.pt")["vocabulary"] if start else None
+            trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
+            settle()
+            trainer.run()
+            print(evaluate_run(trainer.task, folder))
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -56,6 +63,14 @@ def main(words: list[str] | None = None) -> int:
         print("\ninterrupted; the same command with --resume goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def stop_with_stdin() -> None:
+    """Interrupt this process, as Ctrl-C does, when standard input ends."""
+    while os.read(0, 4096):
+        pass
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in the background of a shell without job control
+    os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
 
 
 if __name__ == "__main__":

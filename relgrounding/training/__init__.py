@@ -15,6 +15,7 @@ from relgrounding.training._evaluate import (
     select_top,
     validation_metrics,
 )
+from relgrounding.training._run_locks import check_free, hold_run
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
 from relgrounding.training._task import Split, Task, build_model, hold_out, make_task
@@ -35,6 +36,7 @@ __all__ = [
     "Trainer",
     "align_pairings",
     "build_model",
+    "check_free",
     "evaluate_run",
     "evaluate_split",
     "grid_cells",
@@ -42,6 +44,7 @@ __all__ = [
     "grid_results",
     "grid_table",
     "hold_out",
+    "hold_run",
     "job_is_done",
     "learning_rate_factor",
     "make_task",

@@ -29,7 +29,7 @@ from relgrounding.evaluation import (
 )
 from relgrounding.models import IGN, VGN
 from relgrounding.training._runs import RunFolder
-from relgrounding.training._task import Split, Task, build_model
+from relgrounding.training._task import Split, Task, build_model, usable_device
 
 READINGS = {"flickr30k": ["union", "any"], "own": ["any"]}
 TOP = 5
@@ -248,7 +248,7 @@ def evaluate_run(
     """
     model = build_model(task)
     model.load_state_dict(folder.load("best.pt")["model"])
-    model.to(task.config.device)
+    model.to(usable_device(task.config.device, fall_back=True))
     entries, lines = [], []
     for name in splits or task.config.data.test_splits:
         found = evaluate_split(model, task, name, task.test(name), quiet)

@@ -102,6 +102,11 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     store = None if settings.dataset == "demo" else _open_store(config)
     whole = _read_split(config, "train", store)
     train, validation = hold_out(whole.queries, settings.validation, config.seed)
+    if not train:
+        raise ConfigError(
+            f"data.validation is {settings.validation}: all {len(validation)} training queries are held out, and none "
+            "is left to train on; lower it, or give more videos or images"
+        )
     if settings.train_queries and settings.train_queries < len(train):
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
@@ -113,6 +118,22 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
     held_in, held_out = Split(train, whole.store), Split(validation, whole.store)
     return Task(config, held_in, held_out, known, vectors, dict(whole.durations))
+
+
+def usable_device(name: str, fall_back: bool = False) -> torch.device:
+    """Return the device of a run, or the CPU where it is not here and `fall_back`.
+
+    Raises:
+        ConfigError: it is not here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if not fall_back:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"device is {name}, which is not available here ({reason}); use device=cpu") from None
+    logger.warning("device is %s, which is not available here; the CPU is used", name)
+    return torch.device("cpu")
 
 
 def build_model(task: Task) -> VGN | IGN:

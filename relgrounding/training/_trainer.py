@@ -13,7 +13,7 @@ from relgrounding.training._ccl_step import CounterfactualStep
 from relgrounding.training._evaluate import validation_metrics
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import learning_rate_factor, mil_step
-from relgrounding.training._task import Task, build_model
+from relgrounding.training._task import Task, build_model, usable_device
 
 
 class Trainer:
@@ -43,7 +43,7 @@ class Trainer:
         self.config: Config = task.config
         torch.manual_seed(self.config.seed)
         self.generator = torch.Generator().manual_seed(self.config.seed)
-        self.device = torch.device(self.config.device)
+        self.device = usable_device(self.config.device)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
         self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
