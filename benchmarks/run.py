@@ -19,6 +19,7 @@ from benchmarks.building import BuildRow, measure_building
 from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import own_pages
 from benchmarks.report import case_table, markdown, write_build_csv, write_csv
+from relgrounding._files import check_output_folder
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -110,6 +111,10 @@ def main() -> None:
         print("\n".join(f"{case.name}{' (core)' if case.core else ''}" for case in chosen))
         print("\n".join(f"{layer}: {', '.join(p.name for p in of)}" for layer, of in every.items()))
         return
+    try:
+        check_output_folder(args.out)
+    except ValueError as error:
+        sys.exit(f"--out: {error}")
     settings = settings_of(args)
     facts = machine.facts(settings.device)
     facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s a case, two calls a turn"

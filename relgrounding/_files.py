@@ -3,8 +3,13 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from relgrounding._names import check_name
+from relgrounding._settings import ConfigError
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @contextlib.contextmanager
@@ -30,3 +35,61 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", beside: Iterable[str] = ()) -> Path:
+    """Return the path of a file to be written, where it may be; call it before the work.
+
+    Args:
+        path: of the file, which is made or replaced.
+        sources: files that are read, and must not be replaced.
+        head: first bytes of a file that may be replaced; empty: any file may.
+        beside: endings of further files that are written beside it.
+
+    Raises:
+        ConfigError: it is a directory, one of the sources (also through a link), a file of another kind, or its name is
+            none.
+    """
+    # `a/../b` names b only once there is an a, which the writing would make.
+    if os.path.isdir(path) or os.path.isdir(os.path.normpath(path)):
+        raise ConfigError(f"{path} is a directory; name a file to be written")
+    check_name(path.name, f"output {ascii(str(path))[1:81]}")
+    written = [path, *(path.with_name(path.name + ending) for ending in beside)]
+    _check_sources(written, sources)
+    for other in written[1:]:
+        if os.path.lexists(other) and (os.path.islink(other) or not os.path.isfile(other)):
+            raise ConfigError(f"{other} is a link or not a file, and would be written; remove it")
+    if head and os.path.isfile(path) and os.path.getsize(path):
+        with open(path, "rb") as file:
+            if file.read(len(head)) != head:
+                raise ConfigError(f"{path} is a file of another kind, and is not replaced; remove it, or name another")
+    return path
+
+
+def check_output_folder(path: Path, sources: Iterable[Path] = ()) -> Path:
+    """Return the path of a folder into which files are written, where it may be; see `check_output`."""
+    if not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise ConfigError(f"{path} is not a directory; name one to be written into")
+        check_name(path.name, f"output {ascii(str(path))[1:81]}")
+    _check_sources([path], sources)
+    return path
+
+
+def _check_sources(written: list[Path], sources: Iterable[Path]) -> None:
+    there = {
+        (facts.st_dev, facts.st_ino): path
+        for path in written
+        if (facts := _facts(path) or _facts(Path(os.path.normpath(path))))
+    }
+    for source in sources if there else ():
+        facts = _facts(source)
+        if facts and (path := there.get((facts.st_dev, facts.st_ino))):
+            raise ConfigError(f"{path} is what is read ({source}), and would be replaced; name another output")
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None

@@ -46,6 +46,8 @@ def name_fault(value: object, most_bytes: int = MOST_BYTES) -> str:
         return "means a folder"
     if "/" in seen or "\\" in seen:
         return "holds a separator of paths"
+    if "${" in seen:
+        return "refers to something else with ${...}"
     if value != value.strip():
         return "has a blank at an end"
     odd = next((c for c in value if not _is_printable(c)), "")

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding.config import ConfigError
 from relgrounding.training import (
     Grid,
@@ -52,6 +53,9 @@ def main(words: list[str] | None = None) -> int:
     try:
         grid = read_grid(arguments.grid)
         runs = (arguments.runs or Path("runs") / grid.name).absolute()
+        check_output_folder(arguments.out)
+        for name in ("table.md", "cells.json", "plot.png"):
+            check_output(arguments.out / name, [arguments.grid])
         unknown = sorted(set(arguments.only or ()) - set(grid.experiments))
         if unknown:
             raise ConfigError(f"--only: there is no experiment {unknown[0]!r}; there is {', '.join(grid.experiments)}")
@@ -167,7 +171,6 @@ def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[st
     """Write table, figures as numbers, and plot."""
     found = grid_cells(grid, runs)
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     results = grid_results(grid, runs)
     finished = sum(map(bool, results.values()))
     reference = f" In brackets: difference to *{grid.reference}* of the same seeds." if grid.reference else ""
@@ -178,12 +181,14 @@ def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[st
         f"torch {torch.__version__}, Python {platform.python_version()}.\n\n"
         f"`python tools/ablate.py {arguments.grid} --out {out}`\n\n"
     )
-    (out / "table.md").write_text(header + grid_table(grid, runs))
+    with replacing(out / "table.md") as beside:
+        beside.write_text(header + grid_table(grid, runs), encoding="utf-8")
     numbers = {
         name: {row: {title: cell.values for title, cell in cells.items()} for row, cells in part.items()}
         for name, part in found.items()
     }
-    (out / "cells.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with replacing(out / "cells.json") as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
     print(f"written to {out}: table.md, cells.json", end="")
     points = {
         name: {row: {title: (c.mean, c.deviation) for title, c in cells.items()} for row, cells in part.items()}

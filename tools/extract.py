@@ -19,6 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from relgrounding._files import HDF5, check_output
 from relgrounding.data import extraction
 
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     inputs = extraction.find_inputs(args.inputs, suffixes, args.number_ids)
     if args.out.exists() and not args.overwrite:
         raise extraction.ExtractionError(f"{args.out} exists; --overwrite replaces it")
+    more = (path for path in (Path(args.weights), getattr(args, "boxes", None)) if path)
+    check_output(args.out, [*inputs.values(), *more], HDF5)
     extractor = make_extractor(args)
     if args.weights == "random":
         print("WARNING: random weights: the features are MEANINGLESS, good for tests alone", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from relgrounding._files import check_output_folder
 from relgrounding.config import ConfigError
 from relgrounding.training import RunError
 from relgrounding.viz import (
@@ -40,12 +41,13 @@ def main(words: list[str] | None = None) -> int:
     try:
         if arguments.n < 1:
             raise ValueError(f"--n is {arguments.n}; give 1 or more")
+        folder = arguments.out or Path(arguments.runs[-1]) / "figures"
+        check_output_folder(folder, [arguments.images] if arguments.images else ())
         runs = [read_run(path) for path in arguments.runs]
         if len({run.video for run in runs}) > 1:
             raise ValueError("one run is about videos, another about images; draw them apart")
         examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
         items = Items(runs[-1].config, arguments.images)
-        folder = arguments.out or Path(arguments.runs[-1]) / "figures"
         counts: dict[str, int] = {}
         for kind, predictions in tqdm(examples, desc="figures", unit="picture"):
             counts[kind] = counts.get(kind, 0) + 1

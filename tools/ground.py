@@ -22,9 +22,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from relgrounding import Grounder, viz
+from relgrounding._files import check_output, check_output_folder, replacing
+from relgrounding._names import check_name
 from relgrounding.config import ConfigError
 from relgrounding.inference import Answer
-from relgrounding.training import RunError
+from relgrounding.training import RunError, run_files
 from relgrounding.viz import Items, picture_ids, read_picture
 
 BLUE = "#0060a8"
@@ -36,6 +38,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         path = Path(arguments.checkpoint)
         folder, name = (path.parent, path.name) if path.suffix == ".pt" else (path, "best.pt")
+        _check_outputs(arguments, folder)
         grounder = Grounder.from_run(folder, name, arguments.word_vectors)
         _check(arguments, grounder)
         asker = Asker(grounder, arguments)
@@ -65,6 +68,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-figures", action="store_true", help="write no pictures")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="batch: at a line of no use")
     return parser
+
+
+def _stem(out: Path) -> Path:
+    return out.with_name(out.stem) if out.suffix in (".png", ".json") else out
+
+
+def _check_outputs(arguments: argparse.Namespace, run: Path) -> None:
+    given = (arguments.video_features, arguments.regions, arguments.batch, arguments.word_vectors, arguments.images)
+    read = [*run_files([run]), *filter(None, given), *([Path(arguments.image)] if arguments.image else [])]
+    if arguments.batch:
+        check_output(check_output_folder(arguments.out, read) / "answers.jsonl", read)
+        return
+    out = _stem(check_output(arguments.out))
+    for ending in (".json", ".png"):
+        check_output(out.with_name(out.name + ending), read)
 
 
 def _check(arguments: argparse.Namespace, grounder: Grounder) -> None:
@@ -151,14 +169,15 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
         print("in the order of votes: how much a moment agrees with the well-scored ones")
     if record["unknown_words"]:
         print(f"note: words that the model never met: {', '.join(record['unknown_words'])}", file=sys.stderr)
-    out = arguments.out.with_suffix("") if arguments.out.suffix in (".png", ".json") else arguments.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    written = [str(out.with_suffix(".json"))]
+    out = _stem(arguments.out)
+    answer, drawn = (out.with_name(out.name + ending) for ending in (".json", ".png"))
+    with replacing(answer) as beside:
+        beside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    written = [str(answer)]
     if not arguments.no_figures:
         try:
-            asker.draw(out.with_suffix(".png"), answers, record, picture)
-            written.append(str(out.with_suffix(".png")))
+            asker.draw(drawn, answers, record, picture)
+            written.append(str(drawn))
         except ImportError as error:
             print(f"note: no picture was made: {error}", file=sys.stderr)
     print(f"written: {', '.join(written)}")
@@ -168,9 +187,10 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
 def batch(asker: Asker, arguments: argparse.Namespace) -> int:
     lines = arguments.batch.read_text(encoding="utf-8").splitlines()
     questions = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    arguments.out.mkdir(parents=True, exist_ok=True)
     skipped, path = 0, arguments.out / "answers.jsonl"
-    with path.open("w", encoding="utf-8") as file:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a link is replaced, not written through; what is answered stays when it is stopped
+    with path.open("x", encoding="utf-8") as file:
         for number, line in tqdm(questions, desc="questions", unit="query"):
             try:
                 query, item, duration = _question(line, asker.grounder.video)
@@ -206,8 +226,9 @@ def _question(line: str, video: bool) -> tuple[str, str, float | None]:
 def _in_folder(path: Path, item: str | None) -> Path:
     if not path.is_dir():
         return path
-    if item is None or item != Path(item).name or item in ("", "..", "."):
-        raise ValueError(f"{path} is a folder: give the id of a video in it with --item, without folders; got {item!r}")
+    if item is None:
+        raise ValueError(f"{path} is a folder: give the id of a video in it with --item")
+    check_name(item, f"the id of a video in {path}")
     return path / f"{item}.npy"
 
 
@@ -219,10 +240,6 @@ def _table(answers: list[Answer]) -> str:
         [k, f"{a.score:.4f}", *(f"{value:.{digits}f}" for value in a.proposal)] for k, a in enumerate(answers, start=1)
     ]
     return tabulate(rows, headers=["", "score", *names], disable_numparse=True, colalign=["right"] * (2 + len(names)))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

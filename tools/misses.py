@@ -38,8 +38,8 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         folder = RunFolder(arguments.run)
-        saved = folder.load("best.pt")
-        task = make_task(folder.read_config(), saved["vocabulary"])
+        config, saved = folder.read_config(), folder.load("best.pt")
+        task = make_task(config, saved["vocabulary"])
         if not task.video:
             raise RunError(f"{arguments.run} is a run on images; misses are of moments")
         model = build_model(task)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from relgrounding._files import HDF5, check_output
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
 from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
@@ -27,12 +28,14 @@ from relgrounding.data.verify import format_rows, verify
 
 
 def charades(args: argparse.Namespace) -> int:
+    check_output(args.out, head=HDF5)
     print(f"note: {WARNING}", file=sys.stderr)
     print(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
     return 0
 
 
 def coco(args: argparse.Namespace) -> int:
+    check_output(args.out, head=HDF5)
     print(f"note: {WARNING}", file=sys.stderr)
     print(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
     return 0

@@ -10,8 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from relgrounding._files import check_output, replacing
 from relgrounding.config import ConfigError
-from relgrounding.training import RunError
+from relgrounding.training import RunError, run_files
 from relgrounding.viz import read_run, report_page
 
 
@@ -21,10 +22,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the last run)")
     arguments = parser.parse_args(words)
     try:
+        out = check_output(arguments.out or Path(arguments.runs[-1]) / "report.html", run_files(arguments.runs))
         page = report_page([read_run(path) for path in arguments.runs])
-        out = arguments.out or Path(arguments.runs[-1]) / "report.html"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
+        with replacing(out) as beside:
+            beside.write_text(page, encoding="utf-8")
     except (ConfigError, RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
+from relgrounding._names import name_fault
+
 __all__ = [
     "BadAnnotation",
     "BadFeatures",
@@ -113,9 +115,11 @@ def check_id(value: object, place: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > 200:
         raise BadAnnotation(f"{place}: {str(value)[:40]!r} is no id; expected text of 1 to 200 characters or a number")
-    if value in (".", "..") or not value.isprintable() or any(c in value for c in "/\\"):
+    reason = name_fault(value, most_bytes=800)
+    if reason:
         raise BadAnnotation(
-            f"{place}: {value[:80]!r} cannot be an id; ids must not look like a path or hold control characters"
+            f"{place}: {value[:80]!r} cannot be an id: it {reason}; ids must not look like a path or hold control "
+            "characters"
         )
     return value
 

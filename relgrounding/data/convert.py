@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from relgrounding._files import HDF5, check_output
 from relgrounding.data._convert_clips import Hdf5Clips, NpyClips
 from relgrounding.data._convert_detections import Detections
 from relgrounding.data._convert_output import Output
@@ -128,6 +129,7 @@ def convert_features(
 
     Raises:
         DataError: the source cannot be used; see its kinds.
+        ConfigError: OUT is a directory, the source itself, or a file of another kind.
     """
     source, out = Path(source), Path(out)
     format = format or detect_format(source)
@@ -139,6 +141,8 @@ def convert_features(
     kind = FORMATS[format]
     box_format = box_format or ("xywh" if kind is Detections else "xyxy")
     opened = kind(source, problems, box_format, sizes)
+    read = [source, *opened.files(), *(path for path in (sizes, pca) if isinstance(path, Path))]
+    check_output(out, read, HDF5, (".part", ".journal", ".sha256", *([".pca.npz"] if isinstance(pca, int) else [])))
     entries = _usable(opened, problems, quiet)
     dim = _one_dim(entries, source)
     base = _fingerprint(opened, entries, {"format": format, "box_format": box_format})

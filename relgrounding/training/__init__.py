@@ -15,7 +15,7 @@ from relgrounding.training._evaluate import (
     select_top,
     validation_metrics,
 )
-from relgrounding.training._run_locks import check_free, hold_run
+from relgrounding.training._run_locks import check_free, hold_run, run_files
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
 from relgrounding.training._task import Split, Task, build_model, hold_out, make_task
@@ -51,6 +51,7 @@ __all__ = [
     "mil_step",
     "protocols",
     "read_grid",
+    "run_files",
     "score_split",
     "select_top",
     "validation_metrics",

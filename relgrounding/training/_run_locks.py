@@ -19,7 +19,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from relgrounding._settings import ConfigError, read_yaml
@@ -68,6 +68,12 @@ def hold_run(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[]
         finally:
             _remove_unused(folder.path)
             folder.path = path
+
+
+def run_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """Return what run folders hold and a command must not write over with something of its own."""
+    kinds = (".yaml", ".json", ".jsonl", ".pt")
+    return [file for path in map(Path, paths) if os.path.isdir(path) for file in path.iterdir() if file.suffix in kinds]
 
 
 def check_free(path: Path) -> None:

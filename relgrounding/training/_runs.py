@@ -86,6 +86,6 @@ class RunFolder:
             RunError: it is not there.
         """
         path = self.path / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise RunError(f"{path} does not exist; has the run finished an epoch?")
         return torch.load(path, map_location="cpu", weights_only=True)

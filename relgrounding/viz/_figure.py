@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relgrounding._files import replacing
 from relgrounding.viz._shown import Shown
 
 if TYPE_CHECKING:
@@ -31,12 +32,10 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> None:
     """Write a figure as PNG, and make its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with replacing(Path(path)) as beside, warnings.catch_warnings():
         # A sentence in a script that the font lacks shows boxes; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(path, dpi=dpi, format="png")
+        figure.savefig(beside, dpi=dpi, format="png")
 
 
 def set_query(figure: "Figure", query: str, width: int) -> None:

@@ -81,7 +81,7 @@ def test_many_questions_with_one_of_no_use(video_run, tmp_path, capsys):
     assert tool.main([*words, "--on-error", "skip", "--no-figures"]) == 0
     again = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert again == answers
-    assert "give the id of a video in it with --item, without folders" in capsys.readouterr().err
+    assert "holds a separator of paths" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

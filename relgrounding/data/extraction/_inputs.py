@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from relgrounding._names import check_name
 from relgrounding.data.extraction._errors import ExtractionError
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".3gp")
@@ -32,7 +33,7 @@ def find_inputs(paths: Sequence[Path], suffixes: Sequence[str], numbers: bool = 
             if not files:
                 raise ExtractionError(f"{path} holds no file of a known kind ({' '.join(suffixes)}); name files")
         for file in files:
-            key = _number(file) if numbers else file.stem
+            key = check_name(_number(file) if numbers else file.stem, f"the id of {str(file)!a}")
             if key in found:
                 raise ExtractionError(f"{found[key]} and {file} would both get the id {key!r}; rename one of them")
             found[key] = file

@@ -25,13 +25,18 @@ class Parts:
 
     def __init__(self, out: Path, source: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".parts")
-        self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "source.json"
+        if self.folder.is_symlink() or (self.folder.exists() and not self._is_ours(settings)):
+            raise ExtractionError(f"{self.folder} was not made by an extraction, and would be removed; rename it")
+        self.folder.mkdir(parents=True, exist_ok=True)
         if settings.exists() and any(self.folder.glob("*.npz")):
             self._check(json.loads(settings.read_text(encoding="utf-8")), source)
         else:
             with replacing(settings) as beside:
                 beside.write_text(json.dumps(source, indent=2), encoding="utf-8")
+
+    def _is_ours(self, settings: Path) -> bool:
+        return self.folder.is_dir() and (settings.is_file() or not any(self.folder.iterdir()))
 
     def _check(self, found: dict[str, Any], source: dict[str, Any]) -> None:
         differing = [key for key in found.keys() | source.keys() if found.get(key) != source.get(key)]
