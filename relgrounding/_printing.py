@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import TextIO
+from typing import Any
 
 import regex
 
@@ -22,7 +22,7 @@ def printable(value: object) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
 
 
-def show(text: object, file: TextIO | None = None, end: str = "\n") -> None:
+def show(text: object, file: Any = None, end: str = "\n") -> None:
     """Print text: line ends stay, other control characters and what the stream cannot encode are escaped.
 
     Args:

@@ -7,6 +7,7 @@ python tools/evaluate.py runs/refcoco_ign --split testA
 import argparse
 import sys
 
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
@@ -22,9 +23,9 @@ def main(words: list[str] | None = None) -> int:
         folder = RunFolder(arguments.run)
         config = folder.read_config()
         task = make_task(config, folder.load("best.pt")["vocabulary"])
-        print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
+        show(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
     except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     return 0
 

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.training import RunError
 from relgrounding.viz import read_run, report_page
@@ -26,9 +27,9 @@ def main(words: list[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     except (ConfigError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
-    print(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    show(f"written: {printable(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

@@ -1,6 +1,5 @@
 """Grids of runs: rows of settings, over data sets and seeds, and their table."""
 
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from tabulate import tabulate
 
 from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
+from relgrounding.evaluation import read_results
 from relgrounding.training._runs import RunFolder
 
 
@@ -201,7 +201,7 @@ def is_done(job: Job, runs: Path) -> bool:
 def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
     """Return the entries of results.json of every run, by experiment, row and seed; none where it is not done."""
     paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
-    return {run: json.loads(path.read_text()) if path.is_file() else [] for run, path in paths.items()}
+    return {run: read_results(path) if path.is_file() else [] for run, path in paths.items()}
 
 
 @dataclass(frozen=True)
