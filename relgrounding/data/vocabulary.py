@@ -27,7 +27,7 @@ _WORD = regex.compile(
     |[[\p{{L}}\p{{N}}]&&[{_EACH}]] [\p{{Mn}}\p{{Mc}}]*"""
 )
 # Soft hyphens, joiners and variation selectors change how a word looks, not which word it is.
-_INVISIBLE = regex.compile(r"[\u00AD\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]")
+INVISIBLE = regex.compile(r"[\u00AD\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]")
 
 
 def tokenize(text: str) -> list[str]:
@@ -44,7 +44,7 @@ def tokenize(text: str) -> list[str]:
     """
     text = text.replace("\u2019", "'").lower()
     if not text.isascii():
-        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     return _WORD.findall(text)
 
 
