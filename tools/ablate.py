@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from relgrounding._files import check_output, check_output_folder, replacing
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.training import (
     Grid,
@@ -66,13 +67,13 @@ def main(words: list[str] | None = None) -> int:
                 failed = run_all(jobs, runs, max(1, arguments.jobs))
         write(grid, runs, arguments, failed)
     except (ConfigError, RunError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
     for name, reason in failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        show(f"failed: {printable(name)}: {printable(reason)}", sys.stderr)
     return 1 if failed else 0
 
 
@@ -97,7 +98,7 @@ def run_all(jobs: list[Job], runs: Path, at_once: int) -> dict[str, str]:
                     elif len(running) < at_once and (not job.start or before in done):
                         running[pool.submit(runner, job)] = job
                         waiting.remove(job)
-                bar.set_postfix_str(", ".join(job.name for job in running.values()))
+                bar.set_postfix_str(", ".join(printable(job.name) for job in running.values()))
                 finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else (set(), None)
                 for future in finished:
                     job, reason = running.pop(future), future.result()
@@ -139,7 +140,7 @@ class Runner:
         # A session of its own: Ctrl-C reaches it once, from `stop`, and not a second time from the terminal. Its
         # standard input ends when this process does, however it ends, and the trainer stops then, too.
         with (
-            (folder / "train.log").open("a") as log,
+            (folder / "train.log").open("ab") as log,
             subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -156,7 +157,8 @@ class Runner:
             self._processes.discard(process)
         if code == 0:
             return ""
-        lines = (folder / "train.log").read_text(errors="replace").replace("\r", "\n").strip().splitlines()
+        text = (folder / "train.log").read_text(encoding="utf-8", errors="replace")
+        lines = text.replace("\r", "\n").strip().splitlines()
         return f"exit status {code}: {lines[-1] if lines else 'no output'}; all of it is in {folder / 'train.log'}"
 
     def stop(self) -> None:
@@ -188,8 +190,8 @@ def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[st
         for name, part in found.items()
     }
     with replacing(out / "cells.json") as beside:
-        beside.write_text(json.dumps(numbers, indent=1) + "\n")
-    print(f"written to {out}: table.md, cells.json", end="")
+        beside.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    show(f"written to {printable(out)}: table.md, cells.json", end="")
     points = {
         name: {row: {title: (c.mean, c.deviation) for title, c in cells.items()} for row, cells in part.items()}
         for name, part in found.items()
@@ -198,7 +200,7 @@ def write(grid: Grid, runs: Path, arguments: argparse.Namespace, failed: dict[st
         save_figure(ablation_figure(points, list(grid.rows), grid.reference), out / "plot.png")
         print(", plot.png")
     except (ImportError, ValueError) as error:
-        print(f"; no plot: {error}")
+        show(f"; no plot: {printable(error)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import contextlib
 import sys
 
 from relgrounding._names import check_name
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_task
@@ -28,9 +29,9 @@ def main(words: list[str] | None = None) -> int:
         words_of_run = folder.load("best.pt")["vocabulary"]
         with hold_run(folder) if arguments.write else contextlib.nullcontext():
             task = make_task(config, words_of_run)
-            print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
+            show(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
     except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     return 0
 

@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from relgrounding._files import HDF5, check_output
+from relgrounding._printing import printable, show
 from relgrounding.data import extraction
 
 
@@ -101,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
     write(args.out, done, parts, extractor.source)
     for key in done[:5] if args.command == "videos" else ():
         part = parts.get(key)
-        print(f"{key}: {len(part['features'])} clips, --duration {part['duration']:.2f}")
+        show(f"{printable(key)}: {len(part['features'])} clips, --duration {part['duration']:.2f}")
     parts.remove()
-    print(f"written: {args.out}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
+    show(f"written: {printable(args.out)}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
     return 0
 
 
@@ -112,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)

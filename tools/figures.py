@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from relgrounding._files import check_output_folder
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.training import RunError
 from relgrounding.viz import (
@@ -53,9 +54,9 @@ def main(words: list[str] | None = None) -> int:
             counts[kind] = counts.get(kind, 0) + 1
             draw(runs, predictions, items, folder / f"{kind}_{counts[kind]:02d}.png")
     except (ConfigError, RunError, ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
-    print(f"written to {folder}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    show(f"written to {printable(folder)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     return 0
 
 

@@ -24,7 +24,10 @@ from tqdm import tqdm
 from relgrounding import Grounder, viz
 from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._names import check_name
+from relgrounding._printing import brief, printable, show
 from relgrounding.config import ConfigError
+from relgrounding.data._errors import read_text
+from relgrounding.data._values import check_text, parse_json
 from relgrounding.inference import Answer
 from relgrounding.training import RunError, run_files
 from relgrounding.viz import Items, picture_ids, read_picture
@@ -44,7 +47,7 @@ def main(words: list[str] | None = None) -> int:
         asker = Asker(grounder, arguments)
         return batch(asker, arguments) if arguments.batch else single(asker, arguments)
     except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -168,7 +171,7 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
     if asker.grounder.video and asker.grounder.how(arguments.select) == "vote":
         print("in the order of votes: how much a moment agrees with the well-scored ones")
     if record["unknown_words"]:
-        print(f"note: words that the model never met: {', '.join(record['unknown_words'])}", file=sys.stderr)
+        show(f"note: words that the model never met: {', '.join(record['unknown_words'])}", sys.stderr)
     out = _stem(arguments.out)
     answer, drawn = (out.with_name(out.name + ending) for ending in (".json", ".png"))
     with replacing(answer) as beside:
@@ -179,13 +182,13 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
             asker.draw(drawn, answers, record, picture)
             written.append(str(drawn))
         except ImportError as error:
-            print(f"note: no picture was made: {error}", file=sys.stderr)
-    print(f"written: {', '.join(written)}")
+            show(f"note: no picture was made: {printable(error)}", sys.stderr)
+    show(f"written: {printable(', '.join(written))}")
     return 0
 
 
 def batch(asker: Asker, arguments: argparse.Namespace) -> int:
-    lines = arguments.batch.read_text(encoding="utf-8").splitlines()
+    lines = read_text(arguments.batch).split("\n")
     questions = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     skipped, path = 0, arguments.out / "answers.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -201,26 +204,23 @@ def batch(asker: Asker, arguments: argparse.Namespace) -> int:
                 message = f"{arguments.batch}, line {number}: {error}"
                 if arguments.on_error == "stop":
                     raise ValueError(f"{message} (--on-error skip leaves such lines out)") from None
-                tqdm.write(f"skipped: {message}", file=sys.stderr)
+                tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
                 skipped += 1
                 continue
             file.write(json.dumps({"line": number} | record, ensure_ascii=False) + "\n")
-    print(f"{len(questions) - skipped} answered, {skipped} skipped; written: {path}")
+    show(f"{len(questions) - skipped} answered, {skipped} skipped; written: {printable(path)}")
     return 0
 
 
 def _question(line: str, video: bool) -> tuple[str, str, float | None]:
-    try:
-        asked = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error}") from None
+    asked = parse_json(line, "the question", "write one object a line")
     name = "video" if video else "image"
     if not isinstance(asked, dict) or not isinstance(asked.get("query"), str) or not isinstance(asked.get(name), str):
         raise ValueError(f'a question is {{"{name}": ID, "query": SENTENCE, ...}}, both in quotes')
     duration = asked.get("duration")
     if duration is not None and (isinstance(duration, bool) or not isinstance(duration, (int, float))):
-        raise ValueError(f"duration is {duration!r}; give the length of the video in seconds")
-    return asked["query"], asked[name], duration
+        raise ValueError(f"duration is {brief(duration)}; give the length of the video in seconds")
+    return check_text(asked["query"], "query", "the question"), asked[name], duration
 
 
 def _in_folder(path: Path, item: str | None) -> Path:

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 from tabulate import tabulate
 
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
 from relgrounding.evaluation import Miss, name_misses
@@ -52,10 +53,10 @@ def main(words: list[str] | None = None) -> int:
             choices = np.array([p[k[0]].tolist() for p, k in zip(scored.proposals, top, strict=True)])
             rows += rows_of(protocol, choices, targets)
     except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     head = ["protocol", "target", "queries", *(kind.value for kind in Miss), "median length, s"]
-    print(tabulate(rows, head, floatfmt=".1f"))
+    show(tabulate(rows, head, floatfmt=".1f"))
     return 0
 
 

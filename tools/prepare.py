@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from relgrounding._files import HDF5, check_output
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
 from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
@@ -30,14 +31,14 @@ from relgrounding.data.verify import format_rows, verify
 def charades(args: argparse.Namespace) -> int:
     check_output(args.out, head=HDF5)
     print(f"note: {WARNING}", file=sys.stderr)
-    print(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
+    show(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
     return 0
 
 
 def coco(args: argparse.Namespace) -> int:
     check_output(args.out, head=HDF5)
     print(f"note: {WARNING}", file=sys.stderr)
-    print(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
+    show(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
     return 0
 
 
@@ -56,8 +57,8 @@ def features(args: argparse.Namespace) -> int:
     )
     kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
     size = args.out.stat().st_size / 1e6
-    print(
-        f"{args.out}: {made.items} {kinds[0]}, {made.rows} {kinds[1]} x {made.dim}, {size:.1f} MB, "
+    show(
+        f"{printable(args.out)}: {made.items} {kinds[0]}, {made.rows} {kinds[1]} x {made.dim}, {size:.1f} MB, "
         f"{time.perf_counter() - start:.1f} s"
         + (f", {made.variance:.1%} of the variance" if args.pca else "")
         + (f", {made.resumed} of them from before an interruption" if made.resumed else "")
@@ -71,7 +72,7 @@ def check(args: argparse.Namespace) -> int:
     if args.no_features:
         config.data.features = ""
     rows = verify(config, quiet=not sys.stderr.isatty())
-    print(format_rows(rows))
+    show(format_rows(rows))
     return int(any(row.status == "DIFFERS" for row in rows))
 
 
@@ -158,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from relgrounding._files import check_output, replacing
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.training import RunError, run_files
 from relgrounding.viz import read_run, report_page
@@ -27,9 +28,9 @@ def main(words: list[str] | None = None) -> int:
         with replacing(out) as beside:
             beside.write_text(page, encoding="utf-8")
     except (ConfigError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
-    print(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    show(f"written: {printable(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task
@@ -44,7 +45,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         config = load_config(arguments.config, arguments.settings)
         if arguments.show:
-            print(config_to_yaml(config), end="")
+            show(config_to_yaml(config), end="")
             return 0
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
@@ -55,9 +56,9 @@ def main(words: list[str] | None = None) -> int:
             trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
             settle()
             trainer.run()
-            print(evaluate_run(trainer.task, folder))
+            show(evaluate_run(trainer.task, folder))
     except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {printable(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --resume goes on from here", file=sys.stderr)

@@ -101,7 +101,7 @@ class Output:
         self._digest_up_to(os.fstat(self._descriptor).st_size)
         checksum = self.path.with_name(self.path.name + ".sha256")
         with replacing(checksum) as beside:
-            beside.write_text(f"{self._digest.hexdigest()}  {self.path.name}\n")
+            beside.write_bytes(f"{self._digest.hexdigest()}  ".encode() + os.fsencode(self.path.name) + b"\n")
             os.replace(self.part, self.path)
         self.close()
         self._journal.unlink()

@@ -1,12 +1,13 @@
 """Errors of data that cannot be used, and what becomes of a record that raises one."""
 
-import logging
+import codecs
 import pickle
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
 from relgrounding._names import name_fault
+from relgrounding._printing import brief, get_logger
 
 __all__ = [
     "BadAnnotation",
@@ -20,8 +21,13 @@ __all__ = [
     "read_text",
 ]
 
-logger = logging.getLogger("relgrounding.data")
+logger = get_logger("relgrounding.data")
 MOST_LOGGED = 10
+# UTF-32 first: the mark of UTF-16 is the beginning of its mark.
+_OTHER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 class DataError(ValueError):
@@ -63,6 +69,10 @@ class Problems:
     ...     raise BadAnnotation("q.jsonl, line 3: no query; give it one")
     >>> problems.total, dict(problems.counts)
     (1, {'BadAnnotation': 1})
+
+    Attributes:
+        counts: records left out, by kind of error.
+        notes: what else was changed or left out and is no error, such as objects without area, and how often.
     """
 
     def __init__(self, on_error: str = "stop") -> None:
@@ -70,6 +80,7 @@ class Problems:
             raise ValueError(f"on_error is {on_error!r}; use 'stop' or 'skip'")
         self.on_error = on_error
         self.counts: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
@@ -87,6 +98,12 @@ class Problems:
             logger.warning("more is skipped; it is counted, and only logged at level DEBUG")
         if self.total > MOST_LOGGED:
             logger.debug("skipped: %s", error)
+
+    def note(self, what: str, count: int, place: object) -> None:
+        """Count and log what is no error; a count of 0 is not mentioned."""
+        if count:
+            self.notes[what] += count
+            logger.warning("note: %s: %s: %d", place, what, count)
 
     def __enter__(self) -> "Problems":
         return self
@@ -114,7 +131,7 @@ def check_id(value: object, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise BadAnnotation(f"{place}: {str(value)[:40]!r} is no id; expected text of 1 to 200 characters or a number")
+        raise BadAnnotation(f"{place}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
     reason = name_fault(value, most_bytes=800)
     if reason:
         raise BadAnnotation(
@@ -128,12 +145,17 @@ def read_text(path: Path) -> str:
     """Read a text file.
 
     Raises:
-        BadAnnotation: it is not UTF-8; the message has the place of the first wrong byte.
+        BadAnnotation: it is not UTF-8; the message has its encoding, or the place of the first wrong byte.
     """
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        for encoding, marks in _OTHER_MARKS.items():
+            if content.startswith(marks):
+                raise BadAnnotation(
+                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
+                ) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise BadAnnotation(
             f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "

@@ -93,6 +93,6 @@ def _checksum(path: Path) -> Iterator[Found]:
     with path.open("rb") as file:
         while block := file.read(2**22):
             digest.update(block)
-    same = beside.read_text(errors="replace").split()[:1] == [digest.hexdigest()]
+    same = beside.read_text(encoding="utf-8-sig", errors="replace").split()[:1] == [digest.hexdigest()]
     meaning = "" if same else "the file has changed since it was made: copy or make it again"
     yield "features: SHA-256", "as when made", "the same" if same else "another", "ok" if same else "DIFFERS", meaning

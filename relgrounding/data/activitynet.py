@@ -1,12 +1,12 @@
 """ActivityNet Captions: sentences with a moment of a video."""
 
-import json
-import math
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from relgrounding._printing import brief
 from relgrounding.data._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
+from relgrounding.data._values import LONGEST, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["load_activitynet", "load_activitynet_durations"]
 
@@ -74,10 +74,7 @@ def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
             f"{path} not found; download {path.name} from "
             "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/ActivityNet"
         )
-    try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadAnnotation(f"{path} is no JSON, or cut off: {error}; download it again") from None
+    content = parse_json(read_text(path), str(path), "download it again")
     if not isinstance(content, dict):
         raise BadAnnotation(f"{path} holds a {type(content).__name__}; expected an object of one entry a video")
     return path, content
@@ -86,27 +83,18 @@ def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
 def _list(entry: dict[str, Any], key: str, place: str) -> list[Any]:
     value = entry.get(key)
     if not isinstance(value, list):
-        raise BadAnnotation(f"{place}: expected a list '{key}', found {str(value)[:40]!r}")
+        raise BadAnnotation(f"{place}: expected a list '{key}', found {brief(value)!r}")
     return value
 
 
 def _duration(entry: Any, place: str) -> float:
     value = entry.get("duration") if isinstance(entry, dict) else None
-    if not is_number(value) or value <= 0:
-        raise BadAnnotation(f"{place}: duration is {str(value)[:40]}; expected seconds above 0")
-    return float(value)
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value read from JSON is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else value.bit_length() < 512
+    return check_seconds(value, "duration", place)
 
 
 def _query(name: str, video: str, segment: Any, sentence: Any, place: str) -> Query:
-    if not isinstance(segment, list) or len(segment) != 2 or not all(map(is_number, segment)):
-        raise BadAnnotation(f"{place}: expected [start, end] in seconds, found {str(segment)[:60]!r}")
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise BadAnnotation(f"{place}: sentence {str(sentence)[:40]!r} is empty or no text; drop it or write one")
-    return Query(name, video, sentence.strip(), ((float(segment[0]), float(segment[1])),))
+    times = segment if isinstance(segment, list) else []
+    if len(times) != 2 or not all(is_number(time) and abs(time) <= LONGEST for time in times):
+        raise BadAnnotation(f"{place}: expected [start, end] in seconds, found {brief(segment, 60)!r}")
+    text = check_text(sentence, "sentence", place).strip()
+    return Query(name, video, text, ((float(times[0]), float(times[1])),))

@@ -16,7 +16,7 @@ from relgrounding.data._errors import MissingFile
 from relgrounding.data.charades import NUM_ACTIONS, ActionInterval, load_actions, load_charades, load_durations
 from relgrounding.data.feature_writers import write_clip_features, write_region_features
 from relgrounding.data.features import Regions
-from relgrounding.data.refcoco import ImageObjects, load_instances
+from relgrounding.data.refcoco import LEFT_OUT, ImageObjects, load_instances
 
 WARNING = "annotation-derived, not visual features: results on them must not be compared with published ones"
 
@@ -103,7 +103,9 @@ def coco_categories(out: Path, root: Path, name: str) -> str:
         "categories": list(instances.categories),
     }
     write_region_features(out, items(), attributes)
-    return f"{out}: {len(instances.boxes)} objects of {len(instances)} images of {name}"
+    return f"{out}: {len(instances.boxes)} objects of {len(instances)} images of {name}" + (
+        f"; {LEFT_OUT}: {len(instances.without_area)}" if instances.without_area else ""
+    )
 
 
 def find_root(given: Path | None, folder: str) -> Path:

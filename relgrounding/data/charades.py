@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from relgrounding.data._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
+from relgrounding.data._values import LONGEST
 
 __all__ = ["ActionInterval", "load_actions", "load_charades", "load_durations"]
 
@@ -116,7 +117,7 @@ def _parse_query(line: str, query_id: str, place: str) -> Query:
         segment = (float(start), float(end))
     except ValueError:
         separator = ""
-    if not separator or not sentence.strip() or not all(map(math.isfinite, segment)):
+    if not separator or not sentence.strip() or not all(abs(time) <= LONGEST for time in segment):
         raise BadAnnotation(f"{place}: expected VIDEO START END##sentence, found {line[:60]!r}")
     return Query(query_id, check_id(video, place), sentence.strip(), (segment,))
 
@@ -133,8 +134,8 @@ def _parse_length(text: str, place: str) -> float:
         length = float(text)
     except ValueError:
         length = 0.0
-    if not 0 < length < math.inf:
-        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds above 0")
+    if not 0 < length <= LONGEST:
+        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds above 0, at most {LONGEST:.0f}")
     return length
 
 

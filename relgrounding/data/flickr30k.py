@@ -1,7 +1,6 @@
 """Flickr30k Entities: phrases of captions with the boxes they refer to."""
 
 import contextlib
-import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,8 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
+from relgrounding.data._values import LARGEST, has_area
 
 __all__ = ["load_flickr30k"]
 
@@ -30,7 +32,8 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
     """Load the phrase queries of Flickr30k Entities; targets are all boxes of the phrase, in pixels.
 
     One query for each occurrence of a phrase that has a box. How several boxes are read (their bounding box, any one of
-    them) is the evaluator's choice. Images of the split that the annotations lack are left out.
+    them) is the evaluator's choice. Images of the split that the annotations lack are left out, and boxes without area;
+    a phrase that has only such boxes is a bad one.
 
     Args:
         root: folder with the list `SPLIT.txt` and the annotations: `annotations.zip`, or the folders `Annotations` and
@@ -53,6 +56,7 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
     listed = _find(root / f"{split}.txt")
     images = read_text(listed).split()
     queries: list[Query] = []
+    left_out = 0
     with _open(root) as annotations:
         present = [image for image in images if image in annotations.images]
         if not present:
@@ -60,10 +64,12 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         for image in present:
             with problems:
                 check_id(image, str(listed))
-                boxes = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
+                boxes, without_area = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
+                left_out += without_area
                 if len({box for group in boxes.values() for box in group}) >= min_boxes:
                     captions = _captions(annotations.read(f"Sentences/{image}.txt"), image)
-                    queries.extend(_phrases(image, captions, boxes))
+                    queries.extend(_phrases(image, captions, boxes, problems))
+    problems.note("boxes without area left out", left_out, root)
     return queries
 
 
@@ -100,33 +106,42 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 
 def _captions(content: bytes, image: str) -> list[str]:
     try:
-        return content.decode("utf-8").splitlines()
+        return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise BadAnnotation(f"Sentences/{image}.txt: {error}; convert it to UTF-8") from None
 
 
-def _phrases(image: str, captions: list[str], boxes: dict[str, list[Box]]) -> Iterator[Query]:
+def _phrases(image: str, captions: list[str], boxes: dict[str, list[Box]], problems: Problems) -> Iterator[Query]:
     for line, caption in enumerate(captions):
         for place, match in enumerate(_PHRASE.finditer(caption)):
             targets = boxes.get(match["entity"])
-            if targets:
+            if targets == []:
+                where = f"Sentences/{image}.txt, line {line + 1}, entity {match['entity']}"
+                problems.add(BadAnnotation(f"{where}: none of its boxes has an area; mend Annotations/{image}.xml"))
+            elif targets:
                 yield Query(f"{image}-{line}-{place}", image, match["text"].strip(), tuple(targets), match["kind"])
 
 
-def _read_boxes(content: bytes, image: str) -> dict[str, list[Box]]:
-    """Return the boxes of each entity; a box may belong to several, an entity may have several or none."""
+def _read_boxes(content: bytes, image: str) -> tuple[dict[str, list[Box]], int]:
+    """Return the boxes of each entity, and how many without area were left out.
+
+    A box may belong to several entities, an entity may have several boxes or none.
+    """
     boxes: dict[str, list[Box]] = {}
+    left_out = 0
     try:
         for entry in ElementTree.fromstring(content).iter("object"):
             for element in entry.iter("bndbox"):
-                x1, y1, x2, y2 = (float(element.findtext(corner, "")) for corner in _CORNERS)
-                if not (x1 < x2 < math.inf and y1 < y2 < math.inf and min(x1, y1) > -math.inf):
-                    raise ValueError(f"{(x1, y1, x2, y2)} is no box xmin ymin xmax ymax")
+                box = x1, y1, x2, y2 = tuple(float(element.findtext(corner, "")) for corner in _CORNERS)
+                if not all(abs(value) <= LARGEST for value in box):
+                    raise ValueError(f"{box} is no box xmin ymin xmax ymax")
+                fine = bool(has_area(np.array([box])).all())
+                left_out += not fine
                 for name in entry.iter("name"):
-                    boxes.setdefault(name.text or "", []).append((x1, y1, x2, y2))
+                    boxes.setdefault(name.text or "", []).extend([(x1, y1, x2, y2)] * fine)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise BadAnnotation(f"Annotations/{image}.xml: {error}; expected Flickr30k Entities' layout") from error
-    return boxes
+    return boxes, left_out
 
 
 def _find(path: Path) -> Path:

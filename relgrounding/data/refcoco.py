@@ -1,6 +1,5 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: sentences with an object of a COCO image."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -9,12 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from relgrounding._printing import brief
 from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._pickle import load_plain_pickle
 from relgrounding.data._query import Query
+from relgrounding.data._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "load_instances", "load_refcoco"]
 
+LEFT_OUT = "objects without area left out"
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 
 
@@ -46,6 +48,7 @@ class Instances:
         boxes: (objects, 4) x1, y1, x2, y2 in pixels.
         category: (objects,) position in `categories`.
         annotation: (objects,) COCO's id of the object.
+        without_area: COCO's ids of the objects that were left out because their box has no width or no height.
     """
 
     categories: tuple[str, ...]
@@ -55,6 +58,7 @@ class Instances:
     boxes: Float64[np.ndarray, "objects 4"]
     category: Int64[np.ndarray, " objects"]
     annotation: Int64[np.ndarray, " objects"]
+    without_area: frozenset[int] = frozenset()
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -76,7 +80,7 @@ class Instances:
 
 
 def load_instances(root: str | Path, name: str) -> Instances:
-    """Load all objects of the images of a data set of the RefCOCO family.
+    """Load all objects of the images of a data set of the RefCOCO family; those without area are left out and counted.
 
     Args:
         root: folder that holds the folders refcoco, refcoco+ and refcocog.
@@ -84,8 +88,7 @@ def load_instances(root: str | Path, name: str) -> Instances:
 
     Raises:
         MissingFile: a file is missing; the message says where it comes from.
-        BadAnnotation: unknown name, a file that is not in COCO's layout, or a box without area (the message has its
-            id).
+        BadAnnotation: unknown name, or a file that is not in COCO's layout.
     """
     path = _find(root, name, "instances.json")
     stat = path.stat()
@@ -95,7 +98,7 @@ def load_instances(root: str | Path, name: str) -> Instances:
 @lru_cache(maxsize=2)  # each split of a data set asks for them
 def _load_instances(path: Path, size: int, time: int) -> Instances:
     try:
-        instances = _instances(json.loads(read_text(path)), path)
+        instances = _instances(parse_json(read_text(path), str(path), "download it again"), path)
     except DataError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -105,6 +108,7 @@ def _load_instances(path: Path, size: int, time: int) -> Instances:
         ) from None
     for image in instances.ids:
         check_id(image, str(path))
+    Problems().note(LEFT_OUT, len(instances.without_area), path)
     return instances
 
 
@@ -116,21 +120,22 @@ def _instances(content: Any, path: Path) -> Instances:
     order = np.argsort(owner, kind="stable")
     boxes = np.array([entry["bbox"] for entry in objects], dtype=np.float64).reshape(len(objects), 4)
     annotation = np.array([entry["id"] for entry in objects], dtype=np.int64)
-    empty = np.flatnonzero(~((boxes[:, 2:] > 0) & np.isfinite(boxes[:, :2]) & np.isfinite(boxes[:, 2:])).all(1))
-    if len(empty):
-        raise BadAnnotation(f"{path}: annotation {annotation[empty[0]]} has no area; drop it from the file")
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes[:, 2:] += boxes[:, :2]
+    fine = has_area(boxes)
+    order = order[fine[order]]
     sizes = np.array([(image["width"], image["height"]) for image in content["images"]], dtype=np.int64).reshape(-1, 2)
-    if (sizes < 1).any() or len(place) != len(sizes):
-        raise BadAnnotation(f"{path}: an image has no size, or comes twice; download it again")
-    boxes[:, 2:] += boxes[:, :2]
+    if (sizes < 1).any() or (sizes > LARGEST).any() or len(place) != len(sizes):
+        raise BadAnnotation(f"{path}: an image has no possible size, or comes twice; download it again")
     return Instances(
         categories=tuple(str(category["name"]) for category in content["categories"]),
         ids=tuple(str(image["id"]) for image in content["images"]),
         sizes=sizes,
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(place)))]).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(owner[fine], minlength=len(place)))]).astype(np.int64),
         boxes=boxes[order],
         category=np.array([number[entry["category_id"]] for entry in objects], dtype=np.int64)[order],
         annotation=annotation[order],
+        without_area=frozenset(annotation[~fine].tolist()),
     )
 
 
@@ -165,6 +170,8 @@ def load_refcoco(
     if split not in splits:
         raise BadAnnotation(f"{path} has no split {split!r}; it holds {', '.join(sorted(splits)) or 'nothing'}")
     instances = load_instances(root, name)
+    if instances.without_area:
+        problems.notes[LEFT_OUT] += len(instances.without_area)  # logged when the file was read
     row = {number: place for place, number in enumerate(instances.annotation.tolist())}
     owner = np.repeat(np.arange(len(instances)), np.diff(instances.offsets))
     queries: list[Query] = []
@@ -172,10 +179,14 @@ def load_refcoco(
         if ref.get("split") != split:
             continue
         with problems:
-            place = f"{path}, ref {str(ref.get('ref_id'))[:20]}"
+            place = f"{path}, ref {brief(ref.get('ref_id'), 20)}"
             number = ref.get("ann_id")
+            if isinstance(number, int) and number in instances.without_area:
+                raise BadAnnotation(
+                    f"{place}: the box of annotation {number} in instances.json has no area; leave the expression out"
+                )
             if not isinstance(number, int) or number not in row:
-                raise BadAnnotation(f"{place}: instances.json lacks annotation {str(number)[:20]}")
+                raise BadAnnotation(f"{place}: instances.json lacks annotation {brief(number, 20)}")
             at = row[number]
             target = (tuple(instances.boxes[at].tolist()),)
             kind = instances.categories[instances.category[at]]
@@ -207,10 +218,8 @@ def _sentences(ref: dict[str, Any], place: str) -> list[Any]:
 
 def _sentence(sentence: Any, place: str) -> tuple[str, str]:
     if not isinstance(sentence, dict):
-        raise BadAnnotation(f"{place}: a sentence is {str(sentence)[:40]!r}; expected sent_id and sent")
-    text = sentence.get("sent")
-    if not isinstance(text, str) or not text.strip():
-        raise BadAnnotation(f"{place}: sentence {str(text)[:40]!r} is empty or no text; drop it")
+        raise BadAnnotation(f"{place}: a sentence is {brief(sentence)!r}; expected sent_id and sent")
+    text = check_text(sentence.get("sent"), "sentence", place)
     return check_id(sentence.get("sent_id"), place), text
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from relgrounding.config import VIDEO_DATASETS, Config, ConfigError, data_root
-from relgrounding.data._errors import DataError, MissingFile, Problems
+from relgrounding.data._errors import DataError, MissingFile, Problems, read_text
 from relgrounding.data._published import KNOWN, PUBLISHED, REDUCED, Published
 from relgrounding.data._query import Query
 from relgrounding.data._verify_features import feature_rows
@@ -69,6 +69,7 @@ def verify(config: Config, quiet: bool = True) -> list[Row]:
             rows.append(_missing(config, split, published, error))
             continue
         rows.extend(_counts(config, split, found[split], published, problems))
+        rows.extend(Row(f"{split}: {what}", "", f"{count:,}", "note") for what, count in problems.notes.items())
         rows.extend(_texts(split, found[split].queries))
         if video:
             rows.extend(_segments(settings.dataset, split, found[split]))
@@ -139,7 +140,7 @@ def _counts(
         yield _compare(f"{split}: videos", published.items[split], len(items), meaning)
     elif settings.dataset == "flickr30k":
         folder = data_root(settings) / "flickr30k_entities"
-        listed = (folder / f"{split}.txt").read_text(encoding="utf-8").split()
+        listed = read_text(folder / f"{split}.txt").split()
         annotated = {query.item for query in load_flickr30k(folder, split, min_boxes=1, problems=Problems("skip"))}
         meaning = "annotations of the other images are not here: results cannot be compared"
         yield _compare(f"{split}: images of the list", len(listed), len(annotated), meaning)

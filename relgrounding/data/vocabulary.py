@@ -1,13 +1,13 @@
 """Words of sentences as numbers, and their pretrained vectors."""
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,22 +17,46 @@ from relgrounding._files import replacing
 __all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
 
 PADDING, UNKNOWN = 0, 1
+# Chinese and Japanese are written without spaces: each of their characters is a word.
+_EACH = r"\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}"
 # GloVe and spaCy know "n't" words whole, but no possessives: the clitic becomes a word of its own.
-_WORD = re.compile(r"'s\b|[a-z0-9]+(?:'(?!s\b)[a-z]+)*")
+_WORD = regex.compile(
+    rf"""(?xV1)'s\b
+    |[[\p{{L}}\p{{N}}]--[{_EACH}]] [[\p{{L}}\p{{N}}\p{{Mn}}\p{{Mc}}]--[{_EACH}]]*+
+        (?:'(?!s\b) [[\p{{L}}\p{{Mn}}\p{{Mc}}]--[{_EACH}]]++)*
+    |[[\p{{L}}\p{{N}}]&&[{_EACH}]] [\p{{Mn}}\p{{Mc}}]*"""
+)
+# Soft hyphens, joiners and variation selectors change how a word looks, not which word it is.
+INVISIBLE = regex.compile(r"[\u00AD\u200C\u200D\uFE00-\uFE0F\U000E0100-\U000E01EF]")
 
 
 def tokenize(text: str) -> list[str]:
-    """Split a sentence into lower-case words without punctuation and accents.
+    """Split a sentence into lower-case words of any script, in Unicode's form NFC, without punctuation.
+
+    A word is letters, their marks, and digits; a Chinese or Japanese character is one. Emoji are none.
 
     >>> tokenize("The man's T-shirt doesn't fit, café!")
-    ['the', 'man', "'s", 't', 'shirt', "doesn't", 'fit', 'cafe']
+    ['the', 'man', "'s", 't', 'shirt', "doesn't", 'fit', 'café']
+    >>> tokenize("Der Hund auf der STRASSE, Straße 7"), tokenize("человек открывает дверь")
+    (['der', 'hund', 'auf', 'der', 'strasse', 'straße', '7'], ['человек', 'открывает', 'дверь'])
+    >>> tokenize("人がドアを開ける"), tokenize("🎬 !")
+    (['人', 'が', 'ド', 'ア', 'を', '開', 'け', 'る'], [])
     """
-    folded = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
-    return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
+    text = text.replace("\u2019", "'").lower()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
+    return _WORD.findall(text)
+
+
+def _plain(word: str) -> str:
+    """Return a word without accents: the form in which many files of vectors, and older checkpoints, know it."""
+    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
 
 
 class Vocabulary:
     """Numbers of words: 0 is padding, 1 stands for every unknown word, known words follow.
+
+    A word that is known only without its accents is that one.
 
     Args:
         words: known words, all different, in the order of their numbers from 2 on.
@@ -43,6 +67,8 @@ class Vocabulary:
     >>> vocabulary = Vocabulary.from_texts(["a red box", "a blue box"])
     >>> len(vocabulary), vocabulary.encode("a green box")
     (6, [2, 1, 3])
+    >>> Vocabulary(["cafe"]).encode("the café")
+    [1, 2]
     """
 
     def __init__(self, words: Iterable[str] = ()) -> None:
@@ -77,14 +103,14 @@ class Vocabulary:
         words = tokenize(text)
         if not words:
             raise ValueError(f"text {text!r} holds no word; drop it or give it one")
-        return [self._number.get(word, UNKNOWN) for word in words]
+        return [self._number.get(word) or self._number.get(_plain(word), UNKNOWN) for word in words]
 
     def __len__(self) -> int:
         """Return how many numbers there are, padding and unknown included."""
         return len(self._words) + UNKNOWN + 1
 
     def __contains__(self, word: object) -> bool:
-        return word in self._number
+        return word in self._number or (isinstance(word, str) and _plain(word) in self._number)
 
     def __eq__(self, other: object) -> bool:
         return self._words == other._words if isinstance(other, Vocabulary) else NotImplemented
@@ -101,6 +127,8 @@ def load_word_vectors(
 ) -> tuple[Vocabulary, Float[Tensor, "words dim"]]:
     """Load the vectors of a vocabulary's words; words without one leave it, and so share the number of unknown words.
 
+    A word that the file holds only without its accents has the vector of that one.
+
     Args:
         path: text file, one line a word: the word, then its numbers, all separated by one space (GloVe's format).
         vocabulary: words whose vectors are wanted.
@@ -114,13 +142,17 @@ def load_word_vectors(
         FileNotFoundError: no such file.
         ValueError: no word has a vector, or the line of a word does not hold its numbers.
     """
-    found, vectors = _read_cached(Path(path), vocabulary.to_list(), cache)
+    wanted = vocabulary.to_list()
+    found, vectors = _read_cached(
+        Path(path), [*wanted, *(_plain(word) for word in wanted if not word.isascii())], cache
+    )
     row = {word: number for number, word in enumerate(found)}
-    known = Vocabulary(word for word in vocabulary.to_list() if word in row)
-    words = known.to_list()
+    row |= {word: row[_plain(word)] for word in wanted if word not in row and _plain(word) in row}
+    words = [word for word in wanted if word in row]
+    known = Vocabulary(words)
     if not words:
         raise ValueError(
-            f"{path} has a vector for none of the {len(vocabulary.to_list())} words of the vocabulary; "
+            f"{path} has a vector for none of the {len(wanted)} words of the vocabulary; "
             "expected one line a word, the word and its numbers separated by spaces"
         )
     table = torch.zeros(len(known), vectors.shape[1])
@@ -173,7 +205,7 @@ def _read(path: Path, wanted: frozenset[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             word, _, rest = line.rstrip().partition(" ")
             if number == 1 and " " not in rest:

@@ -97,7 +97,7 @@ def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, A
 
 def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read the entries that `write_results` wrote."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 def _columns(metrics: Mapping[str, float]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class RunFolder:
     def log(self, record: dict[str, Any]) -> None:
         """Add one line to log.jsonl."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "log.jsonl").open("a") as file:
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def save(self, name: str, state: dict[str, Any]) -> None:

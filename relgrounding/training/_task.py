@@ -1,6 +1,5 @@
 """What a configuration trains and tests on."""
 
-import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding import data
+from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
@@ -17,7 +17,7 @@ from relgrounding.data.scenes import make_scenes
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
 
-logger = logging.getLogger("relgrounding.training")
+logger = get_logger("relgrounding.training")
 
 PREPARE = {
     "charades_sta": "python tools/prepare.py charades-actions makes one",

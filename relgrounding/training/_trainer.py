@@ -7,6 +7,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from relgrounding._printing import printable
 from relgrounding.config import Config
 from relgrounding.data.batches import Batch, BatchSampler, make_loader
 from relgrounding.training._ccl_step import CounterfactualStep
@@ -178,7 +179,7 @@ class Trainer:
             seconds = state["seconds"]
             tqdm.write(
                 f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
-                f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
+                f"{f'validation {printable(name)} {value:.1f}' if metrics else 'no right answers to validate on'}"
                 f"{' (best so far)' if better else ''}, {seconds:.0f} s"
             )
         if done and state["stage"] == 1 and self.config.ccl.epochs:

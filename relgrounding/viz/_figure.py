@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relgrounding._files import replacing
+from relgrounding._printing import printable
+from relgrounding.data.vocabulary import INVISIBLE
+from relgrounding.viz._fonts import add_fonts
 from relgrounding.viz._shown import Shown
 
 if TYPE_CHECKING:
@@ -31,16 +34,18 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> None:
-    """Write a figure as PNG, and make its folder."""
+    """Write a figure as PNG, and make its folder; characters that its font lacks are taken from installed ones."""
+    add_fonts(figure)
     with replacing(Path(path)) as beside, warnings.catch_warnings():
-        # A sentence in a script that the font lacks shows boxes; that is no reason to fail.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        # A script that no font has shows boxes: `add_fonts` has said so, and it is no reason to fail.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from|.* does not support .* natively")
         figure.savefig(beside, dpi=dpi, format="png")
 
 
 def set_query(figure: "Figure", query: str, width: int) -> None:
     """Put the sentence above a figure, in at most three lines of `width` characters."""
-    lines = textwrap.wrap(" ".join(query.split()), width, max_lines=3, placeholder=" ...")
+    query = printable(" ".join(INVISIBLE.sub("", query).split()))
+    lines = textwrap.wrap(query, width, max_lines=3, placeholder=" ...")
     # Sentences are not ours: a dollar sign in one is no formula.
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
 

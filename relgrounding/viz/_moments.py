@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from relgrounding._printing import printable
 from relgrounding.viz._figure import colours, new_figure, set_query
 from relgrounding.viz._shown import Shown
 
@@ -36,7 +37,7 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
         times = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in one.proposals[:1])
         note = "   ".join(text for text in (times, one.note) if text)
         axes.text(1.01, row, note, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=colour)
-    axes.set_yticks(range(len(shown)), [one.name for one in shown], fontsize=10)
+    axes.set_yticks(range(len(shown)), [printable(one.name) for one in shown], fontsize=10)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     axes.set(xlim=(0, duration), ylim=(len(shown) - 0.5, -0.5), xlabel="seconds")

@@ -186,7 +186,7 @@ def _text(path: Path) -> str:
         raise RunError(
             f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
         )
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

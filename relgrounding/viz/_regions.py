@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from relgrounding._printing import printable
 from relgrounding.data.scenes import Scene
 from relgrounding.viz._figure import TRUTH, colours, new_figure, set_query
 from relgrounding.viz._shown import Shown
@@ -71,7 +72,7 @@ def regions_figure(
             _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
         _labels(axes, one, colour, image_size, unit=width / panel)
         note = f"   {one.note}" if one.note else ""
-        axes.set_title(one.name + note, fontsize=10, color=colour, parse_math=False)
+        axes.set_title(printable(one.name) + note, fontsize=10, color=colour, parse_math=False)
     return figure
 
 

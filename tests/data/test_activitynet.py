@@ -31,7 +31,7 @@ def test_one_query_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"duration": 0}, "video 'v_b': duration is 0; expected seconds above 0"),
+        ({"duration": 0}, "video 'v_b': duration is 0; expected the seconds"),
         ({"duration": float("nan")}, "duration is nan"),
         ({"timestamps": [[0, 1]]}, "timestamps and sentences are not equally many"),
         ({"timestamps": [[0, 1], [2]]}, r"expected \[start, end\] in seconds, found '\[2\]'"),

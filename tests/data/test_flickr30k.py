@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from relgrounding.data import RegionFeatures, load_flickr30k
+from relgrounding.data import BadAnnotation, Problems, RegionFeatures, load_flickr30k
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 XML = (
@@ -50,6 +50,26 @@ def test_one_query_a_phrase_with_a_box(root):
 def test_images_of_few_boxes_can_be_kept(root):
     assert [q.id for q in load_flickr30k(root, "val", min_boxes=1)] == ["b-0-0", "a-0-1", "a-1-0"]
     assert load_flickr30k(root, "val", min_boxes=3) == []
+
+
+def test_flat_boxes_cost_neither_the_image_nor_phrases_with_other_boxes(tmp_path, caplog):
+    (tmp_path / "val.txt").write_text("a\n", encoding="utf-8-sig")
+    for name in ("Annotations", "Sentences"):
+        (tmp_path / name).mkdir()
+    flat = "".join(f"<object><name>{name}</name>{BOX.format(5, 6, 5, 8)}</object>" for name in (1, 3))
+    (tmp_path / "Annotations/a.xml").write_text(
+        XML.replace("<object><name>3</name><nobndbox>1</nobndbox></object>", flat)
+    )
+    (tmp_path / "Sentences/a.txt").write_text(CAPTIONS, encoding="utf-8-sig")
+    with pytest.raises(BadAnnotation, match=r"Sentences/a\.txt, line 1, entity 3: none of its boxes has an area"):
+        load_flickr30k(tmp_path, "val")
+    problems = Problems("skip")
+    assert [q.id for q in load_flickr30k(tmp_path, "val", problems=problems)] == ["a-0-1", "a-1-0"]
+    assert problems.counts == {"BadAnnotation": 1}
+    assert dict(problems.notes) == {"boxes without area left out": 2}
+    assert caplog.messages[-1] == f"note: {tmp_path}: boxes without area left out: 2"
+    (tmp_path / "Sentences/a.txt").write_text(CAPTIONS.replace("[/EN#3/scene A park]", "Here"))
+    assert len(load_flickr30k(tmp_path, "val")) == 2
 
 
 def test_errors_say_what_to_do(root):

@@ -45,7 +45,7 @@ def test_splits_by_file_or_by_line(tmp_path):
 @pytest.mark.parametrize(
     ("item", "line", "message"),
     [
-        ("video", VIDEO | {"duration": 0}, "duration is 0; give the seconds"),
+        ("video", VIDEO | {"duration": 0}, "duration is 0; expected the seconds"),
         ("video", VIDEO | {"query": ""}, "query '' is empty or no text"),
         ("video", VIDEO | {"video": "../../etc/passwd"}, "'../../etc/passwd' cannot be an id"),
         ("video", VIDEO | {"segment": [3, 3]}, "is empty or below 0; expected start and end"),
@@ -68,6 +68,51 @@ def test_a_bad_line_is_named_or_skipped_and_counted(tmp_path, item, line, messag
     problems = Problems("skip")
     assert [q.id for q in load_own(path, item, problems=problems).queries] == ["1"]
     assert problems.counts == {"BadAnnotation": 1}
+
+
+def test_an_end_shortly_after_the_video_is_cut_and_counted(tmp_path, caplog):
+    segments = [[3, 33.2], [31, 31.3], [3, 31.2]]
+    path, problems = write(tmp_path / "q.jsonl", *(VIDEO | {"segment": s} for s in segments)), Problems()
+    queries = load_own(path, "video", problems=problems).queries
+    assert [query.targets for query in queries] == [((3.0, 31.2),), ((31.0, 31.2),), ((3.0, 31.2),)]
+    assert dict(problems.notes) == {"segments cut at the end of their video": 2}
+    assert caplog.messages == [f"note: {path}: segments cut at the end of their video: 2"]
+    for segment in ([3, 33.3], [31.2, 32], [31.5, 32]):
+        with pytest.raises(BadAnnotation, match=r"line 1: .* lies outside 31\.2"):
+            load_own(write(path, VIDEO | {"segment": segment}), "video")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("duration", "1e308", "duration is 1e[+]308; expected the seconds"),
+        ("duration", "NaN", "duration is nan; expected the seconds"),
+        ("duration", "1" * 5000, "no JSON, or cut off: a number has thousands of digits; write one object a line"),
+        ("duration", "[" * 900 + "]" * 900, "duration is "),
+        ("query", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("query", '"a", "query": "b"', "key 'query' comes twice"),
+        ("query", r'"a \ud800 door"', r"query 'a \\ud800 door' holds a lone surrogate"),
+        ("video", r'"\ud800"', "cannot be an id"),
+        ("kind", r'"\ud800"', "'kind' is .*expected text of one line"),
+        ("kind", r'"a\u001b[2J"', "'kind' is .*expected text of one line"),
+    ],
+)
+def test_what_json_can_say_and_nobody_can_use(tmp_path, key, value, message):
+    raw = {"video": '"v"', "duration": "3", "query": '"a door"'} | {key: value}
+    (tmp_path / "q.jsonl").write_text("\n{" + ", ".join(f'"{k}": {v}' for k, v in raw.items()) + "}")
+    with pytest.raises(BadAnnotation, match=f"line 2.*{message}") as caught:
+        load_own(tmp_path / "q.jsonl", "video")
+    assert len(str(caught.value)) < 400
+
+
+def test_marks_of_byte_order_are_passed_over_or_named(tmp_path):
+    text = json.dumps(VIDEO)
+    (tmp_path / "q.jsonl").write_text(text, encoding="utf-8-sig")
+    assert len(load_own(tmp_path / "q.jsonl", "video").queries) == 1
+    for encoding in ("UTF-16", "UTF-32"):
+        (tmp_path / "q.jsonl").write_text(text, encoding=encoding)
+        with pytest.raises(BadAnnotation, match=f"is {encoding}, not UTF-8; convert it, .* -f {encoding} -t UTF-8"):
+            load_own(tmp_path / "q.jsonl", "video")
 
 
 def test_lines_must_agree(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from relgrounding.data import load_instances, load_refcoco
 
 REF = {"ref_id": 7, "ann_id": 5, "image_id": 2, "split": "val"}
+DOG = {"id": 5, "image_id": 2, "category_id": 18, "bbox": [1, 2, 3, 4]}
 
 
 def write(root, refs, annotations):
@@ -28,7 +29,7 @@ def write(root, refs, annotations):
 def root(tmp_path):
     sentences = [{"sent_id": 3, "sent": "left dog"}, {"sent_id": 4, "sent": "the dog"}]
     annotations = [
-        {"id": 5, "image_id": 2, "category_id": 18, "bbox": [1, 2, 3, 4]},
+        DOG,
         {"id": 4, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1.5, 2]},
         {"id": 6, "image_id": 2, "category_id": 1, "bbox": [5, 6, 7, 8]},
     ]
@@ -69,9 +70,9 @@ def test_errors_name_the_place(root):
     write(root, [{**REF, "sentences": []}], [])
     with pytest.raises(ValueError, match=r"ref 7: instances\.json lacks annotation 5"):
         load_refcoco(root, "refcoco", "val")
-    write(root, [], [{"id": 5, "image_id": 2, "category_id": 18, "bbox": [1, 2, 0, 4]}])
-    with pytest.raises(ValueError, match="annotation 5 has no area; drop it"):
-        load_instances(root, "refcoco")
+    write(root, [{**REF, "sentences": [{"sent_id": 1, "sent": "dog \ud800"}]}], [DOG])
+    with pytest.raises(ValueError, match=r"ref 7: sentence 'dog \\ud800' holds a lone surrogate"):
+        load_refcoco(root, "refcoco", "val")
 
 
 COUNTS = [

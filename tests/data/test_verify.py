@@ -49,7 +49,7 @@ def test_good_data_has_no_difference(tmp_path):
     [
         ({"query": "?!"}, {"train: queries without a word": "1"}),
         ({"segment": [3, 3]}, {"train: bad records": "1"}),
-        ({"segment": [3, 8.5]}, {"train: segments after the end": "1"}),
+        ({"segment": [3, 10.5]}, {"train: bad records": "1"}),
         ({"video": "other"}, {"features: items missing": "1"}),
         ({"video": "v5"}, {"train and test: shared items": "1"}),
         ({"duration": 0}, {"train: bad records": "1"}),
@@ -64,6 +64,9 @@ def test_duplicates_are_noted(tmp_path):
     train, test = good()
     rows = verify(own(tmp_path, [*train, video_line(0, id=9)], test))
     assert [(row.check, row.found) for row in rows if row.status != "ok"] == [("train: duplicates", "1")]
+    rows = verify(own(tmp_path, [*train[:3], video_line(3, segment=[3, 8.5])], test))
+    note = ("train: segments cut at the end of their video", "1")
+    assert [(row.check, row.found) for row in rows if row.status != "ok"] == [note]
 
 
 def test_faults_of_features_are_in_their_rows(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -27,8 +28,19 @@ def vectors(tmp_path):
         ("2nd from left,3rd row", ["2nd", "from", "left", "3rd", "row"]),
         ("'sit' o'clock", ["sit", "o'clock"]),
         ("d'oeuvre's", ["d'oeuvre", "'s"]),
-        ("Caf\u00e9", ["cafe"]),
+        ("Cafe\u0301 caf\u00e9", ["caf\u00e9", "caf\u00e9"]),
         (" .,! ", []),
+        ("ein Mann auf der Straße", ["ein", "mann", "auf", "der", "straße"]),
+        ("человек открывает дверь", ["человек", "открывает", "дверь"]),
+        ("人がドアを開ける。カー", [*"人がドアを開けるカー"]),
+        ("T恤３枚", ["t", *"恤３枚"]),
+        ("कुत्ता दौड़ता है", unicodedata.normalize("NFC", "कुत्ता दौड़ता है").split()),
+        ("الرَّجُل يفتح البابَ ٣", ["الرَّجُل", "يفتح", "البابَ", "٣"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("남자가 문을 연다", ["남자가", "문을", "연다"]),
+        ("คน\u200bเปิด", ["คน", "เปิด"]),
+        ("м’яч snake_case well-known", ["м'яч", "snake", "case", "well", "known"]),
+        ("🎬 👩\u200d🚀 ❤\ufe0f \u0301", []),
     ],
 )
 def test_tokenize(text, words):
@@ -52,6 +64,19 @@ def test_vocabulary_knows_frequent_words_and_no_others(texts, min_count):
         assert vocabulary.encode(word) == [number]
     assert vocabulary.encode("zebra") == [1]
     assert len(vocabulary) == len(vocabulary.to_list()) + 2
+
+
+def test_words_of_older_vocabularies_and_files_are_found_without_their_accents(tmp_path):
+    assert Vocabulary(["cafe", "red"]).encode("the red CAFÉ") == [1, 3, 2]
+    assert Vocabulary(["cafe", "café"]).encode("café cafe") == [3, 2]
+    assert "café" in Vocabulary(["cafe"])
+    assert "cafe" not in Vocabulary(["café"])
+    (tmp_path / "v.txt").write_text("cafe 1 2\npinata 5 6\npiñata 3 4\n", encoding="utf-8-sig")
+    for _ in range(2):
+        words = Vocabulary(["café", "piñata", "cafe", "no\u0308"])
+        known, table = load_word_vectors(tmp_path / "v.txt", words, tmp_path / "cache")
+        assert known.to_list() == ["café", "piñata", "cafe"]
+        assert table[2:].tolist() == [[1, 2], [3, 4], [1, 2]]
 
 
 def test_text_without_words_is_refused():

@@ -8,6 +8,8 @@ from relgrounding import graphs, viz
 from relgrounding.data.scenes import make_scenes
 
 pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 
 BOXES = [[10, 20, 90, 130], [120, 55, 180, 95], [15, 30, 45, 50]]
 TRUTH = viz.Shown("ground truth", [(5.0, 12.5)], truth=True)
@@ -48,6 +50,35 @@ def test_any_sentence_can_stand_above(tmp_path, query):
     boxes = viz.Shown("run_$1_$2", [(1.0, 2.0, 30.0, 40.0)], note="$x", labels=["$1"])
     viz.save_figure(viz.regions_figure(query, (100, 50), [boxes]), tmp_path / "r.png", dpi=40)
     assert (tmp_path / "sub" / "m.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_scripts_without_a_font_are_named_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("relgrounding.viz._fonts._candidates", list)
+    monkeypatch.setattr("relgrounding.viz._fonts._mentioned", set())
+    for query in ("日本のドア", "日本 ठीक", "日本 x\u200d\ufe0f"):
+        viz.save_figure(viz.moments_figure(query, 10.0, [TRUTH]), tmp_path / "m.png", dpi=40)
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        "figures: no font here has CJK",
+        "figures: no font here has DEVANAGARI",
+    ]
+    assert caplog.messages[0].endswith("HIRAGANA, KATAKANA, boxes stand for it; install a Noto font for it")
+
+
+def test_an_installed_font_draws_what_the_first_one_lacks(tmp_path, monkeypatch, caplog):
+    first, second = (font_manager.findfont(name) for name in ("DejaVu Sans", "STIXNonUnicode"))
+    lacking = min(set(FT2Font(second).get_charmap()) - set(FT2Font(first).get_charmap()))
+    monkeypatch.setattr("relgrounding.viz._fonts._candidates", lambda: [("STIXNonUnicode", second)])
+    figure = viz.moments_figure(f"a{chr(lacking)}", 10.0, [TRUTH])
+    viz.save_figure(figure, tmp_path / "m.png", dpi=40)
+    assert figure.texts[0].get_fontfamily()[-1] == "STIXNonUnicode"
+    figure.savefig(tmp_path / "m.png")  # a missing glyph would be a warning, and a failure
+    assert not caplog.messages
+
+
+def test_control_characters_are_shown_as_text():
+    figure = viz.moments_figure("a\x1bb \u202e", 10.0, [viz.Shown("r\x07", [(1.0, 2.0)])])
+    assert figure.get_suptitle() == r"a\x1bb \u202e"
+    assert figure.axes[0].get_yticklabels()[0].get_text() == r"r\x07"
 
 
 def test_every_panel_has_its_boxes_and_the_truth():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from relgrounding._printing import printable
 from relgrounding.data.extraction._errors import ExtractionError
 from relgrounding.data.extraction._parts import Parts
 
@@ -37,7 +38,7 @@ def extract_all(
                 message = str(error) if str(path) in str(error) else f"{path}: {error}"
                 if not skip:
                     raise ExtractionError(f"{message} (--on-error skip leaves such files out)") from None
-                tqdm.write(f"skipped: {message}", file=sys.stderr)
+                tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
                 continue
         done.append(key)
     return done
