@@ -16,6 +16,7 @@ __all__ = ["load_flickr30k"]
 
 Box = tuple[float, float, float, float]
 _PHRASE = re.compile(r"\[/EN#(?P<entity>\d+)/(?P<kind>\S+) (?P<text>[^\]]+)\]")
+_SIZE = re.compile(rb"<width>\s*(?P<width>\d{1,6})\s*</width>\s*<height>\s*(?P<height>\d{1,6})\s*</height>")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 LARGEST_FILE = 64 * 2**20
@@ -47,12 +48,20 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: an annotation file that is not in the official layout, or none of the split's images.
     """
+    return read_flickr30k(root, split, min_boxes, problems)[0]
+
+
+def read_flickr30k(
+    root: str | Path, split: str, min_boxes: int, problems: Problems | None
+) -> tuple[list[Query], dict[str, tuple[int, int]]]:
+    """Return the queries of `load_flickr30k` and (width, height) of their images in pixels, where stated."""
     if split not in SPLITS:
         raise BadAnnotation(f"split {split!r} is not one of Flickr30k Entities': {', '.join(SPLITS)}")
     root, problems = Path(root), problems or Problems()
     listed = _find(root / f"{split}.txt")
     images = read_text(listed).split()
     queries: list[Query] = []
+    sizes: dict[str, tuple[int, int]] = {}
     with _open(root) as annotations:
         present = [image for image in images if image in annotations.images]
         if not present:
@@ -60,11 +69,14 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         for image in present:
             with problems:
                 check_id(image, str(listed))
-                boxes = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
+                content = annotations.read(f"Annotations/{image}.xml")
+                boxes = _read_boxes(content, image)
                 if len({box for group in boxes.values() for box in group}) >= min_boxes:
                     captions = _captions(annotations.read(f"Sentences/{image}.txt"), image)
                     queries.extend(_phrases(image, captions, boxes))
-    return queries
+                    if size := _SIZE.search(content):
+                        sizes[image] = (int(size["width"]), int(size["height"]))
+    return queries, sizes
 
 
 @contextlib.contextmanager

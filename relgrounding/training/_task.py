@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relgrounding import data
 from relgrounding.config import Config, ConfigError, find_file
+from relgrounding.data._facts import disagreement, remedy
 from relgrounding.data._fingerprint import file_digest, queries_digest
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
@@ -196,6 +197,12 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
         logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
+    cut = sum(len(data.tokenize(query.text)) > settings.max_words for query in queries)
+    if cut:
+        logger.warning(
+            "%s %s: of %d of %d sentences (%.1f %%) only the first data.max_words=%d words are read",
+            *(settings.dataset, split, cut, len(queries), 100 * cut / len(queries), settings.max_words),
+        )
     if not queries:
         raise ConfigError(f"{settings.dataset} {split}: no query can be used; tools/prepare.py verify says why")
     return Split(queries, store, found.durations)
@@ -227,6 +234,8 @@ def usable(
                         f"no features of {query.item!r}, which query {query.id!r} asks about; "
                         "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
                     )
+                if differs := disagreement(query.item, found, store):
+                    raise _disagreeing(differs, found, store, video, problems)
                 if video and query.item not in found.durations:
                     raise data.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
                 fine[query.item] = True
@@ -235,3 +244,17 @@ def usable(
             if fine[query.item]:
                 kept.append(query)
     return kept
+
+
+def _disagreeing(
+    first: str, found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
+) -> data.BadFeatures:
+    """Return the error about an item of another length or size; one that stops the run says how many there are."""
+    if problems.on_error == "skip":
+        return data.BadFeatures(first)
+    items = {query.item for query in found.queries if query.item in store}  # type: ignore[operator]
+    count = sum(bool(disagreement(item, found, store)) for item in items)
+    return data.BadFeatures(
+        f"{getattr(store, 'path', 'the features')} and the annotations disagree about {count} of {len(items)} "
+        f"{'videos' if video else 'images'}: {first}; {remedy(video)} (data.on_error=skip leaves such items out)"
+    )

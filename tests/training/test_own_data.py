@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from tiny import TINY
@@ -115,8 +116,6 @@ def test_missing_features_stop_or_are_skipped(tmp_path, caplog):
 
 
 def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
-    import h5py
-
     videos(tmp_path, True)
     with h5py.File(tmp_path / "features.h5", "a") as file:
         file["v3"][1, 1] = np.nan
@@ -154,3 +153,34 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
         assert [key for key in first if after[key] != first[key]] == [label]
         path.write_bytes(before)
     assert make_task(load_config(None, TINY)).fingerprint() == {}
+
+
+@pytest.mark.parametrize("model", ["vgn", "ign"])
+def test_lengths_and_sizes_that_disagree_stop_or_are_skipped(tmp_path, caplog, model):
+    if model == "vgn":
+        videos(tmp_path, True)
+        with h5py.File(tmp_path / "features.h5", "a") as file:
+            for i in range(3):
+                file[f"v{i}"].attrs["duration"] = 16.0
+        one = r"'v0' is 16 s long in the features and 8 s in the annotations; extract the features from the videos"
+    else:
+        images(tmp_path)
+        lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+        lines = [line | {"size": [20, 20] if i < 3 else [11, 9]} for i, line in enumerate(lines)]
+        (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        one = r"'i0' is 10 x 10 pixels in the features and 20 x 20 in the annotations; extract the features from"
+    kind = "videos" if model == "vgn" else "images"
+    with pytest.raises(BadFeatures, match=rf"features\.h5 and the annotations disagree about 3 of 10 {kind}: {one}"):
+        make_task(settings(tmp_path, model))
+    task = make_task(settings(tmp_path, model, "data.on_error=skip"))
+    assert len(task.train.queries) + len(task.validation.queries) == 7
+    assert "own train: 7 queries left, skipped 3 BadFeatures" in caplog.text
+
+
+def test_sentences_that_are_cut_are_named_once(tmp_path, caplog):
+    make_task(settings(videos(tmp_path, True), "vgn", "data.max_words=2"))
+    (record,) = caplog.records
+    assert (
+        record.getMessage()
+        == "own train: of 10 of 10 sentences (100.0 %) only the first data.max_words=2 words are read"
+    )
