@@ -19,6 +19,7 @@ from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.training._negatives import check_negatives
 
 logger = logging.getLogger("relgrounding.training")
 
@@ -119,7 +120,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         vocabulary: words of a checkpoint, in their order; None: those of the training queries.
 
     Raises:
-        ConfigError: files that are missing, with what to do about it.
+        ConfigError: files that are missing, or queries without negatives, with what to do about it.
     """
     settings = config.data
     store = None if settings.dataset == "demo" else _open_store(config)
@@ -129,6 +130,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
         train = [train[i] for i in sorted(keep.tolist())]
+    check_negatives(train, validation, config)
     known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
     vectors = None
     if settings.word_vectors:
