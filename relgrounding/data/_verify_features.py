@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data._errors import BadFeatures, DataError
-from relgrounding.data._query import Query
+from relgrounding.data._facts import disagreement, remedy
+from relgrounding.data.datasets import Annotations
 from relgrounding.data.features import ClipFeatures, RegionFeatures
 
 Found = tuple[str, str, str, str, str]
 
 
-def feature_rows(config: Config, queries: Sequence[Query], video: bool, quiet: bool) -> Iterator[Found]:
+def feature_rows(config: Config, annotations: Annotations, video: bool, quiet: bool) -> Iterator[Found]:
     """Yield rows of the table of `relgrounding.data.verify`, none where no features are named."""
     settings = config.data
     if not settings.features:
@@ -31,7 +32,7 @@ def feature_rows(config: Config, queries: Sequence[Query], video: bool, quiet: b
         yield "features: file", settings.features, "none", "DIFFERS", str(error)
         return
     yield "features: width", "one", f"{dim}", "ok", ""
-    wanted = {query.item for query in queries}
+    wanted = {query.item for query in annotations.queries}
     missing = sorted(wanted - present)
     meaning = f"such as {', '.join(missing[:3])}: extract them, or leave their queries out with data.on_error=skip"
     yield (
@@ -43,7 +44,30 @@ def feature_rows(config: Config, queries: Sequence[Query], video: bool, quiet: b
     )
     if extra := len(present - wanted):
         yield "features: items unused", "", f"{extra:,}", "note", "no query asks about them; they do no harm"
-    yield from _contents(store, sorted(wanted & present), quiet)
+    shared = sorted(wanted & present)
+    yield from _facts(store, shared, annotations)
+    yield from _contents(store, shared, quiet)
+
+
+def _facts(store: ClipFeatures | RegionFeatures, items: Sequence[str], annotations: Annotations) -> Iterator[Found]:
+    video = isinstance(store, ClipFeatures)
+    compared, differ = 0, []
+    for item in items:
+        try:
+            if isinstance(store, ClipFeatures):
+                compared += item in annotations.durations and store.duration(item) is not None
+            else:
+                compared += item in annotations.sizes
+            text = disagreement(item, annotations, store)
+        except BadFeatures as error:
+            text = str(error)
+        if text:
+            differ.append(text)
+    if compared or differ:
+        found = f"{len(differ):,} differ" if differ else f"{compared:,} the same"
+        meaning = f"{differ[0]}: {remedy(video)}" if differ else ""
+        check = "features: durations" if video else "features: image sizes"
+        yield check, "as annotated", found, "DIFFERS" if differ else "ok", meaning
 
 
 def _contents(store: ClipFeatures | RegionFeatures, items: Sequence[str], quiet: bool) -> Iterator[Found]:

@@ -118,10 +118,7 @@ class _Texts:
 
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
-        self.item = _numbers([q.item for q in queries])
-        self.text = _numbers([q.text.lower() for q in queries])
-        self.group = _numbers([q.group for q in queries])
-        self.group[[not q.group for q in queries]] = -1
+        self.item, self.text, self.group = identities(queries)
 
     def batch(self, places: Sequence[int]) -> dict[str, Any]:
         """Return the fields of `Batch` that do not depend on the item."""
@@ -137,9 +134,16 @@ class _Texts:
         }
 
 
+def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
+    """Return the numbers `item`, `text` and `group` of `Batch` for each query."""
+    group = _numbers([q.group for q in queries])
+    group[[not q.group for q in queries]] = -1
+    return _numbers([q.item for q in queries]), _numbers([q.text.lower() for q in queries]), group
+
+
 def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
     known: dict[str, int] = {}
-    return torch.tensor([known.setdefault(name, len(known)) for name in names])
+    return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
 
 
 class _Candidates:

@@ -56,7 +56,7 @@ def load_charades(
     _check_choice("protocol", protocol, PROTOCOLS)
     path = _find(root, f"charades_sta_{split}.txt")
     problems = problems or Problems()
-    durations = load_durations(root) if protocol == "reduced" else {}
+    durations = load_durations(root, split) if protocol == "reduced" else {}
     queries: list[Query] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -67,17 +67,18 @@ def load_charades(
     return queries
 
 
-def load_durations(root: str | Path) -> dict[str, float]:
+def load_durations(root: str | Path, split: str | None = None) -> dict[str, float]:
     """Load the length in seconds of every video of Charades (7,985 training and 1,863 test videos).
 
     Args:
         root: folder with `Charades_v1_{train,test}.csv`.
+        split: "train" or "test"; None: both.
 
     Raises:
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: a row without id, or whose length is not a number above 0.
     """
-    return {row["id"]: _parse_length(row["length"], place) for row, place in _rows(root)}
+    return {row["id"]: _parse_length(row["length"], place) for row, place in _rows(root, split)}
 
 
 def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
@@ -139,8 +140,8 @@ def _parse_length(text: str, place: str) -> float:
     return length
 
 
-def _rows(root: str | Path) -> Iterator[tuple[dict[str, str], str]]:
-    for split in SPLITS:
+def _rows(root: str | Path, only: str | None = None) -> Iterator[tuple[dict[str, str], str]]:
+    for split in SPLITS if only is None else (only,):
         path = _find(root, f"Charades_v1_{split}.csv")
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
         try:

@@ -9,9 +9,9 @@ from relgrounding.data._errors import Problems
 from relgrounding.data._query import Query
 from relgrounding.data.activitynet import load_activitynet, load_activitynet_durations
 from relgrounding.data.charades import load_charades, load_durations
-from relgrounding.data.flickr30k import load_flickr30k
+from relgrounding.data.flickr30k import read_flickr30k
 from relgrounding.data.own import load_own
-from relgrounding.data.refcoco import load_refcoco
+from relgrounding.data.refcoco import load_instances, load_refcoco
 
 __all__ = ["Annotations", "read_annotations"]
 
@@ -54,7 +54,7 @@ def read_annotations(
 
 def _charades(root: Path, settings: DataConfig, split: str, problems: Problems) -> Annotations:
     folder = root / "charades_sta"
-    return Annotations(load_charades(folder, split, settings.protocol, problems), load_durations(folder), {})
+    return Annotations(load_charades(folder, split, settings.protocol, problems), load_durations(folder, split), {})
 
 
 def _activitynet(root: Path, settings: DataConfig, split: str, problems: Problems) -> Annotations:
@@ -64,11 +64,14 @@ def _activitynet(root: Path, settings: DataConfig, split: str, problems: Problem
 
 
 def _flickr30k(root: Path, settings: DataConfig, split: str, problems: Problems) -> Annotations:
-    return Annotations(load_flickr30k(root / "flickr30k_entities", split, problems=problems), {}, {})
+    queries, sizes = read_flickr30k(root / "flickr30k_entities", split, 2, problems)
+    return Annotations(queries, {}, sizes)
 
 
 def _refcoco(root: Path, settings: DataConfig, split: str, problems: Problems) -> Annotations:
-    return Annotations(load_refcoco(root / "refcoco", settings.dataset, split, settings.split_by, problems), {}, {})
+    queries = load_refcoco(root / "refcoco", settings.dataset, split, settings.split_by, problems)
+    instances = load_instances(root / "refcoco", settings.dataset)
+    return Annotations(queries, {}, dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True)))
 
 
 def _own(settings: DataConfig, split: str, video: bool, problems: Problems) -> Annotations:

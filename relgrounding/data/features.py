@@ -218,9 +218,9 @@ class RegionFeatures(_Store):
         begin, end = self._data["offsets"][row : row + 2].tolist()
         features = self._check(self._part("features", begin, end), key)
         boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
-        width, height = map(int, self._data["sizes"][row])
-        check_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
-        return Regions(features, boxes, (width, height))
+        size = self.size(key)
+        check_boxes(boxes, size, f"boxes of {key!r} in {self.path}")
+        return Regions(features, boxes, size)
 
     def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
         """Return each image's id, number of regions and (width, height), in the order of the file."""
@@ -228,6 +228,18 @@ class RegionFeatures(_Store):
         numbers = np.diff(self._data["offsets"]).tolist()
         sizes = self._data["sizes"].astype(np.int64).tolist()
         return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return (width, height) of an image in pixels.
+
+        Raises:
+            MissingFeatures: the file does not hold the image.
+        """
+        row = self._rows().get(key)
+        if row is None:
+            raise self._missing(key)
+        width, height = map(int, self._data["sizes"][row])
+        return width, height
 
     def _part(self, name: str, begin: int, end: int) -> np.ndarray:
         if self.in_memory:

@@ -18,6 +18,7 @@ __all__ = ["load_flickr30k"]
 
 Box = tuple[float, float, float, float]
 _PHRASE = re.compile(r"\[/EN#(?P<entity>\d+)/(?P<kind>\S+) (?P<text>[^\]]+)\]")
+_SIZE = re.compile(rb"<width>\s*(?P<width>\d{1,6})\s*</width>\s*<height>\s*(?P<height>\d{1,6})\s*</height>")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 LARGEST_FILE = 64 * 2**20
@@ -50,6 +51,13 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: an annotation file that is not in the official layout, or none of the split's images.
     """
+    return read_flickr30k(root, split, min_boxes, problems)[0]
+
+
+def read_flickr30k(
+    root: str | Path, split: str, min_boxes: int, problems: Problems | None
+) -> tuple[list[Query], dict[str, tuple[int, int]]]:
+    """Return the queries of `load_flickr30k` and (width, height) of their images in pixels, where stated."""
     if split not in SPLITS:
         raise BadAnnotation(f"split {split!r} is not one of Flickr30k Entities': {', '.join(SPLITS)}")
     root, problems = Path(root), problems or Problems()
@@ -57,6 +65,7 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
     images = read_text(listed).split()
     queries: list[Query] = []
     left_out = 0
+    sizes: dict[str, tuple[int, int]] = {}
     with _open(root) as annotations:
         present = [image for image in images if image in annotations.images]
         if not present:
@@ -64,13 +73,16 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         for image in present:
             with problems:
                 check_id(image, str(listed))
-                boxes, without_area = _read_boxes(annotations.read(f"Annotations/{image}.xml"), image)
+                content = annotations.read(f"Annotations/{image}.xml")
+                boxes, without_area = _read_boxes(content, image)
                 left_out += without_area
                 if len({box for group in boxes.values() for box in group}) >= min_boxes:
                     captions = _captions(annotations.read(f"Sentences/{image}.txt"), image)
                     queries.extend(_phrases(image, captions, boxes, problems))
+                    if size := _SIZE.search(content):
+                        sizes[image] = (int(size["width"]), int(size["height"]))
     problems.note("boxes without area left out", left_out, root)
-    return queries
+    return queries, sizes
 
 
 @contextlib.contextmanager

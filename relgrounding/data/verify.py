@@ -14,7 +14,7 @@ from relgrounding.data._query import Query
 from relgrounding.data._verify_features import feature_rows
 from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.flickr30k import load_flickr30k
-from relgrounding.data.refcoco import SPLIT_BY, load_instances, load_refcoco
+from relgrounding.data.refcoco import SPLIT_BY, load_refcoco
 from relgrounding.data.vocabulary import tokenize
 
 __all__ = ["Row", "format_rows", "verify"]
@@ -70,17 +70,21 @@ def verify(config: Config, quiet: bool = True) -> list[Row]:
             continue
         rows.extend(_counts(config, split, found[split], published, problems))
         rows.extend(Row(f"{split}: {what}", "", f"{count:,}", "note") for what, count in problems.notes.items())
-        rows.extend(_texts(split, found[split].queries))
+        rows.extend(_texts(split, found[split].queries, settings.max_words))
         if video:
             rows.extend(_segments(settings.dataset, split, found[split]))
     if not found:
         return rows
     if not video:
-        rows.extend(_boxes(config, found))
+        rows.extend(_boxes(found))
     rows.extend(_wholes(settings.dataset, found, published))
     rows.extend(_shared(config, found, published.train if published else ("train",)))
-    queries = [query for annotations in found.values() for query in annotations.queries]
-    rows.extend(Row(*row) for row in feature_rows(config, queries, video, quiet))
+    whole = Annotations([], {}, {})
+    for annotations in found.values():
+        whole.queries.extend(annotations.queries)
+        whole.durations.update(annotations.durations)
+        whole.sizes.update(annotations.sizes)
+    rows.extend(Row(*row) for row in feature_rows(config, whole, video, quiet))
     return rows
 
 
@@ -153,9 +157,13 @@ def _counts(
     yield _compare(f"{split}: bad records", 0, problems.total, meaning)
 
 
-def _texts(split: str, queries: Sequence[Query]) -> Iterator[Row]:
-    empty = sum(not tokenize(query.text) for query in queries)
+def _texts(split: str, queries: Sequence[Query], max_words: int) -> Iterator[Row]:
+    lengths = [len(tokenize(query.text)) for query in queries]
+    empty, cut = lengths.count(0), sum(length > max_words for length in lengths)
     yield _compare(f"{split}: queries without a word", 0, empty, "only signs: data.on_error=skip leaves them out")
+    if cut:
+        meaning = f"of more than data.max_words={max_words} words, up to {max(lengths)}: the rest of them is not read"
+        yield Row(f"{split}: sentences cut", "", f"{cut:,} ({cut / len(queries):.1%})", "note", meaning)
     repeated = len(queries) - len({query.id for query in queries})
     yield _compare(f"{split}: repeated ids", 0, repeated, "predictions could not be told apart: give each its own")
     same = len(queries) - len({(query.item, query.text, query.targets) for query in queries})
@@ -179,14 +187,9 @@ def _segments(dataset: str, split: str, annotations: Annotations) -> Iterator[Ro
         yield _compare(f"{split}: {name}", 0, count, meaning, (dataset, split, name))
 
 
-def _boxes(config: Config, found: dict[str, Annotations]) -> Iterator[Row]:
-    settings = config.data
-    if settings.dataset in SPLIT_BY:
-        instances = load_instances(data_root(settings) / "refcoco", settings.dataset)
-        sizes = dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True))
-    else:
-        sizes = {image: value for annotations in found.values() for image, value in annotations.sizes.items()}
+def _boxes(found: dict[str, Annotations]) -> Iterator[Row]:
     for split, annotations in found.items():
+        sizes = annotations.sizes
         known = [(t, sizes[q.item]) for q in annotations.queries if q.item in sizes for t in q.targets]
         outside = sum(
             min(x1, y1) < -OVERHANG or x2 > w + OVERHANG or y2 > h + OVERHANG for (x1, y1, x2, y2), (w, h) in known

@@ -1,5 +1,6 @@
 """Reads boxes, segments and image sizes: one item or a list, NumPy or PyTorch, checked, in float64."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ ArrayLike = Tensor | np.ndarray | Sequence
 
 # What turns a row of each format into x1, y1, x2, y2: exact for integers.
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+SMALLEST = 2
+"""Pixels: in an image of larger sides, boxes that all end within 1 are shares of it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
     # Sizes are looked at as given: adding a corner to a tiny one could round it away.
     first, second = rows.values[:, :2], rows.values[:, 2:]
     sizes = second - first if box_format == "xyxy" else second
-    check_rows(rows, name, (sizes <= 0).any(1), f"({box_format}) has no area; remove the box or correct it")
+    other = ", or give box_format='xywh' if it is x, y, width, height" if box_format == "xyxy" else ""
+    check_rows(rows, name, (sizes <= 0).any(1), f"({box_format}) has no area; remove the box or correct it{other}")
     if box_format == "xyxy":
         return rows
     corner = first if box_format == "xywh" else first - second / 2
@@ -135,6 +139,30 @@ def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "item
         where, size = _where(item, sizes.ndim == 1), sizes.view(-1, 2)[item].tolist()
         raise ValueError(f"image_size{where}: {size} is not a positive, finite width and height in pixels; correct it")
     return sizes.to(rows.values.device).expand(items, 2)
+
+
+def check_places(rows: Rows, sizes: Float64[Tensor, "items 2"], name: str = "boxes") -> None:
+    """Check boxes as x1, y1, x2, y2 against the images that they lie in; they may stick out.
+
+    Raises:
+        ValueError: a box without a common part with its image.
+    """
+    first, second = rows.values[:, :2], rows.values[:, 2:]
+    if not len(first):
+        return
+    size = sizes[0] if rows.single else torch.repeat_interleave(sizes, rows.counts, dim=0)
+    within = torch.minimum(second, size - first)
+    if not within.min() > 0:
+        reason = "lies wholly outside of its image; remove the box, or give the size of the image that it is of"
+        check_rows(rows, name, (within <= 0).any(1), reason)
+    # An image of one box has no relations, and that box may be a pixel.
+    if len(first) > len(rows.counts) and second.max() <= 1 and (sizes.min() > SMALLEST or sizes.max() <= 1):
+        width, height = sizes[0].tolist()
+        warnings.warn(
+            f"{name}: all coordinates lie within 1 in an image of {width:g} x {height:g}; distances and angles are "
+            "those of pixels: multiply boxes that are shares of an image by its width and height",
+            stacklevel=4,
+        )
 
 
 def _holds_arrays(values: ArrayLike) -> bool:

@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from relgrounding._dgl import dgl
-from relgrounding.graphs._inputs import ArrayLike, read_boxes, read_image_sizes
+from relgrounding.graphs._inputs import ArrayLike, check_places, read_boxes, read_image_sizes
 from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
 from relgrounding.graphs._relations import SPATIAL_EDGE_TYPES, SpatialRelation
 from relgrounding.graphs._structure import GraphStructure
@@ -76,7 +76,9 @@ def _numbers(
     """Relation number of every pair, and whether one item was given."""
     ratio, iou = _rules(distance_ratio, overlap_iou)
     rows = read_boxes(boxes, box_format)
-    diagonal_squared = read_image_sizes(image_size, rows).square().sum(1)
+    sizes = read_image_sizes(image_size, rows)
+    check_places(rows, sizes)
+    diagonal_squared = sizes.square().sum(1)
     x1, y1, x2, y2 = rows.values.unbind(1)
     area = (y2 - y1) * (x2 - x1)
     # Twice the centres, which may lie between pixels; so four times the squared distance is compared.
@@ -120,7 +122,8 @@ def spatial_graph(
     vector between the centres in pixels, x right and y down, in (0, 360]; without a direction it is 360.
 
     Args:
-        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4).
+        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4). They may stick out of the image. Boxes that are
+            shares of the image must be multiplied by its width and height first: angles and distances are of pixels.
         image_size: (width, height) in pixels, one for all items or one an item.
         box_format: ``xyxy`` (corners), ``xywh`` (first corner, size) or ``cxcywh`` (centre, size).
         distance_ratio: at least 0; phi equal to it gives no edge.
@@ -130,7 +133,11 @@ def spatial_graph(
         Graph with node type ``proposal``, no self-edges; batched for a list, `dgl.unbatch` gives the items.
 
     Raises:
-        ValueError: a box that is not finite or has no area (named by its row), another shape, an empty list.
+        ValueError: a box that is not finite, has no area or lies wholly outside of its image (named by its row),
+            another shape, an empty list.
+
+    Warns:
+        UserWarning: all coordinates lie within 1, and the image is larger, or of size (1, 1).
 
     >>> graph = spatial_graph([[0, 0, 40, 40], [10, 10, 20, 20], [60, 10, 80, 20]], (100, 80))
     >>> {name: graph.num_edges(name) for name in graph.etypes if graph.num_edges(name)}

@@ -1,5 +1,6 @@
 """What a configuration trains and tests on."""
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,14 @@ from torch import Tensor
 from relgrounding import data
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, find_file
+from relgrounding.data._facts import disagreement, remedy
+from relgrounding.data._fingerprint import file_digest, queries_digest
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.training._negatives import check_negatives
 
 logger = get_logger("relgrounding.training")
 
@@ -71,6 +75,26 @@ class Task:
         self.durations.update(found.durations)
         return found
 
+    def fingerprint(self) -> dict[str, str]:
+        """Return digests of what is learnt from, which another machine shares; none of the embedded scenes.
+
+        Returns:
+            "features" (of the file), "annotations" (training and held-out queries, durations) and, where there are
+            pretrained vectors, "word vectors" (of the words in use): each changes with what training would see.
+        """
+        if self.config.data.dataset == "demo":
+            return {}
+        queries = [*self.train.queries, *self.validation.queries]
+        found = {"annotations": queries_digest(queries, self.durations)}
+        if isinstance(path := getattr(self.train.store, "path", None), Path):
+            found["features"] = file_digest(path)
+        if self.vectors is not None:
+            # Without the row of unknown words: a mean, whose last bit depends on the machine.
+            table = self.vectors[2:].contiguous()
+            content = [repr(self.vocabulary.to_list()).encode(), table.numpy().tobytes()]
+            found["word vectors"] = hashlib.sha256(b"".join(content)).hexdigest()
+        return found
+
     def collator(self, split: Split) -> VideoCollator | ImageCollator:
         """Return what makes batches of a split."""
         settings = self.config.data
@@ -96,7 +120,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         vocabulary: words of a checkpoint, in their order; None: those of the training queries.
 
     Raises:
-        ConfigError: files that are missing, with what to do about it.
+        ConfigError: files that are missing, or queries without negatives, with what to do about it.
     """
     settings = config.data
     store = None if settings.dataset == "demo" else _open_store(config)
@@ -111,6 +135,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
         train = [train[i] for i in sorted(keep.tolist())]
+    check_negatives(train, validation, config)
     known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
     vectors = None
     if settings.word_vectors:
@@ -195,6 +220,12 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
         logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
+    cut = sum(len(data.tokenize(query.text)) > settings.max_words for query in queries)
+    if cut:
+        logger.warning(
+            "%s %s: of %d of %d sentences (%.1f %%) only the first data.max_words=%d words are read",
+            *(settings.dataset, split, cut, len(queries), 100 * cut / len(queries), settings.max_words),
+        )
     if not queries:
         raise ConfigError(f"{settings.dataset} {split}: no query can be used; tools/prepare.py verify says why")
     return Split(queries, store, found.durations)
@@ -226,6 +257,8 @@ def usable(
                         f"no features of {query.item!r}, which query {query.id!r} asks about; "
                         "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
                     )
+                if differs := disagreement(query.item, found, store):
+                    raise _disagreeing(differs, found, store, video, problems)
                 if video and query.item not in found.durations:
                     raise data.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
                 fine[query.item] = True
@@ -234,3 +267,17 @@ def usable(
             if fine[query.item]:
                 kept.append(query)
     return kept
+
+
+def _disagreeing(
+    first: str, found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
+) -> data.BadFeatures:
+    """Return the error about an item of another length or size; one that stops the run says how many there are."""
+    if problems.on_error == "skip":
+        return data.BadFeatures(first)
+    items = {query.item for query in found.queries if query.item in store}  # type: ignore[operator]
+    count = sum(bool(disagreement(item, found, store)) for item in items)
+    return data.BadFeatures(
+        f"{getattr(store, 'path', 'the features')} and the annotations disagree about {count} of {len(items)} "
+        f"{'videos' if video else 'images'}: {first}; {remedy(video)} (data.on_error=skip leaves such items out)"
+    )

@@ -102,6 +102,43 @@ def test_boxes_of_images(tmp_path):
     assert differing(config) == {"train: boxes outside images": "1", "features: boxes outside images": "1"}
 
 
+@pytest.mark.parametrize(
+    ("annotated", "stated", "agree"),
+    [
+        (31.0, 30.96, True), (30.0, 32.0, True), (30.0, 32.1, False), (31.2, 62.4, False), (31.2, 15.6, False),
+        (4.0, 5.0, True), (4.0, 5.1, False), (3.0, 1.5, False), (700.0, 706.9, True), (700.0, 707.1, False),
+    ],
+)  # fmt: skip
+def test_durations_of_features_are_compared(tmp_path, annotated, stated, agree):
+    config = own(tmp_path, [video_line(i, duration=annotated, segment=[0, 1]) for i in range(4)], good()[1])
+    assert not any(row.check == "features: durations" for row in verify(config))
+    with h5py.File(tmp_path / "features.h5", "a") as file:
+        file["v1"].attrs["duration"] = stated
+    assert differing(config) == ({} if agree else {"features: durations": "1 differ"})
+    assert ("features: durations", "1 the same") in {(row.check, row.found) for row in verify(config)} or not agree
+
+
+def test_sizes_of_features_are_compared(tmp_path):
+    boxes = np.array([[0, 0, 5, 5], [4, 4, 9, 9]], np.float32)
+    sizes = [(10, 10), (11, 10), (10, 9), (10, 12)]
+    items = [(f"i{i}", Regions(np.eye(2, dtype=np.float32), boxes, size)) for i, size in enumerate(sizes)]
+    write_region_features(tmp_path / "features.h5", items)
+    lines = [{"id": i, "image": f"i{i}", "size": [10, 10], "query": "red", "box": [0, 0, 5, 5]} for i in range(4)]
+    config = own(tmp_path, lines[:2], lines[2:], "ign")
+    (row,) = [row for row in verify(config) if row.status == "DIFFERS"]
+    assert (row.check, row.found) == ("features: image sizes", "1 differ")
+    assert row.meaning.startswith("'i3' is 10 x 12 pixels in the features and 10 x 10 in the annotations: extract the")
+
+
+def test_cut_sentences_are_counted(tmp_path):
+    train, test = good()
+    config = own(tmp_path, [*train[:3], video_line(3, query="one two three four")], test)
+    config.data.max_words = 3
+    (row,) = [row for row in verify(config) if row.status != "ok"]
+    assert (row.check, row.found, row.status) == ("train: sentences cut", "1 (25.0%)", "note")
+    assert row.meaning == "of more than data.max_words=3 words, up to 4: the rest of them is not read"
+
+
 def test_the_embedded_scenes_have_nothing_to_check():
     with pytest.raises(ConfigError, match="have no files to check"):
         verify(load_config())
@@ -153,6 +190,13 @@ def test_differences_of_the_real_data_are_those_that_are_known(data_root, name):
         config.data.test_splits = ["val", "test"]
         assert ("test: queries", "DIFFERS") in {(row.check, row.status) for row in verify(config)}
     if name == "refcoco_ign":
-        assert notes == {"train and refcocog val: shared": "634"}
+        assert {k: v for k, v in notes.items() if "cut" not in k} == {"train and refcocog val: shared": "634"}
+        assert notes["train: sentences cut"] == "7 (0.0%)"
     if name == "activitynet_vgn":
-        assert notes == {"train: queries": "37,421", "train: segments without length": "4"}
+        assert notes == {
+            "train: queries": "37,421",
+            "train: segments without length": "4",
+            "train: sentences cut": "4,278 (11.4%)",
+            "val_1: sentences cut": "2,168 (12.4%)",
+            "val_2: sentences cut": "1,265 (7.4%)",
+        }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relgrounding import graphs
 from relgrounding.graphs import SpatialRelation
 
-SIZES = [(100, 80), (640, 480), (37, 53), (300, 30), (1, 1), (5, 12)]
+SIZES = [(100, 80), (640, 480), (37, 53), (300, 30), (3, 3), (5, 12)]
 
 
 def random_boxes(generator: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
@@ -38,7 +38,10 @@ def random_boxes(generator: np.random.Generator, count: int, size: tuple[int, in
             boxes[row] = [other[2], other[1], other[2] + extent[row][0], other[3]]
         if (boxes[row][2:] <= boxes[row][:2]).any():
             boxes[row] = other
-    return boxes
+    # A box outside of the image comes back by whole images.
+    outside = (boxes[:, 2:] <= 0).any(1) | (boxes[:, :2] >= size).any(1)
+    shift = boxes[:, :2] // size * size * outside[:, None]
+    return boxes - np.tile(shift, 2)
 
 
 def test_no_difference_on_forty_thousand_random_pairs():
@@ -62,7 +65,7 @@ def test_no_difference_on_forty_thousand_random_pairs():
     assert seen.min() > 100, f"a relation is hardly tested: {seen}"
 
 
-coordinates = st.integers(0, 12)
+coordinates = st.integers(1, 13)
 boxes_strategy = st.tuples(coordinates, coordinates, st.integers(1, 12), st.integers(1, 12)).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
 )
@@ -70,11 +73,12 @@ boxes_strategy = st.tuples(coordinates, coordinates, st.integers(1, 12), st.inte
 
 @given(
     st.lists(boxes_strategy, min_size=1, max_size=8),
-    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.tuples(st.integers(14, 40), st.integers(14, 40)),
     st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]),
     st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]),
 )
 @example([(0, 0, 2, 2), (6, 8, 8, 10)], (12, 16), 0.5, 0.5)
+@example([(-9, -9, 1, 1), (0, 0, 30, 40)], (1, 1), 0.5, 0.5)
 @example([(0, 0, 2, 2), (3, 4, 5, 6)], (30, 40), 0.1, 0.5)
 def test_relations_equal_the_reference(boxes, size, ratio, iou):
     found = graphs.spatial_relations(boxes, size, distance_ratio=ratio, overlap_iou=iou)
@@ -262,11 +266,22 @@ def test_one_box_and_no_box_have_no_edges():
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([[0, 0, 1, 1], [5, 0, 5, 1]], r"boxes, row 1: \[5.0, 0.0, 5.0, 1.0\] \(xyxy\) has no area; remove the box"),
+        (
+            [[0, 0, 1, 1], [5, 0, 5, 1]],
+            r"boxes, row 1: \[5.0, 0.0, 5.0, 1.0\] \(xyxy\) has no area; remove the box or correct it, or give box_f",
+        ),
         ([[0, 3, 1, 1]], r"boxes, row 0: .* has no area"),
         ([[0, 0, 1, float("nan")]], r"boxes, row 0: .* is not finite; remove the box or correct it"),
         ([[0, 0, float("inf"), 1]], r"boxes, row 0: .* is not finite"),
         ([[[0, 0, 1, 1]], [[0, 0, 1, 1], [0, 0, 0, 1]]], r"boxes, item 1, row 1: .* has no area"),
+        (
+            [[-4, 2, 0, 5], [0, 0, 4, 4]],
+            r"boxes, row 0: \[-4.0, 2.0, 0.0, 5.0\] lies wholly outside of its image; remove",
+        ),
+        (
+            [[[0, 0, 9, 9]], [[0, 0, 1, 1], [2, 10, 5, 12]]],
+            r"boxes, item 1, row 1: .* lies wholly outside of its image",
+        ),
         ([np.zeros((0, 4)), np.ones((1, 4))], r"boxes, item 1, row 0: "),
         ([[0, 0, 1]], r"boxes, row 0: 3 numbers; a row has 4"),
         (np.zeros((3, 5)), r"boxes: shape \(3, 5\); give \(rows, 4\)"),
@@ -292,6 +307,39 @@ def test_errors_name_the_row(boxes, message):
 def test_errors_of_image_sizes(size, message):
     with pytest.raises(ValueError, match=message):
         graphs.spatial_graph([[0, 0, 1, 1]], size)
+
+
+@pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
+def test_only_corners_are_told_of_another_format(box_format):
+    with pytest.raises(ValueError, match=rf"\({box_format}\) has no area; remove the box or correct it$"):
+        graphs.spatial_graph([[5, 5, 0, 3]], (10, 10), box_format)
+
+
+def test_boxes_may_stick_out_of_the_image_of_their_item():
+    boxes = [[[-5, -5, 1, 1], [9, 9, 30, 12]], [[90, 0, 200, 8], [0, 0, 9, 9]]]
+    assert graphs.spatial_graph(boxes, [(10, 10), (100, 10)]).batch_size == 2
+    with pytest.raises(ValueError, match=r"boxes, item 1, row 0: .* outside of its image"):
+        graphs.spatial_graph(boxes, [(100, 10), (10, 10)])
+    with pytest.raises(ValueError, match=r"boxes, row 1: .* outside of its image"):
+        graphs.spatial_graph([[0, 0, 9, 9], [9, 0, 3, 9]], (9, 9), "xywh")
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1, 1), [(640, 480), (30, 20)], [(1, 1), (1, 1)]])
+def test_shares_of_an_image_are_named(size):
+    shares = [[0.1, 0.2, 0.5, 0.9], [0.6, 0.2, 1.0, 0.7]]
+    boxes = [shares, shares] if isinstance(size, list) else shares
+    for function in (graphs.spatial_graph, graphs.spatial_relations, graphs.spatial_structure):
+        with pytest.warns(
+            UserWarning, match="all coordinates lie within 1 in an image of .*: multiply boxes"
+        ) as caught:
+            function(boxes, size)
+        assert len(caught) == 1
+    # Multiplied, or in units of the shorter side, they are what the definitions ask for: no warning.
+    scaled = np.array(shares) * [640, 480, 640, 480]
+    assert torch.equal(
+        graphs.spatial_relations(scaled, (640, 480)), graphs.spatial_relations(scaled / 480, (640 / 480, 1))
+    )
+    graphs.spatial_graph([[[0, 0, 1, 1]], [[0, 0, 1, 1]]], (640, 480))
 
 
 def test_errors_of_image_sizes_in_a_batch():

@@ -1,7 +1,9 @@
 """One's own data from a JSON lines file to predictions, with and without right answers, with and without bad lines."""
 
 import json
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 from tiny import TINY
@@ -114,8 +116,6 @@ def test_missing_features_stop_or_are_skipped(tmp_path, caplog):
 
 
 def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
-    import h5py
-
     videos(tmp_path, True)
     with h5py.File(tmp_path / "features.h5", "a") as file:
         file["v3"][1, 1] = np.nan
@@ -124,3 +124,63 @@ def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
         task.train.store["v3"]
     make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
     assert "9 queries left, skipped 1 BadFeatures" in caplog.text
+
+
+def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
+    words = "\n".join(f"{word} {number} 0.5" for number, word in enumerate(["the", "one", *COLOURS]))
+
+    def made(folder, *more):
+        folder.mkdir(exist_ok=True)
+        videos(folder, True)
+        (folder / "vectors.txt").write_text(words)
+        return settings(folder, "vgn", f"data.word_vectors={folder}/vectors.txt", *more)
+
+    first = make_task(made(tmp_path / "a")).fingerprint()
+    assert sorted(first) == ["annotations", "features", "word vectors"]
+    config = made(tmp_path / "b")
+    shutil.copy(tmp_path / "a" / "features.h5", tmp_path / "b")
+    assert make_task(config).fingerprint() == first
+    edits = {
+        "annotations": ("train.jsonl", lambda content: content.replace(b"[2, 6]", b"[2, 5]", 1)),
+        "word vectors": ("vectors.txt", lambda content: content.replace(b"red 2", b"red 3")),
+        "features": ("features.h5", lambda content: content + bytes(8)),
+    }
+    for label, (name, edit) in edits.items():
+        path = tmp_path / "b" / name
+        before = path.read_bytes()
+        path.write_bytes(edit(before))
+        after = make_task(config).fingerprint()
+        assert [key for key in first if after[key] != first[key]] == [label]
+        path.write_bytes(before)
+    assert make_task(load_config(None, TINY)).fingerprint() == {}
+
+
+@pytest.mark.parametrize("model", ["vgn", "ign"])
+def test_lengths_and_sizes_that_disagree_stop_or_are_skipped(tmp_path, caplog, model):
+    if model == "vgn":
+        videos(tmp_path, True)
+        with h5py.File(tmp_path / "features.h5", "a") as file:
+            for i in range(3):
+                file[f"v{i}"].attrs["duration"] = 16.0
+        one = r"'v0' is 16 s long in the features and 8 s in the annotations; extract the features from the videos"
+    else:
+        images(tmp_path)
+        lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+        lines = [line | {"size": [20, 20] if i < 3 else [11, 9]} for i, line in enumerate(lines)]
+        (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        one = r"'i0' is 10 x 10 pixels in the features and 20 x 20 in the annotations; extract the features from"
+    kind = "videos" if model == "vgn" else "images"
+    with pytest.raises(BadFeatures, match=rf"features\.h5 and the annotations disagree about 3 of 10 {kind}: {one}"):
+        make_task(settings(tmp_path, model))
+    task = make_task(settings(tmp_path, model, "data.on_error=skip"))
+    assert len(task.train.queries) + len(task.validation.queries) == 7
+    assert "own train: 7 queries left, skipped 3 BadFeatures" in caplog.text
+
+
+def test_sentences_that_are_cut_are_named_once(tmp_path, caplog):
+    make_task(settings(videos(tmp_path, True), "vgn", "data.max_words=2"))
+    (record,) = caplog.records
+    assert (
+        record.getMessage()
+        == "own train: of 10 of 10 sentences (100.0 %) only the first data.max_words=2 words are read"
+    )

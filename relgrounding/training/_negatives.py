@@ -1,0 +1,55 @@
+"""Whether training queries can be told apart: the MIL loss needs other items with other sentences in a batch."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from relgrounding.config import Config, ConfigError
+from relgrounding.data import Query
+from relgrounding.data.batches import BatchSampler, identities
+
+logger = logging.getLogger("relgrounding.training")
+
+
+def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: Config) -> None:
+    """Go through the batches of a run before it starts; log once how many of its first epoch hold no negative.
+
+    Args:
+        train: what is learnt from.
+        held_out: what is not.
+        config: of the run.
+
+    Raises:
+        ConfigError: no batch holds a negative.
+    """
+    epochs = config.train.epochs + config.ccl.epochs
+    if config.ccl.epochs and config.ccl.start_from:
+        epochs = config.ccl.epochs
+        if not config.ccl.mil_weight:
+            return
+    item, text, group = identities(train)
+    sampler = BatchSampler(group, config.data.batch_size, config.seed)
+    total = without = 0
+    if len(train) > 1:
+        for sampler.epoch in range(epochs):
+            # Two queries of a batch differ in item and sentence, unless all share the one or all share the other.
+            found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in sampler]
+            total, without = total + len(found), total + len(found) - sum(found)
+            if any(found):
+                break
+    video = "video" if config.model.name == "vgn" else "image"
+    if without == total:
+        items, texts, held = len(torch.unique(item)), len(torch.unique(text)), len({q.item for q in held_out})
+        more = ", or raise data.batch_size" if items > 1 and texts > 1 else ""
+        raise ConfigError(
+            f"no batch has a negative, which is another {video} with another sentence, so nothing can be learnt: "
+            f"{len(train)} training queries with {items} different {video}s and {texts} different sentences are left "
+            f"beside {held} held out for validation (data.validation); add {video}s and sentences{more}"
+        )
+    if without:
+        logger.warning(
+            "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "
+            "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",
+            *(without, total, video, video),
+        )

@@ -1,0 +1,61 @@
+"""Runs that could learn nothing are refused, those that can are not: compared with the loss of all their batches."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_config
+
+from relgrounding.config import ConfigError
+from relgrounding.data import Query
+from relgrounding.data.batches import BatchSampler, identities
+from relgrounding.training._negatives import check_negatives
+
+
+def queries(*pairs):
+    return [Query(str(i), item, text, (), group=group) for i, (item, text, group) in enumerate(pairs)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("vwx"), st.sampled_from(["a", "A", "b"]), st.sampled_from(["", "g"])), max_size=7
+    ),
+    st.integers(2, 4),
+    st.integers(0, 3),
+)
+def test_a_run_is_refused_where_no_pair_of_any_batch_is_a_negative(pairs, batch_size, seed):
+    config = tiny_config(f"data.batch_size={batch_size}", f"seed={seed}", "train.epochs=2")
+    train = queries(*pairs)
+    item, text, group = identities(train)
+    sampler, batches = BatchSampler(group, batch_size, seed), []
+    for sampler.epoch in range(2 if train else 0):
+        batches += list(sampler)
+    differ = (item[:, None] != item) & (text[:, None] != text)
+    if any(differ[b][:, b].any() for b in batches):
+        check_negatives(train, [], config)
+    else:
+        with pytest.raises(ConfigError, match="no batch has a negative"):
+            check_negatives(train, [], config)
+
+
+def test_batches_without_a_negative_are_named_once(caplog):
+    many = queries(*((f"v{i % 2 if i < 30 else 0}", f"text {i % 3 if i < 30 else 0}", "") for i in range(90)))
+    check_negatives(many, [], tiny_config("data.batch_size=2"))
+    (record,) = caplog.records
+    item, text, group = identities(many)
+    alone = sum(
+        not ((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in BatchSampler(group, 2, 0)
+    )
+    assert record.getMessage().startswith(f"{alone} of the first 45 batches hold no negative (one image alone, or one")
+
+
+def test_stage_2_alone_needs_negatives_only_for_its_mil_loss():
+    words = ["ccl.epochs=1", "ccl.start_from=somewhere"]
+    check_negatives(queries(("v", "a", ""), ("v", "b", "")), [], tiny_config(*words, "ccl.mil_weight=0"))
+    with pytest.raises(ConfigError, match="2 training queries with 1 different images and 2 different sentences"):
+        check_negatives(queries(("v", "a", ""), ("v", "b", "")), [], tiny_config(*words))
+    with pytest.raises(ConfigError, match=r"add images and sentences, or raise data\.batch_size$"):
+        check_negatives(
+            queries(*(("v" + a, b, "g") for a, b in ("1a", "1b", "2a", "2b"))), [], tiny_config("data.batch_size=2")
+        )
+    assert torch.equal(identities([])[0], torch.zeros(0, dtype=torch.int64))
