@@ -2,7 +2,8 @@
 
     python tools/misses.py runs/charades_vgn
 
-One row a way of choosing, and one for each quarter of the queries by the length of their targets. Percent of queries.
+One row per selection method, and one for each quarter of the queries by the length of their right moment (of several,
+the longest). A choice is compared with the right moment that it overlaps most. Percent of queries.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from relgrounding.evaluation import Miss, name_misses
 from relgrounding.training import RunError, RunFolder, build_model, make_task, protocols, score_split, select_top
 
 
-def rows_of(protocol: str, choices: np.ndarray, targets: np.ndarray) -> list[list]:
-    misses = name_misses(list(choices), list(targets))
-    length, target = (x[:, 1] - x[:, 0] for x in (choices, targets))
+def rows_of(protocol: str, choices: np.ndarray, targets: list) -> list[list]:
+    misses = name_misses(list(choices), targets, reversed_targets=True)
+    length = choices[:, 1] - choices[:, 0]
+    target = np.array([max(end - start for start, end in moments) for moments in targets])
     edges = np.quantile(target, [0, 0.25, 0.5, 0.75, 1])
     parts = [("all", np.ones(len(target), bool))]
     for low, high in pairwise(edges):
@@ -46,11 +48,14 @@ def main(words: list[str] | None = None) -> int:
         model = build_model(task)
         model.load_state_dict(saved["model"])
         scored = score_split(model, task, task.validation)
-        targets = np.array([query.targets[0] for query in task.validation.queries])
+        places = [i for i, query in enumerate(task.validation.queries) if query.targets]
+        if not places:
+            raise RunError(f"{arguments.run}: no held-out query has a right answer to compare with")
+        targets = [task.validation.queries[i].targets for i in places]
         rows = []
         for protocol, how in protocols(task).items():
             top = select_top(task, task.validation, scored, how)
-            choices = np.array([p[k[0]].tolist() for p, k in zip(scored.proposals, top, strict=True)])
+            choices = np.array([scored.proposals[i][top[i][0]].tolist() for i in places])
             rows += rows_of(protocol, choices, targets)
     except (ConfigError, DataError, RunError) as error:
         show(f"error: {printable(error)}", sys.stderr)

@@ -53,7 +53,8 @@ class ImageEvaluator:
             Percentages by metric name.
 
         Raises:
-            ValueError: lists that do not match, a box that is not finite, several targets with "single".
+            ValueError: lists that do not match, a box that is not finite or has x2 < x1 or y2 < y1, a target without
+                area, several targets with "single".
         """
         return self.summary(self.hits(predictions, targets), kinds)
 
@@ -88,7 +89,7 @@ class ImageEvaluator:
 
     def _targets(self, targets: Sequence) -> np.ndarray:
         """(queries, most targets, 4): the boxes to compare with; shorter lists repeat their last box."""
-        rows = join(targets, 4, "targets")
+        rows = join(targets, 4, "targets", "positive")
         if self.reading == "single" and (rows.counts > 1).any():
             query = int((rows.counts > 1).argmax())
             raise ValueError(
@@ -98,8 +99,7 @@ class ImageEvaluator:
             low = np.minimum.reduceat(rows.values[:, :2], rows.starts)
             high = np.maximum.reduceat(rows.values[:, 2:], rows.starts)
             return np.concatenate([low, high], axis=1)[:, None]
-        column = np.minimum(np.arange(rows.counts.max())[None], rows.counts[:, None] - 1)
-        return rows.values[rows.starts[:, None] + column]
+        return rows.padded()
 
 
 def image_floors(

@@ -1,9 +1,11 @@
 """Non-maximum suppression of scored segments."""
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real
 from torch import Tensor
 
+from relgrounding.evaluation._arrays import check_rows, overlaps
 from relgrounding.graphs import temporal_iou
 
 
@@ -25,7 +27,8 @@ def temporal_nms(
         Numbers of the segments, best first; -1 where a query has fewer left.
 
     Raises:
-        ValueError: a number out of its range, or a score that is not finite.
+        ValueError: a number out of its range, a score that is not finite, or a segment that is not or ends before it
+            starts.
 
     >>> segments = torch.tensor([[0.0, 10.0], [1.0, 10.0], [20.0, 30.0]])
     >>> temporal_nms(segments, torch.tensor([[0.9, 0.8, 0.1]]), threshold=0.55, keep=3)
@@ -36,8 +39,7 @@ def temporal_nms(
     if keep < 1:
         raise ValueError(f"keep is {keep}; NMS must keep at least 1 segment")
     check_scores(scores)
-    overlap = temporal_iou(segments.to(torch.float64), segments.to(torch.float64))
-    clash = overlap > threshold
+    clash = segment_overlaps(segments) > threshold
     alive = torch.ones_like(scores, dtype=torch.bool)
     picked = []
     for _ in range(keep):
@@ -47,6 +49,13 @@ def temporal_nms(
         # A segment of no length does not overlap even itself.
         alive.scatter_(1, best[:, None], False)
     return torch.stack(picked, dim=1)
+
+
+def segment_overlaps(segments: Real[Tensor, "proposals 2"]) -> Float64[Tensor, "proposals proposals"]:
+    """IoU of all segments with each other, fit for comparison with a threshold; 0 where they have no length."""
+    spans = segments.detach().cpu().numpy().astype(np.float64)
+    check_rows(spans, lambda row: f"segments, row {row}")
+    return torch.from_numpy(overlaps(temporal_iou, spans, spans)).to(segments.device)
 
 
 def check_scores(scores: torch.Tensor) -> None:

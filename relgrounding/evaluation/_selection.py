@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float, Int64, Real
 from torch import Tensor
 
-from relgrounding.evaluation._nms import check_scores, temporal_nms
-from relgrounding.graphs import temporal_iou
+from relgrounding.evaluation._nms import check_scores, segment_overlaps, temporal_nms
 
 
 def select_by_score(
@@ -59,10 +58,8 @@ def select_by_vote(
     (tensor([[3]]), tensor([[1]]))
     """
     check_scores(scores)
-    spans = segments.to(torch.float64)
-    overlap = temporal_iou(spans, spans).nan_to_num(nan=0.0)
     weights = _weights(scores, temperature) - prior / max(1, len(segments))
-    return temporal_nms(segments, weights @ overlap, nms_threshold, keep)
+    return temporal_nms(segments, weights @ segment_overlaps(segments), nms_threshold, keep)
 
 
 def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:

@@ -15,11 +15,17 @@ MEAN_IOU = "mIoU"
 class VideoEvaluator:
     """Recall of moments: the percentage of queries with a correct one among the first n.
 
-    R@n,IoU=m: a moment is correct when its exact temporal IoU with the target is >= m. mIoU: mean IoU of the first.
+    R@n,IoU=m: a moment is correct when its temporal IoU with any of the right moments is >= m. mIoU: mean over queries
+    of the first one's best IoU. IoU has no "+ 1 second". Where the times are decimals, or k / n of a duration that is
+    one, an IoU that equals m counts as equal, whatever the rounding. (2D-TAN's own evaluation counts > m: on whole
+    seconds that is less.)
 
     Args:
         ious: thresholds m, each in (0, 1].
         ranks: n, each >= 1.
+        reversed_targets: admit right moments that do not start before they end, and let nothing overlap them, as the
+            official protocols do with those of Charades-STA and ActivityNet Captions (four in each training split);
+            without it they are an error.
 
     >>> evaluator = VideoEvaluator(ious=(0.5,), ranks=(1, 2))
     >>> evaluator([[[0, 4], [0, 9]]], [(0, 10)])
@@ -28,6 +34,7 @@ class VideoEvaluator:
 
     ious: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
     ranks: tuple[int, ...] = (1, 5)
+    reversed_targets: bool = False
 
     def __post_init__(self) -> None:
         if not self.ious or not all(0 < iou <= 1 for iou in self.ious):
@@ -44,16 +51,17 @@ class VideoEvaluator:
 
         Args:
             predictions: for each query (K, 2) start, end in seconds, best first, K >= 1.
-            targets: for each query (start, end) in seconds.
+            targets: for each query the right moment (start, end) in seconds, or several, (k, 2), in any order.
 
         Returns:
             Percentages by metric name: all ranks and thresholds, then mIoU.
 
         Raises:
-            ValueError: lists that do not match, or a query without a finite prediction.
+            ValueError: lists that do not match, a query without predictions or targets, a moment that is not finite or
+                ends before it starts, or a right one without length.
         """
         rows = join(predictions, 2, "predictions")
-        ious = segment_overlaps(rows, targets)
+        ious = self.row_overlaps(rows, targets)
         column = np.arange(len(ious)) - np.repeat(rows.starts, rows.counts)
         table = np.zeros((len(rows.counts), max(*self.ranks, int(rows.counts.max()))))
         table[rows.query, column] = ious
@@ -62,22 +70,21 @@ class VideoEvaluator:
         return {**recalls, MEAN_IOU: percent(best[:, 0])}
 
     def overlaps(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
-        """IoU of each query's first segment with its target, (queries,); arguments as for the call."""
+        """Best IoU of each query's first segment with a target, (queries,); arguments as for the call."""
         rows = join(predictions, 2, "predictions")
-        return segment_overlaps(rows, targets)[rows.starts]
+        return self.row_overlaps(rows, targets)[rows.starts]
 
+    def row_overlaps(self, rows: Ragged, targets: Sequence) -> np.ndarray:
+        """Best IoU of each of several candidates of each query with a target, (rows,)."""
+        array = self.moments(targets)
+        check_lengths("predictions", len(rows.counts), "targets", len(array))
+        return row_overlaps(temporal_iou, rows.values, array[rows.query]).max(axis=1)
 
-def segment_overlaps(rows: Ragged, targets: Sequence) -> np.ndarray:
-    """IoU of every row with the target of its query, (rows,)."""
-    array = target_segments(targets)
-    check_lengths("predictions", len(rows.counts), "targets", len(array))
-    return row_overlaps(temporal_iou, rows.values, array[rows.query][:, None])[:, 0]
-
-
-def target_segments(targets: Sequence) -> np.ndarray:
-    """Return the targets, one (start, end) a query, as (queries, 2) float64."""
-    rows = join([np.asarray(t, dtype=np.float64)[None] for t in targets], 2, "targets")
-    return rows.values
+    def moments(self, targets: Sequence) -> np.ndarray:
+        """(queries, most targets, 2): the right moments of each query; shorter lists repeat their last one."""
+        arrays = [np.asarray(t, dtype=np.float64) for t in targets]
+        arrays = [a[None] if a.ndim == 1 and len(a) else a for a in arrays]
+        return join(arrays, 2, "targets", "any" if self.reversed_targets else "positive").padded()
 
 
 def video_oracle(evaluator: VideoEvaluator, proposals: Sequence, targets: Sequence) -> dict[str, float]:
@@ -86,12 +93,12 @@ def video_oracle(evaluator: VideoEvaluator, proposals: Sequence, targets: Sequen
     Args:
         evaluator: which metrics.
         proposals: for each query (P, 2) in seconds.
-        targets: for each query (start, end) in seconds.
+        targets: for each query the right moment (start, end) in seconds, or several.
 
     Returns:
         Percentages by metric name.
     """
     rows = join(proposals, 2, "proposals")
-    best = np.maximum.reduceat(segment_overlaps(rows, targets), rows.starts)
+    best = np.maximum.reduceat(evaluator.row_overlaps(rows, targets), rows.starts)
     recalls = {evaluator.metric_name(n, m): percent(best >= m) for n in evaluator.ranks for m in evaluator.ious}
     return {**recalls, MEAN_IOU: percent(best)}

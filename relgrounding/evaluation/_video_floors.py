@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from relgrounding.evaluation._arrays import Ragged, check_lengths, join, overlaps, percent
-from relgrounding.evaluation._video import MEAN_IOU, VideoEvaluator, segment_overlaps, target_segments
+from relgrounding.evaluation._video import MEAN_IOU, VideoEvaluator
 from relgrounding.graphs import temporal_iou
 
 _CHUNK = 2048
@@ -33,7 +33,7 @@ def fit_constant_segments(
 
     Args:
         evaluator: which metrics.
-        targets: for each training query (start, end) in seconds.
+        targets: for each training query the right moment (start, end) in seconds, or several.
         durations: for each training query the length of its video in seconds.
         steps: fineness of the grid, >= 1.
 
@@ -46,7 +46,7 @@ def fit_constant_segments(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; the grid of constant segments needs at least 1")
-    array, lengths = target_segments(targets), _check_durations(durations, len(targets))
+    array, lengths = evaluator.moments(targets), _check_durations(durations, len(targets))
     segments = [(i / steps, j / steps) for i in range(steps) for j in range(i + 1, steps + 1)]
     table = _grid_overlaps(np.array(segments), array, lengths)
     fractions: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -73,7 +73,7 @@ def video_floors(
     Args:
         evaluator: which metrics.
         proposals: for each query (P, 2) in seconds.
-        targets: for each query (start, end) in seconds.
+        targets: for each query the right moment (start, end) in seconds, or several.
         durations: for each query the length of its video in seconds.
         constants: of `fit_constant_segments` with the same evaluator on the training split.
 
@@ -93,7 +93,7 @@ def video_floors(
 
 
 def _random(evaluator: VideoEvaluator, rows: Ragged, targets: Sequence) -> dict[str, float]:
-    ious = segment_overlaps(rows, targets)
+    ious = evaluator.row_overlaps(rows, targets)
     found = {}
     for iou in evaluator.ious:
         correct = np.add.reduceat((ious >= iou).astype(np.int64), rows.starts)
@@ -135,12 +135,12 @@ def _metrics(evaluator: VideoEvaluator) -> list[tuple[int, float]]:
 
 
 def _grid_overlaps(grid: np.ndarray, targets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """(queries, grid segments) IoU."""
+    """(queries, grid segments) best IoU with one of the (queries, most targets, 2) targets."""
     found = np.empty((len(targets), len(grid)))
     # In pieces: the intermediate arrays of all queries at once would take several times the result's memory.
     for k in range(0, len(targets), _CHUNK):
         segments = grid[None] * lengths[k : k + _CHUNK, None, None]
-        found[k : k + _CHUNK] = overlaps(temporal_iou, segments, targets[k : k + _CHUNK, None])[..., 0]
+        found[k : k + _CHUNK] = overlaps(temporal_iou, segments, targets[k : k + _CHUNK]).max(axis=-1)
     return found
 
 

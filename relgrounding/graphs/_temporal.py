@@ -2,20 +2,23 @@
 
 from functools import partial
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._inputs import ArrayLike, read_segments
-from relgrounding.graphs._iou import segment_iou
 from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
 from relgrounding.graphs._relations import TEMPORAL_EDGE_TYPES
 from relgrounding.graphs._structure import GraphStructure
 
 
-def _overlaps(source: Tensor, destination: Tensor, item: Tensor, iou_threshold: float) -> Tensor:
-    # A correctly rounded quotient lies on the same side of a threshold written in decimals as the exact one.
-    return (segment_iou(*source.unbind(0), *destination.unbind(0)) > iou_threshold).byte()
+def _overlaps(source: Tensor, destination: Tensor, rounding: Tensor, iou_threshold: float) -> Tensor:
+    (start_a, end_a), (start_b, end_b) = source.unbind(0), destination.unbind(0)
+    # shared / (length_a + length_b - shared) > threshold, without a quotient.
+    share = iou_threshold / (1 + iou_threshold)
+    least = ((end_a - start_a) * share + rounding) + (end_b - start_b) * share
+    return (torch.minimum(end_a, end_b) - torch.maximum(start_a, start_b) > least).byte()
 
 
 def _numbers(segments: ArrayLike, iou_threshold: float, self_loops: bool) -> tuple[Pairs, UInt8[Tensor, " pairs"]]:
@@ -25,7 +28,9 @@ def _numbers(segments: ArrayLike, iou_threshold: float, self_loops: bool) -> tup
     rows = read_segments(segments)
     pairs = Pairs(rows.counts)
     function = partial(_overlaps, iou_threshold=iou_threshold)
-    number = pairs.evaluate(function, rows.values.t().contiguous(), rows.counts, diagonal=int(self_loops))
+    # More than rounding makes of an equality, and less than what sets apart integers, or decimals of a few digits.
+    latest = torch.segment_reduce(rows.values.abs().amax(1), "max", lengths=rows.counts, initial=0.0)
+    number = pairs.evaluate(function, rows.values.t().contiguous(), latest * 2.0**-47, diagonal=int(self_loops))
     return pairs, number
 
 
@@ -43,7 +48,7 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
 
     Args:
         segments: (T, 2) start, end in any one unit, start < end; or a list of those, or (B, T, 2).
-        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integer segments.
+        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integers and for decimals of a few digits.
         self_loops: whether every node has an edge to itself, whatever the threshold.
 
     Returns:

@@ -33,6 +33,8 @@ from relgrounding.training._task import Split, Task, build_model, usable_device
 
 READINGS = {"flickr30k": ["union", "any"], "own": ["any"]}
 TOP = 5
+# Readers refuse moments that end before they start, but for those that an official protocol counts.
+MOMENTS = VideoEvaluator(reversed_targets=True)
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Scored:
     """The candidates of each query with the model's scores.
 
     Attributes:
-        proposals: for each query (P, 2) seconds or (P, 4) x1 y1 x2 y2 in pixels.
+        proposals: for each query (P, 2) seconds in float64 or (P, 4) x1 y1 x2 y2 in pixels.
         scores: for each query (P,), from 0 to 1.
     """
 
@@ -72,8 +74,9 @@ def score_split(model: VGN | IGN, task: Task, split: Split, quiet: bool = False,
         result.scores.extend(scores.split(counts))
         if isinstance(batch, VideoBatch):
             seconds = [task.durations[split.queries[i].item] for i in batch.queries]
-            scale = (torch.tensor(seconds) / batch.clip_lengths)[batch.structure.node_item]
-            result.proposals.extend((batch.spans * scale.unsqueeze(-1)).split(counts))
+            durations, clips = torch.tensor(seconds, dtype=torch.float64), batch.clip_lengths
+            spans = batch.spans * durations[batch.structure.node_item, None] / clips[batch.structure.node_item, None]
+            result.proposals.extend(spans.split(counts))
         elif isinstance(batch, ImageBatch):
             result.proposals.extend(batch.boxes.split(counts))
     return result
@@ -126,7 +129,7 @@ def split_metrics(task: Task, split: Split, scored: Scored, how: str) -> tuple[d
     chosen = [p[rows] for p, rows in zip(scored.proposals, top, strict=True)]
     targets = [q.targets for q in split.queries]
     if task.video:
-        return VideoEvaluator()([c.numpy() for c in chosen], [t[0] for t in targets]), top
+        return MOMENTS([c.numpy() for c in chosen], targets), top
     evaluator = ImageEvaluator(how)
     return evaluator([c[0].numpy() for c in chosen], targets, kinds(task, split)), top
 
@@ -154,18 +157,15 @@ def validation_metrics(model: VGN | IGN, task: Task, quiet: bool = False) -> tup
 def _floors(task: Task, split: Split, scored: Scored, how: str) -> tuple[dict, dict]:
     targets = [q.targets for q in split.queries]
     if task.video:
-        evaluator = VideoEvaluator()
         segments = [p.numpy() for p in scored.proposals]
-        moments = [t[0] for t in targets]
         seconds = [task.durations[q.item] for q in split.queries]
         trained = [q for q in task.train.queries if q.targets] or split.queries
-        constants = fit_constant_segments(
-            evaluator, [q.targets[0] for q in trained], [task.durations[q.item] for q in trained]
-        )
-        floors = video_floors(evaluator, segments, moments, seconds, constants)
+        lengths = [task.durations[q.item] for q in trained]
+        constants = fit_constant_segments(MOMENTS, [q.targets for q in trained], lengths)
+        floors = video_floors(MOMENTS, segments, targets, seconds, constants)
         if trained is split.queries:  # fitted on the answers themselves: no floor
             del floors["constant"]
-        return floors, video_oracle(evaluator, segments, moments)
+        return floors, video_oracle(MOMENTS, segments, targets)
     image_evaluator = ImageEvaluator(how)
     boxes = [p.numpy() for p in scored.proposals]
     names = kinds(task, split)
@@ -224,10 +224,8 @@ def _prediction_lines(split: Split, scored: Scored, top: list[list[int]], name: 
             "id": query.id,
             "item": query.item,
             "text": query.text,
-            "top": [
-                {"proposal": [round(v, 2) for v in proposals[k].tolist()], "score": round(scores[k].item(), 4)}
-                for k in rows
-            ],
+            # All digits: whoever computes metrics from these lines finds those of results.json.
+            "top": [{"proposal": proposals[k].tolist(), "score": round(scores[k].item(), 4)} for k in rows],
             "targets": query.targets,
         }
         for query, proposals, scores, rows in zip(split.queries, scored.proposals, scored.scores, top, strict=True)

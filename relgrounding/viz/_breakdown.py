@@ -51,8 +51,10 @@ def breakdowns(matched: Sequence[list[Prediction]], video: bool) -> dict[str, li
 
 
 def _extent(targets: Sequence[Sequence[float]], video: bool) -> float:
-    first = targets[0]
-    return first[1] - first[0] if video else max(0.0, (first[2] - first[0]) * (first[3] - first[1]))
+    """Length or area; of several targets, that of the largest."""
+    if video:
+        return max(end - start for start, end in targets)
+    return max(max(0.0, (x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in targets)
 
 
 def _bins(values: Sequence[float | int], edges: Sequence[int], unit: str) -> list[tuple[str, np.ndarray]]:

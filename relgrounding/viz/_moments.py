@@ -10,6 +10,8 @@ from relgrounding.viz._shown import Shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_TIMES = 3
+
 
 def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) -> "Figure":
     """Draw who answers what: one line each, moments as bars over the video's time, the sentence above.
@@ -17,7 +19,8 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
     Args:
         query: the sentence.
         duration: of the video, in seconds.
-        shown: who answers, from top to bottom; the first moment of each is its answer, others are drawn paler.
+        shown: who answers, from top to bottom; the first moment of each is its answer, others are drawn paler. Of the
+            ground truth all moments are right.
 
     Returns:
         A figure for `save_figure`.
@@ -34,7 +37,10 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
         for place, (start, end) in enumerate(one.proposals):
             alpha = 1 if place == 0 or one.truth else 0.3
             axes.barh(row, end - start, left=start, height=0.56, color=colour, alpha=alpha, zorder=2 - place / 10)
-        times = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in one.proposals[:1])
+        listed = one.proposals[: MOST_TIMES if one.truth else 1]
+        times = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in listed)
+        if one.truth and len(one.proposals) > MOST_TIMES:
+            times += f", {len(one.proposals) - MOST_TIMES} more"
         note = "   ".join(text for text in (times, one.note) if text)
         axes.text(1.01, row, note, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=colour)
     axes.set_yticks(range(len(shown)), [printable(one.name) for one in shown], fontsize=10)

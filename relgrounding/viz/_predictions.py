@@ -18,7 +18,7 @@ READINGS = ("single", "union", "any")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One line of predictions.jsonl with the IoU of its first answer."""
+    """One line of predictions.jsonl with the IoU of its first answer, of several right moments with the best."""
 
     id: str
     item: str
@@ -45,7 +45,7 @@ class Run:
         config_text: the same as it was written, with versions.
         log: lines of log.jsonl.
         results: entries of results.json.
-        predictions: of all splits and protocols.
+        predictions: of all splits and protocols, where a right answer is known.
     """
 
     name: str
@@ -88,9 +88,11 @@ def read_run(path: str | os.PathLike) -> Run:
     if not records:
         raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; repeat it with tools/evaluate.py --write")
     try:
-        predictions = _scored(records, config.model.name == "vgn")
+        predictions = _scored([record for record in records if record["targets"]], config.model.name == "vgn")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; repeat it with tools/evaluate.py") from None
+    if not predictions:
+        raise RunError(f"{folder.path}: no query has a right answer to compare with; give some in the annotations")
     text = _text(folder.path / "config.yaml")
     return Run(folder.path.resolve().name, config, text, log, results, predictions)
 
@@ -162,7 +164,7 @@ def _scored(records: list[dict[str, Any]], video: bool) -> list[Prediction]:
         first = [records[i]["top"][0]["proposal"] for i in places]
         targets = [records[i]["targets"] for i in places]
         if video:
-            ious[places] = VideoEvaluator().overlaps([[f] for f in first], [t[0] for t in targets])
+            ious[places] = VideoEvaluator(reversed_targets=True).overlaps([[f] for f in first], targets)
         else:
             reading = next((r for r in READINGS if r in protocol.split(", ")), "any")
             ious[places] = ImageEvaluator(reading).overlaps(first, targets)

@@ -204,7 +204,8 @@ def _data(runs: Sequence[Run], matched: dict[str, list[list[Prediction]]], main:
     for protocol, rows in matched.items():
         for row in rows:
             first = row[0]
-            answers = [[round(p.iou, 4), [[*proposal, score] for proposal, score in p.top]] for p in row]
+            tops = [[[*(round(v, 2) for v in proposal), score] for proposal, score in p.top] for p in row]
+            answers = [[round(p.iou, 4), top] for p, top in zip(row, tops, strict=True)]
             record = [first.id, first.item, first.text, [list(t) for t in first.targets], answers]
             groups.setdefault(f"{first.split}, {protocol}", []).append(record)
     start = next(name for name in groups if name.endswith(f", {main}"))

@@ -76,9 +76,23 @@ def test_unusable_arguments_are_named() -> None:
         ImageEvaluator("any", threshold=0.0)
     with pytest.raises(ValueError, match="query 1 has 2 targets, but the reading is 'single'; use 'union' or 'any'"):
         ImageEvaluator("single")([(0, 0, 1, 1)] * 2, [[(0, 0, 1, 1)], [(0, 0, 1, 1), (0, 0, 2, 2)]])
-    with pytest.raises(ValueError, match="2 predictions for 1 targets; give one entry a query in both lists"):
+    with pytest.raises(ValueError, match="2 predictions for 1 targets; give one entry per query in both lists"):
         ImageEvaluator("any")([(0, 0, 1, 1)] * 2, [[(0, 0, 1, 1)]])
     with pytest.raises(ValueError, match="1 kinds for 2 queries"):
         ImageEvaluator("any")([(0, 0, 1, 1)] * 2, [[(0, 0, 1, 1)]] * 2, kinds=["people"])
+    xywh = [10, 20, 5, 6]
+    with pytest.raises(
+        ValueError, match=r"predictions of query 1: .* has x2 < x1 or y2 < y1; .* is it x y width height"
+    ):
+        ImageEvaluator("any")([(0, 0, 1, 1), xywh], [[(0, 0, 1, 1)]] * 2)
+    with pytest.raises(ValueError, match=r"targets of query 0: .* is it x y width height"):
+        ImageEvaluator("any")([(0, 0, 1, 1)], [[(0, 0, 1, 1), xywh]])
+    with pytest.raises(ValueError, match=r"targets of query 0: \[0.0, 0.0, 1.0, 0.0\] has no area"):
+        ImageEvaluator("any")([(0, 0, 1, 1)], [[(0, 0, 1, 0)]])
+    for score in (image_floors, image_oracle):
+        with pytest.raises(ValueError, match=r"boxes of query 0: .* is it x y width height"):
+            score(ImageEvaluator("any"), [[(0, 0, 1, 1), xywh]], [[(0, 0, 1, 1)]])
+        with pytest.raises(ValueError, match=r"boxes of query 0: .* is not finite"):
+            score(ImageEvaluator("any"), [[(0, 0, 1, np.nan)]], [[(0, 0, 1, 1)]])
     with pytest.raises(ValueError, match=r"boxes of query 0 have shape \(0,\); expected \(n, 4\) with n >= 1"):
         image_floors(ImageEvaluator("any"), [[]], [[(0, 0, 1, 1)]])

@@ -116,6 +116,19 @@ def test_unusable_arguments_are_named(scores: torch.Tensor, threshold: float, ke
             choose(torch.tensor([[0.0, 1.0]]), scores, threshold, keep)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([5.0, 3.0], r"segments, row 1: \[5.0, 3.0\] ends before it starts; a moment is start and end"),
+        ([5.0, math.nan], r"segments, row 1: \[5.0, nan\] is not finite"),
+    ],
+)
+def test_unusable_segments_are_named(row: list[float], message: str) -> None:
+    for choose in (select_by_score, select_by_vote):
+        with pytest.raises(ValueError, match=message):
+            choose(torch.tensor([[0.0, 1.0], row]), torch.tensor([[1.0, 0.5]]))
+
+
 def test_no_proposals_are_an_error() -> None:
     with pytest.raises(ValueError, match="every video must have at least one proposal"):
         select_by_vote(torch.zeros(0, 2), torch.zeros(1, 0))

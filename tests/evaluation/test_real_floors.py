@@ -28,12 +28,18 @@ def test_constant_segments_on_charades_test_are_the_published_floor(data_root: P
     root = data_root / "charades_sta"
     durations = load_durations(root)
     train, test = load_charades(root, "train"), load_charades(root, "test")
-    evaluator = VideoEvaluator()
+    evaluator = VideoEvaluator(reversed_targets=True)
     constants = fit_constant_segments(
         evaluator, [q.targets[0] for q in train], [durations[q.item] for q in train], steps=32
     )
     targets, lengths = [q.targets[0] for q in test], [durations[q.item] for q in test]
     floor = video_floors(evaluator, [[(0.0, s)] for s in lengths], targets, lengths, constants)["constant"]
+
+    # The official files hold four moments that end before they start, all for training; nothing overlaps them.
+    backwards = [i for i, query in enumerate(train) if query.targets[0][0] >= query.targets[0][1]]
+    assert (len(backwards), len(test)) == (4, 3720)
+    with pytest.raises(ValueError, match=f"targets of query {backwards[0]}: .* ends before it starts"):
+        fit_constant_segments(VideoEvaluator(), [q.targets for q in train], [durations[q.item] for q in train])
 
     assert constants.fractions["R@1,IoU=0.5"] == ((0.0, 10 / 32),)
     assert constants.fractions["R@1,IoU=0.3"] == ((0.0, 17 / 32),)

@@ -9,6 +9,7 @@ from relgrounding.evaluation import (
     ConstantSegments,
     VideoEvaluator,
     fit_constant_segments,
+    name_misses,
     video_floors,
     video_oracle,
 )
@@ -40,7 +41,7 @@ def test_recalls_agree_with_counting(cases: list) -> None:
 
 def test_a_target_that_ends_before_it_starts_is_never_found() -> None:
     # (8, 7) is annotated in Charades-STA; with (0, 1) the union has length 0.
-    found = VideoEvaluator()([[(0, 1)], [(7, 8)]], [(8, 7), (8, 7)])
+    found = VideoEvaluator(reversed_targets=True)([[(0, 1)], [(7, 8)]], [(8, 7), (8, 7)])
     assert set(found.values()) == {0.0}
 
 
@@ -109,14 +110,34 @@ def test_constants_are_the_best_of_the_grid(cases: list) -> None:
         (
             [[(0, 1), (0, 2)], [(0, np.nan)]],
             [(0, 1), (0, 2)],
-            "predictions of query 1 hold a number that is not finite",
+            "predictions of query 1: .0.0, nan. is not finite",
         ),
-        ([[(0, 1)]], [(0, np.inf)], "targets of query 0 hold a number that is not finite"),
+        ([[(0, 1)]], [(0, np.inf)], "targets of query 0: .0.0, inf. is not finite"),
+        (
+            [[(0, 1)], [(2, 3), (3, 2)]],
+            [(0, 1)] * 2,
+            "predictions of query 1: .3.0, 2.0. ends before it starts.*length",
+        ),
+        (
+            [[(0, 1)]] * 2,
+            [(0, 1), [(2, 3), (3, 2)]],
+            "targets of query 1: .3.0, 2.0. ends before.*reversed_targets=True",
+        ),
+        ([[(0, 1)]], [(3, 3)], "targets of query 0: .3.0, 3.0. has no length"),
+        ([[(0, 1)]], [()], "targets of query 0 have shape"),
+        ([[(0, 1)]], [(0, 1, 2)], "targets of query 0 have shape"),
     ],
 )
 def test_unusable_predictions_are_named(predictions: list, targets: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VideoEvaluator()(predictions, targets)
+    with pytest.raises(ValueError, match=message.replace("predictions", "(predictions|proposals)")):
+        video_oracle(SMALL, predictions, targets)
+    if message.startswith("targets"):
+        with pytest.raises(ValueError, match=message):
+            fit_constant_segments(SMALL, targets, [9.0] * len(targets))
+        with pytest.raises(ValueError, match=message):
+            name_misses([(0, 1)] * len(targets), targets)
 
 
 def test_unusable_settings_are_named() -> None:

@@ -17,6 +17,7 @@ from relgrounding.data import (
     write_region_features,
 )
 from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task
+from tests.evaluation.recount import recount
 
 COLOURS = ("red", "blue", "green", "grey")
 
@@ -63,6 +64,8 @@ def run(config, folder):
     trainer.run()
     table = evaluate_run(trainer.task, trainer.folder, quiet=True)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    for written, again in recount(folder):
+        assert written == again
     return table, lines, json.loads((folder / "results.json").read_text())
 
 

@@ -8,6 +8,7 @@ import torch
 from tiny import TINY, same, tiny_config, tool, train
 
 from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run
+from tests.evaluation.recount import recount
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -34,6 +35,8 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert len(predictions) == entry["queries"] == 4
     hits = [p["top"][0]["proposal"] == pytest.approx(p["targets"][0], abs=0.01) for p in predictions]
     assert entry["metrics"]["Acc@0.5"] == pytest.approx(100 * sum(hits) / len(hits))
+    ((written, again),) = recount(folder.path)
+    assert written == again
     for name in ("random", "largest", "oracle", "ign"):
         assert name in table
     steps = [json.loads(line)["step"] for line in (folder.path / "log.jsonl").read_text().splitlines()]

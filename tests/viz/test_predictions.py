@@ -66,6 +66,19 @@ def test_runs_without_anything_in_common_are_refused(folders, tmp_path):
         read_run(broken)
 
 
+def test_queries_without_a_right_answer_are_left_out(tmp_path):
+    folder = write_run(tmp_path / "run", 1.0)
+    path = folder / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps(line | {"targets": []} if line["id"] == "q3" else line) + "\n" for line in lines)
+    )
+    assert {p.id for p in read_run(folder).predictions} == {f"q{i}" for i in range(30) if i != 3}
+    path.write_text("".join(json.dumps(line | {"targets": []}) + "\n" for line in lines))
+    with pytest.raises(RunError, match="no query has a right answer to compare with"):
+        read_run(folder)
+
+
 @pytest.mark.parametrize("video", [True, False])
 def test_the_tool_draws_what_it_says(tmp_path, capsys, video):
     pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
