@@ -14,6 +14,8 @@ from relgrounding.data._errors import BadFeatures, MissingFile, check_id
 from relgrounding.data._regular import check_regular
 from relgrounding.data.activitynet import is_number
 
+LONGEST_JSON = 2**25
+"""Small lists take twenty times the memory of their text."""
 GEOMETRY = 6
 """Numbers at the end of a feature in `features.tsv`: x1/w, y1/h, x2/w, y2/h, width/w, height/h."""
 
@@ -121,6 +123,8 @@ def _columns(line: bytes, place: str) -> list[str]:
 
 
 def _json(text: str, place: str) -> Any:
+    if len(text) > LONGEST_JSON:
+        raise BadFeatures(f"{place} has {len(text):,} characters, more than {LONGEST_JSON:,}; is it one image?")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -87,7 +87,7 @@ def detect_format(path: Path, follow_links: bool = False) -> str:
         BadFeatures: it is none of the formats; the message says what it looks like.
     """
     if path.is_dir():
-        endings = {ending for ending in FILE_AN_ITEM + FILE_OF_MANY if _listed(path, (ending,))}
+        endings = _endings(path)
         if not (endings <= set(FILE_OF_MANY) or len(endings) == 1) or not endings:
             found = f"files of several kinds, {', '.join(sorted(endings))}" if endings else "no feature files"
             raise BadFeatures(
@@ -117,8 +117,9 @@ def detect_format(path: Path, follow_links: bool = False) -> str:
     )
 
 
-def _listed(folder: Path, endings: Sequence[str]) -> list[Path]:
-    return [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower().endswith(tuple(endings))]
+def _endings(folder: Path) -> set[str]:
+    seen = {path.suffix.lower() for path in folder.iterdir() if not path.name.startswith(".")}
+    return seen & {*FILE_AN_ITEM, *FILE_OF_MANY}
 
 
 def _item_format(path: Path, head: bytes) -> str:
@@ -164,10 +165,11 @@ def open_source(
     problems, options = problems or Problems(), options or Options("")
     files = []
     for path in paths:
-        inside = _listed(path, FILE_OF_MANY) if path.is_dir() else []
-        files += (
-            folder_files(path, FILE_OF_MANY, options.follow_links) if inside and not format_of_items(format) else [path]
-        )
+        many = path.is_dir() and not format_of_items(format)
+        if many and (format or set() < _endings(path) <= set(FILE_OF_MANY)):
+            files += folder_files(path, FILE_OF_MANY, options.follow_links)
+        else:
+            files.append(path)
     formats = [format or detect_format(path, options.follow_links) for path in files]
     if len(files) > 1 and "detections" in formats:
         raise BadFeatures("detections of several files would not have the same categories; join the lists in one file")

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
 from relgrounding.data._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 from relgrounding.data._ids import Spellings, did_you_mean
-from relgrounding.data._regular import check_regular
+from relgrounding.data._regular import MAX_BYTES, check_regular
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -154,7 +154,6 @@ class ClipFeatures(_Store):
         return super().find(key)
 
     def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
-        key = self.find(key) or key
         if key in self._kept:
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
@@ -306,7 +305,9 @@ class RegionFeatures(_Store):
         if self._auto and found["features"].nbytes >= IN_MEMORY_LIMIT:
             self.in_memory = False  # packed, the file is smaller than what it holds
         wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
-        self._data = {name: read(found[name], (), f"{name} in {self.path}") for name in wanted}
+        # Who asks for the whole of a large file in memory gets it.
+        limit = MAX_BYTES if self._auto else max(MAX_BYTES, 2 * self.path.stat().st_size)
+        self._data = {name: read(found[name], (), f"{name} in {self.path}", limit) for name in wanted}
         offsets, sizes = self._data["offsets"], self._data["sizes"]
         rising = offsets.dtype.kind in "iu" and (np.diff(offsets.astype(np.int64)) >= 0).all()
         if not rising or offsets[0] != 0 or offsets[-1] != n_regions:
