@@ -59,7 +59,7 @@ def feature_rows(config: Config, queries: Sequence[Query], video: bool, quiet: b
     )
     if unused:
         yield "features: items unused", "", f"{len(unused):,}", "note", "no query asks about them; they do no harm"
-    yield from _contents(store, sorted(found), quiet)
+    yield from _contents(store, sorted(wanted - set(missing)), quiet)
 
 
 def _contents(store: ClipFeatures | RegionFeatures, items: Sequence[str], quiet: bool) -> Iterator[Found]:

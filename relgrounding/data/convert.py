@@ -165,7 +165,7 @@ def open_source(
     problems, options = problems or Problems(), options or Options("")
     files = []
     for path in paths:
-        many = path.is_dir() and not format_of_items(format)
+        many = path.is_dir() and not _one_item_a_file(format)
         if many and (format or set() < _endings(path) <= set(FILE_OF_MANY)):
             files += folder_files(path, FILE_OF_MANY, options.follow_links)
         else:
@@ -180,8 +180,7 @@ def open_source(
     return (sources[0] if len(sources) == 1 else Joined(sources, problems)), "+".join(sorted(set(formats)))
 
 
-def format_of_items(format: str) -> bool:
-    """Return whether files of a format hold one item each."""
+def _one_item_a_file(format: str) -> bool:
     return format in FORMATS and issubclass(FORMATS[format], NpyClips | NpzRegions)
 
 

@@ -154,6 +154,7 @@ class ClipFeatures(_Store):
         return super().find(key)
 
     def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
+        key = self.find(key) or key
         if key in self._kept:
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
@@ -241,10 +242,7 @@ class RegionFeatures(_Store):
         return int(self._member("features").shape[1])
 
     def __getitem__(self, key: str) -> Regions:
-        rows, found = self._rows(), self.find(key)
-        if found is None:
-            raise self._missing(key)
-        row = rows[found]
+        row = self._row_of(key)
         begin, end = self._data["offsets"][row : row + 2].tolist()
         features = self._check(self._part("features", begin, end), key)
         boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
@@ -281,6 +279,12 @@ class RegionFeatures(_Store):
         if not isinstance(found, h5py.Dataset):
             raise BadFeatures(f"{self.path} lacks {name}; docs/features.md has the flat ragged layout")
         return found
+
+    def _row_of(self, key: str) -> int:
+        rows, found = self._rows(), self.find(key)
+        if found is None:
+            raise self._missing(key)
+        return rows[found]
 
     def _rows(self) -> dict[str, int]:
         if self._row is None or (not self.in_memory and self._owner != os.getpid()):
