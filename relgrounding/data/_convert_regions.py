@@ -29,6 +29,8 @@ from relgrounding.data._regular import check_regular
 from relgrounding.data.features import RegionFeatures, usable_boxes
 
 LONGEST_LINE = 256 * 2**20
+LARGEST_SIDE = 2**31
+"""Pixels."""
 _TEN_BEGIN = ["image_id", "image_h", "image_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"]
 TSV_COLUMNS = {
     6: ["image_id", "image_w", "image_h", "num_boxes", "boxes", "features"],
@@ -68,6 +70,8 @@ class RegionSource(Source):
         Raises:
             BadFeatures: see `relgrounding.data.features.usable_boxes`.
         """
+        if not 1 <= min(size) <= max(size) <= LARGEST_SIDE:
+            raise BadFeatures(f"{place}: its image is said to have {size[0]} x {size[1]} pixels; make it again")
         keep = usable_boxes(boxes, size, place, self.options.box_format)
         rows = int(keep.sum())
         if rows < len(keep):

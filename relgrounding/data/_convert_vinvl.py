@@ -11,6 +11,7 @@ from relgrounding.data._convert_regions import LONGEST_LINE, RegionSource, base6
 from relgrounding.data._convert_sources import Entry, Item, check_shape
 from relgrounding.data._convert_tables import ImageSizes
 from relgrounding.data._errors import BadFeatures, MissingFile, check_id
+from relgrounding.data._hdf5 import damage
 from relgrounding.data._regular import check_regular
 from relgrounding.data.activitynet import is_number
 
@@ -82,7 +83,8 @@ class VinvlRegions(RegionSource):
         texts = [text for entry in objects if isinstance(text := entry.get("feature"), str)]
         if not objects or len(texts) < len(objects):
             raise BadFeatures(f"{place}: its objects have no 'feature'; name the features.tsv beside this file")
-        features = np.concatenate([_features(text, 1, place) for text in texts])
+        with damage(place, "list of equally long features"):
+            features = np.concatenate([_features(text, 1, place) for text in texts])
         return key, features, (_rects(objects, place), size)
 
     def _read_boxes(self) -> None:

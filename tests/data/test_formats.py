@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from bad_inputs import damaged, read
 
 from relgrounding.data import BadFeatures, ClipFeatures, MissingFile, RegionFeatures, Regions, UnsafeFile
 from relgrounding.data.convert import convert_features, detect_format
@@ -200,6 +201,48 @@ def test_a_folder_of_links(tmp_path):
         convert_features(folder, tmp_path / "o.h5")
     convert_features(folder, tmp_path / "o.h5", follow_links=True)
     np.testing.assert_array_equal(ClipFeatures(tmp_path / "o.h5")["v1"], FEATURES)
+
+
+def damageable(folder):
+    """Yield every format, and the file of it that is damaged."""
+    for kind in ("predictions", "columns", "json", "geometry"):
+        source, _ = vinvl(folder / kind, kind)
+        yield source, source
+        if kind != "predictions":
+            yield source, source.with_name("train.label.tsv")
+    for kind in ("tsv", "groups", "prefix", "flat"):
+        source = with_flat(kind, folder / f"{kind}.file")
+        yield source, source
+    yield (folder / "npz"), with_flat("npz", folder / "npz") / "7.npz"
+    for kind in (False, True):
+        path = folder / f"{kind}.hdf5"
+        index = table(path, kind, kind)
+        yield path, path
+        yield path, index
+    for name in ("clips", "tensors"):
+        (folder / name).mkdir()
+    np.savez_compressed(folder / "clips" / "a.npz", features=FEATURES)
+    yield (folder / "clips"), folder / "clips" / "a.npz"
+    torch.save({"features": torch.from_numpy(FEATURES)}, folder / "tensors" / "a.pt")
+    yield (folder / "tensors"), folder / "tensors" / "a.pt"
+
+
+def test_damage_ends_in_a_documented_error(tmp_path):
+    random = np.random.default_rng(0)
+    for source, file in damageable(tmp_path):
+        content = file.read_bytes()
+        assert not read(convert_features, source, tmp_path / "o.h5")
+        for number in range(25):
+            file.write_bytes(damaged(content, random))
+            read(lambda: convert_features(source, tmp_path / "o.h5", on_error=("stop", "skip")[number % 2]))  # noqa: B023
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("sizes", [("9" * 30, "375"), ("500", "-1"), ("0", "375")])
+def test_sizes_that_no_image_has(tmp_path, sizes):
+    (tmp_path / "r.tsv").write_text("\t".join(["7", *sizes, "3", text(BOXES), text(FEATURES)]) + "\n")
+    with pytest.raises(BadFeatures, match=r"r\.tsv, line 1: (its image is said to have|3 boxes do not fit)"):
+        convert_features(tmp_path / "r.tsv", tmp_path / "o.h5")
 
 
 FLAT = np.array([[20, 20, 20, 90], [700, 10, 720, 60]], np.float32)  # no width; outside
