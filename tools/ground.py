@@ -57,8 +57,8 @@ def main(words: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="folder of a run, or a .pt file in it")
-    parser.add_argument("--video-features", type=Path, help="(clips, dim) as .npy, an HDF5 file, or a folder of .npy")
-    parser.add_argument("--regions", type=Path, help="HDF5 file of region features (docs/features.md)")
+    parser.add_argument("--video-features", type=Path, help="(clips, dim) as .npy, .npz or .pt, HDF5, or a folder")
+    parser.add_argument("--regions", type=Path, help="file of region features, in any format of docs/data.md")
     parser.add_argument("--item", help="id of the video or image in an HDF5 file")
     parser.add_argument("--image", help="a picture, whose name is the id, or the id alone")
     parser.add_argument("--duration", type=float, help="of the video, in seconds; files of tools/extract.py hold it")
@@ -229,7 +229,7 @@ def _in_folder(path: Path, item: str | None) -> Path:
     if item is None:
         raise ValueError(f"{path} is a folder: give the id of a video in it with --item")
     check_name(item, f"the id of a video in {path}")
-    return path / f"{item}.npy"
+    return path / f"{item}.npy" if (path / f"{item}.npy").exists() else path
 
 
 def _table(answers: list[Answer]) -> str:

@@ -23,6 +23,7 @@ from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
+from relgrounding.data._regular import MAX_BYTES
 from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
 from relgrounding.data.convert import FORMATS, convert_features
 from relgrounding.data.verify import format_rows, verify
@@ -53,6 +54,8 @@ def features(args: argparse.Namespace) -> int:
         box_format=args.box_format,
         sizes=args.sizes,
         on_error=args.on_error,
+        follow_links=args.follow_links,
+        max_bytes=args.max_bytes,
         quiet=not sys.stderr.isatty(),
     )
     kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
@@ -63,6 +66,11 @@ def features(args: argparse.Namespace) -> int:
         + (f", {made.variance:.1%} of the variance" if args.pca else "")
         + (f", {made.resumed} of them from before an interruption" if made.resumed else "")
         + (f", {made.skipped} skipped" if made.skipped else "")
+        + (
+            f", {made.boxes_left_out} {'box' if made.boxes_left_out == 1 else 'boxes'} left out"
+            * bool(made.boxes_left_out)
+        )
+        + (f", with {made.images_left_out} images of no other box" if made.images_left_out else "")
     )
     return 0
 
@@ -140,7 +148,9 @@ def add_verify(command: argparse.ArgumentParser) -> None:
 
 def add_features(command: argparse.ArgumentParser) -> None:
     command.description = "Convert features; the same command goes on with what an interruption has left."
-    command.add_argument("source", metavar="IN", type=Path, help="file, or folder of .npy or .npz files")
+    command.add_argument(
+        "source", metavar="IN", type=Path, nargs="+", help="file, or folder of files; several, such as one per split"
+    )
     command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
     command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
     command.add_argument(
@@ -148,8 +158,17 @@ def add_features(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--float16", action="store_true", help="half the size, 11 significant bits")
     command.add_argument("--box-format", choices=["xyxy", "xywh"], default="", help="of the boxes in IN")
-    command.add_argument("--sizes", type=Path, help="COCO's instances.json, for detections without image sizes")
+    command.add_argument("--sizes", type=Path, help="COCO's instances.json, where sizes of images are not in IN")
     command.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="items that cannot be used")
+    command.add_argument(
+        "--follow-links", action="store_true", help="read links out of a folder, such as the cache of a model hub"
+    )
+    command.add_argument(
+        "--max-bytes",
+        type=at_least(int, 1),
+        default=MAX_BYTES,
+        help=f"of one array in memory, whatever a file declares (default: {MAX_BYTES:,})",
+    )
     command.set_defaults(run=features)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from relgrounding.data._convert_regions import RegionSource
 from relgrounding.data._convert_sources import Entry, Item
-from relgrounding.data._errors import BadAnnotation, BadFeatures, MissingFile, check_id, read_text
+from relgrounding.data._errors import BadAnnotation, BadFeatures, DataError, MissingFile, check_id, read_text
+from relgrounding.data._ids import canonical_id
+from relgrounding.data._regular import check_regular
 from relgrounding.data.activitynet import is_number
 
 CHUNK = 2**20
@@ -24,7 +26,8 @@ class Detections(RegionSource):
 
     def index(self) -> Iterator[Entry]:
         """Yield the images in the order of their first detection."""
-        sizes = _image_sizes(self.sizes)
+        check_regular(self.path)
+        sizes = image_sizes(self.options.sizes)
         rows: dict[str, list[tuple[float, ...]]] = {}
         for number, entry in enumerate(iter_json_list(self.path)):
             with self.problems:
@@ -38,22 +41,25 @@ class Detections(RegionSource):
         self._rows = {image: np.array(found, dtype=np.float64) for image, found in rows.items()}
         seen = sorted({int(row[4]) for found in rows.values() for row in found})
         self._column = {category: place for place, category in enumerate(seen)}
-        for image, found in rows.items():
-            yield Entry(image, len(found), len(seen) + 6, "float32", None, sizes[image])
+        for image, found in self._rows.items():
+            with self.problems:
+                boxes, place = self._boxes(found, sizes[image]), f"image {image!r} in {self.path}"
+                yield self.entry(image, boxes, len(seen) + 6, "float32", None, sizes[image], place)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's detections."""
         assert entry.size is not None  # index gives one to every image
         rows = self._rows[entry.id]
-        width, height = entry.size
-        limit = np.array([width, height, width, height], dtype=np.float32)
-        # Detectors round; what is left after the cut must still be a box, which `item` checks.
-        boxes = np.clip(self.corners(rows[:, :4]), 0, limit)
-        shares = boxes / limit
+        boxes = self._boxes(rows, entry.size)
+        shares = boxes / np.array([*entry.size, *entry.size], dtype=np.float32)
         area = (shares[:, 2] - shares[:, 0]) * (shares[:, 3] - shares[:, 1])
         seen = np.eye(len(self._column), dtype=np.float32)[[self._column[int(c)] for c in rows[:, 4]]]
         features = np.concatenate([seen, shares, area[:, None], rows[:, 5:6]], axis=1).astype(np.float32)
         return self.item(entry, features, boxes, f"image {entry.id!r} in {self.path}")
+
+    def _boxes(self, rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        # Detectors round; what is left after the cut has no area where the box lies outside.
+        return np.clip(self.corners(rows[:, :4]), 0, np.array([*size, *size], dtype=np.float32))
 
 
 def iter_json_list(path: Path) -> Iterator[Any]:
@@ -96,7 +102,7 @@ def _detection(entry: Any, place: str) -> tuple[str, tuple[float, ...]]:
     category, score = entry.get("category_id", 0), entry.get("score", 1.0)
     if not isinstance(category, int) or not 0 <= category < 10_000 or not is_number(score):
         raise BadFeatures(f"{place}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
-    return check_id(entry.get("image_id"), place), (*map(float, box), float(category), float(score))
+    return canonical_id(check_id(entry.get("image_id"), place)), (*map(float, box), float(category), float(score))
 
 
 def _own_size(entry: dict[str, Any], sizes: dict[str, tuple[int, int]], image: str) -> bool:
@@ -107,15 +113,21 @@ def _own_size(entry: dict[str, Any], sizes: dict[str, tuple[int, int]], image: s
     return True
 
 
-def _image_sizes(path: Path | None) -> dict[str, tuple[int, int]]:
+def image_sizes(path: Path | None) -> dict[str, tuple[int, int]]:
+    """Return (width, height) of images by their ids, of COCO's instances.json.
+
+    Raises:
+        MissingFile: no such file.
+        BadAnnotation: it has no list of images.
+    """
     if path is None:
         return {}
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(f"{path} not found; --sizes names COCO's instances.json, or any file with its 'images'")
     try:
-        images = json.loads(read_text(path))["images"]
-        return {str(image["id"]): (int(image["width"]), int(image["height"])) for image in images}
+        images = json.loads(read_text(path, follow_links=True))["images"]
+        return {canonical_id(str(image["id"])): (int(image["width"]), int(image["height"])) for image in images}
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        if isinstance(error, BadAnnotation):
+        if isinstance(error, DataError):
             raise
         raise BadAnnotation(f"{path} has no list 'images' of id, width and height: {error}") from None

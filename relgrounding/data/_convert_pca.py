@@ -1,5 +1,6 @@
 """Principal components of features, fitted in one pass that keeps sums only."""
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import numpy as np
 from relgrounding._files import replacing
 from relgrounding.data._errors import BadFeatures, MissingFile
 from relgrounding.data._hdf5 import damage
+from relgrounding.data._npy import read_member
+from relgrounding.data._regular import check_regular
 
 ROWS = 4096
 
@@ -98,11 +101,14 @@ def load_components(path: Path) -> tuple[Components, str]:
         MissingFile: no such file.
         BadFeatures: it is another or a damaged file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(f"{path} not found; --pca takes a number, or the .pca.npz beside a file made with one")
-    with damage(str(path), "file of components"), np.load(path, allow_pickle=False) as arrays:
-        found = Components(arrays["mean"], arrays["matrix"], float(arrays["share"]))
-        fingerprint = str(arrays["fingerprint"])
+    check_regular(path)
+    with damage(str(path), "file of components"), zipfile.ZipFile(path) as archive:
+        mean, matrix, share, text = (
+            read_member(archive, key, str(path), kinds="fU") for key in ("mean", "matrix", "share", "fingerprint")
+        )
+        found, fingerprint = Components(mean, matrix, float(share)), str(text)
     shape = found.matrix.shape
     if len(shape) != 2 or found.mean.shape != shape[:1] or found.matrix.dtype != np.float32:
         raise BadFeatures(f"{path} holds no mean and matrix that fit; make it again with --pca")

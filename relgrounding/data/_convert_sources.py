@@ -1,14 +1,26 @@
 """What every format of features has in common: a list of items whose sizes are known, read one at a time."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from relgrounding.data._errors import BadFeatures, MissingFile, Problems, UnsafeFile, check_id
-from relgrounding.data._hdf5 import MOST_NUMBERS
+from relgrounding.data._ids import canonical_id
+from relgrounding.data._npy import check_bytes
+from relgrounding.data._regular import MAX_BYTES, check_regular
+
+
+class Options(NamedTuple):
+    """How a source is read; see `relgrounding.data.convert.convert_features`."""
+
+    box_format: str = "xyxy"
+    sizes: Path | None = None
+    follow_links: bool = False
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -16,12 +28,14 @@ class Entry:
     """A video or image of a source.
 
     Args:
-        id: of the video or image.
-        rows: clips or regions.
+        id: of the video or image; `Source` makes it canonical.
+        rows: clips or regions that are used; 0 for an image none of whose boxes can be used.
         dim: width of a feature.
         dtype: of the numbers in the source, float16 or float32; what is neither is read as float32.
         at: where the source finds it again.
         size: (width, height) of an image.
+        keep: which of the source's rows are used; None: all.
+        name: the id as the source has it.
     """
 
     id: str
@@ -30,6 +44,13 @@ class Entry:
     dtype: str
     at: Any
     size: tuple[int, int] | None = None
+    keep: np.ndarray | None = field(default=None, compare=False)
+    name: str = ""
+
+    @property
+    def stored(self) -> int:
+        """Rows in the source."""
+        return self.rows if self.keep is None else len(self.keep)
 
 
 class Item(NamedTuple):
@@ -45,22 +66,34 @@ class Source:
     Args:
         path: of the file or folder.
         problems: what becomes of items that cannot be used.
-        options: see `relgrounding.data.convert.convert_features`.
+        options: how it is read.
+
+    Attributes:
+        entries: of the items that can be used.
+        left_out: boxes that cannot be proposals; those of images without any other count, too.
+        without: images that have no other boxes.
+        first: where the first such box is.
     """
 
     layout: ClassVar[str] = "clips"
 
-    def __init__(self, path: Path, problems: Problems, box_format: str = "xyxy", sizes: Path | None = None) -> None:
-        self.path, self.problems = path, problems
-        self.box_format, self.sizes = box_format, sizes
+    def __init__(self, path: Path, problems: Problems, options: Options) -> None:
+        self.path, self.problems, self.options = path, problems, options
         self.entries: list[Entry] = []
-        seen: set[str] = set()
+        self.left_out, self.without, self.first = 0, 0, ""
+        seen: dict[str, str] = {}
         for entry in self.index():
-            if entry.id in seen:
+            key = canonical_id(entry.id)
+            if entry.rows == 0:
+                self.without += 1
+            elif key not in seen:
+                seen[key] = entry.id
+                self.entries.append(replace(entry, id=key, name=entry.name or entry.id))
+            elif seen[key] == entry.id:
                 problems.add(BadFeatures(f"{path}: {entry.id!r} comes twice; keep one of them"))
             else:
-                seen.add(entry.id)
-                self.entries.append(entry)
+                both = f"{seen[key]!r} and {entry.id!r}"
+                problems.add(BadFeatures(f"{path}: {both} both have the id {key!r}; rename or remove one of them"))
 
     def index(self) -> Any:
         """Yield the entries, in an order that does not change from call to call."""
@@ -75,31 +108,70 @@ class Source:
         return [self.path]
 
 
-def folder_files(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of a folder with an ending, by name.
+class Joined(Source):
+    """Several sources of one layout, such as a file per split; no item may be in two of them."""
+
+    def __init__(self, sources: Sequence[Source], problems: Problems) -> None:
+        self._sources = sources
+        layouts = {source.layout for source in sources}
+        if len(layouts) > 1:
+            raise BadFeatures(f"{sources[0].path} and the other files hold clips and regions; convert each by itself")
+        self.layout = layouts.pop()  # type: ignore[misc]  # that of its sources
+        super().__init__(sources[0].path, problems, sources[0].options)
+        self.left_out, self.without = (sum(getattr(s, name) for s in sources) for name in ("left_out", "without"))
+        self.first = next((source.first for source in sources if source.first), "")
+
+    def index(self) -> Iterator[Entry]:
+        """Yield the entries of each source after those of the one before."""
+        for source in self._sources:
+            for entry in source.entries:
+                yield replace(entry, at=(source, entry))
+
+    def read(self, entry: Entry) -> Item:
+        """Return one item."""
+        source, inner = entry.at
+        return source.read(inner)
+
+    def files(self) -> list[Path]:
+        """Return the files of all sources."""
+        return [path for source in self._sources for path in source.files()]
+
+
+def folder_files(folder: Path, suffixes: Sequence[str], follow_links: bool) -> list[Path]:
+    """Return the files of a folder with an ending, in any case, by name; those whose name begins with a dot are not.
+
+    Args:
+        folder: or a single file, which is returned whatever its name.
+        suffixes: in lower case.
+        follow_links: whether links out of the folder are read.
 
     Raises:
         MissingFile: there are none.
-        UnsafeFile: one of them is a link out of the folder.
+        UnsafeFile: one of them is not a regular file, or a link out of the folder.
     """
+    if not folder.is_dir():
+        check_regular(folder)
+        return [folder]
     root = folder.resolve()
-    found = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.name.endswith(suffix))
+    found = sorted(
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if not entry.name.startswith(".") and entry.name.lower().endswith(tuple(suffixes))
+    )
     if not found:
-        raise MissingFile(f"{folder} holds no *{suffix} file; name the folder that does")
+        raise MissingFile(f"{folder} holds no *{suffixes[0]} file; name the folder that does")
     for path in found:
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise UnsafeFile(f"{path} is a link out of the folder; copy what it points to, or name that folder")
+        if not follow_links and path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UnsafeFile(
+                f"{path} is a link out of the folder; --follow-links reads it, if you trust what made the folder"
+            )
+        check_regular(path)
     return found
 
 
-def stem_id(path: Path, suffix: str) -> str:
-    """Return the id that a file is named after; COCO's file names stand for their image number."""
-    name = path.name[: -len(suffix)]
-    for ending in (".jpg", ".jpeg", ".png", ".mp4", ".avi", ".mkv"):
-        name = name.removesuffix(ending)
-    if name.startswith("COCO_") and name[-12:].isdigit():
-        name = str(int(name[-12:]))
-    return check_id(name, str(path))
+def stem_id(path: Path) -> str:
+    """Return the id that a file is named after."""
+    return check_id(path.stem, str(path))
 
 
 def number_type(dtype: np.dtype, place: str) -> str:
@@ -113,16 +185,15 @@ def number_type(dtype: np.dtype, place: str) -> str:
     return dtype.name if dtype.name in ("float16", "float32") else "float32"
 
 
-def check_shape(shape: tuple[int, ...], place: str) -> tuple[int, int]:
+def check_shape(shape: tuple[int, ...], place: str, limit: int = MAX_BYTES) -> tuple[int, int]:
     """Return (rows, dim) of features whose inner axes may be of length 1, as in (rows, 1, 1, dim).
 
     Raises:
-        BadFeatures: another shape, no features, or more than fit in memory.
+        BadFeatures: another shape, no features, or more than `limit` bytes as float32.
     """
     if len(shape) < 2 or any(n != 1 for n in shape[1:-1]) or 0 in shape:
         raise BadFeatures(f"{place} has shape {shape}, expected (rows, dim); make the file again")
-    if shape[0] * shape[-1] > MOST_NUMBERS:
-        raise BadFeatures(f"{place} claims shape {shape}: too large for one item; is the file damaged?")
+    check_bytes(shape, np.dtype(np.float32), place, limit)
     return shape[0], shape[-1]
 
 

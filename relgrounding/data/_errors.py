@@ -141,12 +141,21 @@ def check_id(value: object, place: str) -> str:
     return value
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, follow_links: bool = False) -> str:
     """Read a text file.
 
+    Args:
+        path: regular file.
+        follow_links: whether it may be a link to a place outside its folder, as a file that the user named may.
+
     Raises:
+        MissingFile: no such file.
+        UnsafeFile: it is not a regular file, or a link out of its folder.
         BadAnnotation: it is not UTF-8; the message has its encoding, or the place of the first wrong byte.
     """
+    from relgrounding.data._regular import check_regular  # which raises the errors of this module
+
+    check_regular(path, follow_links)
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")

@@ -12,6 +12,8 @@ from typing import Any
 SIGNATURE = b"GCOL\x01\0\0\0"
 LARGEST_METADATA = 2**20
 """Bytes that the library reads at once and keeps for later; what is larger holds features."""
+LONGEST_TEXT = 2**20
+"""Bytes: thousands of texts may point to one and the same object of the heap."""
 
 
 def read_into(descriptor: int, buffer: Any, at: int) -> int:
@@ -44,9 +46,12 @@ class CheckedFile(io.RawIOBase):
         """Fill the buffer.
 
         Raises:
-            OSError: it holds the beginning of a damaged collection.
+            OSError: it holds the beginning of a damaged collection, or lies far behind the end of the file.
         """
         view = memoryview(buffer).cast("B")
+        if self._at + len(view) > self._size + LARGEST_METADATA:
+            # Before the buffer is filled, so that what is declared and not there takes no memory.
+            raise OSError(f"{len(view)} bytes at {self._at} are behind the end of the file, {self._size}")
         done = read_into(self._descriptor, view, self._at)
         view[done:] = bytes(len(view) - done)
         if len(view) <= LARGEST_METADATA:
@@ -78,6 +83,8 @@ class CheckedFile(io.RawIOBase):
             number = int.from_bytes(content[place : place + 2], "little")
             length = int.from_bytes(content[place + 8 : place + 16], "little")
             # Free space, number 0, is as long as it says; an object has a head of 16 bytes and ends at a multiple of 8.
+            if number != 0 and length > LONGEST_TEXT:
+                return False
             length = length if number == 0 else 16 + (length + 7) // 8 * 8
             if not 16 <= length <= size - place:
                 return False

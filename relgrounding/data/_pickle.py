@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding.data._errors import BadAnnotation, MissingFile, UnsafeFile
+from relgrounding.data._regular import check_regular
 
 __all__ = ["CharadesGlove", "load_charades_glove", "load_plain_pickle"]
 
@@ -78,8 +79,9 @@ class _Unpickler(pickle.Unpickler):
 def _check_places(path: str | Path) -> None:
     """Refuse a pickle whose memo, a table that grows to the largest place it is told, would fill the memory."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(f"{path} not found; take it from its official source")
+    check_regular(path)
     stat = path.stat()
     _check_memo(path, stat.st_size, stat.st_mtime_ns)
 
@@ -157,6 +159,13 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: str, *_: Any) -> _Array:
+    """Stand in for the call by which protocol 5 writes an array."""
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order != "C", content))
+    return array
+
+
 class _GloveUnpickler(_Unpickler):
     admitted: ClassVar[Mapping[tuple[str, str], Callable[..., Any]]] = {
         **_PLAIN,
@@ -165,6 +174,8 @@ class _GloveUnpickler(_Unpickler):
         ("numpy", "dtype"): _DType,
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     }
 
 

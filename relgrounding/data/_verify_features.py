@@ -11,6 +11,7 @@ from tqdm import tqdm
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data._errors import BadFeatures, DataError
 from relgrounding.data._facts import disagreement, remedy
+from relgrounding.data._ids import near_id
 from relgrounding.data.datasets import Annotations
 from relgrounding.data.features import ClipFeatures, RegionFeatures
 
@@ -33,8 +34,23 @@ def feature_rows(config: Config, annotations: Annotations, video: bool, quiet: b
         return
     yield "features: width", "one", f"{dim}", "ok", ""
     wanted = {query.item for query in annotations.queries}
-    missing = sorted(wanted - present)
-    meaning = f"such as {', '.join(missing[:3])}: extract them, or leave their queries out with data.on_error=skip"
+    found, missing, unclear = set(), [], ""
+    for item in sorted(wanted):
+        try:
+            held = store.find(item)
+        except BadFeatures as error:
+            held, unclear = None, unclear or f"; {error}"
+        if held is None:
+            missing.append(item)
+        else:
+            found.add(held)
+    unused = present - found
+    near = [(item, near_id(item, unused)) for item in missing[:3]]
+    alike = "".join(f"; {item!r} against {other!r}?" for item, other in near if other)[:200]
+    meaning = (
+        f"such as {', '.join(missing[:3])}: extract them, or leave their queries out with data.on_error=skip"
+        f"{unclear or (f'. {len(missing):,} missing, {len(unused):,} unused{alike}' if alike else '')}"
+    )
     yield (
         "features: items missing",
         "0",
@@ -42,9 +58,9 @@ def feature_rows(config: Config, annotations: Annotations, video: bool, quiet: b
         "DIFFERS" if missing else "ok",
         meaning if missing else "",
     )
-    if extra := len(present - wanted):
-        yield "features: items unused", "", f"{extra:,}", "note", "no query asks about them; they do no harm"
-    shared = sorted(wanted & present)
+    if unused:
+        yield "features: items unused", "", f"{len(unused):,}", "note", "no query asks about them; they do no harm"
+    shared = sorted(wanted - set(missing))
     yield from _facts(store, shared, annotations)
     yield from _contents(store, shared, quiet)
 
@@ -107,6 +123,9 @@ def _contents(store: ClipFeatures | RegionFeatures, items: Sequence[str], quiet:
             "DIFFERS" if outside else "ok",
             meaning * bool(outside),
         )
+        if store.left_out:
+            meaning = "of no area, or with their centre outside: never proposed; prepare.py features leaves them out"
+            yield "features: boxes left out", "", f"{sum(store.left_out.values()):,}", "note", meaning
 
 
 def _checksum(path: Path) -> Iterator[Found]:

@@ -1,5 +1,6 @@
 """Features of clips and regions in HDF5 files: readers of the two layouts (docs/features.md)."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,12 @@ from jaxtyping import Float32
 
 from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
 from relgrounding.data._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
+from relgrounding.data._ids import Spellings, did_you_mean
+from relgrounding.data._regular import MAX_BYTES, check_regular
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
+
+logger = logging.getLogger("relgrounding.data")
 
 IN_MEMORY_LIMIT = 512 * 2**20
 C3D_NAME = "c3d_features"
@@ -36,17 +41,21 @@ class _Store:
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not self.path.exists():
             raise MissingFile(
                 f"feature file {self.path} not found; tools/prepare.py makes two such files, "
                 "docs/features.md has the layouts"
             )
+        check_regular(self.path)
+        self._auto = in_memory is None
         self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
         self._forget()
 
     def _forget(self) -> None:
         self._file: h5py.File | None = None
         self._owner = 0
+        self._spellings: Spellings | None = None
+        self._misses = 0
 
     def _open(self) -> h5py.File:
         # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
@@ -55,7 +64,7 @@ class _Store:
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "in_memory": self.in_memory}
+        return {"path": self.path, "in_memory": self.in_memory, "_auto": self._auto}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -74,14 +83,26 @@ class _Store:
         """Ids of the videos or images, in the order of the file."""
         raise NotImplementedError
 
+    def find(self, key: str) -> str | None:
+        """Return the id under which the file holds an item, or None: `a.avi` is `a`, and `007` is `7`.
+
+        Raises:
+            BadFeatures: it may be several ids of the file, none of which is exactly the same.
+        """
+        if self._spellings is None:
+            self._spellings = Spellings(self.ids, str(self.path))
+        return self._spellings.find(key)
+
     def __contains__(self, key: object) -> bool:
-        raise NotImplementedError
+        return isinstance(key, str) and self.find(key) is not None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def _missing(self, key: str) -> MissingFeatures:
-        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]})")
+        self._misses += 1  # where thousands are missing, the first of them tell why
+        near = did_you_mean(key, self.ids) if self._misses <= 3 else ""
+        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]}){near}")
 
     def _check(self, features: np.ndarray, key: str) -> np.ndarray:
         features = np.array(features, dtype=np.float32)  # a copy: callers may change theirs
@@ -95,7 +116,7 @@ class ClipFeatures(_Store):
 
     Args:
         path: HDF5 file.
-        in_memory: keep what has been read; by default for files under 512 MB.
+        in_memory: keep what has been read; by default for files under 512 MB, and up to so much.
 
     Raises:
         MissingFile: no such file.
@@ -108,6 +129,7 @@ class ClipFeatures(_Store):
         self._ids: list[str] | None = None
         self._dim: int | None = None
         self._kept: dict[str, np.ndarray] = {}
+        self._kept_bytes = 0
 
     @property
     def ids(self) -> list[str]:
@@ -125,20 +147,23 @@ class ClipFeatures(_Store):
             self._dim = int(self._dataset(self.ids[0]).shape[1])
         return self._dim
 
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str):
-            return False
-        return key in self._kept or member(self._open(), key, str(self.path)) is not None
+    def find(self, key: str) -> str | None:
+        """Return the id under which the file holds a video, see `_Store.find`."""
+        if key in self._kept or member(self._open(), key, str(self.path)) is not None:
+            return key  # without a list of all names, which takes its time
+        return super().find(key)
 
     def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
+        key = self.find(key) or key
         if key in self._kept:
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
         if dataset.shape[1] != self.dim:
             raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
         content = read(dataset, (), f"{key!r} in {self.path}")
-        if self.in_memory:
+        if self.in_memory and not (self._auto and self._kept_bytes + content.nbytes > IN_MEMORY_LIMIT):
             self._kept[key] = content
+            self._kept_bytes += content.nbytes
         return self._check(content, key)
 
     def duration(self, key: str) -> float | None:
@@ -157,12 +182,14 @@ class ClipFeatures(_Store):
         return float(value.item())
 
     def _dataset(self, key: str) -> h5py.Dataset:
+        key = self.find(key) or key
         found = member(self._open(), key, str(self.path))
         if found is None:
             raise self._missing(key)
         if isinstance(found, h5py.Group):
-            # ActivityNet's C3D file holds a group a video with one dataset in it.
-            found = member(found, C3D_NAME, f"{key!r} in {self.path}") or found
+            # ActivityNet's C3D file holds a group a video with one dataset in it; others name it otherwise.
+            inner, place = names(found, f"{key!r} in {self.path}"), f"{key!r} in {self.path}"
+            found = member(found, C3D_NAME if len(inner) != 1 else inner[0], place) or found
         if not isinstance(found, h5py.Dataset) or found.ndim != 2 or 0 in found.shape:
             shape = f"shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
             raise BadFeatures(
@@ -178,9 +205,14 @@ class RegionFeatures(_Store):
     The file holds `features` (N, dim), `boxes` (N, 4) x1 y1 x2 y2 in pixels, `offsets` (images + 1), `ids` (images),
     `sizes` (images, 2) width, height; image i owns the rows offsets[i] to offsets[i + 1].
 
+    A box without area, or whose centre lies outside of its image, is left out together with its feature.
+
     Args:
         path: HDF5 file.
-        in_memory: read the whole file on first use; by default for files under 512 MB.
+        in_memory: read the whole file on first use; by default where file and content are under 512 MB.
+
+    Attributes:
+        left_out: how many boxes of the images that were read so far were left out.
 
     Raises:
         MissingFile: no such file.
@@ -195,6 +227,7 @@ class RegionFeatures(_Store):
         self._ids: list[str] = []
         self._row: dict[str, int] | None = None
         self._data: dict[str, Any] = {}
+        self.left_out: dict[str, int] = {}
 
     @property
     def ids(self) -> list[str]:
@@ -208,19 +241,26 @@ class RegionFeatures(_Store):
         self._rows()  # the file is checked before anything is read from it
         return int(self._member("features").shape[1])
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._rows()
-
     def __getitem__(self, key: str) -> Regions:
-        row = self._rows().get(key)
-        if row is None:
-            raise self._missing(key)
+        row = self._row_of(key)
         begin, end = self._data["offsets"][row : row + 2].tolist()
         features = self._check(self._part("features", begin, end), key)
         boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
-        size = self.size(key)
-        check_boxes(boxes, size, f"boxes of {key!r} in {self.path}")
-        return Regions(features, boxes, size)
+        width, height = self.size(key)
+        fine = usable_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
+        if not fine.all():
+            features, boxes = self._leave_out(key, features, boxes, fine)
+        return Regions(features, boxes, (width, height))
+
+    def _leave_out(self, key: str, features: np.ndarray, boxes: np.ndarray, fine: np.ndarray) -> list[np.ndarray]:
+        row = int(np.flatnonzero(~fine)[0])
+        what = f"{self.path}: row {row} of {key!r}, {boxes[row].tolist()}, has no area or lies outside of its image"
+        if not fine.any():
+            raise BadFeatures(f"{what}, and {key!r} has no other box; leave it out with data.on_error=skip")
+        if not self.left_out:
+            logger.warning("%s: left out; prepare.py verify counts all such boxes", what)
+        self.left_out[key] = int((~fine).sum())
+        return [features[fine], boxes[fine]]
 
     def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
         """Return each image's id, number of regions and (width, height), in the order of the file."""
@@ -252,6 +292,12 @@ class RegionFeatures(_Store):
             raise BadFeatures(f"{self.path} lacks {name}; docs/features.md has the flat ragged layout")
         return found
 
+    def _row_of(self, key: str) -> int:
+        rows, found = self._rows(), self.find(key)
+        if found is None:
+            raise self._missing(key)
+        return rows[found]
+
     def _rows(self) -> dict[str, int]:
         if self._row is None or (not self.in_memory and self._owner != os.getpid()):
             self._read_index()
@@ -272,8 +318,12 @@ class RegionFeatures(_Store):
         for name, shape in expected.items():
             if found[name].shape != shape:
                 raise BadFeatures(f"{name} in {self.path} has shape {found[name].shape}, expected {shape}")
+        if self._auto and found["features"].nbytes >= IN_MEMORY_LIMIT:
+            self.in_memory = False  # packed, the file is smaller than what it holds
         wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
-        self._data = {name: read(found[name], (), f"{name} in {self.path}") for name in wanted}
+        # Who asks for the whole of a large file in memory gets it.
+        limit = MAX_BYTES if self._auto else max(MAX_BYTES, 2 * self.path.stat().st_size)
+        self._data = {name: read(found[name], (), f"{name} in {self.path}", limit) for name in wanted}
         offsets, sizes = self._data["offsets"], self._data["sizes"]
         rising = offsets.dtype.kind in "iu" and (np.diff(offsets.astype(np.int64)) >= 0).all()
         if not rising or offsets[0] != 0 or offsets[-1] != n_regions:
@@ -286,30 +336,47 @@ class RegionFeatures(_Store):
             raise BadFeatures(f"ids in {self.path} repeat: {n_images} ids, {len(set(self._ids))} different ones")
 
 
-def check_boxes(boxes: np.ndarray, size: tuple[int, int], place: str) -> None:
-    """Refuse boxes that cannot be x1 y1 x2 y2 in pixels of an image of this size.
+def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_format: str = "xyxy") -> np.ndarray:
+    """Return which boxes can be proposals: those that have an area, and their centre in the image.
+
+    Detectors do give a few others. What no detector gives is an error: then all boxes are suspect.
 
     Args:
-        boxes: (n, 4).
+        boxes: (n, 4) x1 y1 x2 y2.
         size: (width, height).
         place: file and image, for the message.
+        box_format: that the boxes had before they became x1 y1 x2 y2.
+
+    Returns:
+        (n,) bool.
 
     Raises:
-        BadFeatures: a box that is not finite, has no area, or whose centre lies outside of the image; boxes that are
-            all within one pixel of the corner, as shares of the image would be.
+        BadFeatures: a box that is not finite, or whose corners are in the wrong order; two boxes or more, and more than
+            half of them, outside of the image; boxes that are all within one pixel of the corner, as shares of the
+            image would be.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        fine = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
-        fine &= ((centre >= 0) & (centre <= size)).all(1)
-    if not fine.all():
-        row = int(np.flatnonzero(~fine)[0])
+        extent, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+        wrong = ~np.isfinite(boxes).all(1)
+        if box_format == "xyxy":
+            wrong |= (extent < 0).any(1)
+        outside = ~((centre >= 0) & (centre <= size)).all(1)
+    image = f"an image of {size[0]} x {size[1]}"
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+        advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
+        raise BadFeatures(f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
+    if outside.sum() > max(1, len(boxes) // 2):
+        row = int(np.flatnonzero(outside)[0])
         raise BadFeatures(
-            f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in an image of {size[0]} x {size[1]}; "
-            "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+            f"{place}: {outside.sum()} of {len(boxes)} boxes lie outside of {image}, such as row {row}, "
+            f"{boxes[row].tolist()}; are the boxes in pixels of this image, and is this its width and height?"
         )
-    if len(boxes) and boxes.max() <= 1 and min(size) > 2:
+    fine = (extent > 0).all(1) & ~outside
+    if fine.any() and boxes[fine].max() <= 1 and min(size) > 2:
         raise BadFeatures(f"{place}: all boxes end within 1 pixel; shares of the image? multiply them by its size")
+    return fine
 
 
 def _plain(value: Any) -> Any:

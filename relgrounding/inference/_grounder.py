@@ -125,10 +125,11 @@ class Grounder:
 
         Args:
             query: the sentence.
-            features: of a video: (clips, dim), or a .npy file of it, or an HDF5 file of many videos. Of an image:
-                (regions, dim) or a .npy file of it, with `boxes` and `image_size`; a `relgrounding.data.Regions`; or an
-                HDF5 file of many images. docs/features.md has the layouts.
-            item: which video or image of an HDF5 file; may be left out where the file holds one.
+            features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
+                Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
+                `relgrounding.data.Regions`; a .npz file with boxes and size; or a file or folder of many images. All
+                that tools/prepare.py converts is read as it is, docs/data.md has the formats.
+            item: which video or image of a file or folder of many; may be left out where it holds one.
             duration: of the video, in seconds; may be left out where the HDF5 file says it (tools/extract.py).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.

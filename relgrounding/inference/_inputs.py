@@ -7,22 +7,66 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from relgrounding.data import ClipFeatures, RegionFeatures, Regions
+from relgrounding.data import BadFeatures, ClipFeatures, Problems, RegionFeatures, Regions
+from relgrounding.data._convert_clips import NpyClips
+from relgrounding.data._convert_sources import Options
+from relgrounding.data._ids import Spellings, did_you_mean
+from relgrounding.data.convert import FORMATS, detect_format, open_source
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
 
+class ConvertibleFeatures:
+    """Features in a format that tools/prepare.py converts, read by what converts them.
+
+    Args:
+        path: file or folder.
+        video: whether they must be clips; else regions.
+
+    Raises:
+        BadFeatures: they cannot be used, or are the other kind.
+    """
+
+    def __init__(self, path: Path, video: bool) -> None:
+        self._source, _ = open_source([path])
+        if (self._source.layout == "clips") != video:
+            raise BadFeatures(
+                f"{path} holds {self._source.layout}; this run answers about {'videos' if video else 'images'}"
+            )
+        self._entries = {entry.id: entry for entry in self._source.entries}
+        self._spellings = Spellings(self._entries, str(path))
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the videos or images."""
+        return list(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        return self._spellings.find(key) is not None
+
+    def __getitem__(self, key: str) -> np.ndarray | Regions:
+        entry = self._entries[self._spellings.find(key) or key]
+        features, boxes = self._source.read(entry)
+        if boxes is None or entry.size is None:
+            return features
+        return Regions(features.astype(np.float32), boxes.astype(np.float32), entry.size)
+
+
 class Stores:
-    """HDF5 feature files, each opened once."""
+    """Files and folders of features, each opened once."""
 
     def __init__(self, video: bool) -> None:
-        self.kind = ClipFeatures if video else RegionFeatures
-        self._open: dict[Path, ClipFeatures | RegionFeatures] = {}
+        self.video = video
+        self._open: dict[Path, ClipFeatures | RegionFeatures | ConvertibleFeatures] = {}
 
-    def open(self, path: Path) -> ClipFeatures | RegionFeatures:
-        """Return the reader of a file."""
+    def open(self, path: Path) -> ClipFeatures | RegionFeatures | ConvertibleFeatures:
+        """Return the reader of a file or folder of many items."""
         if path not in self._open:
-            self._open[path] = self.kind(path)
+            kind = ClipFeatures if self.video else RegionFeatures
+            own = path.suffix.lower() in HDF5 and path.is_file()
+            if own and not self.video:
+                own = "offsets" in ClipFeatures(path).ids
+            self._open[path] = kind(path) if own else ConvertibleFeatures(path, self.video)
         return self._open[path]
 
     def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
@@ -31,7 +75,7 @@ class Stores:
 
     def duration(self, features: object, item: str | None) -> float | None:
         """Return the seconds of a video where the features are in an HDF5 file that says them."""
-        if not isinstance(features, (str, os.PathLike)) or Path(features).suffix not in HDF5:
+        if not isinstance(features, (str, os.PathLike)) or Path(features).suffix.lower() not in HDF5:
             return None
         store = self.open(Path(features))
         return store.duration(self._item(Path(features), item)) if isinstance(store, ClipFeatures) else None
@@ -45,22 +89,19 @@ class Stores:
                 )
             item = store.ids[0]
         if item not in store:
-            near = ", ".join(store.ids[:3])
+            near = ", ".join(store.ids[:3]) + did_you_mean(item, store.ids)
             raise ValueError(f"{path} holds no '{item}'; its {len(store.ids)} ids begin with {near}")
         return item
 
 
 def read_clips(features: object, item: str | None, stores: Stores, dim: int) -> np.ndarray:
-    """Return the (clips, dim) features of a video given as an array, a .npy file, or an HDF5 file and an id."""
+    """Return the (clips, dim) features of a video: an array, a file of it, or a file or folder of many and an id."""
     where = "the features"
     if isinstance(features, (str, os.PathLike)):
         path = Path(features)
         where = str(path)
-        if path.suffix in HDF5:
-            clips = stores.read(path, item)
-            assert isinstance(clips, np.ndarray)
-        else:
-            clips = load_array(path)
+        clips = stores.read(path, item) if _of_many(path) else load_array(path)
+        assert isinstance(clips, np.ndarray)
     else:
         clips = _array(features)
     return _checked(clips, dim, where, "clips")
@@ -69,13 +110,13 @@ def read_clips(features: object, item: str | None, stores: Stores, dim: int) -> 
 def read_regions(
     features: object, boxes: object, image_size: object, item: str | None, stores: Stores, dim: int
 ) -> Regions:
-    """Return the regions of an image given as arrays, or as an HDF5 file and an id."""
+    """Return the regions of an image: arrays, a file with its boxes, or a file or folder of many images and an id."""
     if isinstance(features, Regions):
         features, boxes, image_size = features
     if isinstance(features, (str, os.PathLike)):
         path = Path(features)
-        if path.suffix in HDF5:
-            regions = stores.read(path, item)
+        if _of_many(path) or (boxes is None and path.is_file() and detect_format(path) == "npz"):
+            regions = stores.read(path, item if _of_many(path) else None)
             assert isinstance(regions, Regions)
             return Regions(_checked(regions.features, dim, str(path), "regions"), regions.boxes, regions.size)
         features = load_array(path)
@@ -103,17 +144,23 @@ def check_duration(duration: float | int | None) -> float:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Read a .npy file; pickled objects are refused."""
-    if not path.is_file():
+    """Read a file of one array of features: `.npy`, `.npz` or `.pt`; pickled objects are refused."""
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    kind = FORMATS[detect_format(path)]
+    if not issubclass(kind, NpyClips):
+        raise BadFeatures(f"{path} holds more than the features of one item; name the item, or one file of it")
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no plain .npy file ({error}); write it with numpy.save(path, array)") from None
-    if not isinstance(loaded, np.ndarray):
-        loaded.close()
-        raise ValueError(f"{path} holds several arrays; write one with numpy.save(path, array)")
-    return loaded
+        source = kind(path, Problems(), Options())
+    except BadFeatures as error:
+        raise ValueError(
+            f"{path} is no plain {path.suffix} file ({error}); write it with numpy.save(path, array)"
+        ) from None
+    return source.read(source.entries[0]).features
+
+
+def _of_many(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in (*HDF5, ".tsv")
 
 
 def _array(values: object) -> np.ndarray:

@@ -14,6 +14,7 @@ from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data._facts import disagreement, remedy
 from relgrounding.data._fingerprint import file_digest, queries_digest
+from relgrounding.data._ids import did_you_mean
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
@@ -253,8 +254,9 @@ def usable(
                 if problems.on_error == "skip":
                     store[query.item]
                 elif query.item not in store:  # type: ignore[operator]
+                    near = did_you_mean(query.item, getattr(store, "ids", []))
                     raise data.MissingFeatures(
-                        f"no features of {query.item!r}, which query {query.id!r} asks about; "
+                        f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
                         "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
                     )
                 if differs := disagreement(query.item, found, store):

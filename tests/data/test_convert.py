@@ -127,7 +127,7 @@ def test_clips_of_every_format(tmp_path, write, name, float16):
     source = write(tmp_path / "in", content)
     assert detect_format(source) == name
     made = convert_features(source, tmp_path / "out" / "x.h5", float16=float16)
-    assert made == ("clips", 5, 25, DIM, 0, 0, 1.0)
+    assert made[:7] == ("clips", 5, 25, DIM, 0, 0, 1.0)
     store = ClipFeatures(tmp_path / "out" / "x.h5")
     assert sorted(store.ids) == sorted(content)
     for key, value in content.items():

@@ -29,9 +29,15 @@ def find_inputs(paths: Sequence[Path], suffixes: Sequence[str], numbers: bool = 
             raise ExtractionError(f"{path} does not exist")
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+            files = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
+            )
             if not files:
                 raise ExtractionError(f"{path} holds no file of a known kind ({' '.join(suffixes)}); name files")
+        elif not path.is_file():
+            raise ExtractionError(f"{path} is not a regular file; name a file, or a folder of them")
         for file in files:
             key = check_name(_number(file) if numbers else file.stem, f"the id of {str(file)!a}")
             if key in found:
