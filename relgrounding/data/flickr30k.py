@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
+from relgrounding.data._regular import check_regular
 
 __all__ = ["load_flickr30k"]
 
@@ -135,4 +136,5 @@ def _find(path: Path) -> Path:
             f"{path} not found; download it from https://github.com/BryanPlummer/flickr30k_entities "
             "(annotations.zip may stay packed)"
         )
+    check_regular(path, follow_links=False)
     return path
