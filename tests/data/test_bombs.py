@@ -112,7 +112,7 @@ def make(folder):
     (folder / "shape.npy").write_bytes(header((10**9, 10**3)) + bytes(100))
     (folder / "long.npy").write_bytes(header((2, 3), length=2**32 - 1) + bytes(100))
     zipped(folder / "zeros.npz", {"features.npy": (header((2**19, 1024)), 1)})
-    zipped(folder / "header.npz", {"features.npy": (header((2, 3), length=2**32 - 1), 32)})
+    zipped(folder / "header.npz", {"features.npy": (header((2, 3), length=2**32 - 1), 24)})
     boxes = np.array([[0, 0, 5, 5]], "<f4")
     parts = {"x.npy": (header((1, 3)) + bytes(12), 0), "bbox.npy": (header((1, 4)) + boxes.tobytes(), 0)}
     zipped(folder / "size.npz", parts | {"size.npy": (header((2**29,)), 1)})
