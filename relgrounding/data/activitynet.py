@@ -69,7 +69,7 @@ def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
     if split not in SPLITS:
         raise BadAnnotation(f"split {split!r} is not one of ActivityNet Captions': {', '.join(SPLITS)}")
     path = Path(root) / f"{split}.json"
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(
             f"{path} not found; download {path.name} from "
             "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/ActivityNet"

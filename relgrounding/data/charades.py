@@ -101,7 +101,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _find(root: str | Path, name: str) -> Path:
     path = Path(root) / name
-    if not path.is_file():
+    if not path.exists():
         source = (
             "https://prior.allenai.org/projects/charades (annotations)"
             if name.endswith(".csv")

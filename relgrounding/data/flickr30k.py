@@ -12,6 +12,7 @@ import numpy as np
 
 from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
+from relgrounding.data._regular import check_regular
 from relgrounding.data._values import LARGEST, has_area
 
 __all__ = ["load_flickr30k"]
@@ -162,4 +163,5 @@ def _find(path: Path) -> Path:
             f"{path} not found; download it from https://github.com/BryanPlummer/flickr30k_entities "
             "(annotations.zip may stay packed)"
         )
+    check_regular(path, follow_links=False)
     return path

@@ -54,7 +54,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
     problems = problems or Problems()
     in_name = "{split}" in str(path)
     path = Path(str(path).replace("{split}", split or "")) if in_name else Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(f"{path} not found; write one JSON object a line, see docs/data.md, 'Your own data'")
     result = OwnQueries([], {}, {})
     ids: set[str] = set()

@@ -12,6 +12,7 @@ from relgrounding._printing import brief
 from relgrounding.data._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.data._pickle import load_plain_pickle
 from relgrounding.data._query import Query
+from relgrounding.data._regular import check_regular
 from relgrounding.data._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "load_instances", "load_refcoco"]
@@ -227,8 +228,9 @@ def _find(root: str | Path, name: str, file: str) -> Path:
     if name not in SPLIT_BY:
         raise BadAnnotation(f"{name!r} is not one of the RefCOCO family: {', '.join(SPLIT_BY)}")
     path = Path(root) / name / file
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(
             f"{path} not found; download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
         )
+    check_regular(path, follow_links=False)
     return path

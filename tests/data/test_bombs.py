@@ -18,7 +18,18 @@ import h5py
 import numpy as np
 import pytest
 
-from relgrounding.data import BadAnnotation, BadFeatures, DataError, UnsafeFile, load_charades, load_own
+from relgrounding.data import (
+    BadAnnotation,
+    BadFeatures,
+    DataError,
+    UnsafeFile,
+    load_activitynet,
+    load_charades,
+    load_flickr30k,
+    load_instances,
+    load_own,
+    load_refcoco,
+)
 from relgrounding.data._errors import read_text
 from relgrounding.data._pickle import load_plain_pickle
 from relgrounding.data.convert import convert_features
@@ -101,7 +112,7 @@ def make(folder):
     (folder / "shape.npy").write_bytes(header((10**9, 10**3)) + bytes(100))
     (folder / "long.npy").write_bytes(header((2, 3), length=2**32 - 1) + bytes(100))
     zipped(folder / "zeros.npz", {"features.npy": (header((2**19, 1024)), 1)})
-    zipped(folder / "header.npz", {"features.npy": (header((2, 3), length=2**32 - 1), 32)})
+    zipped(folder / "header.npz", {"features.npy": (header((2, 3), length=2**32 - 1), 24)})
     boxes = np.array([[0, 0, 5, 5]], "<f4")
     parts = {"x.npy": (header((1, 3)) + bytes(12), 0), "bbox.npy": (header((1, 4)) + boxes.tobytes(), 0)}
     zipped(folder / "size.npz", parts | {"size.npy": (header((2**29,)), 1)})
@@ -198,6 +209,33 @@ def test_a_link_out_of_an_annotation_folder(tmp_path):
     assert len(load_charades(inside, "train")) == 1
     (tmp_path / "folder").symlink_to(inside)  # a folder may be a link: the user named it
     assert len(load_charades(tmp_path / "folder", "train")) == 1
+
+
+DATA_SETS = [
+    (lambda root: load_charades(root, "train"), "charades_sta_train.txt"),
+    (lambda root: load_activitynet(root, "train"), "train.json"),
+    (lambda root: load_instances(root, "refcoco"), "refcoco/instances.json"),
+    (lambda root: load_refcoco(root, "refcoco", "train"), "refcoco/refs(unc).p"),
+    (lambda root: load_flickr30k(root, "train"), "train.txt"),
+    (lambda root: load_flickr30k(root, "val"), "Annotations/17.xml"),
+    (lambda root: load_own(root / "q.jsonl", "video"), "q.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("load", "name"), DATA_SETS)
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_no_data_set_reads_a_fifo_or_a_link_out_of_its_folder(tmp_path, load, name, kind):
+    path = tmp_path / "data" / name
+    for folder in ("refcoco", "Annotations", "Sentences"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data" / "val.txt").write_text("17\n")
+    (tmp_path / "secret").write_text("17\n")
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "secret")
+    with pytest.raises(UnsafeFile, match="is a FIFO, not a regular file" if kind == "fifo" else "is a link out of its"):
+        load(tmp_path / "data")
 
 
 def test_deep_json_is_one_error(tmp_path):

@@ -232,7 +232,7 @@ def test_damage_ends_in_a_documented_error(tmp_path):
     for source, file in damageable(tmp_path):
         content = file.read_bytes()
         assert not read(convert_features, source, tmp_path / "o.h5")
-        for number in range(25):
+        for number in range(15):
             file.write_bytes(damaged(content, random))
             read(lambda: convert_features(source, tmp_path / "o.h5", on_error=("stop", "skip")[number % 2]))  # noqa: B023
         file.write_bytes(content)
