@@ -91,7 +91,7 @@ def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], build
     if building:
         write_build_csv(args.out / "building.csv", building)
     page = markdown("Benchmark of message-passing layers", facts, rows, building, criteria.lines(rows))
-    (args.out / "table.md").write_text(page)
+    (args.out / "table.md").write_text(page, encoding="utf-8")
     try:
         from benchmarks.plots import draw
 

@@ -12,6 +12,8 @@ from relgrounding.data._errors import BadAnnotation
 
 LONGEST = 1e7
 """Seconds, four months: no video is longer."""
+SHORTEST = 1e-3
+"""Seconds: no video is shorter."""
 LARGEST = 10**6
 """Pixels: no image is wider or higher."""
 
@@ -77,10 +79,10 @@ def check_seconds(value: object, name: str, place: str) -> float:
     """Return the length of a video.
 
     Raises:
-        BadAnnotation: it is no number, not above 0, or above 10,000,000.
+        BadAnnotation: it is no number, below 0.001, or above 10,000,000.
     """
-    if not is_number(value) or not 0 < value <= LONGEST:
+    if not is_number(value) or not SHORTEST <= value <= LONGEST:
         raise BadAnnotation(
-            f"{place}: {name} is {brief(value)}; expected the seconds of the video, above 0 and at most {LONGEST:.0f}"
+            f"{place}: {name} is {brief(value)}; expected the seconds of the video, {SHORTEST} to {LONGEST:.0f}"
         )
     return float(value)

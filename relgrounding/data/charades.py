@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from relgrounding.data._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.data._query import Query
-from relgrounding.data._values import LONGEST
+from relgrounding.data._values import LONGEST, SHORTEST
 
 __all__ = ["ActionInterval", "load_actions", "load_charades", "load_durations"]
 
@@ -135,8 +135,8 @@ def _parse_length(text: str, place: str) -> float:
         length = float(text)
     except ValueError:
         length = 0.0
-    if not 0 < length <= LONGEST:
-        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds above 0, at most {LONGEST:.0f}")
+    if not SHORTEST <= length <= LONGEST:
+        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds, {SHORTEST} to {LONGEST:.0f}")
     return length
 
 
