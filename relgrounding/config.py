@@ -328,6 +328,20 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     return config
 
 
+def with_settings(config: Config, words: Sequence[str]) -> Config:
+    """Return a configuration with some settings changed, such as `data.root=/data`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    merged = OmegaConf.structured(config)
+    for word in words:
+        merged = merge_settings(merged, OmegaConf.from_dotlist([word]), f"'{word}'")
+    changed = OmegaConf.to_object(merged)
+    assert isinstance(changed, Config)  # narrows the type for mypy
+    return changed
+
+
 def model_name(config: Config) -> str:
     """Return how tables call what a configuration trains."""
     stage2 = " + CCL" if config.ccl.epochs and config.ccl.levels else ""

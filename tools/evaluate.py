@@ -1,15 +1,22 @@
-"""Repeat the table of a run from its best checkpoint.
+"""Repeat the table of a run from its best checkpoint, or read it on other data.
 
-python tools/evaluate.py runs/demo
-python tools/evaluate.py runs/refcoco_ign --split testA
+    python tools/evaluate.py runs/demo
+    python tools/evaluate.py runs/refcoco_ign --split testA
+    python tools/evaluate.py runs/charades_vgn --data root=/data --data features=features/test.h5
+    python tools/evaluate.py runs/charades_vgn --data dataset=activitynet_captions --data features=F.h5 --split val_1
+
+Words, word vectors and weights are in the run: of the data only what the test splits ask about has to be there. Other
+data needs features of the extractor that the run was trained on.
 """
 
 import argparse
 import sys
 
+import torch
+
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
+from relgrounding.training import RunError, RunFolder, evaluate_run, make_test_task, with_data
 
 
 def main(words: list[str] | None = None) -> int:
@@ -17,11 +24,25 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("run", help="folder of the run, such as runs/demo")
     parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="a setting of the section data to read the table with, such as root=/data (may be given again)",
+    )
     arguments = parser.parse_args(words)
     try:
         folder = RunFolder(arguments.run)
         config = folder.read_config()
-        task = make_task(config, folder.load("best.pt")["vocabulary"])
+        if arguments.data and arguments.write:
+            raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
+        own, config = config, with_data(config, arguments.data)
+        if not torch.cuda.is_available():
+            config.device = "cpu"
+        task = make_test_task(config, folder.load("best.pt"))
+        if arguments.data:
+            print(f"{own.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
         print(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
