@@ -336,7 +336,11 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
     """
     merged = OmegaConf.structured(config)
     for word in words:
-        merged = merge_settings(merged, OmegaConf.from_dotlist([word]), f"'{word}'")
+        try:
+            update = OmegaConf.from_dotlist([word])
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            raise ConfigError(f"'{word}': the value is no YAML: {str(error).splitlines()[0]}") from None
+        merged = merge_settings(merged, update, f"'{word}'")
     changed = OmegaConf.to_object(merged)
     assert isinstance(changed, Config)  # narrows the type for mypy
     return changed

@@ -308,8 +308,11 @@ def check_boxes(boxes: np.ndarray, size: tuple[int, int], place: str) -> None:
             f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in an image of {size[0]} x {size[1]}; "
             "is it x y width height? tools/prepare.py features --box-format xywh converts it"
         )
-    if len(boxes) and boxes.max() <= 1 and min(size) > 2:
-        raise BadFeatures(f"{place}: all boxes end within 1 pixel; shares of the image? multiply them by its size")
+    if len(boxes) and boxes.max() <= 1 and (min(size) > 2 or max(size) <= 1):
+        raise BadFeatures(
+            f"{place}: all boxes end within 1 pixel of an image of {size[0]} x {size[1]}; shares of the image? "
+            "multiply them by its width and height, and give those in pixels"
+        )
 
 
 def _plain(value: Any) -> Any:
