@@ -289,6 +289,24 @@ def make_config(settings: Iterable[tuple[str, Any]]) -> Config:
     return config
 
 
+def with_settings(config: Config, words: Sequence[str]) -> Config:
+    """Return a configuration with some settings changed, such as `data.root=/data`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    merged = OmegaConf.structured(config)
+    for word in words:
+        try:
+            update = OmegaConf.from_dotlist([word])
+        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
+            raise ConfigError(f"'{word}': the value is no YAML: {str(error).splitlines()[0]}") from None
+        merged = merge_settings(merged, update, f"'{word}'")
+    changed = OmegaConf.to_object(merged)
+    assert isinstance(changed, Config)  # narrows the type for mypy
+    return changed
+
+
 def model_name(config: Config) -> str:
     """Return how tables call what a configuration trains."""
     stage2 = " + CCL" if config.ccl.epochs and config.ccl.levels else ""

@@ -1,7 +1,12 @@
-"""Repeat the table of a run from its best checkpoint.
+"""Repeat the table of a run from its best checkpoint, or read it on other data.
 
-python tools/evaluate.py runs/demo
-python tools/evaluate.py runs/refcoco_ign --split testA
+    python tools/evaluate.py runs/demo
+    python tools/evaluate.py runs/refcoco_ign --split testA
+    python tools/evaluate.py runs/charades_vgn --data root=/data --data features=features/test.h5
+    python tools/evaluate.py runs/charades_vgn --data dataset=activitynet_captions --data features=F.h5 --split val_1
+
+Words, word vectors and weights are in the run: of the data only what the test splits ask about has to be there. Other
+data needs features of the extractor that the run was trained on.
 """
 
 import argparse
@@ -12,7 +17,7 @@ from relgrounding._names import check_name
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_task
+from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_test_task, with_data
 
 
 def main(words: list[str] | None = None) -> int:
@@ -20,15 +25,27 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("run", help="folder of the run, such as runs/demo")
     parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="a setting of the section data to read the table with, such as root=/data (may be given again)",
+    )
     arguments = parser.parse_args(words)
     try:
         for split in arguments.split or ():
             check_name(split, "--split")
         folder = RunFolder(arguments.run)
         config = folder.read_config()
-        words_of_run = folder.load("best.pt")["vocabulary"]
+        if arguments.data and arguments.write:
+            raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
+        own, config = config, with_data(config, arguments.data)
+        saved = folder.load("best.pt")
         with hold_run(folder) if arguments.write else contextlib.nullcontext():
-            task = make_task(config, words_of_run)
+            task = make_test_task(config, saved)
+            if arguments.data:
+                show(f"{own.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
             show(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))
     except (ConfigError, DataError, RunError) as error:
         show(f"error: {printable(error)}", sys.stderr)

@@ -374,8 +374,11 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_forma
             f"{boxes[row].tolist()}; are the boxes in pixels of this image, and is this its width and height?"
         )
     fine = (extent > 0).all(1) & ~outside
-    if fine.any() and boxes[fine].max() <= 1 and min(size) > 2:
-        raise BadFeatures(f"{place}: all boxes end within 1 pixel; shares of the image? multiply them by its size")
+    if fine.any() and boxes[fine].max() <= 1 and (min(size) > 2 or max(size) <= 1):
+        raise BadFeatures(
+            f"{place}: all boxes end within 1 pixel of {image}; shares of the image? multiply them by its width and "
+            "height, and give those in pixels"
+        )
     return fine
 
 

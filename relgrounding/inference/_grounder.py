@@ -14,7 +14,7 @@ from relgrounding.inference._inputs import Stores, check_duration, read_clips, r
 from relgrounding.nn import WordEmbedding
 from relgrounding.training._evaluate import score_split, select_top
 from relgrounding.training._runs import RunError, RunFolder
-from relgrounding.training._task import Split, Task, build_model
+from relgrounding.training._task import Split, Task, build_model, feature_dim
 
 
 class Answer(NamedTuple):
@@ -47,7 +47,7 @@ class Grounder:
     """
 
     def __init__(self, config: Config, weights: dict[str, torch.Tensor], words: list[str]) -> None:
-        dim = _feature_dim(config, weights)
+        dim = feature_dim(config, weights)
         empty = Split([], _OneItem(dim))
         self.task = Task(config, empty, empty, Vocabulary.from_list(words), weights.get("embedding.vectors"))
         self.model = build_model(self.task)
@@ -206,11 +206,3 @@ class Grounder:
         if table.shape[1] != embedding.dim or not torch.equal(table[2], embedding.vectors[2].cpu()):
             raise ValueError(f"{path} is not the file of word vectors that the run was trained with")
         self._vector_file = path
-
-
-def _feature_dim(config: Config, weights: dict[str, torch.Tensor]) -> int:
-    """Width of a clip's or a region's feature, which no file of a run but the weights tells."""
-    if config.model.name == "ign":
-        return weights["attention.proposal.weight"].shape[1] - 4
-    linear = config.model.clip_encoder == "linear"
-    return weights["clip_encoder.weight" if linear else "clip_encoder.gru.weight_ih_l0"].shape[1]

@@ -18,7 +18,7 @@ from relgrounding.training._evaluate import (
 from relgrounding.training._run_locks import check_free, hold_run, run_files
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
-from relgrounding.training._task import Split, Task, build_model, hold_out, make_task
+from relgrounding.training._task import Split, Task, build_model, hold_out, make_task, make_test_task, with_data
 from relgrounding.training._trainer import Trainer
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "job_is_done",
     "learning_rate_factor",
     "make_task",
+    "make_test_task",
     "mil_step",
     "protocols",
     "read_grid",
@@ -55,4 +56,5 @@ __all__ = [
     "score_split",
     "select_top",
     "validation_metrics",
+    "with_data",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from relgrounding._files import replacing
-from relgrounding.config import model_name
+from relgrounding._printing import get_logger
+from relgrounding.config import ConfigError, model_name
+from relgrounding.data import DataError, Query
 from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
 from relgrounding.evaluation import (
+    ConstantSegments,
     ImageEvaluator,
     VideoEvaluator,
     fit_constant_segments,
@@ -28,11 +32,13 @@ from relgrounding.evaluation import (
     write_results,
 )
 from relgrounding.models import IGN, VGN
-from relgrounding.training._runs import RunFolder
-from relgrounding.training._task import Split, Task, build_model, usable_device
+from relgrounding.training._runs import RunError, RunFolder
+from relgrounding.training._task import Split, Task, build_model, read_training, usable_device
 
 READINGS = {"flickr30k": ["union", "any"], "own": ["any"]}
 TOP = 5
+FLOORS = "floors.json"
+logger = get_logger("relgrounding.training")
 # Readers refuse moments that end before they start, but for those that an official protocol counts.
 MOMENTS = VideoEvaluator(reversed_targets=True)
 
@@ -154,17 +160,45 @@ def validation_metrics(model: VGN | IGN, task: Task, quiet: bool = False) -> tup
     return name, metrics
 
 
+def _fit(queries: list[Query], durations: Mapping[str, float]) -> ConstantSegments:
+    return fit_constant_segments(MOMENTS, [q.targets for q in queries], [durations[q.item] for q in queries])
+
+
+def _kept_constants(task: Task, folder: RunFolder) -> ConstantSegments | None:
+    """Return what training fitted; of a run that does not hold it, what its training data gives if that is here."""
+    path = folder.path / FLOORS
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["constant"]
+            kept = {name: tuple((float(s), float(e)) for s, e in segments) for name, segments in found.items()}
+            constants = ConstantSegments(kept)
+            video_floors(VideoEvaluator(), [[(0.0, 1.0)]], [(0.0, 1.0)], [1.0], constants)  # of all metrics
+            return constants
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is damaged: {error}; delete it to go without a constant floor") from None
+    try:
+        if folder.read_config().data == task.config.data:
+            train, _ = read_training(task.config, task.train.store)
+            if queries := [q for q in train.queries if q.targets]:
+                return _fit(queries, train.durations)
+    except (ConfigError, DataError):
+        pass  # only the test data is here
+    logger.warning("%s has no %s: the table is without the floor of constant segments", folder.path, FLOORS)
+    return None
+
+
 def _floors(task: Task, split: Split, scored: Scored, how: str) -> tuple[dict, dict]:
     targets = [q.targets for q in split.queries]
     if task.video:
         segments = [p.numpy() for p in scored.proposals]
         seconds = [task.durations[q.item] for q in split.queries]
         trained = [q for q in task.train.queries if q.targets] or split.queries
-        lengths = [task.durations[q.item] for q in trained]
-        constants = fit_constant_segments(MOMENTS, [q.targets for q in trained], lengths)
+        constants = task.constants or _fit(trained, task.durations)
         floors = video_floors(MOMENTS, segments, targets, seconds, constants)
-        if trained is split.queries:  # fitted on the answers themselves: no floor
+        if task.constants is None and trained is split.queries:  # fitted on the answers themselves: no floor
             del floors["constant"]
+        else:
+            task.constants = constants
         return floors, video_oracle(MOMENTS, segments, targets)
     image_evaluator = ImageEvaluator(how)
     boxes = [p.numpy() for p in scored.proposals]
@@ -241,18 +275,24 @@ def evaluate_run(
         task: see `make_task`.
         folder: of the run, with best.pt.
         splits: names; None: the run's own.
-        write: write results.json and predictions.jsonl into the folder.
+        write: write results.json, predictions.jsonl and, for videos, the constant segments in floors.json into the
+            folder.
         quiet: without progress bars.
     """
     model = build_model(task)
     model.load_state_dict(folder.load("best.pt")["model"])
     model.to(usable_device(task.config.device, fall_back=True))
+    if task.video and not task.train.queries:
+        task.constants = _kept_constants(task, folder)
     entries, lines = [], []
     for name in splits or task.config.data.test_splits:
         found = evaluate_split(model, task, name, task.test(name), quiet)
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
+        if task.constants is not None:
+            with replacing(folder.path / FLOORS) as beside:
+                beside.write_text(json.dumps({"constant": task.constants.fractions}) + "\n", encoding="utf-8")
         write_results(folder.path / "results.json", entries)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         with replacing(folder.path / "predictions.jsonl") as beside:

@@ -1,9 +1,12 @@
 """What a configuration trains and tests on."""
 
+import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,19 +14,28 @@ from torch import Tensor
 
 from relgrounding import data
 from relgrounding._printing import get_logger
-from relgrounding.config import Config, ConfigError, find_file
+from relgrounding.config import Config, ConfigError, find_file, with_settings
 from relgrounding.data._facts import disagreement, remedy
 from relgrounding.data._fingerprint import file_digest, queries_digest
 from relgrounding.data._ids import did_you_mean
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
+from relgrounding.evaluation import ConstantSegments
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
 from relgrounding.training._negatives import check_negatives
+from relgrounding.training._runs import RunError
 
 logger = get_logger("relgrounding.training")
 
+UNREAD = {
+    "word_vectors": "the vectors are in the checkpoint",
+    "validation": "it is about training",
+    "train_queries": "it is about training",
+    "batch_size": "it is about training; eval.batch_size is the run's",
+}
+"""Settings of the section data that an evaluation does not read, and why."""
 PREPARE = {
     "charades_sta": "python tools/prepare.py charades-actions makes one",
     "activitynet_captions": "docs/data.md says where to download it",
@@ -51,6 +63,7 @@ class Task:
         vocabulary: words of `train`.
         vectors: (words, dim) pretrained vectors; None: they are trained from scratch.
         durations: seconds of each video.
+        constants: what answers every query alike, fitted on `train` when it is first asked for.
     """
 
     config: Config
@@ -59,6 +72,7 @@ class Task:
     vocabulary: data.Vocabulary
     vectors: Float[Tensor, "words dim"] | None = None
     durations: dict[str, float] = field(default_factory=dict)
+    constants: ConstantSegments | None = None
 
     @property
     def video(self) -> bool:
@@ -125,6 +139,63 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     """
     settings = config.data
     store = None if settings.dataset == "demo" else _open_store(config)
+    learnt, held = read_training(config, store)
+    train, validation = learnt.queries, held.queries
+    check_negatives(train, validation, config)
+    known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
+    vectors = None
+    if settings.word_vectors:
+        path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
+        known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
+    return Task(config, learnt, held, known, vectors, dict(learnt.durations))
+
+
+def make_test_task(config: Config, saved: Mapping[str, Any]) -> Task:
+    """Read what a trained run is evaluated with: all but the features is in its checkpoint; no training data is read.
+
+    Args:
+        config: of the run, or with the data of another (`with_data`).
+        saved: a checkpoint of the run.
+
+    Raises:
+        ConfigError: no feature file, or features of another width than the run was trained on.
+    """
+    demo = config.data.dataset == "demo"
+    store = make_scenes("test", 1, config.seed)[1] if demo else _open_store(config)
+    width = feature_dim(config, saved["model"])
+    if store.dim != width:
+        raise ConfigError(
+            f"{getattr(store, 'path', 'the embedded scenes')}: features of width {store.dim}, but the run was trained "
+            f"on width {width}; take the features from the same extractor"
+        )
+    empty = Split([], store)
+    words = data.Vocabulary.from_list(saved["vocabulary"])
+    return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"))
+
+
+def with_data(config: Config, changes: Sequence[str]) -> Config:
+    """Return the configuration of a run that is to be evaluated on other data.
+
+    Args:
+        config: of the run.
+        changes: settings of the section `data`, such as `root=/data`.
+
+    Raises:
+        ConfigError: a setting that there is not or that an evaluation does not read, or data that the model of the
+            run is not for.
+    """
+    for change in changes:
+        key = change.partition("=")[0]
+        if key in UNREAD:
+            raise ConfigError(f"--data {change}: an evaluation does not read data.{key}: {UNREAD[key]}")
+        if "=" not in change or key not in (known := [f.name for f in dataclasses.fields(config.data)]):
+            raise ConfigError(f"--data {change}: give KEY=VALUE, where KEY is one of {', '.join(known)}")
+    return with_settings(config, [f"data.{change}" for change in changes])
+
+
+def read_training(config: Config, store: ClipStore | RegionStore | None) -> tuple[Split, Split]:
+    """Read the training split; return what is learnt from and what is held out of it."""
+    settings = config.data
     whole = _read_split(config, "train", store)
     train, validation = hold_out(whole.queries, settings.validation, config.seed)
     if not train:
@@ -136,14 +207,19 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
         train = [train[i] for i in sorted(keep.tolist())]
-    check_negatives(train, validation, config)
-    known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
-    vectors = None
-    if settings.word_vectors:
-        path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
-    held_in, held_out = Split(train, whole.store), Split(validation, whole.store)
-    return Task(config, held_in, held_out, known, vectors, dict(whole.durations))
+    return Split(train, whole.store, whole.durations), Split(validation, whole.store, whole.durations)
+
+
+def feature_dim(config: Config, weights: Mapping[str, Tensor]) -> int:
+    """Return the width of a clip's or a region's feature, which no file of a run but the weights tells."""
+    linear = config.model.clip_encoder == "linear"
+    name = "clip_encoder.weight" if linear else "clip_encoder.gru.weight_ih_l0"
+    places = 0
+    if config.model.name == "ign":
+        name, places = "attention.proposal.weight", 4
+    if name not in weights:
+        raise RunError(f"the model of the checkpoint is another one than model.* describes: it has no {name}")
+    return weights[name].shape[1] - places
 
 
 def usable_device(name: str, fall_back: bool = False) -> torch.device:

@@ -27,6 +27,12 @@ def test_reduced_protocol_drops_what_ends_late_or_is_empty_and_keeps_ids(root):
     assert [query.id for query in load_charades(root, "train", "reduced")] == ["train-1", "train-4"]
 
 
+def test_a_split_needs_no_file_of_the_other(root):
+    (root / "Charades_v1_test.csv").unlink()
+    assert load_durations(root, "train") == {"AAAAA": 10.0, "BBBBB": 5.5}
+    assert len(load_charades(root, "train", "reduced")) == 2
+
+
 def test_actions_and_durations(root):
     assert load_durations(root) == {"AAAAA": 10.0, "BBBBB": 5.5}
     assert load_actions(root) == {"AAAAA": [ActionInterval(92, 1.0, 2.5), ActionInterval(0, 0.0, 30.0)], "BBBBB": []}

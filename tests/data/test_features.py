@@ -205,3 +205,17 @@ def test_a_name_that_is_not_utf_8_is_damage(tmp_path):
         file[b"v\xae"] = np.zeros((1, 3))
     with pytest.raises(ValueError, match="has a name that is not UTF-8"):
         _ = ClipFeatures(tmp_path / "c.h5").dim
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1, 1)])
+def test_boxes_that_are_shares_of_an_image_are_refused(tmp_path, size):
+    boxes = np.array([[0.1, 0.1, 0.5, 1.0], [0.2, 0.4, 0.9, 0.9]], np.float32)
+    write_region_features(tmp_path / "r.h5", [("a", Regions(np.ones((2, 3), np.float32), boxes, size))])
+    store = RegionFeatures(tmp_path / "r.h5")
+    assert store.size("a") == size
+    with pytest.raises(
+        ValueError, match=rf"boxes of 'a' in .* an image of {size[0]} x {size[1]}; shares of the image\?"
+    ):
+        store["a"]
+    with pytest.raises(KeyError, match="no features of 'b'"):
+        store.size("b")
