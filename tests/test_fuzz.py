@@ -161,7 +161,7 @@ def test_results_of_a_grid_that_are_damaged_are_refused_by_name(tmp_path):
     entry = {"split": column.split, "protocol": column.protocol, **figures}
     path = tmp_path / "flickr30k_ign-MIL-0" / "results.json"
     path.parent.mkdir()
-    for _ in range(40):
+    for _ in range(15):
         content = json.dumps(damaged_json(rng, [entry]))
         path.write_text(content)
         only(
