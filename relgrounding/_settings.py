@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 DEEPEST, MOST_VALUES = 20, 100_000
@@ -106,7 +106,7 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
     """Return settings with others laid over them.
 
     Args:
-        base: structured, so that keys and types are known.
+        base: structured, so that keys and types are known; not to be used afterwards.
         update: what is given.
         where: it comes from, for the error.
 
@@ -114,18 +114,34 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
         ConfigError: an unknown key (the nearest valid one is named), or a value of the wrong type.
     """
     try:
-        return OmegaConf.merge(base, update)  # type: ignore[return-value]
+        merged = OmegaConf.unsafe_merge(base, update)
+        assert isinstance(merged, DictConfig)  # narrows the type for mypy
+        _check_lists(merged, where)
+        return merged
     except ConfigKeyError as error:
         full = getattr(error, "full_key", None)
         key = str(error if full is None else full)[:80]
         near = difflib.get_close_matches(key, _known_keys(base), n=1, cutoff=0.0)
         raise ConfigError(f"{where}: there is no key {key!r}; the nearest one is '{near[0]}'") from None
-    except OmegaConfBaseException as error:
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError) as error:  # the latter for kinds that do not go together
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0][:200]
         if "not a ListConfig" in reason:
             reason = "it is a list, written as [a, b]"
         raise ConfigError(f"{where}: {key}: {reason}") from None
+
+
+def _check_lists(config: DictConfig, where: str, prefix: str = "") -> None:
+    """Refuse mappings and lists in lists of plain values, which OmegaConf lets pass."""
+    for name, value in config.items_ex(resolve=False):
+        if isinstance(value, DictConfig):
+            _check_lists(value, where, f"{prefix}{name!s}.")
+        elif isinstance(value, ListConfig) and value._metadata.element_type in (str, int, float):
+            odd = [str(entry)[:40] for entry in value if isinstance(entry, DictConfig | ListConfig)]
+            if odd:
+                raise ConfigError(f"{where}: {prefix}{name!s} holds {odd[0]}; its entries are plain values")
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:

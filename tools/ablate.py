@@ -4,7 +4,8 @@
     python tools/ablate.py configs/ablations/ccl.yaml --out benchmarks/results/ccl --table      what there is so far
 
 Writes OUT/table.md, OUT/cells.json and, with the extra `plot`, OUT/plot.png; the runs go to --runs. Ctrl-C keeps the
-state of every run; the same command goes on from there. A run that is done is not run again.
+state of every run; the same command goes on from there. A run that is done is not run again. The runs stop, and keep
+their state, when this command ends, even if it is killed.
 """
 
 import argparse

@@ -96,8 +96,29 @@ def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, A
 
 
 def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the entries that `write_results` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    """Read the entries that `write_results` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        if not isinstance(entries, list):
+            raise TypeError("not a list of entries")
+        for entry in entries:
+            sides = entry["metrics"], entry["oracle"], *entry["floors"].values()
+            if not all(isinstance(entry[name], str) for name in ("split", "protocol")):
+                raise TypeError("split and protocol are text")
+            if not all(map(_is_finite, (values[metric] for values in sides for metric in entry["metrics"]))):
+                raise TypeError("metrics are finite numbers, and floors and oracle have them all")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path} is damaged ({reason}); repeat it with tools/evaluate.py --write") from None
+    return entries
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _columns(metrics: Mapping[str, float]) -> tuple[str, ...]:

@@ -273,10 +273,10 @@ def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
             for (where, row, seed), results in entries.items():
                 if where == name and results:
                     entry = _entry(name, results, column)
-                    by_row.setdefault(row, {})[seed] = entry["metrics"][column.metric]
+                    by_row.setdefault(row, {})[seed] = float(entry["metrics"][column.metric])
                     for floor, metrics in entry["floors"].items():
-                        by_row.setdefault(f"floor: {floor}", {})[seed] = metrics[column.metric]
-                    by_row.setdefault("oracle", {})[seed] = entry["oracle"][column.metric]
+                        by_row.setdefault(f"floor: {floor}", {})[seed] = float(metrics[column.metric])
+                    by_row.setdefault("oracle", {})[seed] = float(entry["oracle"][column.metric])
             against = by_row.get(grid.reference, {})
             for row, values in by_row.items():
                 compared = row in grid.rows and row != grid.reference

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from relgrounding.config import Config
-from relgrounding.evaluation import ImageEvaluator, VideoEvaluator
+from relgrounding.evaluation import ImageEvaluator, VideoEvaluator, read_results
 from relgrounding.training import RunError, RunFolder
 
 READINGS = ("single", "union", "any")
@@ -80,16 +80,24 @@ def read_run(path: str | os.PathLike) -> Run:
     folder = RunFolder(path)
     config = folder.read_config()
     log = _lines(folder.path / "log.jsonl")
+    for number, line in enumerate(log, start=1):
+        drawn = [line.get("step"), *(v for k, v in line.items() if k == "loss" or k.startswith("validation/"))]
+        if not all((isinstance(value, int | float) and -1e300 < value < 1e300) or value != value for value in drawn):
+            raise RunError(f"{folder.path / 'log.jsonl'}, line {number}: step, loss and metrics must be numbers")
     try:
-        results = json.loads(_text(folder.path / "results.json"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder.path / 'results.json'}: {error}; repeat it with tools/evaluate.py --write") from None
+        _text(folder.path / "results.json")
+        results = read_results(folder.path / "results.json")
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    for entry in results:
+        if not {type(entry.get(name)) for name in ("dataset", "model", "queries", "seed")} <= {str, int}:
+            raise RunError(f"{folder.path / 'results.json'} is damaged; repeat it with tools/evaluate.py --write")
     records = _lines(folder.path / "predictions.jsonl")
     if not records:
         raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; repeat it with tools/evaluate.py --write")
     try:
         predictions = _scored([record for record in records if record["targets"]], config.model.name == "vgn")
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; repeat it with tools/evaluate.py") from None
     if not predictions:
         raise RunError(f"{folder.path}: no query has a right answer to compare with; give some in the annotations")
@@ -188,14 +196,20 @@ def _text(path: Path) -> str:
         raise RunError(
             f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
         )
-    return path.read_text(encoding="utf-8-sig")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path}, line {number}: {error}") from None
+        if not isinstance(record, dict):
+            raise RunError(f"{path}, line {number}: expected an object such as {{...}}, found {line[:40]!r}")
+        records.append(record)
     return records

@@ -128,7 +128,7 @@ def _results(runs: Sequence[Run]) -> str:
     return f'<p class="note">{note}</p>' + "".join(parts)
 
 
-def _numbers(values: dict[str, float], metrics: Sequence[str]) -> list[str]:
+def _numbers(values: dict[str, int | float], metrics: Sequence[str]) -> list[str]:
     return [f"{values[m]:.1f}" if m in values else "" for m in metrics]
 
 
