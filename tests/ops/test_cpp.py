@@ -184,14 +184,3 @@ def test_the_gated_layers_keep_to_their_memory(kind, density):
     peak, _ = allocated(lambda: torch.autograd.grad(layer(structure, x), [x, *layer.parameters()], above))
     weights = sum(p.numel() * 4 for p in layer.parameters())
     assert peak <= 4 * 80 * 256 * 4 + 16 * structure.num_edges + weights
-
-
-@needs_compiler
-def test_layers_refuse_a_second_derivative():
-    structure = random_structure([6], 0.7)
-    for kind, number in ((nn.GraphAttention, 2), (nn.EdgeGatedGCN, 3), (nn.GatedSum, 3)):
-        layer = kind(4, 6, number, backend="cpp")
-        x = torch.randn(6, 4, requires_grad=True)
-        (gradient,) = torch.autograd.grad(layer(structure, x).square().sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="differentiate twice"):
-            gradient.sum().backward()
