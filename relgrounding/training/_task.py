@@ -1,15 +1,14 @@
 """What a configuration trains and tests on."""
 
 import logging
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding import data
+from relgrounding._cache import cache_folder
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
@@ -110,7 +109,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
+        known, vectors = data.load_word_vectors(path, known, cache=cache_folder())
     held_in, held_out = Split(train, whole.store), Split(validation, whole.store)
     return Task(config, held_in, held_out, known, vectors, dict(whole.durations))
 
@@ -143,10 +142,6 @@ def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[d
     held = {units[i] for i in order[: max(1, round(share * len(units)))]}
     train = [q for q in queries if (q.group or q.item) not in held]
     return train, [q for q in queries if (q.group or q.item) in held]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relgrounding"
 
 
 def _open_store(config: Config) -> ClipStore | RegionStore:
