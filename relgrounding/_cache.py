@@ -67,6 +67,8 @@ def _usable(folder: Path, own: bool = False) -> Path | None:
     try:
         for missing in reversed([x for x in (folder, *folder.parents) if not x.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
+        if os.name != "posix":  # no owners and bits to go by
+            return folder.resolve(strict=True)
         status = folder.lstat()
         if own and status.st_uid == _user() and stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_WRITE:
             folder.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)  # an earlier release left it open
@@ -107,4 +109,4 @@ def _of_the_process() -> tempfile.TemporaryDirectory:
 
 
 def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0  # a system without users, where all files belong to 0
+    return os.geteuid() if os.name == "posix" else 0
