@@ -1,7 +1,9 @@
 """Words of sentences as numbers, and their pretrained vectors."""
 
+import contextlib
 import hashlib
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from relgrounding._files import replacing
 __all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
 
 PADDING, UNKNOWN = 0, 1
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 # Chinese and Japanese are written without spaces: each of their characters is a word.
 _EACH = r"\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}"
 # GloVe and spaCy know "n't" words whole, but no possessives: the clitic becomes a word of its own.
@@ -172,12 +175,13 @@ def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> 
     stat = path.stat()
     identity = "\n".join([str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), *sorted(words)])
     kept = Path(cache) / f"vectors-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
-    if not kept.is_file():
-        found, vectors = _read(path, frozenset(words))
-        _save(kept, found, vectors)
-        return found, vectors
-    with np.load(kept, allow_pickle=False) as arrays:
+    # Missing or damaged: made anew.
+    with contextlib.suppress(*_DAMAGED), np.load(kept, allow_pickle=False) as arrays:
         return arrays["words"].tolist(), arrays["vectors"]
+    found, vectors = _read(path, frozenset(words))
+    with contextlib.suppress(OSError):  # a full disk: read again next time
+        _save(kept, found, vectors)
+    return found, vectors
 
 
 def _save(path: Path, words: list[str], vectors: np.ndarray) -> None:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from relgrounding.ops._backward import backward_pass, keep, kept
 
 PIECE_ON_CPU = 2**20
 """Most numbers in a piece of pairs: 4 MB in float32, which stays in the cache that the cores share."""
@@ -52,7 +53,7 @@ class Pieces:
 
     def __init__(self, counts: list[int], lengths: list[int], width: int, device: torch.device) -> None:
         on_cpu = device.type == "cpu"
-        self.device = device
+        self.device, self.counts = device, counts
         self.most = PIECE_ON_CPU if on_cpu else PIECE_ELSEWHERE
         self.waste = WASTE_ON_CPU if on_cpu else WASTE_ELSEWHERE
         self.pieces = list(self._cut(counts, lengths, width))
@@ -104,6 +105,18 @@ def _unpad(x: Tensor, places: Tensor | None) -> Tensor:
     return rows if places is None else rows.index_select(0, places)
 
 
+def _all_pairs(
+    a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, pieces: Pieces
+) -> tuple[Tensor, Tensor]:
+    """`AdditiveAttention` in plain operations, with the tensor of all pairs."""
+    counts = torch.tensor(pieces.counts, device=a_NA.device)
+    item_N = torch.repeat_interleave(counts, output_size=len(a_NA))
+    logits_NL = torch.tanh(a_NA.unsqueeze(1) + b_BLA.index_select(0, item_N)) @ w_A
+    padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths_B.unsqueeze(1)
+    gamma_NL = torch.softmax(logits_NL.masked_fill(padding_BL.index_select(0, item_N), -torch.inf), -1)
+    return torch.bmm(gamma_NL.unsqueeze(1), s_BLW.index_select(0, item_N)).squeeze(1), gamma_NL
+
+
 class AdditiveAttention(torch.autograd.Function):
     """Contexts and weights of gamma_tn = softmax_n w . tanh(a_t + b_n), c_t = sum_n gamma_tn s_n.
 
@@ -115,10 +128,8 @@ class AdditiveAttention(torch.autograd.Function):
     def forward(
         ctx: Any, a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, pieces: Pieces
     ) -> tuple[Tensor, Tensor]:
-        a_NA, b_BLA = 2 * a_NA, 2 * b_BLA
-        factored = _factors_fit(a_NA, b_BLA)
-        if factored:
-            a_NA, b_BLA = a_NA.exp_(), b_BLA.exp_()
+        arguments = a_NA, b_BLA, w_A, s_BLW, lengths_B, pieces
+        a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         c_NW = s_BLW.new_empty(len(a_NA), s_BLW.shape[2])
         gamma_NL = s_BLW.new_zeros(len(a_NA), s_BLW.shape[1])
         padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths_B.unsqueeze(1)
@@ -134,19 +145,19 @@ class AdditiveAttention(torch.autograd.Function):
             gamma = torch.softmax(logits, -1)
             c_NW[piece.nodes] = _unpad(torch.bmm(gamma, s_BLW[words]), places)
             gamma_NL[piece.nodes, : piece.length] = _unpad(gamma, places)
-        ctx.save_for_backward(a_NA, b_BLA, w_A, s_BLW, gamma_NL)
-        ctx.pieces, ctx.factored = pieces, factored
+        keep(ctx, arguments, gamma_NL)
         ctx.set_materialize_grads(False)
         return c_NW, gamma_NL
 
     @staticmethod
-    @once_differentiable
+    @backward_pass(_all_pairs)
     def backward(ctx: Any, dc_NW: Tensor | None, dgamma_NL: Tensor | None) -> tuple[Tensor | None, ...]:
-        a_NA, b_BLA, w_A, s_BLW, gamma_NL = ctx.saved_tensors
+        (a_NA, b_BLA, w_A, s_BLW, _, pieces), (gamma_NL,) = kept(ctx)
+        a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         da_NA, db_BLA, ds_BLW = torch.empty_like(a_NA), torch.zeros_like(b_BLA), torch.zeros_like(s_BLW)
         dw_A1 = w_A.new_zeros(len(w_A), 1)
         buffer = a_NA.new_empty(0)
-        for piece, places in ctx.pieces:
+        for piece, places in pieces:
             words = piece.items, slice(piece.length)
             gamma_bTL = _pad(gamma_NL[:, : piece.length], piece, places)
             above_bTL = torch.zeros_like(gamma_bTL)
@@ -157,7 +168,7 @@ class AdditiveAttention(torch.autograd.Function):
                 ds_BLW[words].baddbmm_(gamma_bTL.mT, dc_bTW)
                 above_bTL = torch.baddbmm(above_bTL, dc_bTW, s_BLW[words].mT)
             delta_bTL = gamma_bTL * (above_bTL - (gamma_bTL * above_bTL).sum(-1, keepdim=True))
-            r_bTLA = _r(_pad(a_NA, piece, places), b_BLA[words], ctx.factored, buffer)
+            r_bTLA = _r(_pad(a_NA, piece, places), b_BLA[words], factored, buffer)
             buffer = r_bTLA.view(-1)
             dw_A1.addmm_(r_bTLA.flatten(0, 2).T, delta_bTL.flatten().unsqueeze(1), alpha=-2)
             q_bTLA = torch.addcmul(r_bTLA, r_bTLA, r_bTLA, value=-1, out=r_bTLA)
@@ -166,6 +177,13 @@ class AdditiveAttention(torch.autograd.Function):
             db_BLA[words] += _over_proposals(delta_bTL, q_bTLA)
         slope_A = 4 * w_A
         return da_NA.mul_(slope_A), db_BLA.mul_(slope_A), dw_A1.squeeze(1), ds_BLW, None, None
+
+
+def _doubled(a_NA: Tensor, b_BLA: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """2 a and 2 b, or their exponentials, and which."""
+    a_NA, b_BLA = 2 * a_NA, 2 * b_BLA
+    factored = _factors_fit(a_NA, b_BLA)
+    return (a_NA.exp_(), b_BLA.exp_(), True) if factored else (a_NA, b_BLA, False)
 
 
 def _factors_fit(a_NA: Tensor, b_BLA: Tensor) -> bool:

@@ -13,8 +13,8 @@ class ProposalToWordAttention(nn.Module):
 
         gamma_tn = softmax over the words n of  w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
 
-    All matrices and w start Xavier-uniform, b at zero. The tensor of all pairs is never held as a whole; a gradient of
-    the gradient is refused.
+    All matrices and w start Xavier-uniform, b at zero. The tensor of all pairs is never held as a whole, except for
+    gradients of gradients (`create_graph=True`).
 
     Args:
         proposal_dim: width of h_t.

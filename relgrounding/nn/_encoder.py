@@ -15,7 +15,7 @@ class BiGRUEncoder(nn.Module):
         y_t = [GRU forward over x_1 ... x_t; GRU backward over x_L ... x_t]
 
     Sequences are packed: padding is never read, and the backward GRU starts at a sequence's own last step. On a CPU the
-    recurrence is `relgrounding.nn._gru`, elsewhere PyTorch's; of the former, a gradient of the gradient is refused.
+    recurrence is `relgrounding.nn._gru`, elsewhere PyTorch's, of which cuDNN refuses gradients of gradients.
     Input weights start Xavier-uniform and recurrent weights orthogonal, gate by gate; biases start at zero.
 
     Args:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from relgrounding.ops._backward import backward_pass, keep, kept
 
 
 class Packing(NamedTuple):
@@ -60,6 +61,25 @@ def bidirectional_gru(
         return _BidirectionalGRU.apply(x, w_ih, w_hh, b_ih, b_hh, pack(lengths.cpu(), x.shape[1]))
 
 
+def _step_by_step(x_BLI: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, packing: Packing) -> Tensor:
+    """`_BidirectionalGRU` in plain operations."""
+    rows_NI = x_BLI.flatten(0, 1).index_select(0, packing.source_N)
+    both = torch.stack([rows_NI, rows_NI.index_select(0, packing.mirrored_N)])
+    inputs = torch.baddbmm(b_ih.unsqueeze(1), both, w_ih.mT)
+    state, states = inputs.new_zeros(2, packing.sizes[0], w_hh.shape[2]), []
+    for now in inputs.split(packing.sizes, 1):
+        state = state[:, : now.shape[1]]
+        (x_r, x_z, x_n), recurrent = now.chunk(3, -1), torch.baddbmm(b_hh.unsqueeze(1), state, w_hh.mT)
+        h_r, h_z, h_n = recurrent.chunk(3, -1)
+        n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        state = n + torch.sigmoid(x_z + h_z) * (state - n)
+        states.append(state)
+    forward, backward = torch.cat(states, 1)
+    out = torch.cat([forward, backward.index_select(0, packing.mirrored_N)], -1)
+    rows = out.new_zeros(x_BLI.shape[0] * x_BLI.shape[1], out.shape[1]).index_copy(0, packing.source_N, out)
+    return rows.view(*x_BLI.shape[:2], -1)
+
+
 class _BidirectionalGRU(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -80,17 +100,16 @@ class _BidirectionalGRU(torch.autograd.Function):
             n = gates[..., 2 * units :].addcmul_(rz[..., :units], recurrent[..., 2 * units :]).tanh_()
             state = torch.lerp(n, state, rz[..., units:], out=states[:, now])
             start += size
-        ctx.save_for_backward(x_BLI, w_ih, w_hh, rzn, h_n, states)
-        ctx.packing = packing
+        keep(ctx, (x_BLI, w_ih, w_hh, b_ih, b_hh, packing), rzn, h_n, states)
         out = rzn.new_zeros(x_BLI.shape[0] * x_BLI.shape[1], 2 * units)
         both = torch.cat([states[0], states[1].index_select(0, packing.mirrored_N)], -1)
         return out.index_copy_(0, packing.source_N, both).view(*x_BLI.shape[:2], -1)
 
     @staticmethod
-    @once_differentiable
+    @backward_pass(_step_by_step)
     def backward(ctx: Any, above_BL: Tensor) -> tuple[Tensor | None, ...]:
-        x_BLI, w_ih, w_hh, rzn, h_n, states = ctx.saved_tensors
-        packing, units = ctx.packing, w_hh.shape[2]
+        (x_BLI, w_ih, w_hh, _, _, packing), (rzn, h_n, states) = kept(ctx)
+        units = w_hh.shape[2]
         rows = above_BL.flatten(0, 1).index_select(0, packing.source_N)
         above = torch.stack([rows[:, :units], rows[:, units:].index_select(0, packing.mirrored_N)])
         first = rzn.new_zeros(2, packing.sizes[0], units)

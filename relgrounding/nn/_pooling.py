@@ -13,8 +13,8 @@ from relgrounding.nn._window_max import window_max
 class ProposalPooling(nn.Module):
     """Pool the clips of each proposal.
 
-    `reduce="max"`: the gradient goes to the clip that is the largest, to one of them where several are; a gradient of
-    the gradient is refused. See `relgrounding.nn._window_max` for how.
+    `reduce="max"`: the gradient goes to the clip that is the largest, to one of them where several are. See
+    `relgrounding.nn._window_max` for how.
 
     `reduce="mean"`: difference of two prefix sums, which are kept in float64.
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from relgrounding.ops._backward import backward_pass, keep, kept
 
 
 def window_max(
@@ -53,31 +54,41 @@ def _halves(offsets: list[int]) -> list[tuple[int, tuple[int, int], tuple[int, i
     return [(1 << level, below, here) for level, (below, here) in enumerate(pairwise(rows))]
 
 
+def _by_selection(clips: Tensor, first: Tensor, second: Tensor, offsets: list[int]) -> Tensor:
+    """`_WindowMax` in plain operations; of equal numbers the first gets the whole gradient, there as here."""
+    levels = [clips]
+    for run, _, _ in _halves(offsets):
+        a, b = levels[-1][:, :-run], levels[-1][:, run:]
+        levels.append(torch.where(b > a, b, a))
+    table = torch.cat(levels, 1).flatten(0, 1)
+    a, b = table.index_select(0, first), table.index_select(0, second)
+    return torch.where(b > a, b, a)
+
+
 class _WindowMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, clips: Tensor, first: Tensor, second: Tensor, offsets: list[int]) -> Tensor:
         table = _fill_table(clips, offsets).flatten(0, 1)
         a, b = table.index_select(0, first), table.index_select(0, second)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(clips, first, second, b > a)
-            ctx.offsets = offsets
+            keep(ctx, (clips, first, second, offsets), b > a)
         return torch.maximum(a, b, out=a)
 
     @staticmethod
-    @once_differentiable
+    @backward_pass(_by_selection)
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        clips, first, second, is_second = ctx.saved_tensors
-        table = _fill_table(clips, ctx.offsets)
+        (clips, first, second, offsets), (is_second,) = kept(ctx)
+        table = _fill_table(clips, offsets)
         gradient = torch.zeros_like(table)
         rows = gradient.flatten(0, 1)
         # Products with 0 and 1, because selections cost ten times as much on a CPU.
         to_second = above * is_second
         rows.index_add_(0, second, to_second)
         rows.index_add_(0, first, above - to_second)
-        for run, (below, here), (_, after) in reversed(_halves(ctx.offsets)):
+        for run, (below, here), (_, after) in reversed(_halves(offsets)):
             halves, to_halves, handed = table[:, below:here], gradient[:, below:here], gradient[:, here:after]
             a, b = halves[:, :-run], halves[:, run:]
             to_second = torch.gt(b, a, out=torch.empty_like(handed)).mul_(handed)
             to_halves[:, run:] += to_second
             to_halves[:, :-run] += handed.sub_(to_second)
-        return gradient[:, : ctx.offsets[1]].contiguous(), None, None, None
+        return gradient[:, : offsets[1]].contiguous(), None, None, None

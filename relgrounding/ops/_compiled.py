@@ -47,7 +47,8 @@ def _backward(
     option: float,
 ) -> list[Tensor]:
     kernel = _kernel(operator, backend, inputs, structure, num_types, option)
-    leaves = [x.detach().requires_grad_() for x in inputs]
+    # Contiguous: in here autograd records the kernels alone, not a copy that they make first.
+    leaves = [x.detach().contiguous().requires_grad_() for x in inputs]
     with torch.enable_grad():
         return [x.contiguous() for x in torch.autograd.grad(kernel(*leaves), leaves, grad)]
 
@@ -83,4 +84,9 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple:
     return None, None, grads, [None] * len(structure), None, None
 
 
+def _refuse(ctx: Any, *grads: Any) -> tuple:
+    raise RuntimeError("a compiled operator is not twice differentiable; call it outside torch.compile")
+
+
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
+_backward.register_autograd(_refuse)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding import data
+from relgrounding._cache import cache_folder
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, find_file, with_settings
 from relgrounding.data._facts import disagreement, remedy
@@ -146,7 +146,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known, cache=_cache_folder())
+        known, vectors = data.load_word_vectors(path, known, cache=cache_folder())
     return Task(config, learnt, held, known, vectors, dict(learnt.durations))
 
 
@@ -266,10 +266,6 @@ def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[d
     held = {units[i] for i in order[: max(1, round(share * len(units)))]}
     train = [q for q in queries if (q.group or q.item) not in held]
     return train, [q for q in queries if (q.group or q.item) in held]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relgrounding"
 
 
 def _open_store(config: Config) -> ClipStore | RegionStore:

@@ -109,6 +109,21 @@ def test_cache_is_read_and_follows_file_and_vocabulary(vectors, tmp_path):
     assert load_word_vectors(vectors, vocabulary, cache)[1][2].tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK", b"text", None])
+def test_a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_without(vectors, tmp_path, damage):
+    cache, vocabulary = tmp_path / "cache", Vocabulary(["red"])
+    expected = load_word_vectors(vectors, vocabulary, cache)[1]
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    if damage is None:
+        kept.unlink()
+        kept.mkdir()
+    else:
+        kept.write_bytes(damage)
+    assert load_word_vectors(vectors, vocabulary, cache)[1].equal(expected)
+    assert kept.is_dir() if damage is None else len(kept.read_bytes()) == len(whole)
+
+
 def test_header_of_word2vec_is_skipped(tmp_path):
     (tmp_path / "v.txt").write_text("2 2\nred 3 4\nbox 5 7\n")
     _, table = load_word_vectors(tmp_path / "v.txt", Vocabulary(["red", "2"]))

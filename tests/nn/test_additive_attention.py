@@ -149,10 +149,3 @@ def test_half_precision_and_autocast():
     assert found[0].dtype == found[1].dtype == torch.bfloat16
     torch.testing.assert_close(found[0].float(), expected[0], rtol=0.05, atol=0.05)
     found[0].sum().backward()
-
-
-def test_a_second_derivative_is_refused():
-    module, arguments = draw([2], [3])
-    (gradient,) = torch.autograd.grad(module(*arguments)[0].square().sum(), arguments[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()

@@ -1,5 +1,9 @@
-"""Operators and layers as one compiled graph, forward and backward, against eager; prints the backends that agree."""
+"""Operators and layers as one compiled graph, forward and backward, against eager; prints the backends that agree.
 
+A second derivative is refused.
+"""
+
+import pytest
 import torch
 from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
 
@@ -14,6 +18,16 @@ def agree(function, inputs) -> None:
     torch.testing.assert_close(values_and_gradients(compiled, inputs), values_and_gradients(function, inputs))
 
 
+def refuse_twice(layer) -> None:
+    for compiler in ("aot_eager", "eager"):
+        torch._dynamo.reset()
+        (x,) = draw_inputs(0, [(9, 4)], torch.float32)
+        compiled = torch.compile(lambda x: layer(STRUCTURE, x), fullgraph=True, backend=compiler)
+        (gradient,) = torch.autograd.grad(compiled(x).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match=r"double backward|not twice differentiable"):
+            gradient.square().sum().backward()
+
+
 for backend in ("naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"):
     for operator, shapes in (
         (ops.graph_attention, attention_shapes(9, 2, 3)),
@@ -25,4 +39,6 @@ for backend in ("naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"):
             )
     for layer in (nn.GraphAttention(4, 6, 2, backend=backend), nn.EdgeGatedGCN(4, 6, 3, backend=backend)):
         agree(lambda x, run=layer: run(STRUCTURE, x), draw_inputs(0, [(9, 4)], torch.float32))
+        if backend != "naive":
+            refuse_twice(layer)
     print(backend)

@@ -1,4 +1,4 @@
-"""The operators under `set_backend`, autocast, `torch.compile` and double backward."""
+"""The operators under `set_backend`, autocast, and `torch.compile`."""
 
 import os
 import subprocess
@@ -111,20 +111,6 @@ def test_dgl_under_torch_compile_says_why_not(operator, shapes, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with pytest.raises(ValueError, match=r"'dgl' cannot run here: torch\.compile cannot see into DGL; use backend="):
         operator(STRUCTURE, *draw_inputs(0, shapes), backend="dgl")
-
-
-@operators
-@pytest.mark.parametrize("backend", ["cpp", "dense", "csr"])
-def test_double_backward_is_refused_and_naive_has_it(operator, shapes, backend):
-    inputs = draw_inputs(0, shapes)
-    for name in (backend, "naive"):
-        out = operator(STRUCTURE, *inputs, backend=name)
-        (gradient,) = torch.autograd.grad(out.square().sum(), inputs[:1], create_graph=True)
-        if name == "naive":
-            gradient.square().sum().backward()
-        else:
-            with pytest.raises(RuntimeError, match="differentiate twice a function that was marked with @once_diff"):
-                gradient.square().sum().backward()
 
 
 def losses_of_training(backend):

@@ -215,15 +215,6 @@ def test_only_what_needs_a_gradient_gets_one(kernels, naive, shapes):
         torch.testing.assert_close(grads, expected, rtol=0, atol=0)
 
 
-@operators
-def test_a_second_derivative_is_refused(kernels, naive, shapes):
-    structure = structure_of([3], random_edges([3], 5))
-    inputs = draw_inputs(1, shapes(3, 2, 2), torch.float32)
-    grads = torch.autograd.grad(on_device(kernels, structure)(*inputs).square().sum(), inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="backend 'triton' has no second derivative; use backend='naive'"):
-        torch.autograd.grad(sum(g.sum() for g in grads), inputs)
-
-
 @pytest.fixture
 def _unchecked_shapes():
     """A compiler cannot trace the check of shapes that goes on in tests."""

@@ -1,23 +1,25 @@
 """Sum over in-neighbours with a gate an edge and a bias an edge type."""
 
-import torch
+import functools
+
 from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import recorded
 from relgrounding.ops._dispatch import as_structure, launch, runs_plainly
 from relgrounding.ops.gated_sum._edge_gated import edge_gated_cpp
 from relgrounding.ops.gated_sum.cpp import gated_sum_cpp
 from relgrounding.ops.gated_sum.csr import gated_sum_csr
 from relgrounding.ops.gated_sum.dense import gated_sum_dense
 from relgrounding.ops.gated_sum.dgl import gated_sum_dgl
-from relgrounding.ops.gated_sum.naive import gated_sum_naive
+from relgrounding.ops.gated_sum.naive import gated_layer_by, gated_sum_naive
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
 
 _KERNELS = {
     "naive": gated_sum_naive,
-    "dgl": gated_sum_dgl,
+    "dgl": recorded(gated_sum_naive, gated_sum_dgl),
     "cpp": gated_sum_cpp,
     "dense": gated_sum_dense,
     "csr": gated_sum_csr,
@@ -39,6 +41,8 @@ def gated_sum(
         out_i = sum over the in-edges j -> i of  g_ij (feat_j + type_bias[type_ij])
 
     A node without in-edges gets zeros.
+
+    Gradients of gradients (`create_graph=True`) are those of "naive", in its time and memory; "triton" refuses them.
 
     Args:
         graph: of N nodes and R edge types; type_ij is the position in `GraphStructure.edge_types`, from 0.
@@ -106,14 +110,8 @@ def gated_layer(
     weights = [w for w in (weight, bias, gate_bias, type_bias) if w is not None]
     if runs_plainly("cpp", backend, "gated_sum", structure, x, *weights):
         return edge_gated_cpp(structure, x, weight, bias, gate_bias, type_bias)
-    ways, dim = len(gate_bias), type_bias.shape[2]
-    maps = ways + (bias is not None)
-    *mapped, gates = torch.nn.functional.linear(x, weight).split([dim] * maps + [ways], 1)
-    graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
-    sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k], backend) for k in range(ways)]
-    total = sums[0] if ways == 1 else sums[0].add_(sums[1])
-    # In place: nothing of this is needed for the gradients but the last result.
-    return total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()
+    summed = functools.partial(gated_sum, backend=backend)
+    return gated_layer_by(summed, structure, x, weight, bias, gate_bias, type_bias)
 
 
 __all__ = ["gated_layer", "gated_sum"]

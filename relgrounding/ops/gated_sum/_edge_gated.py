@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
+from relgrounding.ops.gated_sum.naive import gated_layer_naive
 
 # Columns of x that are summed at a time where there are too few edges for all: an extra (N, C) then is more than the
 # 16 bytes an edge that this layer allows itself beyond four of them.
@@ -35,7 +36,8 @@ def edge_gated_cpp(
     type_bias_KRO: Float[Tensor, "ways types out_dim"],
 ) -> Float[Tensor, "nodes out_dim"]:
     """See `relgrounding.ops.gated_sum.gated_layer`."""
-    return _GatedLayer.apply(structure, x_NC, weight, bias_O, gate_bias_KR, type_bias_KRO)
+    x_NC, weight = x_NC.contiguous(), weight.contiguous()
+    return _GatedLayer.apply(structure, x_NC, weight, bias_O, gate_bias_KR.contiguous(), type_bias_KRO.contiguous())
 
 
 class _GatedLayer(torch.autograd.Function):
@@ -50,8 +52,6 @@ class _GatedLayer(torch.autograd.Function):
         type_bias_KRO: Tensor,
     ) -> Tensor:
         ways, types, dim = type_bias_KRO.shape
-        x_NC, weight = x_NC.contiguous(), weight.contiguous()
-        gate_bias_KR, type_bias_KRO = gate_bias_KR.contiguous(), type_bias_KRO.contiguous()
         out_NO, tables = x_NC.new_empty(len(x_NC), dim), [x_NC.new_empty(len(x_NC), types) for _ in range(2 * ways)]
         parts, pieces = _parts(structure, x_NC), _columns(structure, x_NC)
         kept_NC = torch.empty_like(x_NC) if bias_O is None and ways == len(pieces) == 1 else None
@@ -69,15 +69,15 @@ class _GatedLayer(torch.autograd.Function):
                 if bias_O is not None and k == 0 and first:
                     out_MO.addmm_(_take(x_NC, part), weight[ways * dim : -ways].t())
                 out_MO.addmm_(rows_MP, weight[k * dim : (k + 1) * dim, columns].t())
-        ctx.structure, ctx.parts, ctx.pieces = structure, parts, pieces
+        ctx.parts, ctx.pieces = parts, pieces
         result_NO = out_NO.relu_() if bias_O is not None else None
-        ctx.save_for_backward(x_NC, weight, type_bias_KRO, result_NO, kept_NC, *tables)
+        keep(ctx, (structure, x_NC, weight, bias_O, gate_bias_KR, type_bias_KRO), result_NO, kept_NC, *tables)
         return out_NO
 
     @staticmethod
-    @backward_pass
+    @backward_pass(gated_layer_naive)
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight, type_bias_KRO, result_NO, kept_NC, *tables = ctx.saved_tensors
+        (structure, x_NC, weight, _, _, type_bias_KRO), (result_NO, kept_NC, *tables) = kept(ctx)
         ways, types, dim = type_bias_KRO.shape
         d_x, d_weight, d_type_bias = torch.empty_like(x_NC), torch.empty_like(weight), torch.empty_like(type_bias_KRO)
         d_gate_bias, d_bias, itself = x_NC.new_empty(ways, types), None, slice(ways * dim, -ways)
@@ -99,14 +99,14 @@ class _GatedLayer(torch.autograd.Function):
                 for columns in ctx.pieces:
                     at, rows_MP = columns.start, _rows(room_MP, columns)
                     if again:
-                        gated_rows(ctx.structure, x_NC, gates_NR, rows_MP, None, at, part, k == 1)
+                        gated_rows(structure, x_NC, gates_NR, rows_MP, None, at, part, k == 1)
                     mapped_MP = rows_MP if again else _take(kept_NC, part)
                     d_weight[maps, columns].addmm_(grad_MO.t(), mapped_MP, beta=int(more))
                     torch.mm(grad_MO, weight[maps, columns], out=rows_MP)
                     terms = sums_NR, type_bias_KRO[k], grad_MO, of_types_MR, d_type_bias[k]
                     logits = weight[k - ways], None, d_weight[k - ways], d_gate_bias[k]
                     gated_rows_backward(
-                        *(ctx.structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, again, more),
+                        *(structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, again, more),
                         terms=terms if columns == ctx.pieces[0] else None,
                         logits=logits if columns == ctx.pieces[-1] else None,
                     )

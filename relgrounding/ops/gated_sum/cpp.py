@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._cpp import call
+from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 
 def gated_sum_cpp(
@@ -22,7 +23,7 @@ def gated_sum_cpp(
     type_bias_RD: Float[Tensor, "types dim"],
 ) -> Float[Tensor, "nodes dim"]:
     """See `relgrounding.ops.gated_sum`, and `gated_sum_csr` for the two tables of nodes x types."""
-    return _GatedSum.apply(structure, feat_ND, gate_N, gate_bias_R, type_bias_RD)
+    return _GatedSum.apply(structure, *(x.contiguous() for x in (feat_ND, gate_N, gate_bias_R, type_bias_RD)))
 
 
 class _GatedSum(torch.autograd.Function):
@@ -30,7 +31,7 @@ class _GatedSum(torch.autograd.Function):
     def forward(
         ctx: Any, structure: GraphStructure, feat_ND: Tensor, gate_N: Tensor, gate_bias_R: Tensor, type_bias_RD: Tensor
     ) -> Tensor:
-        feat_ND, type_bias_RD, out_ND = feat_ND.contiguous(), type_bias_RD.contiguous(), torch.empty_like(feat_ND)
+        out_ND = torch.empty_like(feat_ND)
         gates_NR, sums_NR = feat_ND.new_empty(2, structure.num_nodes, structure.num_types)
         gated_rows(
             structure,
@@ -38,23 +39,22 @@ class _GatedSum(torch.autograd.Function):
             gates_NR,
             out_ND,
             sums_NR,
-            logits=(None, gate_N.contiguous(), gate_bias_R.contiguous()),
+            logits=(None, gate_N, gate_bias_R),
             terms=(type_bias_RD, None, True, out_ND),
         )
-        ctx.structure = structure
-        ctx.save_for_backward(feat_ND, gates_NR, sums_NR, type_bias_RD)
+        keep(ctx, (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), gates_NR, sums_NR)
         return out_ND
 
     @staticmethod
-    @backward_pass
+    @backward_pass(gated_sum_naive)
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        feat_ND, gates_NR, sums_NR, type_bias_RD = ctx.saved_tensors
+        (structure, feat_ND, _, _, type_bias_RD), (gates_NR, sums_NR) = kept(ctx)
         grad_ND = grad_ND.contiguous()
         d_feat, d_gates = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
         d_gate, d_gate_bias = feat_ND.new_empty(len(feat_ND)), feat_ND.new_empty(len(type_bias_RD))
         d_type_bias = torch.empty_like(type_bias_RD)
         gated_rows_backward(
-            ctx.structure,
+            structure,
             feat_ND,
             gates_NR,
             grad_ND,

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._segments import cell_sums, edge_dots, weighted_rows
+from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 # Edges of the items that are worked on together: what is made of them in between then fits into the cache.
 PIECE = 2**19
@@ -26,7 +27,7 @@ def gated_sum_csr(
     A gate depends on the source and the type only: a table of nodes x types holds all of them, and the sums of the
     type biases are another such table times `type_bias`, see `gated_sum_dgl`.
     """
-    return _GatedSum.apply(structure, feat_ND, gate_N, gate_bias_R, type_bias_RD)
+    return _GatedSum.apply(structure, feat_ND.contiguous(), gate_N.contiguous(), gate_bias_R, type_bias_RD)
 
 
 class _GatedSum(torch.autograd.Function):
@@ -34,26 +35,24 @@ class _GatedSum(torch.autograd.Function):
     def forward(
         ctx: Any, structure: GraphStructure, feat_ND: Tensor, gate_N: Tensor, gate_bias_R: Tensor, type_bias_RD: Tensor
     ) -> Tensor:
-        feat_ND = feat_ND.contiguous()
         gates_NR = torch.add(gate_N[:, None], gate_bias_R).sigmoid_()
         out_ND, sums_NR = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
         for nodes, _, part in structure.pieces(PIECE):
             gate_E = _gates(gates_NR[nodes], part)
             sums_NR[nodes] = cell_sums(gate_E, _cells(part.destinations, part), gates_NR[nodes].shape)
             out_ND[nodes] = weighted_rows(feat_ND[nodes], part.indices, part.indptr, gate_E)
-        ctx.structure = structure
-        ctx.save_for_backward(feat_ND, gates_NR, sums_NR, type_bias_RD)
+        keep(ctx, (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), gates_NR, sums_NR)
         return out_ND.addmm_(sums_NR, type_bias_RD)
 
     @staticmethod
-    @backward_pass
+    @backward_pass(gated_sum_naive)
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        feat_ND, gates_NR, sums_NR, type_bias_RD = ctx.saved_tensors
+        (structure, feat_ND, _, _, type_bias_RD), (gates_NR, sums_NR) = kept(ctx)
         grad_ND = grad_ND.contiguous()
         d_feat = torch.empty_like(feat_ND) if ctx.needs_input_grad[1] else None
         d_gates = torch.empty_like(gates_NR) if any(ctx.needs_input_grad[2:4]) else None
         of_types_NR = grad_ND @ type_bias_RD.t()
-        for nodes, _, part in ctx.structure.pieces(PIECE):
+        for nodes, _, part in structure.pieces(PIECE):
             if d_gates is not None:
                 x_E = edge_dots(grad_ND[nodes], feat_ND[nodes], part.indices, part.indptr)
                 x_E += of_types_NR[nodes].view(-1).index_select(0, _cells(part.destinations, part))

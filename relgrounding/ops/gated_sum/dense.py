@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 
 def gated_sum_dense(
@@ -43,18 +44,17 @@ class _GatedSum(torch.autograd.Function):
             torch.bmm(_added(parts).view(plane.shape), group.pad(feat_ND), out=target)
             group.write(sums_NR, total)
             group.write(out_ND, target)
-        ctx.structure = structure
-        ctx.save_for_backward(feat_ND, gates_NR, sums_NR, no_bias)
+        keep(ctx, (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), gates_NR, sums_NR, no_bias)
         return out_ND.addmm_(sums_NR, no_bias)
 
     @staticmethod
-    @backward_pass
+    @backward_pass(gated_sum_naive)
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        feat_ND, gates_NR, sums_NR, no_bias = ctx.saved_tensors
+        (structure, feat_ND, *_), (gates_NR, sums_NR, no_bias) = kept(ctx)
         grad_ND = grad_ND.contiguous()
         d_feat, d_gates = torch.empty_like(grad_ND), torch.empty_like(gates_NR)
         of_types_NR = grad_ND @ no_bias.t()
-        for group in ctx.structure.groups:
+        for group in structure.groups:
             gates, grad, of_types = (group.pad(x) for x in (gates_NR, grad_ND, of_types_NR))
             x = torch.bmm(grad, group.pad(feat_ND).mT).view(-1)
             d_own, target, parts = group.target(d_gates).zero_(), group.target(d_feat), []

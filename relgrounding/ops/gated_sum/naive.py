@@ -1,4 +1,6 @@
-"""Edge by edge: the reference of tests and benchmarks, in any float type."""
+"""Edge by edge: the reference of tests and benchmarks, in any float type; and the layers made of any operator."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -19,3 +21,35 @@ def gated_sum_naive(
     gate_E = torch.sigmoid(gate_N[src] + gate_bias_R[etype])
     message_ED = gate_E[:, None] * (feat_ND[src] + type_bias_RD[etype])
     return torch.zeros_like(feat_ND).index_add(0, dst, message_ED)
+
+
+def gated_layer_naive(
+    structure: GraphStructure,
+    x: Float[Tensor, "nodes in_dim"],
+    weight: Float[Tensor, "maps_and_gates in_dim"],
+    bias: Float[Tensor, " out_dim"] | None,
+    gate_bias: Float[Tensor, "ways types"],
+    type_bias: Float[Tensor, "ways types out_dim"],
+) -> Float[Tensor, "nodes out_dim"]:
+    """See `relgrounding.ops.gated_sum.gated_layer`."""
+    return gated_layer_by(gated_sum_naive, structure, x, weight, bias, gate_bias, type_bias)
+
+
+def gated_layer_by(
+    gated_sum: Callable[..., Tensor],
+    structure: GraphStructure,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor,
+    type_bias: Tensor,
+) -> Tensor:
+    """The layer step by step, with this `gated_sum`."""
+    ways, dim = len(gate_bias), type_bias.shape[2]
+    maps = ways + (bias is not None)
+    *mapped, gates = torch.nn.functional.linear(x, weight).split([dim] * maps + [ways], 1)
+    graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
+    sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k]) for k in range(ways)]
+    total = sums[0] if ways == 1 else sums[0].add_(sums[1])
+    # In place: nothing of this is needed for the gradients but the last result.
+    return total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()

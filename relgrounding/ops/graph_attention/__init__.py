@@ -1,23 +1,25 @@
 """Attention of each node over its in-neighbours."""
 
-import torch
+import functools
+
 from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import recorded
 from relgrounding.ops._dispatch import as_structure, launch, runs_plainly
 from relgrounding.ops.graph_attention._scored import scored_attention
 from relgrounding.ops.graph_attention.cpp import attention_layer_cpp, graph_attention_cpp
 from relgrounding.ops.graph_attention.csr import graph_attention_csr
 from relgrounding.ops.graph_attention.dense import graph_attention_dense
 from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
-from relgrounding.ops.graph_attention.naive import graph_attention_naive
+from relgrounding.ops.graph_attention.naive import attention_layer_by, graph_attention_naive
 from relgrounding.ops.graph_attention.triton import graph_attention_triton
 
 _KERNELS = {
     "naive": graph_attention_naive,
-    "dgl": graph_attention_dgl,
+    "dgl": recorded(graph_attention_naive, graph_attention_dgl),
     "cpp": graph_attention_cpp,
     "dense": graph_attention_dense,
     "csr": graph_attention_csr,
@@ -39,6 +41,8 @@ def graph_attention(
         out_i    = sum over the in-edges of  alpha_ij feat_j
 
     The edge type plays no part; parallel edges count as often as they are there. A node without in-edges gets zeros.
+
+    Gradients of gradients (`create_graph=True`) are those of "naive", in its time and memory; "triton" refuses them.
 
     Args:
         graph: of N nodes.
@@ -85,9 +89,8 @@ def attention_layer(
         return attention_layer_cpp(structure, x, weight, attention, bias, negative_slope)
     if runs_plainly("csr", backend, "graph_attention", structure, x, weight, attention, bias):
         return scored_attention(structure, x, weight, attention, bias, negative_slope)
-    feat = torch.nn.functional.linear(x, weight).unflatten(1, attention.shape[1:])
-    score_src, score_dst = torch.einsum("nhd,shd->snh", feat, attention)
-    return graph_attention(structure, feat, score_src, score_dst, negative_slope, backend).flatten(1) + bias
+    attend = functools.partial(graph_attention, backend=backend)
+    return attention_layer_by(attend, structure, x, weight, attention, bias, negative_slope)
 
 
 __all__ = ["attention_layer", "graph_attention"]

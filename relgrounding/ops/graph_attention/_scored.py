@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._segments import cell_sums, edge_dots, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._copies import Copies, copies
 from relgrounding.ops.graph_attention._shift import common_shift
 from relgrounding.ops.graph_attention.csr import PIECE, logit_gradient, signed_weights
+from relgrounding.ops.graph_attention.naive import attention_layer_naive
 
 
 def scored_attention(
@@ -55,22 +56,21 @@ class _ScoredAttention(torch.autograd.Function):
             sums_MD = weighted_rows(feat_HnD.flatten(0, 1), graph.sources, graph.indptr, signed_F.abs_())
             torch.add(sums_MD.view_as(feat_HnD), bias_H1D[graph.heads], out=graph.part(out_NHD))
             by_head.append(feat_HnD)
-        ctx.structure, ctx.slope = structure, slope
-        ctx.save_for_backward(x_NC, weight_OC, signed, attention_2HD, *by_head)
+        keep(ctx, (structure, x_NC, weight_OC, attention_2HD, bias_O, slope), signed, *by_head)
         return out_NHD.flatten(1)
 
     @staticmethod
-    @backward_pass
+    @backward_pass(attention_layer_naive)
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight_OC, signed, attention_2HD, *by_head = ctx.saved_tensors
+        (structure, x_NC, weight_OC, attention_2HD, _, slope), (signed, *by_head) = kept(ctx)
         heads, dim = attention_2HD.shape[1:]
         grad_NHD = grad_NO.unflatten(1, (heads, dim))
         d_x = torch.empty_like(x_NC, memory_format=torch.contiguous_format) if ctx.needs_input_grad[1] else None
         d_weight, d_attention = (torch.zeros_like(t) for t in (weight_OC, attention_2HD))
-        for graph, feat_HnD in zip(copies(ctx.structure, heads, PIECE), by_head, strict=True):
+        for graph, feat_HnD in zip(copies(structure, heads, PIECE), by_head, strict=True):
             signed_F, grad_HnD = signed[graph.place], graph.part(grad_NHD).contiguous()
             grad_MD, attention_H2D = grad_HnD.flatten(0, 1), attention_2HD[:, graph.heads].transpose(0, 1)
-            d_scores_H2n = _score_gradients(graph, grad_MD, feat_HnD.flatten(0, 1), signed_F, ctx.slope)
+            d_scores_H2n = _score_gradients(graph, grad_MD, feat_HnD.flatten(0, 1), signed_F, slope)
             alpha_F = graph.by_source(signed_F).abs_()
             sums_MD = weighted_rows(grad_MD, graph.out_destinations, graph.out_indptr, alpha_F)
             d_feat_HnD = sums_MD.view_as(grad_HnD).baddbmm_(d_scores_H2n.mT, attention_H2D)

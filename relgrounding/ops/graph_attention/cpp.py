@@ -12,8 +12,9 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.graphs._ragged import offsets
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._cpp import call
+from relgrounding.ops.graph_attention.naive import attention_layer_naive, graph_attention_naive
 
 # Numbers, one an edge and head, that stay in a core's second cache beside the features that they are made of.
 LARGEST_ITEM = 1 << 16
@@ -27,6 +28,7 @@ def graph_attention_cpp(
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
     """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number an edge and head."""
+    feat_NHD, score_src_NH, score_dst_NH = (x.contiguous() for x in (feat_NHD, score_src_NH, score_dst_NH))
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 
 
@@ -39,6 +41,7 @@ def attention_layer_cpp(
     negative_slope: float,
 ) -> Float[Tensor, "nodes out_dim"]:
     """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, and a bias on top."""
+    attention_2HD, bias_O = attention_2HD.contiguous(), bias_O.contiguous()
     return _AttentionLayer.apply(structure, x_NC, weight_OC, attention_2HD, bias_O, negative_slope)
 
 
@@ -47,17 +50,15 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, structure: GraphStructure, feat_NHD: Tensor, src_NH: Tensor, dst_NH: Tensor, slope: float
     ) -> Tensor:
-        feat_NHD, src_NH, dst_NH = (x.contiguous() for x in (feat_NHD, src_NH, dst_NH))
         out_NHD, alpha_HE = _attend(structure, feat_NHD, src_NH, dst_NH, None, slope)
-        ctx.structure, ctx.slope = structure, slope
-        ctx.save_for_backward(feat_NHD, alpha_HE)
+        keep(ctx, (structure, feat_NHD, src_NH, dst_NH, slope), alpha_HE)
         return out_NHD
 
     @staticmethod
-    @backward_pass
+    @backward_pass(graph_attention_naive)
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
-        feat_NHD, alpha_HE = ctx.saved_tensors
-        grads = _attend_backward(ctx.structure, feat_NHD, alpha_HE, None, ctx.slope, grad_NHD)
+        (structure, feat_NHD, _, _, slope), (alpha_HE,) = kept(ctx)
+        grads = _attend_backward(structure, feat_NHD, alpha_HE, None, slope, grad_NHD)
         return None, *grads, None
 
 
@@ -73,21 +74,19 @@ class _AttentionLayer(torch.autograd.Function):
         slope: float,
     ) -> Tensor:
         _, heads, dim = attention_2HD.shape
-        attention_2HD = attention_2HD.contiguous()
         feat_NHD = torch.mm(x_NC, weight_OC.t()).view(-1, heads, dim)
         src_NH, dst_NH = x_NC.new_empty(2, len(x_NC), heads).unbind(0)
         call("attention_scores", *feat_NHD.shape, feat_NHD, attention_2HD, src_NH, dst_NH)
-        out_NHD, alpha_HE = _attend(structure, feat_NHD, src_NH, dst_NH, bias_O.contiguous(), slope)
-        ctx.structure, ctx.slope = structure, slope
-        ctx.save_for_backward(x_NC, weight_OC, attention_2HD, feat_NHD, alpha_HE)
+        out_NHD, alpha_HE = _attend(structure, feat_NHD, src_NH, dst_NH, bias_O, slope)
+        keep(ctx, (structure, x_NC, weight_OC, attention_2HD, bias_O, slope), feat_NHD, alpha_HE)
         return out_NHD.flatten(1)
 
     @staticmethod
-    @backward_pass
+    @backward_pass(attention_layer_naive)
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight_OC, attention_2HD, feat_NHD, alpha_HE = ctx.saved_tensors
+        (structure, x_NC, weight_OC, attention_2HD, _, slope), (feat_NHD, alpha_HE) = kept(ctx)
         d_feat_NHD, *d_scores_NH = _attend_backward(
-            ctx.structure, feat_NHD, alpha_HE, attention_2HD, ctx.slope, grad_NO.reshape(feat_NHD.shape)
+            structure, feat_NHD, alpha_HE, attention_2HD, slope, grad_NO.reshape(feat_NHD.shape)
         )
         d_scores_H2N = torch.stack(d_scores_NH).permute(2, 0, 1)
         d_attention_2HD = torch.bmm(d_scores_H2N, feat_NHD.transpose(0, 1)).transpose(0, 1)

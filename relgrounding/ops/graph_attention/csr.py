@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._copies import Copies, copies
 from relgrounding.ops.graph_attention._shift import common_shift
+from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
 # Edges times heads of the items that are worked on together: what is made of them in between then fits into the cache.
 PIECE = 2**18
@@ -48,23 +49,22 @@ class _Attention(torch.autograd.Function):
             signed[graph.place] = signed_F
             sums_MD = weighted_rows(graph.of_nodes(feat_NHD), graph.sources, graph.indptr, signed_F.abs_())
             graph.write(out_NHD, sums_MD)
-        ctx.structure, ctx.slope = structure, slope
-        ctx.save_for_backward(feat_NHD, signed)
+        keep(ctx, (structure, feat_NHD, src_NH, dst_NH, slope), signed)
         return out_NHD
 
     @staticmethod
-    @backward_pass
+    @backward_pass(graph_attention_naive)
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
-        feat_NHD, signed = ctx.saved_tensors
+        (structure, feat_NHD, _, _, slope), (signed,) = kept(ctx)
         d_feat = torch.empty_like(grad_NHD, memory_format=torch.contiguous_format) if ctx.needs_input_grad[1] else None
         d_src = d_dst = None
         if any(ctx.needs_input_grad[2:4]):
             d_src, d_dst = (feat_NHD.new_empty(feat_NHD.shape[:2]) for _ in range(2))
-        for graph in copies(ctx.structure, feat_NHD.shape[1], PIECE):
+        for graph in copies(structure, feat_NHD.shape[1], PIECE):
             grad_MD, signed_F = graph.of_nodes(grad_NHD), signed[graph.place]
             if d_src is not None and d_dst is not None:
                 logit_F = edge_dots(grad_MD, graph.of_nodes(feat_NHD), graph.sources, graph.indptr)
-                logit_gradient(logit_F, signed_F, graph, ctx.slope)
+                logit_gradient(logit_F, signed_F, graph, slope)
                 graph.write(d_dst, segment_sum(logit_F, graph.indptr))
                 graph.write(d_src, segment_sum(graph.by_source(logit_F), graph.out_indptr))
                 del logit_F

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import backward_pass
+from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops.graph_attention._matrix import Weights, edge_counts
+from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
@@ -43,16 +44,14 @@ class _Attention(torch.autograd.Function):
                     torch.mul(torch.bmm(matrix, feat[:, :, head]), scale, out=target[:, rows, head])
             group.write(out_NHD, target)
             rows_of.keep()
-        ctx.structure, ctx.slope = structure, slope
-        ctx.save_for_backward(feat_NHD, src_NH, dst_NH, *weights.kept())
+        keep(ctx, (structure, feat_NHD, src_NH, dst_NH, slope), *weights.kept())
         return out_NHD
 
     @staticmethod
-    @backward_pass
+    @backward_pass(graph_attention_naive)
     def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
-        feat_NHD, src_NH, dst_NH, *kept = ctx.saved_tensors
-        structure, grad_NHD = ctx.structure, grad_NHD.contiguous()
-        weights = Weights(src_NH, dst_NH, ctx.slope, kept)
+        (structure, feat_NHD, src_NH, dst_NH, slope), factors = kept(ctx)
+        grad_NHD, weights = grad_NHD.contiguous(), Weights(src_NH, dst_NH, slope, factors)
         d_feat, d_src, d_dst = (torch.empty_like(x) for x in (grad_NHD, src_NH, dst_NH))
         work = torch.empty(4, _most_cells(structure), dtype=feat_NHD.dtype, device=feat_NHD.device)
         for group in structure.groups:
@@ -72,7 +71,7 @@ class _Attention(torch.autograd.Function):
                     mean = x.mul_(alpha).sum(2, keepdim=True)
                     x.addcmul_(alpha, mean, value=-1)
                     torch.add(src[:, None, :, head], dst[:, rows, None, head], out=logit)
-                    leaky_relu_backward(x, logit, ctx.slope, False, grad_input=x)
+                    leaky_relu_backward(x, logit, slope, False, grad_input=x)
                     to_dst[:, rows, head] = x.sum(2)
                     to_src[:, :, head] += x.sum(1)
             for out, target in ((d_feat, to_feat), (d_src, to_src), (d_dst, to_dst)):

@@ -1,4 +1,6 @@
-"""Edge by edge: the reference of tests and benchmarks, in any float type."""
+"""Edge by edge: the reference of tests and benchmarks, in any float type; and the layers made of any operator."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -24,3 +26,30 @@ def graph_attention_naive(
     total_NH = torch.zeros_like(score_dst_NH).index_add(0, dst, weight_EH)
     alpha_EH = weight_EH / total_NH[dst]
     return torch.zeros_like(feat_NHD).index_add(0, dst, alpha_EH[:, :, None] * feat_NHD[src])
+
+
+def attention_layer_naive(
+    structure: GraphStructure,
+    x: Float[Tensor, "nodes in_dim"],
+    weight: Float[Tensor, "out_dim in_dim"],
+    attention: Float[Tensor, "2 heads dim"],
+    bias: Float[Tensor, " out_dim"],
+    negative_slope: float,
+) -> Float[Tensor, "nodes out_dim"]:
+    """See `relgrounding.ops.graph_attention.attention_layer`."""
+    return attention_layer_by(graph_attention_naive, structure, x, weight, attention, bias, negative_slope)
+
+
+def attention_layer_by(
+    graph_attention: Callable[..., Tensor],
+    structure: GraphStructure,
+    x: Tensor,
+    weight: Tensor,
+    attention: Tensor,
+    bias: Tensor,
+    negative_slope: float,
+) -> Tensor:
+    """The layer step by step, with this `graph_attention`."""
+    feat = torch.nn.functional.linear(x, weight).unflatten(1, attention.shape[1:])
+    score_src, score_dst = torch.einsum("nhd,shd->snh", feat, attention)
+    return graph_attention(structure, feat, score_src, score_dst, negative_slope).flatten(1) + bias

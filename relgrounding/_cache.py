@@ -1,0 +1,112 @@
+"""Folders that keep what is made once and used again: nobody but this user, or root, may put a file there.
+
+The candidates, in order: the one that `RELGROUNDING_CACHE` names, ``relgrounding`` in the user's cache
+(`XDG_CACHE_HOME`, ``~/.cache``), ``relgrounding-USER`` in the folder for temporary files, and one that ends with the
+process.
+"""
+
+import functools
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_logger = logging.getLogger("relgrounding")
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def cache_folder() -> Path | None:
+    """The first folder that can be written; None: there is none."""
+    for folder in cache_folders():
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+def cache_folders() -> Iterator[Path]:
+    """The folders that exist or can be made and are safe; not all of them can be written."""
+    named, base = os.environ.get("RELGROUNDING_CACHE"), _user_cache()
+    if named and (folder := _usable(Path(named))):
+        yield folder
+    if base and (folder := _usable(base / "relgrounding", own=True)):
+        yield folder
+    try:
+        temporary = Path(tempfile.gettempdir())
+        if folder := _usable(temporary / f"relgrounding-{_user()}", own=True):
+            yield folder
+        yield Path(_of_the_process().name)
+    except OSError as error:  # no folder for temporary files either
+        _logger.debug("no temporary folder: %s", error)
+
+
+def why_unsafe(path: Path, status: os.stat_result) -> str | None:
+    """Why what others may have written there must not be trusted; None where only this user or root can."""
+    if status.st_uid not in (0, _user()):
+        return f"{path} belongs to user {status.st_uid}, not to this one"
+    if status.st_mode & _OTHERS_WRITE:
+        return f"others can write {path}: 'chmod go-w' it"
+    return None
+
+
+def _user_cache() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):
+        return Path(base)
+    home = os.path.expanduser("~") if os.environ.get("HOME", "~") else ""
+    # Without an entry of the user "~" stays as it is; a home that does not exist, as of a daemon, is not made.
+    return Path(home, ".cache") if os.path.isabs(home) and os.path.isdir(home) else None
+
+
+def _usable(folder: Path, own: bool = False) -> Path | None:
+    """The folder without links in its path, made where it is missing; None where it is not safe or cannot be made."""
+    try:
+        for missing in reversed([x for x in (folder, *folder.parents) if not x.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        if os.name != "posix":  # no owners and bits to go by
+            return folder.resolve(strict=True)
+        status = folder.lstat()
+        if own and status.st_uid == _user() and stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_WRITE:
+            folder.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)  # an earlier release left it open
+        reason = None if status.st_uid in (0, _user()) else f"it belongs to user {status.st_uid}"
+        folder = folder.resolve(strict=True)
+        reason = reason or why_unsafe(folder, folder.stat()) or _unsafe_above(folder)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
+        _say_once(logging.INFO, folder, str(error))
+        return None
+    if reason:
+        _say_once(logging.WARNING, folder, reason)
+    return None if reason else folder
+
+
+def _unsafe_above(folder: Path) -> str | None:
+    """Why somebody else could put another folder into its place."""
+    for parent in folder.parents:
+        status = parent.stat()
+        # In a sticky folder, as /tmp, only its owner moves a file. Where users are mapped, root's folders have the
+        # number that the root of the file system has.
+        if status.st_uid not in (0, _user(), os.stat("/").st_uid):
+            return f"{parent}, above it, belongs to user {status.st_uid}"
+        # The user's own group is tolerated: some systems let it write by default, and then it has no other member.
+        group = stat.S_IWGRP if status.st_gid not in (0, os.getegid()) else 0
+        if status.st_mode & (group | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+            return f"others can write {parent}, above it: 'chmod go-w' it"
+    return None
+
+
+@functools.cache
+def _say_once(level: int, folder: Path, reason: str) -> None:
+    _logger.log(level, "%r does not serve as a cache: %s", str(folder), reason)
+
+
+@functools.cache
+def _of_the_process() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="relgrounding-")
+
+
+def _user() -> int:
+    return os.geteuid() if os.name == "posix" else 0
