@@ -188,7 +188,7 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
 
 
 def batch(asker: Asker, arguments: argparse.Namespace) -> int:
-    lines = read_text(arguments.batch).split("\n")
+    lines = read_text(arguments.batch, follow_links=True).split("\n")
     questions = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     skipped, path = 0, arguments.out / "answers.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)

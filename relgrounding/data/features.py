@@ -275,10 +275,7 @@ class RegionFeatures(_Store):
         Raises:
             MissingFeatures: the file does not hold the image.
         """
-        row = self._rows().get(key)
-        if row is None:
-            raise self._missing(key)
-        width, height = map(int, self._data["sizes"][row])
+        width, height = map(int, self._data["sizes"][self._row_of(key)])
         return width, height
 
     def _part(self, name: str, begin: int, end: int) -> np.ndarray:
