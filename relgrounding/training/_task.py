@@ -1,5 +1,6 @@
 """What a configuration trains and tests on."""
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from relgrounding import data
 from relgrounding.config import Config, ConfigError, find_file
+from relgrounding.data._fingerprint import file_digest, queries_digest
 from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
 from relgrounding.data.datasets import Annotations, read_annotations
 from relgrounding.data.scenes import make_scenes
@@ -69,6 +71,26 @@ class Task:
         """Read a test split."""
         found = _read_split(self.config, split, self.train.store)
         self.durations.update(found.durations)
+        return found
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return digests of what is learnt from, which another machine shares; none of the embedded scenes.
+
+        Returns:
+            "features" (of the file), "annotations" (training and held-out queries, durations) and, where there are
+            pretrained vectors, "word vectors" (of the words in use): each changes with what training would see.
+        """
+        if self.config.data.dataset == "demo":
+            return {}
+        queries = [*self.train.queries, *self.validation.queries]
+        found = {"annotations": queries_digest(queries, self.durations)}
+        if isinstance(path := getattr(self.train.store, "path", None), Path):
+            found["features"] = file_digest(path)
+        if self.vectors is not None:
+            # Without the row of unknown words: a mean, whose last bit depends on the machine.
+            table = self.vectors[2:].contiguous()
+            content = [repr(self.vocabulary.to_list()).encode(), table.numpy().tobytes()]
+            found["word vectors"] = hashlib.sha256(b"".join(content)).hexdigest()
         return found
 
     def collator(self, split: Split) -> VideoCollator | ImageCollator:

@@ -1,6 +1,7 @@
 """One's own data from a JSON lines file to predictions, with and without right answers, with and without bad lines."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -124,3 +125,32 @@ def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
         task.train.store["v3"]
     make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
     assert "9 queries left, skipped 1 BadFeatures" in caplog.text
+
+
+def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
+    words = "\n".join(f"{word} {number} 0.5" for number, word in enumerate(["the", "one", *COLOURS]))
+
+    def made(folder, *more):
+        folder.mkdir(exist_ok=True)
+        videos(folder, True)
+        (folder / "vectors.txt").write_text(words)
+        return settings(folder, "vgn", f"data.word_vectors={folder}/vectors.txt", *more)
+
+    first = make_task(made(tmp_path / "a")).fingerprint()
+    assert sorted(first) == ["annotations", "features", "word vectors"]
+    config = made(tmp_path / "b")
+    shutil.copy(tmp_path / "a" / "features.h5", tmp_path / "b")
+    assert make_task(config).fingerprint() == first
+    edits = {
+        "annotations": ("train.jsonl", lambda content: content.replace(b"[2, 6]", b"[2, 5]", 1)),
+        "word vectors": ("vectors.txt", lambda content: content.replace(b"red 2", b"red 3")),
+        "features": ("features.h5", lambda content: content + bytes(8)),
+    }
+    for label, (name, edit) in edits.items():
+        path = tmp_path / "b" / name
+        before = path.read_bytes()
+        path.write_bytes(edit(before))
+        after = make_task(config).fingerprint()
+        assert [key for key in first if after[key] != first[key]] == [label]
+        path.write_bytes(before)
+    assert make_task(load_config(None, TINY)).fingerprint() == {}
