@@ -7,11 +7,13 @@ python tools/evaluate.py runs/refcoco_ign --split testA
 import argparse
 import sys
 
+from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
 
 
+@caught()
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of the run, such as runs/demo")
@@ -26,8 +28,13 @@ def main(words: list[str] | None = None) -> int:
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}; the run is as it was", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return ended(stop, "the run is as it was")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

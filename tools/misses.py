@@ -43,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
         if not task.video:
             raise RunError(f"{arguments.run} is a run on images; misses are of moments")
         model = build_model(task)
-        model.load_state_dict(saved["model"])
+        folder.restore(model, saved, "best.pt")
         scored = score_split(model, task, task.validation)
         targets = np.array([query.targets[0] for query in task.validation.queries])
         rows = []

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
 from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
@@ -149,6 +150,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=features)
 
 
+@caught()
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
@@ -157,10 +159,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except OSError as error:
+        print(f"error: {error}; the same command goes on from here", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return ended(stop, "the same command goes on from here")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -15,6 +15,7 @@ from relgrounding.training._evaluate import (
     select_top,
     validation_metrics,
 )
+from relgrounding.training._resume import nothing_left
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
 from relgrounding.training._task import Split, Task, build_model, hold_out, make_task
@@ -46,6 +47,7 @@ __all__ = [
     "learning_rate_factor",
     "make_task",
     "mil_step",
+    "nothing_left",
     "protocols",
     "read_grid",
     "score_split",

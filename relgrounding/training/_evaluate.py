@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from relgrounding._files import replacing
+from relgrounding._signals import look
 from relgrounding.config import model_name
 from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
 from relgrounding.evaluation import (
@@ -67,6 +68,7 @@ def score_split(model: VGN | IGN, task: Task, split: Split, quiet: bool = False,
     loader = make_loader(collator, batches, task.config.data.workers)
     result = Scored([], [])
     for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+        look()
         scores = model(batch.to(device)).cpu()
         counts = batch.structure.batch_num_nodes.tolist()
         result.scores.extend(scores.split(counts))
@@ -247,7 +249,7 @@ def evaluate_run(
         quiet: without progress bars.
     """
     model = build_model(task)
-    model.load_state_dict(folder.load("best.pt")["model"])
+    folder.restore(model, folder.load("best.pt"), "best.pt")
     model.to(task.config.device)
     entries, lines = [], []
     for name in splits or task.config.data.test_splits:
@@ -255,10 +257,11 @@ def evaluate_run(
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
-        write_results(folder.path / "results.json", entries)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         with replacing(folder.path / "predictions.jsonl") as beside:
             beside.write_text(text, encoding="utf-8")
+        # Last: a run that has results is finished.
+        write_results(folder.path / "results.json", entries)
     if not entries:
         return f"no query has a right answer to compare with: {len(lines)} predictions, no metrics"
     return format_table(entries)

@@ -1,6 +1,5 @@
 """What runs answered, query by query: read, scored, matched, and the examples worth a look."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,19 +78,16 @@ def read_run(path: str | os.PathLike) -> Run:
     """
     folder = RunFolder(path)
     config = folder.read_config()
-    log = _lines(folder.path / "log.jsonl")
-    try:
-        results = json.loads(_text(folder.path / "results.json"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder.path / 'results.json'}: {error}; repeat it with tools/evaluate.py --write") from None
-    records = _lines(folder.path / "predictions.jsonl")
+    log = folder.read_log()
+    results = folder.read_results()
+    records = folder.read_predictions()
     if not records:
         raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; repeat it with tools/evaluate.py --write")
     try:
         predictions = _scored(records, config.model.name == "vgn")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; repeat it with tools/evaluate.py") from None
-    text = _text(folder.path / "config.yaml")
+    text = (folder.path / "config.yaml").read_text(encoding="utf-8")
     return Run(folder.path.resolve().name, config, text, log, results, predictions)
 
 
@@ -179,21 +175,3 @@ def _scored(records: list[dict[str, Any]], video: bool) -> list[Prediction]:
         )
         for r, iou in zip(records, ious, strict=True)
     ]
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise RunError(
-            f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
-        )
-    return path.read_text(encoding="utf-8")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    records = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path}, line {number}: {error}") from None
-    return records
