@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -93,6 +94,7 @@ def look() -> None:
 
 def ended(stop: KeyboardInterrupt, words: str) -> int:
     """Say in one line what ended a command and how it goes on; return its exit status, 128 + the signal's number."""
+    traceback.clear_frames(stop.__traceback__)  # closes progress bars, which write when they are closed
     number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
     if _caught is not None:
         _caught.said = True

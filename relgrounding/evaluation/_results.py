@@ -96,8 +96,21 @@ def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, A
 
 
 def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the entries that `write_results` wrote."""
-    return json.loads(Path(path).read_text())
+    """Read the entries that `write_results` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        entries = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; repeat it with tools/evaluate.py --write") from None
+    keys = {"split", "protocol", "metrics", "floors", "oracle"}
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() >= keys for e in entries):
+        raise ValueError(
+            f"{path}: no list of results with {', '.join(sorted(keys))}; repeat it with tools/evaluate.py --write"
+        )
+    return entries
 
 
 def _columns(metrics: Mapping[str, float]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Grids of runs: rows of settings, over data sets and seeds, and their table."""
 
+import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -199,11 +200,8 @@ def is_done(job: Job, runs: Path) -> bool:
 
 def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
     """Return the entries of results.json of every run, by experiment, row and seed; none where it is not done."""
-    folders = {run: RunFolder(runs / run_name(*run)) for run in _runs(grid)}
-    return {
-        run: folder.read_results() if (folder.path / "results.json").is_file() else []
-        for run, folder in folders.items()
-    }
+    paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
+    return {run: json.loads(path.read_text()) if path.is_file() else [] for run, path in paths.items()}
 
 
 @dataclass(frozen=True)

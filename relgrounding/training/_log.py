@@ -28,6 +28,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / "log.jsonl"
         self._events = folder / "tensorboard"
         self._file: Path | None = None

@@ -16,6 +16,7 @@ import relgrounding
 from relgrounding._dgl import dgl
 from relgrounding._files import clear_parts, replacing
 from relgrounding.config import Config, config_to_yaml, load_config
+from relgrounding.evaluation import read_results
 from relgrounding.training._log import Record, RunLog
 
 TRAINED: Mapping[str, type] = {"model": dict, "vocabulary": list}
@@ -73,13 +74,18 @@ class RunFolder:
 
     def log(self, record: Record) -> None:
         """Add one line to log.jsonl, and its numbers to those of TensorBoard."""
-        self._log.add(record)
+        self._current_log().add(record)
 
     def rewind(self, step: int, epoch: int) -> None:
         """Remove what a process that died left after its last checkpoint: lines logged since, unfinished files."""
         for folder in (self.path, self.path / "tensorboard"):
             clear_parts(folder)
-        self._log.rewind(step, epoch)
+        self._current_log().rewind(step, epoch)
+
+    def _current_log(self) -> RunLog:
+        if self._log.folder != self.path:
+            self._log = RunLog(self.path)
+        return self._log
 
     def read_log(self) -> list[Record]:
         """Read log.jsonl, but for a last line that is not whole: the run goes on, or was killed.
@@ -87,7 +93,7 @@ class RunFolder:
         Raises:
             RunError: it is not there or cannot be read.
         """
-        content = self._bytes("log.jsonl")
+        content = self._existing("log.jsonl").read_bytes()
         return self._lines("log.jsonl", content[: content.rfind(b"\n") + 1], ("step", "epoch"))
 
     def read_results(self) -> list[Record]:
@@ -96,14 +102,11 @@ class RunFolder:
         Raises:
             RunError: it is not there or cannot be read.
         """
+        path = self._existing("results.json")
         try:
-            entries = json.loads(self._bytes("results.json"))
+            return read_results(path)
         except ValueError as error:
-            raise self._unreadable("results.json", str(error)) from None
-        keys = ("split", "protocol", "metrics", "floors", "oracle")
-        if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() >= set(keys) for e in entries):
-            raise self._unreadable("results.json", f"no list of entries with {', '.join(keys)}")
-        return entries
+            raise RunError(str(error)) from None
 
     def read_predictions(self) -> list[Record]:
         """Read predictions.jsonl.
@@ -111,7 +114,9 @@ class RunFolder:
         Raises:
             RunError: it is not there or cannot be read.
         """
-        return self._lines("predictions.jsonl", self._bytes("predictions.jsonl"), ("split", "protocol", "id"))
+        return self._lines(
+            "predictions.jsonl", self._existing("predictions.jsonl").read_bytes(), ("split", "protocol", "id")
+        )
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace a checkpoint."""
@@ -188,13 +193,13 @@ class RunFolder:
         with replacing(self.path / name) as beside:
             beside.write_bytes(content)
 
-    def _bytes(self, name: str) -> bytes:
+    def _existing(self, name: str) -> Path:
         path = self.path / name
         if not path.is_file():
             raise RunError(
                 f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
             )
-        return path.read_bytes()
+        return path
 
     def _lines(self, name: str, content: bytes, keys: Sequence[str]) -> list[Record]:
         records = []
@@ -202,15 +207,15 @@ class RunFolder:
             try:
                 record = json.loads(line)
             except ValueError as error:
-                raise self._unreadable(f"{name}, line {number}", str(error)) from None
+                raise self._unreadable(name, number, str(error)) from None
             if not isinstance(record, dict) or not all(key in record for key in keys):
-                raise self._unreadable(f"{name}, line {number}", f"no entry with {', '.join(keys)}")
+                raise self._unreadable(name, number, f"no entry with {', '.join(keys)}")
             records.append(record)
         return records
 
-    def _unreadable(self, what: str, reason: str) -> RunError:
-        remedy = "remove that line" if what.startswith("log") else "repeat it with tools/evaluate.py --write"
-        return RunError(f"{self.path / what}: {reason}; {remedy}")
+    def _unreadable(self, name: str, number: int, reason: str) -> RunError:
+        remedy = "remove that line" if name == "log.jsonl" else "repeat it with tools/evaluate.py --write"
+        return RunError(f"{self.path / name}, line {number}: {reason}; {remedy}")
 
 
 def _as_words(settings: dict, prefix: str = "") -> list[str]:

@@ -147,19 +147,20 @@ class Trainer:
             leave=False,
         )
         losses = state["losses"]
-        look()
-        for batch in bar:
-            loss, norm, extra = self._step(batch.to(self.device))
-            losses.append(loss)
-            state["step"] += 1
-            self._between_steps = True
-            if state["step"] % config.log_every == 0:
-                recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
-                bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
-                rate = self.optimizer.param_groups[0]["lr"]
-                values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
-                self._log(values | {name: value.item() for name, value in extra.items()})
+        with bar:
             look()
+            for batch in bar:
+                loss, norm, extra = self._step(batch.to(self.device))
+                losses.append(loss)
+                state["step"] += 1
+                self._between_steps = True
+                if state["step"] % config.log_every == 0:
+                    recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
+                    bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
+                    self._log(values | {name: value.item() for name, value in extra.items()})
+                look()
         self._finish_epoch()
 
     @property
