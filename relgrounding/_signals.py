@@ -30,7 +30,8 @@ class Interrupted(KeyboardInterrupt):
 class _Caught:
     """What is known while signals are caught."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str) -> None:
+        self.words = words
         self.process = os.getpid()
         self.first: int | None = None
         self.last_words: Callable[[], str] | None = None
@@ -41,19 +42,24 @@ _caught: _Caught | None = None
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[None]:
+def caught(words: str = "") -> Iterator[None]:
     """Let a signal raise `Interrupted`: at once, or within `held` at the next `look`; a second one ends the process.
 
     SIGINT is caught where it is inherited as ignored, too, as it is by the background jobs of a shell script; a SIGHUP
     that is inherited as ignored (nohup) stays so. Outside the main thread, where Python has no handlers, nothing
     changes.
+
+    Args:
+        words: what is said of the state on disk when a second signal ends the process outside of `held`.
     """
     global _caught
+    if _caught is not None:
+        _caught.words = words or _caught.words
     if _caught is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    _caught = _Caught()
+    _caught = _Caught(words)
     try:
         for number in STOPPING:
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
@@ -124,8 +130,8 @@ def _handle(number: int, _: FrameType | None) -> None:
         return
     if state.first is not None:
         if not state.said:
-            words = f"; {state.last_words()}" if state.last_words else ""
-            os.write(2, f"\nstopped at once by {signal.Signals(number).name}{words}\n".encode())
+            words = state.last_words() if state.last_words else state.words
+            os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
         os._exit(128 + number)
     state.first = number
     if state.last_words is None:

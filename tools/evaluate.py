@@ -13,7 +13,7 @@ from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, make_task
 
 
-@caught()
+@caught("the run is as it was")
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of the run, such as runs/demo")

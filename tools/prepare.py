@@ -150,7 +150,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=features)
 
 
-@caught()
+@caught("the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")

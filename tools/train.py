@@ -26,7 +26,7 @@ from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, ma
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 
 
-@caught()
+@caught("the same command with --resume goes on from the last checkpoint, if there is one")
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.epochs=3")
