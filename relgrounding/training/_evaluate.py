@@ -257,6 +257,7 @@ def evaluate_run(
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
+        folder.check_there()
         text = "".join(json.dumps(line) + "\n" for line in lines)
         with replacing(folder.path / "predictions.jsonl") as beside:
             beside.write_text(text, encoding="utf-8")

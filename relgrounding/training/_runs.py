@@ -180,6 +180,11 @@ class RunFolder:
         where = f"step {state['step']}, {state['epoch']} epochs done"
         return f"the same command with --resume goes on from {where} ({self.path / 'last.pt'})"
 
+    def check_there(self) -> None:
+        """Raise FileNotFoundError if the folder is gone: whoever removed it does not want it made again."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path))
+
     def _damaged(self, name: str, reason: str) -> RunError:
         others = [n for n in ("last.pt", "best.pt") if n != name and (self.path / n).is_file()]
         remedy = f"copy {others[0]} over it to go on from there, or " if others else ""
@@ -188,8 +193,7 @@ class RunFolder:
         )
 
     def _replace(self, name: str, content: bytes | memoryview) -> None:
-        if not self.path.is_dir():  # not made again: whoever removed it does not want it
-            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path))
+        self.check_there()
         with replacing(self.path / name) as beside:
             beside.write_bytes(content)
 
