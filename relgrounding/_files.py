@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     except OSError as error:
         if error.filename == os.fspath(beside) or (error.filename is None and error.errno in _NO_ROOM):
-            error.filename, error.filename2 = os.fspath(path), None
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     finally:
         beside.unlink(missing_ok=True)

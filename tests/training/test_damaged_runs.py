@@ -73,6 +73,9 @@ OF_TRAINING = {
 }
 
 
+EVERY_COMMAND = ("cut", "a list", "another model")
+
+
 @pytest.mark.parametrize("kind", DAMAGE | OF_TRAINING)
 def test_a_damaged_checkpoint_is_one_line_for_every_command(trained, tmp_path, capsys, kind):
     shutil.copytree(trained, tmp_path / "run")
@@ -88,6 +91,10 @@ def test_a_damaged_checkpoint_is_one_line_for_every_command(trained, tmp_path, c
         return
     path = tmp_path / "run" / "best.pt"
     path.write_bytes(change(path.read_bytes()))
+    if kind not in EVERY_COMMAND:
+        with pytest.raises(RunError, match=r"best\.pt cannot be restored"):
+            RunFolder(path.parent).load("best.pt")
+        return
     assert evaluate_tool.main([str(path.parent)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -138,6 +145,7 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(trained, tmp_path,
     assert said.startswith("error: [Errno ")
     assert str(tmp_path / "run" / "last.pt") in said
     assert ".part" not in said
+    assert "None" not in said
     assert "--resume goes on from step 0, 0 epochs done" in said
     assert not list(tmp_path.rglob("*.part"))
     assert run(tmp_path, "--resume", "train.epochs=2") == 0
