@@ -111,7 +111,10 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command as the whole of a process: signals that follow the first cannot disturb its end."""
     with caught():
-        status = main()
+        try:
+            status = main()
+        except KeyboardInterrupt as stop:  # while the arguments are read
+            status = ended(stop, "nothing was begun: the same command starts it")
         if _caught is not None and _caught.first is not None:
             sys.stdout.flush()
             os._exit(status)
