@@ -6,14 +6,15 @@ process.
 """
 
 import functools
-import logging
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_logger = logging.getLogger("relgrounding")
+from relgrounding._printing import get_logger
+
+_logger = get_logger("relgrounding")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 

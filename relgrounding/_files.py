@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from relgrounding._names import check_name
 from relgrounding._settings import ConfigError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -20,21 +24,41 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: file to make or to replace; its folder is made.
+
+    Raises:
+        OSError: it cannot be written; names `path`, which is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The files of `tempfile` are their owner's alone; this one is as public as the folder.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield beside
-        descriptor = os.open(beside, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(beside)
         os.replace(beside, path)
+    except OSError as error:
+        if error.filename == os.fspath(beside) or (error.filename is None and error.errno in _NO_ROOM):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
     finally:
         beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not every file system has folders that can be synchronised
+        _sync(path.parent)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove the unfinished files that a process left which died in `replacing`; nobody else may write there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _BESIDE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", beside: Iterable[str] = ()) -> Path:

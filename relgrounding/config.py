@@ -295,16 +295,7 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
     Raises:
         ConfigError: as `load_config`.
     """
-    merged = OmegaConf.structured(config)
-    for word in words:
-        try:
-            update = OmegaConf.from_dotlist([word])
-        except Exception as error:  # OmegaConf passes on whatever its YAML parser raises
-            raise ConfigError(f"'{word}': the value is no YAML: {str(error).splitlines()[0]}") from None
-        merged = merge_settings(merged, update, f"'{word}'")
-    changed = OmegaConf.to_object(merged)
-    assert isinstance(changed, Config)  # narrows the type for mypy
-    return changed
+    return make_config([("", OmegaConf.structured(config)), *((repr(w[:80]), parse_word(w, Config)) for w in words)])
 
 
 def model_name(config: Config) -> str:

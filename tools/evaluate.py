@@ -15,11 +15,13 @@ import sys
 
 from relgrounding._names import check_name
 from relgrounding._printing import printable, show
+from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError
 from relgrounding.data import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_test_task, with_data
 
 
+@caught("the run is as it was")
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of the run, such as runs/demo")
@@ -50,8 +52,13 @@ def main(words: list[str] | None = None) -> int:
     except (ConfigError, DataError, RunError) as error:
         show(f"error: {printable(error)}", sys.stderr)
         return 2
+    except OSError as error:
+        show(f"error: {printable(error)}; the run is as it was", sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return ended(stop, "the run is as it was")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

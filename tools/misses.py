@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
         if not task.video:
             raise RunError(f"{arguments.run} is a run on images; misses are of moments")
         model = build_model(task)
-        model.load_state_dict(saved["model"])
+        folder.restore(model, saved, "best.pt")
         scored = score_split(model, task, task.validation)
         places = [i for i, query in enumerate(task.validation.queries) if query.targets]
         if not places:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
+from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
 from relgrounding.data import DataError
 from relgrounding.data._regular import MAX_BYTES
@@ -172,6 +173,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=features)
 
 
+@caught("the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
@@ -180,10 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         show(f"error: {printable(error)}", sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except OSError as error:
+        show(f"error: {printable(error)}; the same command goes on from here", sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return ended(stop, "the same command goes on from here")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

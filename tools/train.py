@@ -7,7 +7,8 @@
     python tools/train.py ccl.epochs=2                           stage 2, counterfactual contrastive learning, after MIL
     python tools/train.py ccl.epochs=2 ccl.start_from=runs/demo name=demo_ccl      the same, from a trained run
 
-Everything of a run is kept in runs/NAME/. Ctrl-C keeps the state; --resume goes on from there.
+Everything of a run is kept in runs/NAME/. Ctrl-C, and SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, keep the state of the last
+step; --resume goes on from there. docs/using.md says what may be changed then.
 """
 
 import argparse
@@ -20,13 +21,15 @@ from pathlib import Path
 import torch
 
 from relgrounding._printing import printable, show
+from relgrounding._signals import caught, ended, held, run_command
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task
+from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task, nothing_left
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 
 
+@caught("the same command with --resume goes on from the last checkpoint, if there is one")
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.epochs=3")
@@ -42,6 +45,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(words)
     if arguments.stop_with_stdin:
         threading.Thread(target=stop_with_stdin, daemon=True).start()
+    folder: RunFolder | None = None
     try:
         config = load_config(arguments.config, arguments.settings)
         if arguments.show:
@@ -50,19 +54,25 @@ def main(words: list[str] | None = None) -> int:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         folder = RunFolder(Path(arguments.runs) / config.name)
+        if arguments.resume and (line := nothing_left(folder, config)):
+            show(line)
+            return 0
         with hold_run(folder, arguments.overwrite) as settle:
             start = config.ccl.start_from if config.ccl.epochs else ""
             words_of_start = RunFolder(start).load("best.pt")["vocabulary"] if start else None
             trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
             settle()
             trainer.run()
-            show(evaluate_run(trainer.task, folder))
+            with held(folder.progress):
+                show(evaluate_run(trainer.task, folder))
     except (ConfigError, DataError, RunError) as error:
         show(f"error: {printable(error)}", sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command with --resume goes on from here", file=sys.stderr)
-        return 130
+    except OSError as error:
+        show(f"error: {printable(error)}; {_left(folder)}", sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return ended(stop, _left(folder))
     return 0
 
 
@@ -74,5 +84,10 @@ def stop_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
 
 
+def _left(folder: RunFolder | None) -> str:
+    """What there is to go on from, as the end of a sentence."""
+    return folder.progress() if folder and folder.started else "nothing is trained yet: the same command starts it"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

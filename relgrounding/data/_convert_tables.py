@@ -1,12 +1,12 @@
 """Region features in HDF5 tables: BAN's and bottom-up-attention-vqa's, with an index beside them; meshed-memory's."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from relgrounding._printing import get_logger
 from relgrounding.data._convert_detections import image_sizes
 from relgrounding.data._convert_regions import Hdf5Regions, Numbers, RegionSource, dataset_of
 from relgrounding.data._convert_sources import Entry, check_shape, number_type
@@ -15,7 +15,7 @@ from relgrounding.data._hdf5 import damage, member, names, read
 from relgrounding.data._ids import canonical_id
 from relgrounding.data._pickle import load_plain_pickle
 
-logger = logging.getLogger("relgrounding.data")
+logger = get_logger("relgrounding.data")
 INDEX = "_imgid2idx.pkl"
 
 

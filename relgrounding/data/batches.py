@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._signals import ignore_signals
 from relgrounding.data._query import Query
 from relgrounding.data.features import Regions
 from relgrounding.data.vocabulary import Vocabulary
@@ -323,6 +324,7 @@ def make_loader(
         batch_sampler=batches,
         collate_fn=collator,
         num_workers=workers,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
         # Without a generator of its own every pass would draw from the global one, and a resumed run would differ.
         generator=torch.Generator(),

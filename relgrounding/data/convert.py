@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from relgrounding._files import HDF5, check_output
+from relgrounding._printing import get_logger
 from relgrounding.data._convert_clips import Hdf5Clips, NpyClips, NpzClips, PtClips
 from relgrounding.data._convert_detections import Detections
 from relgrounding.data._convert_output import Output
@@ -27,7 +27,7 @@ from relgrounding.data._regular import MAX_BYTES, check_regular
 
 __all__ = ["FORMATS", "Converted", "convert_features", "detect_format", "open_source"]
 
-logger = logging.getLogger("relgrounding.data")
+logger = get_logger("relgrounding.data")
 
 FORMATS: dict[str, type[Source]] = {
     "npy": NpyClips,

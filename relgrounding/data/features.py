@@ -1,6 +1,5 @@
 """Features of clips and regions in HDF5 files: readers of the two layouts (docs/features.md)."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._printing import get_logger
 from relgrounding.data._errors import BadFeatures, MissingFeatures, MissingFile
 from relgrounding.data._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 from relgrounding.data._ids import Spellings, did_you_mean
@@ -16,7 +16,7 @@ from relgrounding.data._regular import MAX_BYTES, check_regular
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
-logger = logging.getLogger("relgrounding.data")
+logger = get_logger("relgrounding.data")
 
 IN_MEMORY_LIMIT = 512 * 2**20
 C3D_NAME = "c3d_features"

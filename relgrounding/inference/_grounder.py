@@ -1,7 +1,6 @@
 """From a run folder to answers on a video or an image that no data set knows."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,14 +82,14 @@ class Grounder:
         config = folder.read_config()
         config.device = device or (config.device if torch.cuda.is_available() else "cpu")
         config.data.workers = 0
+        saved = folder.load(checkpoint)
         try:
-            saved = folder.load(checkpoint)
             grounder = cls(config, saved["model"], saved["vocabulary"])
-        except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
-            if isinstance(error, RunError):
-                raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{folder.path / checkpoint} cannot be restored: {reason}; train the run again") from None
+        except (RuntimeError, KeyError, IndexError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+            raise RunError(
+                f"{folder.path / checkpoint}: the model is another one than model.* describes: {reason}"
+            ) from None
         if word_vectors is not None:
             grounder._use_vectors(Path(word_vectors))
         return grounder

@@ -15,6 +15,7 @@ from relgrounding.training._evaluate import (
     select_top,
     validation_metrics,
 )
+from relgrounding.training._resume import nothing_left
 from relgrounding.training._run_locks import check_free, hold_run, run_files
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import align_pairings, learning_rate_factor, mil_step
@@ -50,6 +51,7 @@ __all__ = [
     "make_task",
     "make_test_task",
     "mil_step",
+    "nothing_left",
     "protocols",
     "read_grid",
     "run_files",

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger
+from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
 from relgrounding.data import DataError, Query
 from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
@@ -75,6 +76,7 @@ def score_split(model: VGN | IGN, task: Task, split: Split, quiet: bool = False,
     loader = make_loader(collator, batches, task.config.data.workers)
     result = Scored([], [])
     for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+        look()
         scores = model(batch.to(device)).cpu()
         counts = batch.structure.batch_num_nodes.tolist()
         result.scores.extend(scores.split(counts))
@@ -280,7 +282,7 @@ def evaluate_run(
         quiet: without progress bars.
     """
     model = build_model(task)
-    model.load_state_dict(folder.load("best.pt")["model"])
+    folder.restore(model, folder.load("best.pt"), "best.pt")
     model.to(usable_device(task.config.device, fall_back=True))
     if task.video and not task.train.queries:
         task.constants = _kept_constants(task, folder)
@@ -290,13 +292,15 @@ def evaluate_run(
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
+        folder.check_there()
         if task.constants is not None:
             with replacing(folder.path / FLOORS) as beside:
                 beside.write_text(json.dumps({"constant": task.constants.fractions}) + "\n", encoding="utf-8")
-        write_results(folder.path / "results.json", entries)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         with replacing(folder.path / "predictions.jsonl") as beside:
             beside.write_text(text, encoding="utf-8")
+        # Last: a run that has results is finished.
+        write_results(folder.path / "results.json", entries)
     if not entries:
         return f"no query has a right answer to compare with: {len(lines)} predictions, no metrics"
     return format_table(entries)

@@ -1,15 +1,15 @@
 """Whether training queries can be told apart: the MIL loss needs other items with other sentences in a batch."""
 
-import logging
 from collections.abc import Sequence
 
 import torch
 
+from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError
 from relgrounding.data import Query
 from relgrounding.data.batches import BatchSampler, identities
 
-logger = logging.getLogger("relgrounding.training")
+logger = get_logger("relgrounding.training")
 
 
 def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: Config) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import logging
 import os
 import secrets
 import shlex
@@ -22,10 +21,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, read_yaml
 from relgrounding.training._runs import RunError, RunFolder
 
-logger = logging.getLogger("relgrounding.training")
+logger = get_logger("relgrounding.training")
 
 LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN)

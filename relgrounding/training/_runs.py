@@ -1,8 +1,11 @@
 """The folder of a run: configuration, log, checkpoints."""
 
+import errno
+import io
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,17 @@ import torch
 
 import relgrounding
 from relgrounding._dgl import dgl
-from relgrounding._files import replacing
+from relgrounding._files import clear_parts, replacing
 from relgrounding._names import name_fault
 from relgrounding._settings import read_yaml
 from relgrounding.config import Config, config_to_yaml, make_config
+from relgrounding.evaluation import read_results
+from relgrounding.training._log import Record, RunLog
+
+TRAINED: Mapping[str, type] = {"model": dict, "vocabulary": list}
+"""What a checkpoint needs to answer."""
+WHOLE: Mapping[str, type] = {**TRAINED, "state": dict, "optimizer": dict, "random": dict}
+"""What it needs to be trained on."""
 
 
 class RunError(RuntimeError):
@@ -29,6 +39,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
+        self._log = RunLog(self.path)
 
     @property
     def started(self) -> bool:
@@ -63,29 +74,151 @@ class RunFolder:
             settings["name"] = self.path.resolve().name
         return make_config([(str(path), settings)])
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Add one line to log.jsonl."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def log(self, record: Record) -> None:
+        """Add one line to log.jsonl, and its numbers to those of TensorBoard."""
+        self._current_log().add(record)
+
+    def rewind(self, step: int, epoch: int) -> None:
+        """Remove what a process that died left after its last checkpoint: lines logged since, unfinished files."""
+        for folder in (self.path, self.path / "tensorboard"):
+            clear_parts(folder)
+        self._current_log().rewind(step, epoch)
+
+    def _current_log(self) -> RunLog:
+        if self._log.folder != self.path:
+            self._log = RunLog(self.path)
+        return self._log
+
+    def read_log(self) -> list[Record]:
+        """Read log.jsonl, but for a last line that is not whole: the run goes on, or was killed.
+
+        Raises:
+            RunError: it is not there or cannot be read.
+        """
+        content = self._existing("log.jsonl").read_bytes()
+        return self._lines("log.jsonl", content[: content.rfind(b"\n") + 1], ("step", "epoch"))
+
+    def read_results(self) -> list[Record]:
+        """Read results.json.
+
+        Raises:
+            RunError: it is not there or cannot be read.
+        """
+        path = self._existing("results.json")
+        try:
+            return read_results(path)
+        except ValueError as error:
+            raise RunError(str(error)) from None
+
+    def read_predictions(self) -> list[Record]:
+        """Read predictions.jsonl.
+
+        Raises:
+            RunError: it is not there or cannot be read.
+        """
+        return self._lines(
+            "predictions.jsonl", self._existing("predictions.jsonl").read_bytes(), ("split", "protocol", "id")
+        )
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace a checkpoint."""
-        with replacing(self.path / name) as beside:
-            torch.save(state, beside)
+        # Not straight to the file: there a full disk would be an error that does not say so.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._replace(name, buffer.getbuffer())
 
     def keep(self, name: str, other: str) -> None:
         """Keep a checkpoint under another name too."""
-        with replacing(self.path / other) as beside:
-            beside.write_bytes((self.path / name).read_bytes())
+        self._replace(other, (self.path / name).read_bytes())
 
-    def load(self, name: str) -> dict[str, Any]:
+    def load(self, name: str, parts: Mapping[str, type] = TRAINED) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; nothing but tensors and plain data is admitted.
 
+        Args:
+            name: of the file.
+            parts: what is needed of it, with the type of each part.
+
         Raises:
-            RunError: it is not there.
+            RunError: it is not there, is damaged, or lacks a part.
         """
         path = self.path / name
         if not os.path.isfile(path):
-            raise RunError(f"{path} does not exist; has the run finished an epoch?")
-        return torch.load(path, map_location="cpu", weights_only=True)
+            remedy = "start the run without --resume" if name == "last.pt" else "has the run finished an epoch?"
+            raise RunError(f"{path} does not exist; {remedy}")
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes raise whatever they lead the reader to
+            reason = (str(error).splitlines() or [""])[0].split(". ")[0][:200]
+            raise self._damaged(name, f"{type(error).__name__}: {reason}") from None
+        if not isinstance(saved, dict):
+            raise self._damaged(name, f"it holds a {type(saved).__name__}, no checkpoint")
+        for part, kind in parts.items():
+            if not isinstance(saved.get(part), kind):
+                raise self._damaged(name, f"its part '{part}' is missing or of a wrong type")
+        if not all(isinstance(word, str) for word in saved["vocabulary"]):
+            raise self._damaged(name, "its vocabulary holds something else than words")
+        if not all(isinstance(tensor, torch.Tensor) for tensor in saved["model"].values()):
+            raise self._damaged(name, "its model holds something else than tensors")
+        return saved
+
+    def restore(self, model: torch.nn.Module, saved: Mapping[str, Any], name: str) -> None:
+        """Put the weights of a checkpoint into a model.
+
+        Raises:
+            RunError: they are those of another model.
+        """
+        try:
+            model.load_state_dict(saved["model"])
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise RunError(f"{self.path / name}: the model is another one than model.* describes: {first}") from None
+
+    def progress(self) -> str:
+        """Return where `--resume` goes on from, as the end of a sentence."""
+        try:
+            state = self.load("last.pt", WHOLE)["state"]
+        except RunError as error:
+            return str(error)
+        where = f"step {state['step']}, {state['epoch']} epochs done"
+        return f"the same command with --resume goes on from {where} ({self.path / 'last.pt'})"
+
+    def check_there(self) -> None:
+        """Raise FileNotFoundError if the folder is gone: whoever removed it does not want it made again."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path))
+
+    def _damaged(self, name: str, reason: str) -> RunError:
+        others = [n for n in ("last.pt", "best.pt") if n != name and (self.path / n).is_file()]
+        remedy = f"copy {others[0]} over it to go on from there, or " if others else ""
+        return RunError(
+            f"{self.path / name} cannot be restored: {reason}; {remedy}train the run again with --overwrite"
+        )
+
+    def _replace(self, name: str, content: bytes | memoryview) -> None:
+        self.check_there()
+        with replacing(self.path / name) as beside:
+            beside.write_bytes(content)
+
+    def _existing(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
+            )
+        return path
+
+    def _lines(self, name: str, content: bytes, keys: Sequence[str]) -> list[Record]:
+        records = []
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise self._unreadable(name, number, str(error)) from None
+            if not isinstance(record, dict) or not all(key in record for key in keys):
+                raise self._unreadable(name, number, f"no entry with {', '.join(keys)}")
+            records.append(record)
+        return records
+
+    def _unreadable(self, name: str, number: int, reason: str) -> RunError:
+        remedy = "remove that line" if name == "log.jsonl" else "repeat it with tools/evaluate.py --write"
+        return RunError(f"{self.path / name}, line {number}: {reason}; {remedy}")

@@ -198,11 +198,6 @@ def read_training(config: Config, store: ClipStore | RegionStore | None) -> tupl
     settings = config.data
     whole = _read_split(config, "train", store)
     train, validation = hold_out(whole.queries, settings.validation, config.seed)
-    if not train:
-        raise ConfigError(
-            f"data.validation is {settings.validation}: all {len(validation)} training queries are held out, and none "
-            "is left to train on; lower it, or give more videos or images"
-        )
     if settings.train_queries and settings.train_queries < len(train):
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]

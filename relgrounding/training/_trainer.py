@@ -4,14 +4,16 @@ import time
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from relgrounding._files import clear_parts
 from relgrounding._printing import printable
+from relgrounding._signals import held, look
 from relgrounding.config import Config
 from relgrounding.data.batches import Batch, BatchSampler, make_loader
 from relgrounding.training._ccl_step import CounterfactualStep
 from relgrounding.training._evaluate import validation_metrics
+from relgrounding.training._resume import load_whole, stage_epochs, stage_is_over
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import learning_rate_factor, mil_step
 from relgrounding.training._task import Task, build_model, usable_device
@@ -24,6 +26,10 @@ class Trainer:
     `mil.pt`), or of the run that `ccl.start_from` names, with an optimizer of its own, and `best.pt` is from then on
     the best epoch of stage 2.
 
+    SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop it between two steps or two validation batches. What
+    `last.pt` holds is always the state after a whole step; a run that goes on from it, with the same settings on the
+    same device, ends with the same weights, log and predictions as one that was never stopped.
+
     Args:
         task: what to train on.
         folder: where the run is kept.
@@ -31,7 +37,8 @@ class Trainer:
         quiet: without progress bars.
 
     Raises:
-        RunError: `resume` without a checkpoint, or a run folder in use without `resume`.
+        RunError: `resume` without a checkpoint, with other settings or data than the run's, or of a damaged run; a run
+            folder in use without `resume`.
     """
 
     def __init__(self, task: Task, folder: RunFolder, resume: bool = False, quiet: bool = False) -> None:
@@ -42,6 +49,9 @@ class Trainer:
             )
         self.task, self.folder, self.quiet = task, folder, quiet
         self.config: Config = task.config
+        # Before anything is built: the settings may be those of another model.
+        saved = load_whole(folder, task.config) if resume else None
+        self.fingerprint = task.fingerprint()
         torch.manual_seed(self.config.seed)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.device = usable_device(self.config.device)
@@ -59,10 +69,12 @@ class Trainer:
             "best_epoch": -1,
             "seconds": 0.0,
             "finished": False,
+            "losses": [],
         }
+        self._between_steps = True
         self._begin_stage(1)
-        if resume:
-            self._restore()
+        if saved is not None:
+            self._restore(saved)
         elif self.config.ccl.epochs and self.config.ccl.start_from:
             self._begin_stage(2, RunFolder(self.config.ccl.start_from))
 
@@ -72,9 +84,9 @@ class Trainer:
             self._take_weights(start)
         self.state |= {"stage": stage, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
         ccl, train = self.config.ccl, self.config.train
-        self.epochs, rate = (train.epochs, train.learning_rate) if stage == 1 else (ccl.epochs, ccl.learning_rate)
-        self.learning_rate = rate
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate)
+        self.epochs = stage_epochs(stage, self.config)
+        self.learning_rate = train.learning_rate if stage == 1 else ccl.learning_rate
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
         self.counterfactual = CounterfactualStep(self.model, ccl, train, self.generator) if stage == 2 else None
 
     def _take_weights(self, start: RunFolder) -> None:
@@ -83,28 +95,45 @@ class Trainer:
             raise RunError(
                 f"{start.path} was trained on other words; stage 2 needs its vocabulary: make the task with it"
             )
-        try:
-            self.model.load_state_dict(saved["model"])
-        except RuntimeError as error:
-            raise RunError(
-                f"the model of {start.path} is another one than model.* describes: {str(error).splitlines()[1].strip()}"
-            ) from None
+        start.restore(self.model, saved, "best.pt")
 
     def run(self) -> None:
-        """Train; on Ctrl-C write `last.pt` and pass the interruption on."""
-        self.folder.write_config(self.config)
-        writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.state["step"])
-        self._clock = time.perf_counter()
-        try:
-            while not self.state["finished"]:
-                self._epoch(writer)
-        except KeyboardInterrupt:
-            self._save("last.pt")
-            raise
-        finally:
-            writer.close()
+        """Train to the end.
 
-    def _epoch(self, writer: SummaryWriter) -> None:
+        A signal, and Ctrl-C in a notebook, stops it after the step in hand: `last.pt` is written, and the interruption,
+        a `KeyboardInterrupt`, is passed on. A second signal ends the process at once, with `last.pt` as it was.
+
+        Raises:
+            KeyboardInterrupt: see above.
+            OSError: a file could not be written; `last.pt` is whole.
+        """
+        state, folder = self.state, self.folder
+        if state["finished"]:
+            return
+        with held(self._last_words):
+            for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on
+                (folder.path / name).unlink(missing_ok=True)
+            folder.write_config(self.config)
+            folder.rewind(state["step"], state["epoch"])
+            if not folder.started:
+                self._save("last.pt")
+            self._clock = time.perf_counter()
+            try:
+                if stage_is_over(state, self.config):
+                    self._end_stage()
+                while not state["finished"]:
+                    self._epoch()
+            except KeyboardInterrupt:
+                # Another one than `look` raises may come from anywhere, and then the last checkpoint stays.
+                if self._between_steps:
+                    self._save("last.pt")
+                raise
+
+    def _last_words(self) -> str:
+        clear_parts(self.folder.path)
+        return self.folder.progress()
+
+    def _epoch(self) -> None:
         config, state = self.config.train, self.state
         self.model.train()
         self.sampler.epoch = state["epoch"]
@@ -118,25 +147,29 @@ class Trainer:
             disable=self.quiet,
             leave=False,
         )
-        losses: list[float] = []
-        for batch in bar:
-            loss, norm, extra = self._step(batch.to(self.device))
-            losses.append(loss)
-            state["step"] += 1
-            if state["step"] % config.log_every == 0:
-                recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
-                bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
-                rate = self.optimizer.param_groups[0]["lr"]
-                values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
-                self._log(writer, values | {name: value.item() for name, value in extra.items()})
-        self.sampler.start = 0
-        self._finish_epoch(writer, losses)
+        losses = state["losses"]
+        with bar:
+            look()
+            for batch in bar:
+                loss, norm, extra = self._step(batch.to(self.device))
+                losses.append(loss)
+                state["step"] += 1
+                self._between_steps = True
+                if state["step"] % config.log_every == 0:
+                    recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
+                    bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
+                    self._log(values | {name: value.item() for name, value in extra.items()})
+                look()
+        self._finish_epoch()
 
     @property
     def _stage_name(self) -> str:
         return "stage 2, " if self.state["stage"] == 2 else ""
 
     def _step(self, batch: Batch) -> tuple[float, float, dict[str, torch.Tensor]]:
+        self._between_steps = False
         config = self.config.train
         total, start = self.epochs * self.steps_an_epoch, self.state["stage_start"] * self.steps_an_epoch
         for group in self.optimizer.param_groups:
@@ -158,22 +191,22 @@ class Trainer:
         self.optimizer.step()
         return loss.item(), norm.item(), extra
 
-    def _finish_epoch(self, writer: SummaryWriter, losses: list[float]) -> None:
-        config, state = self.config.train, self.state
-        state["epoch"] += 1
+    def _finish_epoch(self) -> None:
+        """Validate, and write the checkpoints; until the metrics are there, the epoch is not over."""
+        state = self.state
         name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
-        loss = sum(losses) / max(1, len(losses))
-        self._log(writer, {f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
         # Without right answers nothing tells a better epoch from a worse one: the last one counts.
-        value = metrics.get(name) if metrics else float(state["epoch"])
+        value = metrics.get(name) if metrics else float(state["epoch"] + 1)
         if value is None:
             raise RunError(f"train.select_metric: there is no {name!r}; there is {', '.join(metrics)}")
+        self._between_steps = False
+        loss = sum(state["losses"]) / max(1, len(state["losses"]))
+        state["losses"] = []
+        state["epoch"] += 1
+        self._log({f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
         better = value > state["best"]
         if better:
             state["best"], state["best_epoch"] = value, state["epoch"]
-        waited = state["epoch"] - state["best_epoch"]
-        done = state["epoch"] - state["stage_start"] >= self.epochs or waited >= config.patience
-        if better:
             self._save("best.pt")
         if not self.quiet:
             seconds = state["seconds"]
@@ -182,46 +215,65 @@ class Trainer:
                 f"{f'validation {printable(name)} {value:.1f}' if metrics else 'no right answers to validate on'}"
                 f"{' (best so far)' if better else ''}, {seconds:.0f} s"
             )
-        if done and state["stage"] == 1 and self.config.ccl.epochs:
+        if stage_is_over(state, self.config):
+            self._end_stage()
+        self._save("last.pt")
+        self._between_steps = True
+
+    def _end_stage(self) -> None:
+        """Go over to the next stage, or to the end."""
+        if self.state["stage"] == 1 and self.config.ccl.epochs:
             self.folder.keep("best.pt", "mil.pt")
             self._begin_stage(2, self.folder)
         else:
-            state["finished"] = done
-        self._save("last.pt")
+            self.state["finished"] = True
 
-    def _log(self, writer: SummaryWriter, values: dict[str, float]) -> None:
+    def _log(self, values: dict[str, float]) -> None:
         state = self.state
         now = time.perf_counter()
         state["seconds"] += now - self._clock
         self._clock = now
-        for key, value in values.items():
-            writer.add_scalar(key, value, state["step"])
         self.folder.log(
             {"step": state["step"], "epoch": state["epoch"], "seconds": round(state["seconds"], 2)} | values
         )
 
     def _save(self, name: str) -> None:
-        state = {
+        state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "state": dict(self.state),
             "vocabulary": self.task.vocabulary.to_list(),
             "random": {"torch": torch.get_rng_state(), "negatives": self.generator.get_state()},
+            "data": self.fingerprint,
         }
+        if self.device.type == "cuda":
+            state["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
         if self.counterfactual is not None:
             state["banks"] = self.counterfactual.state_dict()
         self.folder.save(name, state)
 
-    def _restore(self) -> None:
-        saved = self.folder.load("last.pt")
+    def _restore(self, saved: dict[str, Any]) -> None:
+        path = self.folder.path / "last.pt"
+        was = saved.get("data", self.fingerprint)  # checkpoints of earlier versions do not have it
+        other = [key for key in {**was, **self.fingerprint} if was.get(key) != self.fingerprint.get(key)]
+        if other:
+            raise RunError(
+                f"{self.folder.path} was begun on other data: {', '.join(other)} changed since; resume it on the data "
+                "that it was begun on, or give this run another name with name=..."
+            )
         if saved["vocabulary"] != self.task.vocabulary.to_list():
-            raise RunError(f"{self.folder.path}/last.pt was trained on other words; --resume needs the same data")
-        if saved["state"].get("stage") == 2:
+            raise RunError(f"{path} was trained on other words; --resume needs the same data")
+        if saved["state"]["stage"] == 2:
             self._begin_stage(2)
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.folder.restore(self.model, saved, "last.pt")
         self.state.update(saved["state"])
-        if self.counterfactual is not None:
-            self.counterfactual.load_state_dict(saved["banks"])
-        torch.set_rng_state(saved["random"]["torch"])
-        self.generator.set_state(saved["random"]["negatives"])
+        try:
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.counterfactual is not None:
+                self.counterfactual.load_state_dict(saved["banks"])
+            torch.set_rng_state(saved["random"]["torch"])
+            self.generator.set_state(saved["random"]["negatives"])
+            if self.device.type == "cuda" and "cuda" in saved["random"]:
+                torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path} cannot be restored: {type(error).__name__}: {str(error).splitlines()[0]}") from None

@@ -1,16 +1,14 @@
 """What runs answered, query by query: read, scored, matched, and the examples worth a look."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relgrounding.config import Config
-from relgrounding.evaluation import ImageEvaluator, VideoEvaluator, read_results
+from relgrounding.evaluation import ImageEvaluator, VideoEvaluator
 from relgrounding.training import RunError, RunFolder
 
 READINGS = ("single", "union", "any")
@@ -79,20 +77,16 @@ def read_run(path: str | os.PathLike) -> Run:
     """
     folder = RunFolder(path)
     config = folder.read_config()
-    log = _lines(folder.path / "log.jsonl")
+    log = folder.read_log()
     for number, line in enumerate(log, start=1):
-        drawn = [line.get("step"), *(v for k, v in line.items() if k == "loss" or k.startswith("validation/"))]
+        drawn = [line["step"], *(v for k, v in line.items() if k == "loss" or k.startswith("validation/"))]
         if not all((isinstance(value, int | float) and -1e300 < value < 1e300) or value != value for value in drawn):
             raise RunError(f"{folder.path / 'log.jsonl'}, line {number}: step, loss and metrics must be numbers")
-    try:
-        _text(folder.path / "results.json")
-        results = read_results(folder.path / "results.json")
-    except ValueError as error:
-        raise RunError(str(error)) from None
+    results = folder.read_results()
     for entry in results:
         if not {type(entry.get(name)) for name in ("dataset", "model", "queries", "seed")} <= {str, int}:
             raise RunError(f"{folder.path / 'results.json'} is damaged; repeat it with tools/evaluate.py --write")
-    records = _lines(folder.path / "predictions.jsonl")
+    records = folder.read_predictions()
     if not records:
         raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; repeat it with tools/evaluate.py --write")
     try:
@@ -101,7 +95,7 @@ def read_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; repeat it with tools/evaluate.py") from None
     if not predictions:
         raise RunError(f"{folder.path}: no query has a right answer to compare with; give some in the annotations")
-    text = _text(folder.path / "config.yaml")
+    text = (folder.path / "config.yaml").read_text(encoding="utf-8-sig")
     return Run(folder.path.resolve().name, config, text, log, results, predictions)
 
 
@@ -189,27 +183,3 @@ def _scored(records: list[dict[str, Any]], video: bool) -> list[Prediction]:
         )
         for r, iou in zip(records, ious, strict=True)
     ]
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise RunError(
-            f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
-        )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    records = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path}, line {number}: {error}") from None
-        if not isinstance(record, dict):
-            raise RunError(f"{path}, line {number}: expected an object such as {{...}}, found {line[:40]!r}")
-        records.append(record)
-    return records

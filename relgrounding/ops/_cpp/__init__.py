@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import logging
 import os
 import platform
 import select
@@ -32,13 +31,14 @@ import torch
 from torch import Tensor
 
 from relgrounding._cache import cache_folders, why_unsafe
+from relgrounding._printing import get_logger
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 # Seconds: some ten times what a busy machine needs.
 LIMIT, VERSION_LIMIT = 240.0, 20.0
 _SOURCES = Path(__file__).parent
 _FLOATS = (torch.float32, torch.float64)
-_logger = logging.getLogger("relgrounding")
+_logger = get_logger("relgrounding")
 
 
 class NoKernelsError(Exception):

@@ -1,0 +1,141 @@
+"""Signals that end a command where nothing is half done."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Caught:
+    """What is known while signals are caught."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        self.process = os.getpid()
+        self.first: int | None = None
+        self.last_words: Callable[[], str] | None = None
+        self.said = False
+
+
+_caught: _Caught | None = None
+
+
+@contextlib.contextmanager
+def caught(words: str = "") -> Iterator[None]:
+    """Let a signal raise `Interrupted`: at once, or within `held` at the next `look`; a second one ends the process.
+
+    SIGINT is caught where it is inherited as ignored, too, as it is by the background jobs of a shell script; a SIGHUP
+    that is inherited as ignored (nohup) stays so. Outside the main thread, where Python has no handlers, nothing
+    changes.
+
+    Args:
+        words: what is said of the state on disk when a second signal ends the process outside of `held`.
+    """
+    global _caught
+    if _caught is not None:
+        _caught.words = words or _caught.words
+    if _caught is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+    _caught = _Caught(words)
+    try:
+        for number in STOPPING:
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _handle)
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: a handler that was not installed from Python, which cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _caught = None
+
+
+@contextlib.contextmanager
+def held(last_words: Callable[[], str]) -> Iterator[None]:
+    """Keep a signal until `look` or the end of the block.
+
+    Args:
+        last_words: what is said of the state on disk when a second signal ends the process at once.
+    """
+    with caught():
+        state = _caught
+        if state is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        outer, state.last_words = state.last_words, last_words
+        try:
+            yield
+            look()
+        finally:
+            state.last_words = outer
+
+
+def look() -> None:
+    """Raise `Interrupted` if a signal has come."""
+    if _caught is not None and _caught.first is not None:
+        raise Interrupted(_caught.first)
+
+
+def ended(stop: KeyboardInterrupt, words: str) -> int:
+    """Say in one line what ended a command and how it goes on; return its exit status, 128 + the signal's number."""
+    traceback.clear_frames(stop.__traceback__)  # closes progress bars, which write when they are closed
+    number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+    if _caught is not None:
+        _caught.said = True
+    print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Run a command as the whole of a process: signals that follow the first cannot disturb its end."""
+    with caught():
+        try:
+            status = main()
+        except KeyboardInterrupt as stop:  # while the arguments are read
+            status = ended(stop, "nothing was begun: the same command starts it")
+        if _caught is not None and _caught.first is not None:
+            sys.stdout.flush()
+            os._exit(status)
+    sys.exit(status)
+
+
+def ignore_signals(_: int = 0) -> None:
+    """Let the main process alone answer signals to the whole group; it ends its loading processes itself."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    state = _caught
+    if state is None or os.getpid() != state.process:  # a loading process before it ignores signals
+        return
+    if state.first is not None:
+        if not state.said:
+            words = state.last_words() if state.last_words else state.words
+            os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
+        os._exit(128 + number)
+    state.first = number
+    if state.last_words is None:
+        raise Interrupted(number)
