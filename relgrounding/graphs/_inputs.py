@@ -31,6 +31,17 @@ class Rows:
     counts: Int64[Tensor, " items"]
     single: bool
 
+    def distinct(self) -> tuple["Rows", Int64[Tensor, " items"]]:
+        """The items of which no earlier one is a copy, and for each item its position among them."""
+        parts = self.values.cpu().split(self.counts.tolist())
+        positions: dict[bytes, int] = {}
+        same = [positions.setdefault(part.numpy().tobytes(), len(positions)) for part in parts]
+        if len(positions) == len(parts):
+            return self, torch.arange(len(parts), device=self.counts.device)
+        firsts = [same.index(position) for position in range(len(positions))]
+        values = torch.cat([parts[item] for item in firsts]).to(self.values.device)
+        return Rows(values, self.counts[firsts], self.single), torch.tensor(same, device=self.counts.device)
+
 
 def _tensor(values: ArrayLike) -> Tensor:
     """In float64, where integers up to 2^53 are exact; NumPy arrays are copied, as they may be read-only."""

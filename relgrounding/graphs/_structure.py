@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Int64
@@ -103,28 +104,26 @@ class GraphStructure:
                     f"GraphStructure.batch: structure {position} has the edge types {other.edge_types}, "
                     f"structure 0 has {first.edge_types}; batch only structures of one kind"
                 )
-        device = first.device
-        nodes = offsets(torch.tensor([s.num_nodes for s in structures]))[:-1].to(device)
-        edge_counts = torch.tensor([s.num_edges for s in structures])
-        edges = offsets(edge_counts)[:-1].to(device)
-        node_shift = torch.repeat_interleave(nodes, edge_counts.to(device))
-        edge_shift = torch.repeat_interleave(edges, edge_counts.to(device))
+        nodes = list(accumulate((s.num_nodes for s in structures), initial=0))[:-1]
+        edges = list(accumulate((s.num_edges for s in structures), initial=0))[:-1]
 
-        def joined(name: str) -> Tensor:
-            return torch.cat([getattr(s, name) for s in structures])
+        def joined(name: str, shifts: Sequence[int] = ()) -> Tensor:
+            parts = [getattr(s, name) for s in structures]
+            return torch.cat([part + shift for part, shift in zip(parts, shifts, strict=True)] if shifts else parts)
 
         def joined_pointers(name: str) -> Tensor:
-            return offsets(torch.cat([getattr(s, name).diff() for s in structures]))
+            ends = [getattr(s, name)[1:] + shift for s, shift in zip(structures, edges, strict=True)]
+            return torch.cat([getattr(first, name)[:1], *ends])
 
         return GraphStructure(
             indptr=joined_pointers("indptr"),
-            indices=joined("indices") + node_shift,
+            indices=joined("indices", nodes),
             etype=joined("etype"),
             edge_types=first.edge_types,
             batch_num_nodes=joined("batch_num_nodes"),
             out_indptr=joined_pointers("out_indptr"),
-            out_indices=joined("out_indices") + node_shift,
-            out_edges=joined("out_edges") + edge_shift,
+            out_indices=joined("out_indices", nodes),
+            out_edges=joined("out_edges", edges),
         )
 
     def select(self, items: Int64[Tensor, " selected"]) -> "GraphStructure":
@@ -149,18 +148,24 @@ class GraphStructure:
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
         edge_starts = self.indptr[starts]
         edge_counts = self.indptr[starts + counts] - edge_starts
-        edges = ragged_arange(edge_starts, edge_counts)
-        node_shift = torch.repeat_interleave(counts.cumsum(0) - counts - starts, edge_counts)
-        edge_shift = torch.repeat_interleave(edge_counts.cumsum(0) - edge_counts - edge_starts, edge_counts)
+        total = int(edge_counts.sum())
+        node_shift = (counts.cumsum(0) - counts - starts).repeat_interleave(edge_counts, output_size=total)
+        edge_shift = edge_counts.cumsum(0) - edge_counts - edge_starts
+        edge_shift = edge_shift.repeat_interleave(edge_counts, output_size=total)
+        edges = torch.arange(total, device=self.device) - edge_shift
+
+        def taken(name: str) -> Tensor:
+            return getattr(self, name).index_select(0, edges)
+
         return GraphStructure(
             indptr=offsets(self.indptr.diff()[nodes]),
-            indices=self.indices[edges] + node_shift,
-            etype=self.etype[edges],
+            indices=taken("indices").add_(node_shift),
+            etype=taken("etype"),
             edge_types=self.edge_types,
             batch_num_nodes=counts,
             out_indptr=offsets(self.out_indptr.diff()[nodes]),
-            out_indices=self.out_indices[edges] + node_shift,
-            out_edges=self.out_edges[edges] + edge_shift,
+            out_indices=taken("out_indices").add_(node_shift),
+            out_edges=taken("out_edges").add_(edge_shift),
         )
 
     def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from relgrounding._dgl import dgl
-from relgrounding.graphs._inputs import ArrayLike, read_segments
+from relgrounding.graphs._inputs import ArrayLike, Rows, read_segments
 from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
 from relgrounding.graphs._relations import TEMPORAL_EDGE_TYPES
 from relgrounding.graphs._structure import GraphStructure
@@ -21,11 +21,14 @@ def _overlaps(source: Tensor, destination: Tensor, rounding: Tensor, iou_thresho
     return (torch.minimum(end_a, end_b) - torch.maximum(start_a, start_b) > least).byte()
 
 
-def _numbers(segments: ArrayLike, iou_threshold: float, self_loops: bool) -> tuple[Pairs, UInt8[Tensor, " pairs"]]:
-    """1 at every pair that is joined."""
+def _read(segments: ArrayLike, iou_threshold: float) -> Rows:
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold: {iou_threshold} is not an IoU; give a number from 0 to 1")
-    rows = read_segments(segments)
+    return read_segments(segments)
+
+
+def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> tuple[Pairs, UInt8[Tensor, " pairs"]]:
+    """1 at every pair that is joined."""
     pairs = Pairs(rows.counts)
     function = partial(_overlaps, iou_threshold=iou_threshold)
     # More than rounding makes of an equality, and less than what sets apart integers, or decimals of a few digits.
@@ -40,7 +43,10 @@ def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loo
     >>> temporal_structure([[0, 10], [5, 12], [11, 20]]).indices.tolist()
     [0, 1, 0, 1, 2]
     """
-    return structure_of_pairs(*_numbers(segments, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)
+    # Videos share their candidates: each distinct set of them is built once.
+    rows, same = _read(segments, iou_threshold).distinct()
+    structure = structure_of_pairs(*_numbers(rows, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)
+    return structure if len(same) == len(rows.counts) else structure.select(same)
 
 
 def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> dgl.DGLGraph:
@@ -60,4 +66,5 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
     >>> temporal_graph([[0, 10], [5, 12], [11, 20]]).num_edges()
     5
     """
-    return graph_of_pairs(*_numbers(segments, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)
+    rows = _read(segments, iou_threshold)
+    return graph_of_pairs(*_numbers(rows, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)

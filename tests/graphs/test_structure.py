@@ -128,6 +128,37 @@ def test_spatial_edge_types_come_back_in_the_order_of_the_relations():
     assert graphs.from_dgl(graph).edge_types == tuple(r.name.lower() for r in graphs.SpatialRelation)
 
 
+def _edges(structure: GraphStructure) -> list[tuple[int, int]]:
+    return [(source, destination) for source, destination, _ in in_edges(structure)]
+
+
+def test_the_structure_of_a_dgl_graph_is_kept_until_its_edges_nodes_or_batch_change():
+    graph = dgl.graph(([0, 2], [1, 0]))
+    kept = graphs.from_dgl(graph)
+    assert graphs.from_dgl(graph) is kept
+    graph.ndata["h"] = torch.zeros(3)
+    assert graphs.from_dgl(graph) is kept
+    with graph.local_scope():
+        assert graphs.from_dgl(graph) is kept
+    graph.add_edges([1], [2])
+    assert _edges(graphs.from_dgl(graph)) == [(2, 0), (0, 1), (1, 2)]
+    graph.remove_edges([0])
+    assert _edges(graphs.from_dgl(graph)) == [(2, 0), (1, 2)]
+    graph.add_nodes(1)
+    assert graphs.from_dgl(graph).num_nodes == 4
+    graph.remove_nodes([0])
+    assert _edges(graphs.from_dgl(graph)) == [(0, 1)]
+    for counts in ([2, 1], [3, 0]):
+        graph.set_batch_num_nodes(torch.tensor(counts))
+        assert graphs.from_dgl(graph).batch_num_nodes.tolist() == counts
+    graph.batch_num_nodes().copy_(torch.tensor([2, 1]))
+    assert graphs.from_dgl(graph).batch_num_nodes.tolist() == [2, 1]
+    copy = pickle.loads(pickle.dumps(graph))
+    copy.add_edges([1], [0])
+    assert _edges(graphs.from_dgl(copy)) == [(1, 0), (0, 1)]
+    assert _edges(graphs.from_dgl(graph)) == [(0, 1)]
+
+
 def test_from_dgl_takes_other_graphs():
     structure = graphs.from_dgl(dgl.graph(([0, 0, 2], [1, 1, 0]), idtype=torch.int32))
     assert in_edges(structure) == [(2, 0, 0), (0, 1, 0), (0, 1, 0)]

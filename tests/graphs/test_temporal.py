@@ -5,8 +5,10 @@ import reference
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multigraphs import assert_equal
 
 from relgrounding import graphs
+from relgrounding.graphs import GraphStructure
 
 segment = st.tuples(st.integers(0, 20), st.integers(1, 20)).map(lambda s: (s[0], s[0] + s[1]))
 
@@ -26,6 +28,14 @@ def test_edges_equal_the_reference(segments, threshold, self_loops):
     graph = graphs.temporal_graph(segments, threshold, self_loops)
     assert edges(graph) == reference.temporal_edges(segments, threshold, self_loops)
     assert graph.canonical_etypes == [("proposal", "overlaps", "proposal")]
+
+
+def test_items_that_come_several_times_are_what_they_are_alone():
+    first, second, third = [[0, 10], [5, 12]], [[0, 10], [5, 12], [6, 11]], [[0, 10], [5, 13]]
+    items = [second, first, second, third, first, [[0, 10], [5, 12]]]
+    alone = GraphStructure.batch([graphs.temporal_structure(item) for item in items])
+    assert_equal(graphs.temporal_structure(items), alone)
+    assert_equal(graphs.temporal_structure(torch.tensor([first, third, first])), alone.select(torch.tensor([1, 3, 1])))
 
 
 def test_no_difference_on_fifty_thousand_random_pairs():
