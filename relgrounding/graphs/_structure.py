@@ -144,7 +144,7 @@ class GraphStructure:
         items = items.to(self.device)
         starts = offsets(self.batch_num_nodes)[:-1][items]
         counts = self.batch_num_nodes[items]
-        nodes = ragged_arange(starts, counts)
+        nodes = self.item_nodes(items)
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
         edge_starts = self.indptr[starts]
         edge_counts = self.indptr[starts + counts] - edge_starts
@@ -167,6 +167,15 @@ class GraphStructure:
             out_indices=taken("out_indices").add_(node_shift),
             out_edges=taken("out_edges").add_(edge_shift),
         )
+
+    def item_nodes(self, items: Int64[Tensor, " selected"]) -> Int64[Tensor, " nodes"]:
+        """The nodes of these items, one item after another: node n of `select(items)` is node ``item_nodes(items)[n]``.
+
+        Args:
+            items: (K,) positions, 0 to B - 1; an item may come several times.
+        """
+        items = items.to(self.device)
+        return ragged_arange(offsets(self.batch_num_nodes)[:-1][items], self.batch_num_nodes[items])
 
     def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":
         """The graphs with some of their edges; every node stays.

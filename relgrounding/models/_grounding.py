@@ -17,16 +17,37 @@ class Encoded(NamedTuple):
     words: Float[Tensor, "items length word_dim"]
 
 
+class Prepared(NamedTuple):
+    """All maps of a proposal alone and of a word alone, made before proposals and sentences are paired."""
+
+    proposals: Float[Tensor, "nodes columns"]
+    """What `reason` reads of them."""
+    compared: Float[Tensor, "nodes hidden_dim"]
+    proposal_shares: Float[Tensor, "nodes proposal_share"]
+    words_compared: Float[Tensor, "items length hidden_dim"]
+    word_shares: Float[Tensor, "items length word_share"]
+
+    def take(self, nodes: Int[Tensor, " taken"]) -> "Prepared":
+        """Return these proposals, with all words."""
+        # Not `x[nodes]`, whose gradient is added up in an order that depends on the threads, and does not reproduce.
+        proposals, compared, shares = (x.index_select(0, nodes) for x in self[:3])
+        return Prepared(proposals, compared, shares, self.words_compared, self.word_shares)
+
+
 class GroundingModel(nn.Module):
     """Scores of proposals for sentences, in steps that can be taken one by one.
 
         h, s = encode(batch),   c = interact(h, s),   l = fuse(h, c),   k = reason(graph, h, l),   K = align(graph, k)
 
-    A model gives `encode`, `fuse` and `reason`, and has an `attention` and an `aggregate`.
+    and l = combine(proposal_share(h), word_share(c)), where word_share is affine, so that word_share(c) is the mean
+    of word_share(s). A model gives `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and has an
+    `attention` and an `aggregate`.
     """
 
     attention: ProposalToWordAttention
     aggregate: TopRScore
+    reason_reads: slice
+    """Columns of a proposal's own feature that `reason` reads."""
 
     def encode(self, batch: Any) -> Encoded:
         """Encode each item's proposals and each sentence's words."""
@@ -42,11 +63,25 @@ class GroundingModel(nn.Module):
         """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
         return self.attention(proposals, words, word_lengths, item)[0]
 
+    def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
+        """Return what of l depends on a proposal alone."""
+        raise NotImplementedError
+
+    def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
+        """Return what of l depends on a word, or on a mean of words, alone; affine."""
+        raise NotImplementedError
+
+    def combine(
+        self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
+    ) -> Float[Tensor, "nodes fused_dim"]:
+        """Return l of both shares."""
+        raise NotImplementedError
+
     def fuse(
         self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
     ) -> Float[Tensor, "nodes fused_dim"]:
         """Return l of each proposal from its own feature and its language feature."""
-        raise NotImplementedError
+        return self.combine(self.proposal_share(proposals), self.word_share(contexts))
 
     def reason(
         self,
@@ -59,7 +94,7 @@ class GroundingModel(nn.Module):
 
         Args:
             structure: graph of the proposals of all items.
-            proposals: as `encode` returns them.
+            proposals: as `encode` returns them, or their columns `reason_reads` alone.
             fused: as `fuse` returns them.
             messages: for each relation layer, whether its messages are passed; None: all are. See
                 `TrainConfig.message_dropout`.
@@ -83,8 +118,36 @@ class GroundingModel(nn.Module):
             word_lengths: (items,) of those sentences.
             messages: see `reason`.
         """
-        contexts = self.interact(proposals, words, word_lengths, structure.node_item)
-        return self.reason(structure, proposals, self.fuse(proposals, contexts), messages)
+        prepared = self.prepare(Encoded(proposals, words))
+        return self.score_pairs(structure, prepared, word_lengths, structure.node_item, messages)
+
+    def prepare(self, encoded: Encoded) -> Prepared:
+        """Map every proposal and every word, before they are paired."""
+        proposals, words = encoded
+        compared = self.attention.proposal(proposals), self.attention.word(words)
+        shares = self.proposal_share(proposals), self.word_share(words)
+        return Prepared(proposals[:, self.reason_reads], compared[0], shares[0], compared[1], shares[1])
+
+    def score_pairs(
+        self,
+        structure: GraphStructure,
+        prepared: Prepared,
+        word_lengths: Int[Tensor, " sentences"],
+        sentence: Int[Tensor, " nodes"],
+        messages: Sequence[bool] | None = None,
+    ) -> Float[Tensor, " nodes"]:
+        """Return the scores k of every proposal for the sentence that it is paired with.
+
+        Args:
+            structure: graph of the proposals.
+            prepared: those proposals, and the words of all sentences.
+            word_lengths: of all sentences.
+            sentence: (N,) of each proposal; fastest where it ascends.
+            messages: see `reason`.
+        """
+        compared = prepared.compared, prepared.words_compared
+        shares, _ = self.attention.attend(*compared, prepared.word_shares, word_lengths, sentence)
+        return self.reason(structure, prepared.proposals, self.combine(prepared.proposal_shares, shares), messages)
 
     def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
         """Return the alignment K of each pair, from 0 to 1."""

@@ -1,6 +1,6 @@
 """IGN: image grounding network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -36,6 +36,8 @@ class IGN(GroundingModel):
         backend: message-passing kernels, see `relgrounding.ops.gated_sum`.
     """
 
+    reason_reads = slice(-4, None)
+
     def __init__(
         self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
     ) -> None:
@@ -68,14 +70,32 @@ class IGN(GroundingModel):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(regions, words)
 
-    def fuse(
-        self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
+    def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
+        # The columns of W_l that meet h, and W_h of the product.
+        return self._share(proposals, self._columns[0], None, self.product[:1])
+
+    def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
+        return self._share(words, self._columns[1], self.fusion.bias, self.product[1:])
+
+    def combine(
+        self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        parts = [proposals, contexts]
-        if len(self.product):
-            region, sentence = self.product
-            parts.append(region(proposals) * sentence(contexts))
-        return self.fusion(torch.cat(parts, -1))
+        if not len(self.product):
+            return proposals + words
+        (region, region_factor), (sentence, sentence_factor) = proposals.chunk(2, -1), words.chunk(2, -1)
+        product = nn.functional.linear(region_factor * sentence_factor, self._columns[2])
+        return product + region + sentence
+
+    @property
+    def _columns(self) -> tuple[Tensor, ...]:
+        """W_l in three: the columns that meet h, c and their product."""
+        region_dim, sentence_dim = self.attention.proposal.in_features, self.attention.word.in_features
+        rest = self.fusion.in_features - region_dim - sentence_dim
+        return self.fusion.weight.split([region_dim, sentence_dim, rest], 1)
+
+    @staticmethod
+    def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
+        return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
     def reason(
         self,

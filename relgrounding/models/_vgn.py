@@ -39,6 +39,8 @@ class VGN(GroundingModel):
         backend: message-passing kernels, see `relgrounding.ops.graph_attention`.
     """
 
+    reason_reads = slice(0)
+
     def __init__(
         self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
     ) -> None:
@@ -72,10 +74,16 @@ class VGN(GroundingModel):
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(proposals, words)
 
-    def fuse(
-        self, proposals: Float[Tensor, "nodes proposal_dim"], contexts: Float[Tensor, "nodes word_dim"]
+    def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
+        return self.fusion.proposal_share(proposals)
+
+    def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
+        return self.fusion.context_share(words)
+
+    def combine(
+        self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        return self.dropout(self.fusion(proposals, contexts))
+        return self.dropout(self.fusion.combine(proposals, words))
 
     def reason(
         self,

@@ -56,26 +56,50 @@ class ProposalToWordAttention(nn.Module):
         Raises:
             ValueError: a length outside 1 to L, or an item that does not exist.
         """
+        return self.attend(self.proposal(proposals), self.word(words), words, word_lengths, item)
+
+    def attend(
+        self,
+        proposals: Float[Tensor, "nodes hidden_dim"],
+        words: Float[Tensor, "items length hidden_dim"],
+        values: Float[Tensor, "items length value_dim"],
+        word_lengths: Int[Tensor, " items"],
+        item: Int[Tensor, " nodes"],
+    ) -> tuple[Float[Tensor, "nodes value_dim"], Float[Tensor, "nodes length"]]:
+        """Attend where the maps into the space of the comparison were made before.
+
+        As the weights of a proposal sum to 1, an affine map of its context is the context of the mapped words.
+
+        Args:
+            proposals: (N, A), W_1 h + b.
+            words: (B, L, A), W_2 s.
+            values: (B, L, V), of which the mean is taken: the words or a map of them.
+            word_lengths: as for the call.
+            item: as for the call; fastest where it ascends.
+
+        Returns:
+            sum_n gamma_tn value_n (N, V) and the weights gamma (N, L).
+        """
         check_lengths(word_lengths, words.shape[1], "sentence")
         check_item(item, len(words))
         counts = torch.bincount(item, minlength=len(words)).tolist()
         if (item.diff() >= 0).all():
-            return self._attend(proposals, words, word_lengths, counts)
+            return self._attend(proposals, words, values, word_lengths, counts)
         order = item.argsort(stable=True)
-        context, weights = self._attend(proposals.index_select(0, order), words, word_lengths, counts)
+        context, weights = self._attend(proposals.index_select(0, order), words, values, word_lengths, counts)
         back = order.argsort()
         return context.index_select(0, back), weights.index_select(0, back)
 
     def _attend(
-        self, proposals: Tensor, words: Tensor, word_lengths: Tensor, counts: list[int]
+        self, proposals: Tensor, words: Tensor, values: Tensor, word_lengths: Tensor, counts: list[int]
     ) -> tuple[Tensor, Tensor]:
         """Attend, the proposals of one item standing together."""
-        compared = self.proposal(proposals), self.word(words), self.score.weight[0]
+        compared = proposals, words, self.score.weight[0]
         # Half precision has neither the range of the exponentials nor the digits of the sums over words.
-        wide = torch.promote_types(compared[0].dtype, torch.float32)
+        wide = torch.promote_types(proposals.dtype, torch.float32)
         pieces = Pieces(counts, word_lengths.tolist(), self.score.in_features, words.device)
         with torch.autocast(words.device.type, enabled=False):
             context, weights = AdditiveAttention.apply(
-                *(x.to(wide) for x in (*compared, words)), word_lengths.to(words.device), pieces
+                *(x.to(wide) for x in (*compared, values)), word_lengths.to(words.device), pieces
             )
-        return context.to(words.dtype), weights.to(words.dtype)
+        return context.to(values.dtype), weights.to(values.dtype)

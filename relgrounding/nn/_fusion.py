@@ -33,6 +33,21 @@ class GatedFusion(nn.Module):
         self, h: Float[Tensor, "nodes proposal_dim"], c: Float[Tensor, "nodes context_dim"]
     ) -> Float[Tensor, "nodes proposal_dim+context_dim"]:
         """Return l (N, P + C) of the proposals h (N, P) and their contexts c (N, C)."""
-        g_v = torch.sigmoid(self.proposal_gate(h))
-        g_s = torch.sigmoid(self.context_gate(c))
-        return torch.cat([h * g_s, c * g_v], dim=-1)
+        return self.combine(self.proposal_share(h), self.context_share(c))
+
+    def proposal_share(self, h: Float[Tensor, "*nodes proposal_dim"]) -> Float[Tensor, "*nodes share"]:
+        """Return [h; g_v], what a proposal brings whatever it is paired with."""
+        return torch.cat([h, torch.sigmoid(self.proposal_gate(h))], dim=-1)
+
+    def context_share(self, c: Float[Tensor, "*nodes context_dim"]) -> Float[Tensor, "*nodes share"]:
+        """Return [c; W_s c + b_s]: of a weighted mean of words, the weighted mean of their shares."""
+        return torch.cat([c, self.context_gate(c)], dim=-1)
+
+    def combine(
+        self, proposals: Float[Tensor, "nodes proposal_share"], contexts: Float[Tensor, "nodes context_share"]
+    ) -> Float[Tensor, "nodes fused_dim"]:
+        """Return l of both shares."""
+        widths = self.proposal_gate.in_features, self.context_gate.in_features
+        h, g_v = proposals.split(widths, -1)
+        c, gate = contexts.split(widths[::-1], -1)
+        return torch.cat([h * torch.sigmoid(gate), c * g_v], dim=-1)

@@ -68,19 +68,19 @@ def align_pairings(
         messages: see `TrainConfig.message_dropout`; None: all are passed.
         encoded: of the batch, where it is there already.
     """
-    proposals, words = encoded or model.encode(batch)  # type: ignore[arg-type]
+    prepared = model.prepare(encoded or model.encode(batch))  # type: ignore[arg-type]
+    flat = sentences.flatten()
+    # Pairs of one sentence stand together: its words are attended by all of them at once.
+    order = flat.argsort(stable=True)
     parts = []
-    for rows in sentences.split(copies_at_once(batch.structure.num_nodes)):
-        structure = batch.structure
-        if len(rows) > 1:
-            structure = structure.select(torch.arange(len(batch), device=rows.device).repeat(len(rows)))
-        flat = rows.flatten()
-        repeated = proposals.repeat(len(rows), 1)
-        # `words[flat]` would add up its gradient in an order that depends on the threads, and not reproduce.
-        paired = words.index_select(0, flat)
-        scores = model.pair(structure, repeated, paired, batch.word_lengths[flat], messages)
-        parts.append(model.align(structure, scores).view(len(rows), -1))
-    return torch.cat(parts)
+    for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
+        items = pairs % len(batch)
+        structure = batch.structure.select(items)
+        sentence = flat[pairs].repeat_interleave(structure.batch_num_nodes)
+        taken = prepared.take(batch.structure.item_nodes(items))
+        scores = model.score_pairs(structure, taken, batch.word_lengths, sentence, messages)
+        parts.append(model.align(structure, scores))
+    return torch.cat(parts).index_select(0, order.argsort()).view(sentences.shape)
 
 
 def copies_at_once(nodes: int) -> int:

@@ -120,6 +120,26 @@ def test_messages_of_one_layer_reach_neighbours_only(make, sizes):
         assert torch.equal(before[~near], after[~near])
 
 
+@pytest.mark.parametrize(("make", "sizes"), MAKERS)
+def test_maps_made_before_the_pairing_give_what_maps_after_it_give(make, sizes):
+    model, collator = make("graph", sizes)
+    model, batch = model.double(), collator([0, 1, 2])
+    for name in ("clips", "regions", "places"):
+        if hasattr(batch, name):
+            setattr(batch, name, getattr(batch, name).double())
+    encoded, items, sentences = model.encode(batch), torch.tensor([2, 0, 1, 2]), torch.tensor([0, 0, 1, 2])
+    structure, nodes = batch.structure.select(items), batch.structure.item_nodes(items)
+    sentence = sentences[structure.node_item]
+    early = model.score_pairs(structure, model.prepare(encoded).take(nodes), batch.word_lengths, sentence)
+    proposals = encoded.proposals[nodes]
+    contexts = model.interact(proposals, encoded.words, batch.word_lengths, sentence)
+    late = model.reason(structure, proposals, model.fuse(proposals, contexts))
+    torch.testing.assert_close(early, late, rtol=1e-11, atol=0)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found, expected = (torch.autograd.grad(k.sum(), weights, retain_graph=True) for k in (early, late))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_product_is_taken_of_what_the_factors_make_of_region_and_words():
     model, _ = _product("none", [1])
     proposals, contexts = torch.randn(3, 8), torch.randn(3, 10)
