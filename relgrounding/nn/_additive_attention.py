@@ -10,10 +10,14 @@ follow:
 - the softmax does not see what all words share, so the logits are -2 w . r; the derivative of tanh is 4 r (1 - r);
 - e^{2 (a + b)} = e^{2 a} e^{2 b}: a pair needs a product and a division, not a transcendental function of its own. That
   holds while no factor leaves the range of its type; where one would, r = sigmoid(-2 (a + b)) is computed as it stands.
+
+Where the factors fit and there is a C++ compiler (`relgrounding.ops._cpp`), a compiled loop takes each proposal through
+all steps, and no pair is ever held.
 """
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor
 
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._cpp import call, cpp_reason
 
 PIECE_ON_CPU = 2**20
 """Most numbers in a piece of pairs: 4 MB in float32, which stays in the cache that the cores share."""
@@ -54,9 +59,19 @@ class Pieces:
     def __init__(self, counts: list[int], lengths: list[int], width: int, device: torch.device) -> None:
         on_cpu = device.type == "cpu"
         self.device, self.counts = device, counts
+        self._lengths, self._width = lengths, width
         self.most = PIECE_ON_CPU if on_cpu else PIECE_ELSEWHERE
         self.waste = WASTE_ON_CPU if on_cpu else WASTE_ELSEWHERE
-        self.pieces = list(self._cut(counts, lengths, width))
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(B + 1,) the proposals of item i are ``starts[i] : starts[i + 1]``."""
+        return torch.tensor([0, *accumulate(self.counts)], device=self.device)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """One after another; made when they are needed."""
+        return list(self._cut(self.counts, self._lengths, self._width))
 
     def _cut(self, counts: list[int], lengths: list[int], width: int) -> Iterator[Piece]:
         starts = [0, *accumulate(counts)]
@@ -132,6 +147,12 @@ class AdditiveAttention(torch.autograd.Function):
         a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         c_NW = s_BLW.new_empty(len(a_NA), s_BLW.shape[2])
         gamma_NL = s_BLW.new_zeros(len(a_NA), s_BLW.shape[1])
+        keep(ctx, arguments, gamma_NL)
+        ctx.set_materialize_grads(False)
+        if factored and cpp_reason("cpu", a_NA.dtype) is None:
+            tensors = (x.contiguous() for x in (lengths_B.long(), a_NA, b_BLA, w_A, s_BLW))
+            call("additive_forward", *_sizes(b_BLA, s_BLW), len(a_NA), pieces.starts, *tensors, c_NW, gamma_NL)
+            return c_NW, gamma_NL
         padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths_B.unsqueeze(1)
         minus_2w_A1 = (-2 * w_A).unsqueeze(1)
         buffer = a_NA.new_empty(0)
@@ -145,16 +166,26 @@ class AdditiveAttention(torch.autograd.Function):
             gamma = torch.softmax(logits, -1)
             c_NW[piece.nodes] = _unpad(torch.bmm(gamma, s_BLW[words]), places)
             gamma_NL[piece.nodes, : piece.length] = _unpad(gamma, places)
-        keep(ctx, arguments, gamma_NL)
-        ctx.set_materialize_grads(False)
         return c_NW, gamma_NL
 
     @staticmethod
     @backward_pass(_all_pairs)
     def backward(ctx: Any, dc_NW: Tensor | None, dgamma_NL: Tensor | None) -> tuple[Tensor | None, ...]:
-        (a_NA, b_BLA, w_A, s_BLW, _, pieces), (gamma_NL,) = kept(ctx)
+        (a_NA, b_BLA, w_A, s_BLW, lengths_B, pieces), (gamma_NL,) = kept(ctx)
         a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
-        da_NA, db_BLA, ds_BLW = torch.empty_like(a_NA), torch.zeros_like(b_BLA), torch.zeros_like(s_BLW)
+        # Contiguous, which `zeros_like` need not be.
+        da_NA, db_BLA, ds_BLW = a_NA.new_empty(a_NA.shape), b_BLA.new_zeros(b_BLA.shape), s_BLW.new_zeros(s_BLW.shape)
+        if factored and cpp_reason("cpu", a_NA.dtype) is None:
+            given = (lengths_B.long(), a_NA, b_BLA, w_A, s_BLW, gamma_NL, dc_NW, dgamma_NL)
+            tensors = (x if x is None else x.contiguous() for x in given)
+            dw_BA = w_A.new_empty(len(b_BLA), len(w_A))
+            call(
+                "additive_backward",
+                *_sizes(b_BLA, s_BLW),
+                *(pieces.starts, *tensors),
+                *(da_NA, db_BLA, dw_BA, ds_BLW),
+            )
+            return da_NA, db_BLA, dw_BA.sum(0), ds_BLW, None, None
         dw_A1 = w_A.new_zeros(len(w_A), 1)
         buffer = a_NA.new_empty(0)
         for piece, places in pieces:
@@ -177,6 +208,11 @@ class AdditiveAttention(torch.autograd.Function):
             db_BLA[words] += _over_proposals(delta_bTL, q_bTLA)
         slope_A = 4 * w_A
         return da_NA.mul_(slope_A), db_BLA.mul_(slope_A), dw_A1.squeeze(1), ds_BLW, None, None
+
+
+def _sizes(b_BLA: Tensor, s_BLW: Tensor) -> tuple[int, ...]:
+    """B, L, A and W."""
+    return *b_BLA.shape, s_BLW.shape[2]
 
 
 def _doubled(a_NA: Tensor, b_BLA: Tensor) -> tuple[Tensor, Tensor, bool]:

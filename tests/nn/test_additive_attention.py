@@ -8,6 +8,17 @@ from hypothesis import strategies as st
 from relgrounding.nn import ProposalToWordAttention, _additive_attention
 
 
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "in pieces"])
+def _way(request):
+    """Both ways of computing it, of which a machine without a compiler has the second alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "in pieces":
+            patch.setattr(_additive_attention, "cpp_reason", lambda *_: "left out")
+        elif reason := _additive_attention.cpp_reason("cpu"):
+            pytest.skip(f"the C++ kernel was not tested: {reason}")
+        yield
+
+
 def all_pairs(module, proposals, words, lengths, item):
     pairs = torch.tanh(module.proposal(proposals).unsqueeze(1) + module.word(words)[item])
     padding = torch.arange(words.shape[1]) >= lengths.unsqueeze(1)
@@ -70,6 +81,16 @@ def test_pieces_cover_every_proposal_once_and_stay_small(counts, most, data):
 def test_arguments_far_outside_the_range_of_an_exponential(dtype, scale):
     module, arguments = draw([5, 0, 3], [3, 1, 2], dtype, scale)
     module.score.weight.data /= scale
+    expected = with_gradients(lambda *x: all_pairs(module, *x), module, arguments)
+    torch.testing.assert_close(with_gradients(module, module, arguments), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_widths_of_whole_vectors_and_some_columns_more(dtype):
+    module = ProposalToWordAttention(3, 37, 91).to(dtype)
+    _, (proposals, _, lengths, item) = draw([40, 0, 1, 7], [5, 1, 2, 4], dtype)
+    words = torch.randn(4, 5, 37, dtype=dtype, requires_grad=True)
+    arguments = proposals, words, lengths.int(), item
     expected = with_gradients(lambda *x: all_pairs(module, *x), module, arguments)
     torch.testing.assert_close(with_gradients(module, module, arguments), expected)
 

@@ -6,7 +6,6 @@
 // gives the number of each edge in `etype`; null: its own.
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <type_traits>
 
 #include "exponential.h"
@@ -14,13 +13,6 @@
 #include "vectors.h"
 
 constexpr int64_t PARTS = 16;  // of the nodes, each with a sum of its own: the same whatever the number of threads
-
-// 0, 1, ..., n - 1
-static const int64_t* counting(int64_t n) {
-    int64_t* numbers = scratch<int64_t, 1>(n);
-    std::iota(numbers, numbers + n, 0);
-    return numbers;
-}
 
 // gates[j, r] = sigmoid(logit_j + bias_r), logit_j = gate_j, or x_j . w where there is no gate
 template <class T>

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -75,6 +76,13 @@ template <class T, int PLACE = 0> inline T* scratch(int64_t n) {
     if (int64_t(kept.size()) < n * int64_t(sizeof(T)) + LINE) kept.resize((n + n / 4) * sizeof(T) + LINE);
     const auto begin = reinterpret_cast<std::uintptr_t>(kept.data());
     return reinterpret_cast<T*>((begin + LINE - 1) / LINE * LINE);
+}
+
+// 0, 1, ..., n - 1, until the next call.
+inline const int64_t* counting(int64_t n) {
+    int64_t* numbers = scratch<int64_t, 1>(n);
+    std::iota(numbers, numbers + n, 0);
+    return numbers;
 }
 
 // Calls body(first, vectors) for pieces of `dim` columns that have at most 8 vectors, a compile-time number of them, then
