@@ -177,6 +177,19 @@ class GraphStructure:
         items = items.to(self.device)
         return ragged_arange(offsets(self.batch_num_nodes)[:-1][items], self.batch_num_nodes[items])
 
+    def without_edges(self) -> "GraphStructure":
+        """The nodes and items alone."""
+        none, nowhere = self.indices[:0], torch.zeros_like(self.indptr)
+        return replace(
+            self,
+            indptr=nowhere,
+            indices=none,
+            etype=none,
+            out_indptr=nowhere,
+            out_indices=none,
+            out_edges=none,
+        )
+
     def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":
         """The graphs with some of their edges; every node stays.
 

@@ -46,6 +46,8 @@ class GroundingModel(nn.Module):
 
     attention: ProposalToWordAttention
     aggregate: TopRScore
+    has_graph: bool
+    """Whether `reason` reads the edges of the graph."""
     reason_reads: slice
     """Columns of a proposal's own feature that `reason` reads."""
 

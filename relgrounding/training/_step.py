@@ -69,15 +69,16 @@ def align_pairings(
         encoded: of the batch, where it is there already.
     """
     prepared = model.prepare(encoded or model.encode(batch))  # type: ignore[arg-type]
+    graph = batch.structure if model.has_graph else batch.structure.without_edges()
     flat = sentences.flatten()
     # Pairs of one sentence stand together: its words are attended by all of them at once.
     order = flat.argsort(stable=True)
     parts = []
     for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
         items = pairs % len(batch)
-        structure = batch.structure.select(items)
+        structure = graph.select(items)
         sentence = flat[pairs].repeat_interleave(structure.batch_num_nodes)
-        taken = prepared.take(batch.structure.item_nodes(items))
+        taken = prepared.take(graph.item_nodes(items))
         scores = model.score_pairs(structure, taken, batch.word_lengths, sentence, messages)
         parts.append(model.align(structure, scores))
     return torch.cat(parts).index_select(0, order.argsort()).view(sentences.shape)

@@ -19,6 +19,7 @@ def test_kept_edges_are_those_and_every_node_stays(drawn, data):
     keep = torch.tensor(keep, dtype=torch.bool)
     columns = structure.indices[keep], structure.destinations[keep], structure.etype[keep]
     assert_equal(structure.keep_edges(keep), GraphStructure.from_edges(*columns, TYPES, structure.batch_num_nodes))
+    assert_equal(structure.without_edges(), structure.keep_edges(torch.zeros_like(keep)))
 
 
 @given(multigraphs())
