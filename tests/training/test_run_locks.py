@@ -270,7 +270,9 @@ def test_trainers_go_with_the_grid_that_started_them_and_keep_their_state(tmp_pa
     for seed in (0, 1):
         log = (runs / f"demo-MIL-{seed}" / "train.log").read_text()
         assert log.count("interrupted") == 1, log
-        assert "Traceback" not in log
+        assert RunFolder(runs / f"demo-MIL-{seed}").load("last.pt")["state"]["step"] > 0
+        if not workers:  # an interruption may come while a loader with workers is being taken down, which says so
+            assert "Traceback" not in log
         check_free(runs / f"demo-MIL-{seed}")
 
 
@@ -299,3 +301,10 @@ def test_a_trainer_that_is_killed_leaves_no_lock_although_its_workers_are_still_
         for worker in workers:
             if _alive(worker):
                 os.kill(worker, signal.SIGKILL)
+
+
+def test_a_run_from_before_names_were_names_is_still_read(tmp_path, finished):
+    run = _copy(finished, tmp_path)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("name: old", "name: group/old"))
+    assert RunFolder(run).read_config().name == "old"
