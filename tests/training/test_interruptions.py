@@ -174,7 +174,7 @@ def test_more_epochs_train_on_and_other_settings_are_refused(tmp_path, capsys):
     first = outcome(tmp_path / "run")
     assert run(tmp_path, "--resume", "train.epochs=1", "train.learning_rate=0.5", "seed=3", "train.patience=2") == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    for part in ("train.learning_rate is 0.003 there and 0.5 here", "seed is 0 there and 3 here", "(it may rise)"):
+    for part in ("train.learning_rate is 0.001 there and 0.5 here", "seed is 0 there and 3 here", "(it may rise)"):
         assert part in said
     assert differences(first, outcome(tmp_path / "run")) == []
     assert run(tmp_path, "--resume", "train.epochs=2") == 0
