@@ -43,9 +43,8 @@ def main(words: list[str] | None = None) -> int:
         if arguments.data and arguments.write:
             raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
         own, config = config, with_data(config, arguments.data)
-        saved = folder.load("best.pt")
         with hold_run(folder) if arguments.write else contextlib.nullcontext():
-            task = make_test_task(config, saved)
+            task = make_test_task(config, folder)
             if arguments.data:
                 show(f"{own.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
             show(evaluate_run(task, folder, splits=arguments.split, write=arguments.write))

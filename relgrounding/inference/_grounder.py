@@ -12,7 +12,7 @@ from relgrounding.data import Query, Regions, Vocabulary, load_word_vectors, tok
 from relgrounding.inference._inputs import Stores, check_duration, read_clips, read_regions
 from relgrounding.nn import WordEmbedding
 from relgrounding.training._evaluate import score_split, select_top
-from relgrounding.training._runs import RunError, RunFolder
+from relgrounding.training._runs import RunFolder
 from relgrounding.training._task import Split, Task, build_model, feature_dim
 
 
@@ -85,11 +85,9 @@ class Grounder:
         saved = folder.load(checkpoint)
         try:
             grounder = cls(config, saved["model"], saved["vocabulary"])
-        except (RuntimeError, KeyError, IndexError) as error:
+        except (RuntimeError, LookupError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
-            raise RunError(
-                f"{folder.path / checkpoint}: the model is another one than model.* describes: {reason}"
-            ) from None
+            raise folder.another_model(checkpoint, reason) from None
         if word_vectors is not None:
             grounder._use_vectors(Path(word_vectors))
         return grounder

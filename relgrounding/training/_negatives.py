@@ -21,7 +21,7 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         config: of the run.
 
     Raises:
-        ConfigError: no batch holds a negative.
+        ConfigError: no batch holds a negative. Where that is because all sentences are equal, a line says so instead.
     """
     epochs = config.train.epochs + config.ccl.epochs
     if config.ccl.epochs and config.ccl.start_from:
@@ -42,12 +42,15 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     if without == total:
         items, texts, held = len(torch.unique(item)), len(torch.unique(text)), len({q.item for q in held_out})
         more = ", or raise data.batch_size" if items > 1 and texts > 1 else ""
-        raise ConfigError(
+        message = (
             f"no batch has a negative, which is another {video} with another sentence, so nothing can be learnt: "
             f"{len(train)} training queries with {items} different {video}s and {texts} different sentences are left "
             f"beside {held} held out for validation (data.validation); add {video}s and sentences{more}"
         )
-    if without:
+        if items < 2 or texts > 1:
+            raise ConfigError(message)
+        logger.warning("%s", message)  # one sentence for all: what is there can still be scored
+    elif without:
         logger.warning(
             "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "
             "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",

@@ -171,7 +171,11 @@ class RunFolder:
             model.load_state_dict(saved["model"])
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
-            raise RunError(f"{self.path / name}: the model is another one than model.* describes: {first}") from None
+            raise self.another_model(name, first) from None
+
+    def another_model(self, name: str, reason: str) -> RunError:
+        """Return the error of a checkpoint whose weights are not those that the configuration describes."""
+        return RunError(f"{self.path / name}: the model is another one than model.* describes: {reason}")
 
     def progress(self) -> str:
         """Return where `--resume` goes on from, as the end of a sentence."""

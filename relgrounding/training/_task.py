@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +24,7 @@ from relgrounding.evaluation import ConstantSegments
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
 from relgrounding.training._negatives import check_negatives
-from relgrounding.training._runs import RunError
+from relgrounding.training._runs import RunFolder
 
 logger = get_logger("relgrounding.training")
 
@@ -150,19 +149,24 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     return Task(config, learnt, held, known, vectors, dict(learnt.durations))
 
 
-def make_test_task(config: Config, saved: Mapping[str, Any]) -> Task:
+def make_test_task(config: Config, folder: RunFolder) -> Task:
     """Read what a trained run is evaluated with: all but the features is in its checkpoint; no training data is read.
 
     Args:
         config: of the run, or with the data of another (`with_data`).
-        saved: a checkpoint of the run.
+        folder: of the run, with best.pt.
 
     Raises:
         ConfigError: no feature file, or features of another width than the run was trained on.
+        RunError: no checkpoint, or that of another model.
     """
+    saved = folder.load("best.pt")
     demo = config.data.dataset == "demo"
     store = make_scenes("test", 1, config.seed)[1] if demo else _open_store(config)
-    width = feature_dim(config, saved["model"])
+    try:
+        width = feature_dim(config, saved["model"])
+    except LookupError as error:
+        raise folder.another_model("best.pt", error.args[0]) from None
     if store.dim != width:
         raise ConfigError(
             f"{getattr(store, 'path', 'the embedded scenes')}: features of width {store.dim}, but the run was trained "
@@ -206,14 +210,18 @@ def read_training(config: Config, store: ClipStore | RegionStore | None) -> tupl
 
 
 def feature_dim(config: Config, weights: Mapping[str, Tensor]) -> int:
-    """Return the width of a clip's or a region's feature, which no file of a run but the weights tells."""
+    """Return the width of a clip's or a region's feature, which no file of a run but the weights tells.
+
+    Raises:
+        LookupError: the weights are those of another model.
+    """
     linear = config.model.clip_encoder == "linear"
     name = "clip_encoder.weight" if linear else "clip_encoder.gru.weight_ih_l0"
     places = 0
     if config.model.name == "ign":
         name, places = "attention.proposal.weight", 4
     if name not in weights:
-        raise RunError(f"the model of the checkpoint is another one than model.* describes: it has no {name}")
+        raise LookupError(f"it has no {name}")
     return weights[name].shape[1] - places
 
 

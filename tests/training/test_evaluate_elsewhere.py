@@ -95,7 +95,7 @@ def test_damaged_floors_are_named(run, capsys, content):
         ("dataset=refcoco", "model.name is vgn, but refcoco needs ign"),
         ("feature=a.h5", "--data feature=a.h5: give KEY=VALUE, where KEY is one of dataset, root, queries"),
         ("root", "--data root: give KEY=VALUE"),
-        ("queries=[", "'data.queries=[': the value is no YAML"),
+        ("widths=[", "'data.widths=['"),
         (
             "features=wide.h5",
             "wide.h5: features of width 7, but the run was trained on width 3; take the features from",
