@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield beside
-        _sync(beside)
+        synchronise(beside)
         os.replace(beside, path)
     except OSError as error:
         if error.filename == os.fspath(beside) or (error.filename is None and error.errno in _NO_ROOM):
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         beside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not every file system has folders that can be synchronised
-        _sync(path.parent)
+        synchronise(path.parent)
 
 
 def clear_parts(folder: Path) -> None:
@@ -53,7 +53,8 @@ def clear_parts(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

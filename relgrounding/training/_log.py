@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from relgrounding._files import replacing
+from relgrounding._files import replacing, synchronise
 
 Record = dict[str, Any]
 PLACE = ("step", "epoch", "seconds")
@@ -43,6 +43,12 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         numbers = [Summary.Value(tag=key, simple_value=value) for key, value in record.items() if key not in PLACE]
         self._add_event(Event(wall_time=time.time(), step=record["step"], summary=Summary(value=numbers)))
+
+    def synchronise(self) -> None:
+        """Wait until all that was logged has reached the disk."""
+        for path in (self.path, self._file):
+            if path is not None and path.is_file():
+                synchronise(path)
 
     def rewind(self, step: int, epoch: int) -> None:
         """Cut what was logged after a checkpoint: by a process that died before it wrote another one.

@@ -121,7 +121,8 @@ class RunFolder:
         )
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Replace a checkpoint."""
+        """Replace a checkpoint, after what was logged before it has reached the disk."""
+        self._current_log().synchronise()
         # Not straight to the file: there a full disk would be an error that does not say so.
         buffer = io.BytesIO()
         torch.save(state, buffer)
