@@ -6,6 +6,7 @@ process.
 """
 
 import functools
+import logging
 import os
 import stat
 import tempfile

@@ -275,7 +275,8 @@ class RegionFeatures(_Store):
         Raises:
             MissingFeatures: the file does not hold the image.
         """
-        width, height = map(int, self._data["sizes"][self._row_of(key)])
+        row = self._row_of(key)
+        width, height = map(int, self._data["sizes"][row])
         return width, height
 
     def _part(self, name: str, begin: int, end: int) -> np.ndarray:

@@ -59,7 +59,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
     result = OwnQueries([], {}, {})
     ids: set[str] = set()
     cut = 0
-    for number, line in enumerate(read_text(path, follow_links=True).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         with problems:

@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def pad_nodes(
-    x: Shaped[Tensor, "nodes *features"], batch_num_nodes: Int[Tensor, " items"], fill: int | float = 0
+    x: Shaped[Tensor, "nodes *features"],  # noqa: F821 - a shape, not a product
+    batch_num_nodes: Int[Tensor, " items"],
+    fill: int | float = 0,
 ) -> tuple[Shaped[Tensor, "items longest *features"], Bool[Tensor, "items longest"]]:
     """Put the nodes of each item into a row of their own.
 
