@@ -240,7 +240,7 @@ def test_no_data_set_reads_a_fifo_or_a_link_out_of_its_folder(tmp_path, load, na
 
 def test_deep_json_is_one_error(tmp_path):
     (tmp_path / "q.jsonl").write_text("[" * 200_000 + "\n")
-    with pytest.raises(BadAnnotation, match="line 1 is no JSON.*: its lists or objects are nested too deeply"):
+    with pytest.raises(BadAnnotation, match=r"line 1 is no JSON.*: its lists or objects are nested too deeply"):
         load_own(tmp_path / "q.jsonl", "video")
     (tmp_path / "d.json").write_text(json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4]}]))
     (tmp_path / "sizes.json").write_text('{"images": ' + "[" * 200_000)
