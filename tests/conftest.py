@@ -5,6 +5,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Two processes run the tests, each with one thread of its own; tests of threads ask for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("default")
 
