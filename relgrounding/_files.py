@@ -46,10 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
         synchronise(path.parent)
 
 
+def is_part(name: str) -> bool:
+    """Whether it is the name of an unfinished file of `replacing`."""
+    return _BESIDE.fullmatch(name) is not None
+
+
 def clear_parts(folder: Path) -> None:
     """Remove the unfinished files that a process left which died in `replacing`; nobody else may write there."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _BESIDE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        if is_part(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 

@@ -336,9 +336,14 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
     own = Path(name)
-    if os.path.isfile(own):
+    if _is_named(own):
         return own
     below = data_root(config) / name
-    if os.path.isfile(below):
+    if _is_named(below):
         return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")
+
+
+def _is_named(path: Path) -> bool:
+    """Whether there is something that its reader takes, or refuses for what it is: a FIFO is there, too."""
+    return os.path.exists(path) and not os.path.isdir(path)

@@ -1,6 +1,7 @@
 """Region features in the formats that people have: bottom-up-attention `.tsv`, `.npz` an image, HDF5."""
 
 import base64
+import codecs
 import weakref
 import zipfile
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ class TsvRegions(RegionSource):
         )
 
     def _fields(self, line: bytes, place: str) -> dict[str, bytes]:
-        values = line.rstrip(b"\r\n").split(b"\t")
+        values = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").split(b"\t")
         names = self._columns or TSV_COLUMNS.get(len(values))
         if names is None or len(names) != len(values):
             expected = " ".join(self._columns or TSV_COLUMNS[6])

@@ -116,7 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 def _columns(line: bytes, place: str) -> list[str]:
     try:
-        found = line.decode("utf-8").rstrip("\r\n").split("\t")
+        found = line.decode("utf-8-sig").rstrip("\r\n").split("\t")
     except UnicodeDecodeError as error:
         raise BadFeatures(f"{place} is not UTF-8: {error}; copy it again") from None
     if len(found) not in (2, 3):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 import relgrounding
 from relgrounding._dgl import dgl
-from relgrounding._files import clear_parts, replacing
+from relgrounding._files import clear_parts, is_part, replacing
 from relgrounding._names import name_fault
 from relgrounding._settings import read_yaml
 from relgrounding.config import Config, config_to_yaml, make_config
@@ -147,7 +148,17 @@ class RunFolder:
             remedy = "start the run without --resume" if name == "last.pt" else "has the run finished an epoch?"
             raise RunError(f"{path} does not exist; {remedy}")
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            content = io.BytesIO(path.read_bytes())
+            # PyTorch does not look at the checksums of the archive that it reads.
+            with zipfile.ZipFile(content) as archive:
+                if part := archive.testzip():
+                    raise self._damaged(name, f"{part} in it has another checksum than when it was written")
+            content.seek(0)
+            saved = torch.load(content, map_location="cpu", weights_only=True)
+        except zipfile.BadZipFile:
+            raise self._damaged(name, "it is cut off, or not a checkpoint") from None
+        except RunError:
+            raise
         except Exception as error:  # damaged bytes raise whatever they lead the reader to
             reason = (str(error).splitlines() or [""])[0].split(". ")[0][:200]
             raise self._damaged(name, f"{type(error).__name__}: {reason}") from None
@@ -186,6 +197,20 @@ class RunFolder:
             return str(error)
         where = f"step {state['step']}, {state['epoch']} epochs done"
         return f"the same command with --resume goes on from {where} ({self.path / 'last.pt'})"
+
+    def check_new(self) -> None:
+        """Raise RunError if a run or something else is here: what a run is trained into is taken for a run's."""
+        if self.started:
+            raise RunError(
+                f"{self.path} holds a run: continue it with --resume, replace it with --overwrite, or give this one "
+                "another name with name=..."
+            )
+        if not os.path.isdir(self.path) or os.path.isfile(self.path / "config.yaml"):
+            return
+        own = {".lock", "train.log"}  # of those who start it
+        others = [name for name in sorted(os.listdir(self.path)) if name not in own and not is_part(name)]
+        if others:
+            raise RunError(f"{self.path} holds {others[0]}, and no run; give this one another name with name=...")
 
     def check_there(self) -> None:
         """Raise FileNotFoundError if the folder is gone: whoever removed it does not want it made again."""

@@ -42,11 +42,8 @@ class Trainer:
     """
 
     def __init__(self, task: Task, folder: RunFolder, resume: bool = False, quiet: bool = False) -> None:
-        if folder.started and not resume:
-            raise RunError(
-                f"{folder.path} holds a run: continue it with --resume, replace it with --overwrite, or give "
-                f"this one another name with name=..."
-            )
+        if not resume:
+            folder.check_new()
         self.task, self.folder, self.quiet = task, folder, quiet
         self.config: Config = task.config
         # Before anything is built: the settings may be those of another model.

@@ -1,5 +1,7 @@
 """A `.tsv` is read by its header, and its ids are those of the other formats."""
 
+import codecs
+
 import pytest
 
 from relgrounding.data import BadFeatures, RegionFeatures
@@ -13,9 +15,12 @@ def test_the_columns_are_those_of_the_header(case):
     assert RegionFeatures(folder / "o.h5")["7"].size == (500, 375)
 
 
-def test_ten_columns_have_the_short_id(case):
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_ten_columns_have_the_short_id(case, mark):
     folder = case(tsv)
-    convert_features(folder / "ten_columns.tsv", folder / "o.h5")
+    path = folder / "ten_columns.tsv"
+    path.write_bytes(mark + path.read_bytes())
+    convert_features(path, folder / "o.h5")
     store = RegionFeatures(folder / "o.h5")
     assert store.ids == ["581857"]
     assert store["COCO_train2014_000000581857.jpg"].size == (640, 480)

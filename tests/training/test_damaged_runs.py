@@ -51,7 +51,15 @@ def _zip(_: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def _flipped(content: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max((archive.read(name) for name in archive.namelist()), key=len)
+    at = content.index(largest) + len(largest) // 2
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
 DAMAGE = {
+    "one byte of a tensor": _flipped,
     "cut": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",
     "garbage": lambda content: bytes(range(256)) * 20,

@@ -1,6 +1,7 @@
 """One's own data from a JSON lines file to predictions, with and without right answers, with and without bad lines."""
 
 import json
+import os
 import shutil
 
 import h5py
@@ -13,6 +14,7 @@ from relgrounding.data import (
     BadFeatures,
     MissingFeatures,
     Regions,
+    UnsafeFile,
     write_clip_features,
     write_region_features,
 )
@@ -187,3 +189,11 @@ def test_sentences_that_are_cut_are_named_once(tmp_path, caplog):
         record.getMessage()
         == "own train: of 10 of 10 sentences (100.0 %) only the first data.max_words=2 words are read"
     )
+
+
+def test_a_fifo_of_queries_is_named_as_one(tmp_path):
+    videos(tmp_path, True)
+    (tmp_path / "train.jsonl").unlink()
+    os.mkfifo(tmp_path / "train.jsonl")
+    with pytest.raises(UnsafeFile, match=r"train\.jsonl is a FIFO, not a regular file"):
+        make_task(settings(tmp_path, "vgn"))

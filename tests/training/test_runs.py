@@ -90,6 +90,16 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
         train(RunFolder(tmp_path / "other"), resume=True)
 
 
+def test_a_folder_of_something_else_is_not_trained_into(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").touch()
+    (tmp_path / "run" / "thesis.txt").touch()
+    with pytest.raises(RunError, match=r"run holds thesis\.txt, and no run; give this one another name"):
+        train(RunFolder(tmp_path / "run"))
+    (tmp_path / "run" / "thesis.txt").unlink()
+    train(RunFolder(tmp_path / "run"), "train.epochs=1")
+
+
 def test_training_stops_early_when_the_validation_metric_does_not_rise(tmp_path, monkeypatch):
     metric = iter([50.0, 40.0, 45.0, 90.0])
     monkeypatch.setattr(
