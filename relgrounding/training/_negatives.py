@@ -41,7 +41,9 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     video = "video" if config.model.name == "vgn" else "image"
     if without == total:
         items, texts, held = len(torch.unique(item)), len(torch.unique(text)), len({q.item for q in held_out})
-        more = ", or raise data.batch_size" if items > 1 and texts > 1 else ", or lower data.validation" if held > 1 else ""
+        more = ", or lower data.validation" if held > 1 else ""
+        if items > 1 and texts > 1:
+            more = ", or raise data.batch_size"
         message = (
             f"no batch has a negative, which is another {video} with another sentence, so nothing can be learnt: "
             f"{len(train)} training queries with {items} different {video}s and {texts} different sentences are left "
