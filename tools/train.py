@@ -86,7 +86,7 @@ def stop_with_stdin() -> None:
 
 def _left(folder: RunFolder | None) -> str:
     """What there is to go on from, as the end of a sentence."""
-    return folder.progress() if folder and folder.started else "there is no checkpoint: the same command starts the run"
+    return folder.progress() if folder and folder.started else "there is no checkpoint: the same command starts it"
 
 
 if __name__ == "__main__":

@@ -177,8 +177,8 @@ def _scored(records: list[dict[str, Any]], video: bool) -> list[Prediction]:
             text=str(r["text"]),
             split=str(r["split"]),
             protocol=str(r["protocol"]),
-            top=tuple((tuple(t["proposal"]), float(t["score"])) for t in r["top"]),
-            targets=tuple(tuple(t) for t in r["targets"]),
+            top=tuple((tuple(map(float, t["proposal"])), float(t["score"])) for t in r["top"]),
+            targets=tuple(tuple(map(float, t)) for t in r["targets"]),
             iou=float(iou),
         )
         for r, iou in zip(records, ious, strict=True)
