@@ -43,14 +43,16 @@ _caught: _Caught | None = None
 
 @contextlib.contextmanager
 def caught(words: str = "") -> Iterator[None]:
-    """Let a signal raise `Interrupted`: at once, or within `held` at the next `look`; a second one ends the process.
+    """Let a signal raise `Interrupted` at the next `look`; a second one ends the process.
+
+    Not at once: a library that an exception meets anywhere may hand on another one, or be left half done.
 
     SIGINT is caught where it is inherited as ignored, too, as it is by the background jobs of a shell script; a SIGHUP
     that is inherited as ignored (nohup) stays so. Outside the main thread, where Python has no handlers, nothing
     changes.
 
     Args:
-        words: what is said of the state on disk when a second signal ends the process outside of `held`.
+        words: what is said of the state on disk when a second signal ends the process.
     """
     global _caught
     if _caught is not None:
@@ -74,7 +76,7 @@ def caught(words: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(last_words: Callable[[], str]) -> Iterator[None]:
-    """Keep a signal until `look` or the end of the block.
+    """Catch signals, and look for one at the end of the block.
 
     Args:
         last_words: what is said of the state on disk when a second signal ends the process at once.
@@ -113,8 +115,8 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     with caught():
         try:
             status = main()
-        except KeyboardInterrupt as stop:  # while the arguments are read
-            status = ended(stop, "nothing was begun: the same command starts it")
+        except KeyboardInterrupt as stop:  # where signals cannot be caught
+            status = ended(stop, "the same command starts it")
         if _caught is not None and _caught.first is not None:
             sys.stdout.flush()
             os._exit(status)
@@ -137,5 +139,3 @@ def _handle(number: int, _: FrameType | None) -> None:
             os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
         os._exit(128 + number)
     state.first = number
-    if state.last_words is None:
-        raise Interrupted(number)

@@ -58,8 +58,11 @@ def main(words: list[str] | None = None) -> int:
             show(line)
             return 0
         with hold_run(folder, arguments.overwrite) as settle:
-            start = config.ccl.start_from if config.ccl.epochs else ""
-            words_of_start = RunFolder(start).load("best.pt")["vocabulary"] if start else None
+            words_of_start = None
+            if config.ccl.epochs and config.ccl.start_from:
+                # A run that goes on has all that it took from there.
+                start = (folder, "last.pt") if arguments.resume else (RunFolder(config.ccl.start_from), "best.pt")
+                words_of_start = start[0].load(start[1])["vocabulary"]
             trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
             settle()
             trainer.run()

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from relgrounding._names import name_fault
 from relgrounding._printing import brief, get_logger
+from relgrounding._signals import look
 
 __all__ = [
     "BadAnnotation",
@@ -106,6 +107,7 @@ class Problems:
             logger.warning("note: %s: %s: %d", place, what, count)
 
     def __enter__(self) -> "Problems":
+        look()  # between two records
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError, find_file
 from relgrounding.data._errors import BadFeatures, DataError
 from relgrounding.data._facts import disagreement, remedy
@@ -92,6 +93,7 @@ def _contents(store: ClipFeatures | RegionFeatures, items: Sequence[str], quiet:
     rows: list[int] = []
     outside = 0
     for item in tqdm(items, desc="features", unit="item", disable=quiet):
+        look()
         try:
             found = store[item]
         except BadFeatures as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from relgrounding._signals import look
 from relgrounding.data._errors import MissingFile
 from relgrounding.data.charades import NUM_ACTIONS, ActionInterval, load_actions, load_charades, load_durations
 from relgrounding.data.feature_writers import write_clip_features, write_region_features
@@ -69,6 +70,7 @@ def charades_actions(out: Path, root: Path, clips: int, noise: float, seed: int)
 
     def items() -> Iterator[tuple[str, np.ndarray]]:
         for video in tqdm(videos, unit="video", disable=None):
+            look()
             # A generator of its own for each video: its noise depends neither on the others nor on their order.
             random = np.random.default_rng([seed, zlib.crc32(video.encode())])
             share = action_coverage(actions[video], durations[video], clips)
@@ -91,6 +93,7 @@ def coco_categories(out: Path, root: Path, name: str) -> str:
 
     def items() -> Iterator[tuple[str, Regions]]:
         for image in tqdm(instances.ids, unit="image", disable=None):
+            look()
             objects = instances[image]
             if len(objects.boxes):
                 features = category_features(objects, len(instances.categories)).astype(np.float32)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import get_logger
+from relgrounding._signals import look
 from relgrounding.data._convert_clips import Hdf5Clips, NpyClips, NpzClips, PtClips
 from relgrounding.data._convert_detections import Detections
 from relgrounding.data._convert_output import Output
@@ -344,4 +345,6 @@ def _components(
 
 
 def _bar(entries: Iterable[Entry], desc: str, quiet: bool, total: int, initial: int = 0) -> Iterator[Entry]:
-    return iter(tqdm(entries, desc=desc, unit="item", total=total, initial=initial, disable=quiet))
+    for entry in tqdm(entries, desc=desc, unit="item", total=total, initial=initial, disable=quiet):
+        look()
+        yield entry

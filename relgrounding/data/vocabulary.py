@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding._files import replacing
+from relgrounding._signals import look
 
 __all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
 
@@ -211,6 +212,7 @@ def _read(path: Path, wanted: frozenset[str]) -> tuple[list[str], np.ndarray]:
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
+            look()
             word, _, rest = line.rstrip().partition(" ")
             if number == 1 and " " not in rest:
                 continue  # word2vec's text format begins with the number of words and their width

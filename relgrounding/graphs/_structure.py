@@ -135,16 +135,10 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        wrong = (items < 0) | (items >= len(self.batch_num_nodes))
-        if wrong.any():
-            raise ValueError(
-                f"GraphStructure.select: item {int(items[wrong][0])} does not exist; "
-                f"the batch has {len(self.batch_num_nodes)} items, counted from 0"
-            )
+        nodes = self.item_nodes(items)
         items = items.to(self.device)
         starts = offsets(self.batch_num_nodes)[:-1][items]
         counts = self.batch_num_nodes[items]
-        nodes = self.item_nodes(items)
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
         edge_starts = self.indptr[starts]
         edge_counts = self.indptr[starts + counts] - edge_starts
@@ -173,7 +167,18 @@ class GraphStructure:
 
         Args:
             items: (K,) positions, 0 to B - 1; an item may come several times.
+
+        Raises:
+            ValueError: an item that does not exist.
         """
+        if items.dtype in (torch.bool, torch.float32, torch.float64) or items.ndim != 1:
+            raise ValueError(f"items are {items.dtype} of shape {tuple(items.shape)}; give a list of whole numbers")
+        wrong = (items < 0) | (items >= len(self.batch_num_nodes))
+        if wrong.any():
+            raise ValueError(
+                f"item {int(items[wrong][0])} does not exist; "
+                f"the batch has {len(self.batch_num_nodes)} items, counted from 0"
+            )
         items = items.to(self.device)
         return ragged_arange(offsets(self.batch_num_nodes)[:-1][items], self.batch_num_nodes[items])
 
@@ -316,23 +321,32 @@ class GraphStructure:
         return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
 
     def to_dgl(self) -> dgl.DGLGraph:
-        """The batched heterograph with node type ``proposal``; built once.
+        """The batched heterograph with node type ``proposal``; built once, and again after it was changed.
 
         Edges of one type keep the forward order. It lives on the structure's device where DGL can, else on the CPU.
         """
-        return self._heterograph
+        return self._unchanged("_heterograph")
 
     def homogeneous(self) -> dgl.DGLGraph:
-        """The graph with one edge type and edges numbered in the forward order; built once, device as in `to_dgl`."""
-        return self._homogeneous
+        """The graph with one edge type and edges numbered in the forward order; otherwise as `to_dgl`."""
+        return self._unchanged("_homogeneous")
+
+    def _unchanged(self, name: str) -> dgl.DGLGraph:
+        graph, index = getattr(self, name)
+        if graph._graph is not index:  # DGL replaces it where edges or nodes are added or removed
+            del self.__dict__[name]
+            graph, _ = getattr(self, name)
+        return graph
 
     @cached_property
-    def _heterograph(self) -> dgl.DGLGraph:
-        return _dgl_graphs.heterograph(self)
+    def _heterograph(self) -> tuple[dgl.DGLGraph, object]:
+        graph = _dgl_graphs.heterograph(self)
+        return graph, graph._graph
 
     @cached_property
-    def _homogeneous(self) -> dgl.DGLGraph:
-        return _dgl_graphs.homogeneous(self)
+    def _homogeneous(self) -> tuple[dgl.DGLGraph, object]:
+        graph = _dgl_graphs.homogeneous(self)
+        return graph, graph._graph
 
     def __getstate__(self) -> dict:
         # What was computed from the tensors would only make the way between processes longer.

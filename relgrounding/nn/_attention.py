@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding.nn._additive_attention import AdditiveAttention, Pieces
-from relgrounding.nn._checks import check_item, check_lengths
+from relgrounding.nn._checks import check_item, check_lengths, check_shape
 
 
 class ProposalToWordAttention(nn.Module):
@@ -79,7 +79,15 @@ class ProposalToWordAttention(nn.Module):
 
         Returns:
             sum_n gamma_tn value_n (N, V) and the weights gamma (N, L).
+
+        Raises:
+            ValueError: shapes that do not fit each other, a length outside 1 to L, or an item that does not exist.
         """
+        sentences, width = tuple(words.shape[:2]), self.score.in_features
+        check_shape("proposals", proposals, (len(item), width))
+        check_shape("words", words, (*sentences, width))
+        check_shape("values", values, (*sentences, values.shape[-1]))
+        check_shape("word_lengths", word_lengths, sentences[:1])
         check_lengths(word_lengths, words.shape[1], "sentence")
         check_item(item, len(words))
         counts = torch.bincount(item, minlength=len(words)).tolist()

@@ -3,6 +3,12 @@
 from torch import Tensor
 
 
+def check_shape(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise where a tensor does not have the shape that others ask for: a kernel would read beyond its end."""
+    if tuple(x.shape) != expected:
+        raise ValueError(f"{name} have shape {tuple(x.shape)}; beside the other arguments {expected} is needed")
+
+
 def check_lengths(lengths: Tensor, limit: int, what: str) -> None:
     """Raise where a length is not in 1 to `limit`."""
     wrong = ((lengths < 1) | (lengths > limit)).nonzero()

@@ -106,6 +106,7 @@ class Trainer:
         """
         state, folder = self.state, self.folder
         if state["finished"]:
+            clear_parts(folder.path)
             return
         with held(self._last_words):
             for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on

@@ -160,6 +160,22 @@ def test_the_structure_of_a_dgl_graph_is_kept_until_its_edges_nodes_or_batch_cha
     assert _edges(graphs.from_dgl(graph)) == [(0, 1)]
 
 
+def test_a_graph_that_was_handed_out_and_changed_is_built_again():
+    structure = graphs.temporal_structure([[0, 10], [5, 12], [11, 20]])
+    for build_graph in (structure.to_dgl, structure.homogeneous):
+        build_graph().add_edges([0], [2])
+        assert build_graph().num_edges() == structure.num_edges
+        assert build_graph() is build_graph()
+
+
+def test_nodes_of_items_that_do_not_exist_or_of_a_mask_are_refused():
+    structure = graphs.temporal_structure([[[0, 10], [5, 12]], [[0, 3], [1, 4]]])
+    assert structure.item_nodes(torch.tensor([1, 0, 1])).tolist() == [2, 3, 0, 1, 2, 3]
+    for function in (structure.item_nodes, structure.select):
+        with pytest.raises(ValueError, match="item -1 does not exist; the batch has 2 items"):
+            function(torch.tensor([-1]))
+
+
 def test_from_dgl_takes_other_graphs():
     structure = graphs.from_dgl(dgl.graph(([0, 0, 2], [1, 1, 0]), idtype=torch.int32))
     assert in_edges(structure) == [(2, 0, 0), (0, 1, 0), (0, 1, 0)]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -94,3 +97,23 @@ def test_fusion_gradcheck():
     fusion = GatedFusion(3, 2).double()
     inputs = [torch.randn(4, n, dtype=torch.float64, requires_grad=True) for n in (3, 2)]
     assert torch.autograd.gradcheck(fusion, inputs)
+
+
+def test_shapes_that_do_not_fit_each_other_reach_no_kernel():
+    # In a process of its own: here jaxtyping would see them first.
+    code = """
+import torch
+from relgrounding.nn import ProposalToWordAttention
+attention = ProposalToWordAttention(2, 3, 6)
+fine = [torch.randn(20, 6), torch.randn(4, 5, 6), torch.randn(4, 5, 3), torch.tensor([5, 1, 3, 2])]
+attention.attend(*fine, torch.arange(20) // 5)
+wrong = [(0, (20, 7)), (0, (19, 6)), (1, (4, 5, 7)), (1, (3, 5, 6)), (2, (4, 4, 3)), (3, (3,)), (3, (4, 1))]
+for place, shape in wrong:
+    given = [x if i != place else torch.ones(shape, dtype=x.dtype) for i, x in enumerate(fine)]
+    try:
+        attention.attend(*given, torch.arange(20) // 5)
+    except ValueError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("have shape") == 7

@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,8 @@ def start(job: Job) -> int:
         run_command(ready)
     except SystemExit as end:
         status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -209,9 +212,11 @@ def interrupt(job: Job, kind: str, delay: float, rng: random.Random, tally: Tall
     said = (job.folder / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
     last = [line for line in said if line.strip()]
     lines = [line for line in last if line.startswith("stopped ")]
-    told = len(lines) == 1 and last[-1] == lines[0] and any(words in lines[0] for words in ("goes on", "starts it"))
+    ends = ("goes on", "starts it", "start the run")
+    # A loading process whose main process is gone at once may still say so.
+    told = len(lines) == 1 and (second is not None or last[-1] == lines[0]) and any(words in lines[0] for words in ends)
     if code not in expected or (kind == "signal" and not told):
-        tally.faults.append(f"{job.name}, {where}: status {code} after {first!r}, {second!r}: {last[-3:]}")
+        tally.faults.append(f"{job.name}, {where}: status {code} after {first!r}, {second!r}: {last[-12:]}")
     torn = job.torn()
     tally.torn += len(torn)
     tally.faults += [f"{job.name}, {where}: {name} is torn after {first!r}" for name in torn]
