@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,15 @@ def test_more_epochs_train_on_and_other_settings_are_refused(tmp_path, capsys):
     assert RunFolder(tmp_path / "run").read_config().train.epochs == 2
     assert run(tmp_path, "--resume", "train.epochs=1") == 2
     assert "train.epochs is 2 there and 1 here (it may rise)" in capsys.readouterr().err
+
+
+def test_stage_2_goes_on_without_the_run_that_it_started_from(tmp_path):
+    words = ["name=second", "ccl.bank_size=50", f"ccl.start_from={tmp_path / 'first'}"]
+    assert run(tmp_path, "name=first", "train.epochs=1") == 0
+    assert run(tmp_path, *words, "ccl.epochs=1") == 0
+    shutil.rmtree(tmp_path / "first")
+    assert run(tmp_path, *words, "ccl.epochs=2", "--resume") == 0
+    assert RunFolder(tmp_path / "second").load("last.pt")["state"]["epoch"] == 2
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(whole, tmp_path, monkeypatch):
