@@ -23,6 +23,7 @@ from relgrounding.data.scenes import make_scenes
 from relgrounding.evaluation import ConstantSegments
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.ops import available_backends
 from relgrounding.training._negatives import check_negatives
 from relgrounding.training._runs import RunFolder
 
@@ -239,6 +240,14 @@ def usable_device(name: str, fall_back: bool = False) -> torch.device:
             raise ConfigError(f"device is {name}, which is not available here ({reason}); use device=cpu") from None
     logger.warning("device is %s, which is not available here; the CPU is used", name)
     return torch.device("cpu")
+
+
+def check_backend(config: Config) -> None:
+    """Raise ConfigError where the message-passing kernels of a run cannot run here."""
+    if config.backend != "auto" and config.model.relation != "none":
+        reason = available_backends()[config.backend]
+        if reason:
+            raise ConfigError(f"backend is {config.backend}, which cannot run here: {reason}; use backend=auto")
 
 
 def build_model(task: Task) -> VGN | IGN:

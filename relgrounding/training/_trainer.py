@@ -16,7 +16,7 @@ from relgrounding.training._evaluate import validation_metrics
 from relgrounding.training._resume import load_whole, stage_epochs, stage_is_over
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._step import learning_rate_factor, mil_step
-from relgrounding.training._task import Task, build_model, usable_device
+from relgrounding.training._task import Task, build_model, check_backend, usable_device
 
 
 class Trainer:
@@ -52,6 +52,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.device = usable_device(self.config.device)
+        check_backend(self.config)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
         self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import TINY, same, tiny_config, tool, train
 
+from relgrounding.config import ConfigError
 from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run
 from tests.evaluation.recount import recount
 
@@ -88,6 +89,15 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
         train(folder)
     with pytest.raises(RunError, match=r"last\.pt does not exist"):
         train(RunFolder(tmp_path / "other"), resume=True)
+
+
+def test_kernels_that_cannot_run_here_are_refused_before_the_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("relgrounding.training._task.available_backends", lambda: {"triton": "there is no GPU"})
+    with pytest.raises(
+        ConfigError, match="backend is triton, which cannot run here: there is no GPU"
+    ):
+        train(RunFolder(tmp_path / "run"), "backend=triton")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_something_else_is_not_trained_into(tmp_path):
