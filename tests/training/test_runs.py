@@ -93,9 +93,7 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
 
 def test_kernels_that_cannot_run_here_are_refused_before_the_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr("relgrounding.training._task.available_backends", lambda: {"triton": "there is no GPU"})
-    with pytest.raises(
-        ConfigError, match="backend is triton, which cannot run here: there is no GPU"
-    ):
+    with pytest.raises(ConfigError, match="backend is triton, which cannot run here: there is no GPU"):
         train(RunFolder(tmp_path / "run"), "backend=triton")
     assert not (tmp_path / "run").exists()
 
