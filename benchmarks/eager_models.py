@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from relgrounding.config import ModelConfig
-from relgrounding.data.batches import ImageBatch, VideoBatch
+from relgrounding.modalities._batches import ImageBatch, VideoBatch
 
 
 class EagerGRU(nn.Module):

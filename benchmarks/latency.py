@@ -17,9 +17,9 @@ from tabulate import tabulate
 from benchmarks.timing import Quantiles, milliseconds
 from relgrounding import Grounder
 from relgrounding.config import load_config
-from relgrounding.data import Regions, Vocabulary
-from relgrounding.data.batches import ClipStore, RegionStore
+from relgrounding.features import Regions, Vocabulary
 from relgrounding.graphs import window_proposals
+from relgrounding.modalities._batches import ClipStore, RegionStore
 from relgrounding.training._task import Split, Task, build_model
 
 WORDS = ["a", "person", "opens", "the", "door", "and", "walks", "out", "of", "room"]

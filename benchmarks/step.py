@@ -34,8 +34,8 @@ from benchmarks.eager_models import EagerIGN, EagerVGN, eager_names
 from benchmarks.memory import own_pages, peak_memory
 from benchmarks.timing import Quantiles, interleaved
 from relgrounding.config import CCLConfig, ModelConfig, TrainConfig
-from relgrounding.data.batches import Batch, ImageBatch, VideoBatch
 from relgrounding.graphs import GraphStructure, SpatialRelation, spatial_structure, temporal_structure, window_proposals
+from relgrounding.modalities._batches import Batch, ImageBatch, VideoBatch
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding
 from relgrounding.objectives import draw_negatives, mil_loss

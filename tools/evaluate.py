@@ -17,7 +17,7 @@ from relgrounding._names import check_name
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError
-from relgrounding.data import DataError
+from relgrounding.io import DataError
 from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_test_task, with_data
 
 

@@ -26,9 +26,9 @@ from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._names import check_name
 from relgrounding._printing import brief, printable, show
 from relgrounding.config import ConfigError
-from relgrounding.data._errors import read_text
-from relgrounding.data._values import check_text, parse_json
-from relgrounding.inference import Answer
+from relgrounding.io._errors import read_text
+from relgrounding.io._values import check_text, parse_json
+from relgrounding.predictor import Answer
 from relgrounding.training import RunError, run_files
 from relgrounding.viz import Items, picture_ids, read_picture
 

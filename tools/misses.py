@@ -15,8 +15,8 @@ from tabulate import tabulate
 
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
-from relgrounding.data import DataError
 from relgrounding.evaluation import Miss, name_misses
+from relgrounding.io import DataError
 from relgrounding.training import RunError, RunFolder, build_model, make_task, protocols, score_split, select_top
 
 

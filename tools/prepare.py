@@ -23,11 +23,11 @@ from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import DataError
-from relgrounding.data._regular import MAX_BYTES
-from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
-from relgrounding.data.convert import FORMATS, convert_features
-from relgrounding.data.verify import format_rows, verify
+from relgrounding.datasets._annotation_features import WARNING, charades_actions, coco_categories, find_root
+from relgrounding.features.convert import FORMATS, convert_features
+from relgrounding.io import DataError
+from relgrounding.io._regular import MAX_BYTES
+from relgrounding.training._verify import format_rows, verify
 
 
 def charades(args: argparse.Namespace) -> int:

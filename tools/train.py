@@ -23,7 +23,7 @@ import torch
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, held, run_command
 from relgrounding.config import ConfigError, config_to_yaml, load_config
-from relgrounding.data import DataError
+from relgrounding.io import DataError
 from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task, nothing_left
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"

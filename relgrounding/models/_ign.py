@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding.config import ModelConfig
-from relgrounding.data.batches import ImageBatch
 from relgrounding.graphs import GraphStructure, SpatialRelation
+from relgrounding.modalities._batches import ImageBatch
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.nn import BiGRUEncoder, EdgeGatedGCN, ProposalToWordAttention, TopRScore
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding.config import ModelConfig
-from relgrounding.data.batches import VideoBatch
 from relgrounding.graphs import GraphStructure
+from relgrounding.modalities._batches import VideoBatch
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.nn import (
     BiGRUEncoder,

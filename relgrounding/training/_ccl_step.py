@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from relgrounding.config import CCLConfig, TrainConfig
-from relgrounding.data.batches import Batch
 from relgrounding.graphs import GraphStructure
+from relgrounding.modalities._batches import Batch
 from relgrounding.models import IGN, VGN, Encoded
 from relgrounding.objectives import (
     MemoryBank,

@@ -15,8 +15,7 @@ from relgrounding._files import replacing
 from relgrounding._printing import get_logger
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
-from relgrounding.data import DataError, Query
-from relgrounding.data.batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
+from relgrounding.datasets import Query
 from relgrounding.evaluation import (
     ConstantSegments,
     ImageEvaluator,
@@ -32,6 +31,8 @@ from relgrounding.evaluation import (
     video_oracle,
     write_results,
 )
+from relgrounding.io import DataError
+from relgrounding.modalities._batches import ImageBatch, OrderedBatches, VideoBatch, VideoCollator, make_loader
 from relgrounding.models import IGN, VGN
 from relgrounding.training._runs import RunError, RunFolder
 from relgrounding.training._task import Split, Task, build_model, read_training, usable_device

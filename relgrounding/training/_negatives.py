@@ -6,8 +6,8 @@ import torch
 
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError
-from relgrounding.data import Query
-from relgrounding.data.batches import BatchSampler, identities
+from relgrounding.datasets import Query
+from relgrounding.modalities._batches import BatchSampler, identities
 
 logger = get_logger("relgrounding.training")
 

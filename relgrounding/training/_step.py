@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 
 from relgrounding.config import TrainConfig
-from relgrounding.data.batches import Batch
+from relgrounding.modalities._batches import Batch
 from relgrounding.models import IGN, VGN, Encoded
 from relgrounding.objectives import contrastive_loss, draw_negatives, mil_loss
 

@@ -10,17 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relgrounding import data
+from relgrounding import features, io
 from relgrounding._cache import cache_folder
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, find_file, with_settings
-from relgrounding.data._facts import disagreement, remedy
-from relgrounding.data._fingerprint import file_digest, queries_digest
-from relgrounding.data._ids import did_you_mean
-from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
-from relgrounding.data.datasets import Annotations, read_annotations
-from relgrounding.data.scenes import make_scenes
+from relgrounding.datasets import Query
+from relgrounding.datasets._annotations import Annotations, read_annotations
+from relgrounding.datasets._fingerprint import file_digest, queries_digest
+from relgrounding.datasets.demo import make_scenes
 from relgrounding.evaluation import ConstantSegments
+from relgrounding.io._ids import did_you_mean
+from relgrounding.modalities._batches import ClipStore, ImageCollator, RegionStore, VideoCollator
+from relgrounding.modalities._facts import disagreement, remedy
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import WordEmbedding, trained_embedding
 from relgrounding.ops import available_backends
@@ -48,7 +49,7 @@ PREPARE = {
 class Split:
     """Queries and the features of what they are asked of."""
 
-    queries: list[data.Query]
+    queries: list[Query]
     store: ClipStore | RegionStore
     durations: dict[str, float] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ class Task:
     config: Config
     train: Split
     validation: Split
-    vocabulary: data.Vocabulary
+    vocabulary: features.Vocabulary
     vectors: Float[Tensor, "words dim"] | None = None
     durations: dict[str, float] = field(default_factory=dict)
     constants: ConstantSegments | None = None
@@ -142,11 +143,15 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     learnt, held = read_training(config, store)
     train, validation = learnt.queries, held.queries
     check_negatives(train, validation, config)
-    known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
+    known = (
+        features.Vocabulary.from_list(vocabulary)
+        if vocabulary
+        else features.Vocabulary.from_texts([q.text for q in train])
+    )
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known, cache=cache_folder())
+        known, vectors = features.load_word_vectors(path, known, cache=cache_folder())
     return Task(config, learnt, held, known, vectors, dict(learnt.durations))
 
 
@@ -174,7 +179,7 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
             f"on width {width}; take the features from the same extractor"
         )
     empty = Split([], store)
-    words = data.Vocabulary.from_list(saved["vocabulary"])
+    words = features.Vocabulary.from_list(saved["vocabulary"])
     return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"))
 
 
@@ -262,7 +267,7 @@ def build_model(task: Task) -> VGN | IGN:
     return kind(config.model, task.feature_dim, embedding, word_dim, config.backend)
 
 
-def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[data.Query], list[data.Query]]:
+def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query], list[Query]]:
     """Split queries in two by item (or by group, where there are groups): no item has queries on both sides.
 
     Args:
@@ -286,7 +291,7 @@ def _open_store(config: Config) -> ClipStore | RegionStore:
         settings.dataset, f"python tools/prepare.py coco-categories --name {settings.dataset} makes one"
     )
     path = find_file(settings, settings.features, "data.features", remedy)
-    return data.ClipFeatures(path) if config.model.name == "vgn" else data.RegionFeatures(path)
+    return features.ClipFeatures(path) if config.model.name == "vgn" else features.RegionFeatures(path)
 
 
 def _read_split(config: Config, split: str, store: ClipStore | RegionStore | None) -> Split:
@@ -299,13 +304,13 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
         return Split(queries, scenes)
     if store is None:
         raise ConfigError("data.features is empty; name the HDF5 file of the features")
-    problems = data.Problems(settings.on_error)
+    problems = io.Problems(settings.on_error)
     found = read_annotations(settings, split, config.model.name == "vgn", problems)
     queries = usable(found, store, config.model.name == "vgn", problems)
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
         logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
-    cut = sum(len(data.tokenize(query.text)) > settings.max_words for query in queries)
+    cut = sum(len(features.tokenize(query.text)) > settings.max_words for query in queries)
     if cut:
         logger.warning(
             "%s %s: of %d of %d sentences (%.1f %%) only the first data.max_words=%d words are read",
@@ -316,9 +321,7 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
     return Split(queries, store, found.durations)
 
 
-def usable(
-    found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
-) -> list[data.Query]:
+def usable(found: Annotations, store: ClipStore | RegionStore, video: bool, problems: io.Problems) -> list[Query]:
     """Return the queries that hold a word and whose item has features.
 
     Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
@@ -339,31 +342,31 @@ def usable(
                     store[query.item]
                 elif query.item not in store:  # type: ignore[operator]
                     near = did_you_mean(query.item, getattr(store, "ids", []))
-                    raise data.MissingFeatures(
+                    raise io.MissingFeatures(
                         f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
                         "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
                     )
                 if differs := disagreement(query.item, found, store):
                     raise _disagreeing(differs, found, store, video, problems)
                 if video and query.item not in found.durations:
-                    raise data.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
+                    raise io.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
                 fine[query.item] = True
-            if not data.tokenize(query.text):
-                raise data.BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
+            if not features.tokenize(query.text):
+                raise io.BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
             if fine[query.item]:
                 kept.append(query)
     return kept
 
 
 def _disagreeing(
-    first: str, found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
-) -> data.BadFeatures:
+    first: str, found: Annotations, store: ClipStore | RegionStore, video: bool, problems: io.Problems
+) -> io.BadFeatures:
     """Return the error about an item of another length or size; one that stops the run says how many there are."""
     if problems.on_error == "skip":
-        return data.BadFeatures(first)
+        return io.BadFeatures(first)
     items = {query.item for query in found.queries if query.item in store}  # type: ignore[operator]
     count = sum(bool(disagreement(item, found, store)) for item in items)
-    return data.BadFeatures(
+    return io.BadFeatures(
         f"{getattr(store, 'path', 'the features')} and the annotations disagree about {count} of {len(items)} "
         f"{'videos' if video else 'images'}: {first}; {remedy(video)} (data.on_error=skip leaves such items out)"
     )

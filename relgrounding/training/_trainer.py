@@ -10,7 +10,7 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import printable
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.data.batches import Batch, BatchSampler, make_loader
+from relgrounding.modalities._batches import Batch, BatchSampler, make_loader
 from relgrounding.training._ccl_step import CounterfactualStep
 from relgrounding.training._evaluate import validation_metrics
 from relgrounding.training._resume import load_whole, stage_epochs, stage_is_over

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relgrounding.data import tokenize
+from relgrounding.features import tokenize
 from relgrounding.viz._predictions import Prediction
 
 SPATIAL = (

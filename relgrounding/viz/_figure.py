@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from relgrounding._files import replacing
 from relgrounding._printing import printable
-from relgrounding.data.vocabulary import INVISIBLE
+from relgrounding.features.vocabulary import INVISIBLE
 from relgrounding.viz._fonts import add_fonts
 from relgrounding.viz._shown import Shown
 

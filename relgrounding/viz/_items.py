@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from relgrounding.config import Config, ConfigError, find_file
-from relgrounding.data import RegionFeatures
-from relgrounding.data.datasets import read_annotations
-from relgrounding.data.scenes import Scene, SceneStore, make_scenes
+from relgrounding.datasets._annotations import read_annotations
+from relgrounding.datasets.demo import Scene, SceneStore, make_scenes
+from relgrounding.features import RegionFeatures
 
 PICTURES = (".jpg", ".jpeg", ".png")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from relgrounding._printing import printable
-from relgrounding.data.scenes import Scene
+from relgrounding.datasets.demo import Scene
 from relgrounding.viz._figure import TRUTH, colours, new_figure, set_query
 from relgrounding.viz._shown import Shown
 

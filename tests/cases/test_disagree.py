@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from relgrounding.config import load_config
-from relgrounding.data import BadFeatures
-from relgrounding.data.verify import verify
+from relgrounding.io import BadFeatures
 from relgrounding.training import make_task
+from relgrounding.training._verify import verify
 from tests.cases.inputs import disagree
 
 TOOLS = Path(__file__).parents[2] / "tools"

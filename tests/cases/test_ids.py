@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from relgrounding.config import load_config
-from relgrounding.data import BadFeatures, ClipFeatures, MissingFeatures, RegionFeatures
-from relgrounding.data._ids import canonical_id
-from relgrounding.data.convert import convert_features
-from relgrounding.data.verify import verify
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadFeatures, MissingFeatures
+from relgrounding.io._ids import canonical_id
+from relgrounding.training._verify import verify
 from tests.cases.inputs import clips, ids, lines
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import Regions, write_clip_features, write_region_features
-from relgrounding.data.convert import convert_features
-from relgrounding.data.verify import format_rows, verify
+from relgrounding.features import Regions, write_clip_features, write_region_features
+from relgrounding.features.convert import convert_features
+from relgrounding.training._verify import format_rows, verify
 
 ROOT = Path(__file__).parents[2]
 

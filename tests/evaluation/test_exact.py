@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relgrounding import graphs
-from relgrounding.data import load_charades, load_durations
+from relgrounding.datasets import load_charades, load_durations
 from relgrounding.evaluation import ImageEvaluator, Miss, VideoEvaluator, name_misses, temporal_nms
 from relgrounding.evaluation._arrays import join
 from relgrounding.graphs import window_proposals

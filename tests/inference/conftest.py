@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from relgrounding.data import ClipFeatures, Query, Vocabulary, write_clip_features
+from relgrounding.datasets import Query
+from relgrounding.features import ClipFeatures, Vocabulary, write_clip_features
 from relgrounding.training import RunFolder, Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
 

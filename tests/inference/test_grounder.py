@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from relgrounding import Grounder
-from relgrounding.data import write_region_features
-from relgrounding.data.scenes import make_scenes
+from relgrounding.datasets.demo import make_scenes
+from relgrounding.features import write_region_features
 from relgrounding.training import RunError, RunFolder, evaluate_split
 
 

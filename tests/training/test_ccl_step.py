@@ -132,8 +132,8 @@ def test_a_batch_of_one_sample_has_no_counterfactual():
 
 def test_video_models_take_stage_2_too():
     from relgrounding.config import load_config
-    from relgrounding.data.batches import VideoBatch
     from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+    from relgrounding.modalities._batches import VideoBatch
     from relgrounding.models import VGN
     from relgrounding.nn import trained_embedding
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from relgrounding.config import ModelConfig
-from relgrounding.data import Query, Regions, Vocabulary
-from relgrounding.data.batches import ImageCollator, VideoCollator
+from relgrounding.datasets import Query
+from relgrounding.features import Regions, Vocabulary
+from relgrounding.modalities._batches import ImageCollator, VideoCollator
 from relgrounding.models import IGN, VGN
 from relgrounding.nn import trained_embedding
 

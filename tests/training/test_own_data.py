@@ -10,14 +10,8 @@ import pytest
 from tiny import TINY
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import (
-    BadFeatures,
-    MissingFeatures,
-    Regions,
-    UnsafeFile,
-    write_clip_features,
-    write_region_features,
-)
+from relgrounding.features import Regions, write_clip_features, write_region_features
+from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task
 from tests.evaluation.recount import recount
 

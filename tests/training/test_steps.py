@@ -5,7 +5,7 @@ import torch
 from tiny import tiny_config
 
 from relgrounding.config import load_config
-from relgrounding.data import Query
+from relgrounding.datasets import Query
 from relgrounding.objectives import draw_negatives
 from relgrounding.training import (
     CounterfactualStep,

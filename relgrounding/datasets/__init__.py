@@ -1,0 +1,25 @@
+"""Data sets: sentences and what they refer to."""
+
+from relgrounding.datasets._query import Query
+from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
+from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
+from relgrounding.datasets.flickr30k import load_flickr30k
+from relgrounding.datasets.own import OwnQueries, load_own
+from relgrounding.datasets.refcoco import ImageObjects, Instances, load_instances, load_refcoco
+
+__all__ = [
+    "ActionInterval",
+    "ImageObjects",
+    "Instances",
+    "OwnQueries",
+    "Query",
+    "load_actions",
+    "load_activitynet",
+    "load_activitynet_durations",
+    "load_charades",
+    "load_durations",
+    "load_flickr30k",
+    "load_instances",
+    "load_own",
+    "load_refcoco",
+]

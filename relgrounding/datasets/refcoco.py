@@ -1,0 +1,236 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: sentences with an object of a COCO image."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from relgrounding._printing import brief
+from relgrounding.datasets._query import Query
+from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
+from relgrounding.io._pickle import load_plain_pickle
+from relgrounding.io._regular import check_regular
+from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
+
+__all__ = ["ImageObjects", "Instances", "load_instances", "load_refcoco"]
+
+LEFT_OUT = "objects without area left out"
+SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
+
+
+class ImageObjects(NamedTuple):
+    """Annotated objects of one image.
+
+    Args:
+        size: (width, height) in pixels.
+        boxes: (objects, 4) x1, y1, x2, y2 in pixels.
+        category: (objects,) position in `Instances.categories`.
+        annotation: (objects,) COCO's id of the object.
+    """
+
+    size: tuple[int, int]
+    boxes: Float64[np.ndarray, "objects 4"]
+    category: Int64[np.ndarray, " objects"]
+    annotation: Int64[np.ndarray, " objects"]
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Annotated objects of a set of images, one image's after another's; `instances[id]` are those of one image.
+
+    Args:
+        categories: names of the categories.
+        ids: id of each image.
+        sizes: (images, 2) width, height in pixels.
+        offsets: (images + 1,); image i owns the rows offsets[i] to offsets[i + 1] of what follows.
+        boxes: (objects, 4) x1, y1, x2, y2 in pixels.
+        category: (objects,) position in `categories`.
+        annotation: (objects,) COCO's id of the object.
+        without_area: COCO's ids of the objects that were left out because their box has no width or no height.
+    """
+
+    categories: tuple[str, ...]
+    ids: tuple[str, ...]
+    sizes: Int64[np.ndarray, "images 2"]
+    offsets: Int64[np.ndarray, " ends"]
+    boxes: Float64[np.ndarray, "objects 4"]
+    category: Int64[np.ndarray, " objects"]
+    annotation: Int64[np.ndarray, " objects"]
+    without_area: frozenset[int] = frozenset()
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {image: place for place, image in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._place
+
+    def __getitem__(self, image: str) -> ImageObjects:
+        if image not in self._place:
+            raise KeyError(f"no image {image!r} among the {len(self)} of these annotations")
+        place = self._place[image]
+        rows = slice(*self.offsets[place : place + 2])
+        width, height = self.sizes[place].tolist()
+        return ImageObjects((width, height), self.boxes[rows], self.category[rows], self.annotation[rows])
+
+
+def load_instances(root: str | Path, name: str) -> Instances:
+    """Load all objects of the images of a data set of the RefCOCO family; those without area are left out and counted.
+
+    Args:
+        root: folder that holds the folders refcoco, refcoco+ and refcocog.
+        name: "refcoco", "refcoco+" or "refcocog".
+
+    Raises:
+        MissingFile: a file is missing; the message says where it comes from.
+        BadAnnotation: unknown name, or a file that is not in COCO's layout.
+    """
+    path = _find(root, name, "instances.json")
+    stat = path.stat()
+    return _load_instances(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # each split of a data set asks for them
+def _load_instances(path: Path, size: int, time: int) -> Instances:
+    try:
+        instances = _instances(parse_json(read_text(path), str(path), "download it again"), path)
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadAnnotation(
+            f"{path} is damaged, or not COCO's layout of images, annotations and categories: "
+            f"{type(error).__name__} {error}; download it again"
+        ) from None
+    for image in instances.ids:
+        check_id(image, str(path))
+    Problems().note(LEFT_OUT, len(instances.without_area), path)
+    return instances
+
+
+def _instances(content: Any, path: Path) -> Instances:
+    number = {category["id"]: place for place, category in enumerate(content["categories"])}
+    place = {image["id"]: row for row, image in enumerate(content["images"])}
+    objects = content["annotations"]
+    owner = np.array([place[entry["image_id"]] for entry in objects], dtype=np.int64)
+    order = np.argsort(owner, kind="stable")
+    boxes = np.array([entry["bbox"] for entry in objects], dtype=np.float64).reshape(len(objects), 4)
+    annotation = np.array([entry["id"] for entry in objects], dtype=np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes[:, 2:] += boxes[:, :2]
+    fine = has_area(boxes)
+    order = order[fine[order]]
+    sizes = np.array([(image["width"], image["height"]) for image in content["images"]], dtype=np.int64).reshape(-1, 2)
+    if (sizes < 1).any() or (sizes > LARGEST).any() or len(place) != len(sizes):
+        raise BadAnnotation(f"{path}: an image has no possible size, or comes twice; download it again")
+    return Instances(
+        categories=tuple(str(category["name"]) for category in content["categories"]),
+        ids=tuple(str(image["id"]) for image in content["images"]),
+        sizes=sizes,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(owner[fine], minlength=len(place)))]).astype(np.int64),
+        boxes=boxes[order],
+        category=np.array([number[entry["category_id"]] for entry in objects], dtype=np.int64)[order],
+        annotation=annotation[order],
+        without_area=frozenset(annotation[~fine].tolist()),
+    )
+
+
+def load_refcoco(
+    root: str | Path, name: str, split: str, split_by: str = "", problems: Problems | None = None
+) -> list[Query]:
+    """Load the queries of a data set of the RefCOCO family, one a sentence; the target is the object's box in pixels.
+
+    Args:
+        root: folder that holds the folders refcoco, refcoco+ and refcocog.
+        name: "refcoco", "refcoco+" or "refcocog".
+        split: "train", "val", "testA", "testB" (RefCOCO, RefCOCO+), "train", "val", "test" (RefCOCOg; google: no test).
+        split_by: who made the splits, and so which file is read, `refs(SPLIT_BY).p`: "unc" or "google" for RefCOCO,
+            "unc" for RefCOCO+, "umd" or "google" for RefCOCOg; empty: the first of these.
+        problems: what becomes of a bad expression; None: the first one stops.
+
+    Returns:
+        Queries in the order of the file; ids are the sentences' numbers, `kind` is the category of the object.
+
+    Raises:
+        MissingFile: a file is missing; the message says where it comes from.
+        UnsafeFile: the file of expressions holds more than plain data.
+        BadAnnotation: unknown name or maker of splits, a split that the file does not hold, an expression that is not
+            as documented, or an object that `instances.json` lacks.
+    """
+    problems = problems or Problems()
+    path = _find(root, name, _refs(name, split_by))
+    refs = load_plain_pickle(path)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise BadAnnotation(f"{path} holds no list of expressions; download it again")
+    splits = {str(ref.get("split")) for ref in refs}
+    if split not in splits:
+        raise BadAnnotation(f"{path} has no split {split!r}; it holds {', '.join(sorted(splits)) or 'nothing'}")
+    instances = load_instances(root, name)
+    if instances.without_area:
+        problems.notes[LEFT_OUT] += len(instances.without_area)  # logged when the file was read
+    row = {number: place for place, number in enumerate(instances.annotation.tolist())}
+    owner = np.repeat(np.arange(len(instances)), np.diff(instances.offsets))
+    queries: list[Query] = []
+    for ref in refs:
+        if ref.get("split") != split:
+            continue
+        with problems:
+            place = f"{path}, ref {brief(ref.get('ref_id'), 20)}"
+            number = ref.get("ann_id")
+            if isinstance(number, int) and number in instances.without_area:
+                raise BadAnnotation(
+                    f"{place}: the box of annotation {number} in instances.json has no area; leave the expression out"
+                )
+            if not isinstance(number, int) or number not in row:
+                raise BadAnnotation(f"{place}: instances.json lacks annotation {brief(number, 20)}")
+            at = row[number]
+            target = (tuple(instances.boxes[at].tolist()),)
+            kind = instances.categories[instances.category[at]]
+            image = check_id(ref.get("image_id"), place)
+            if instances.ids[owner[at]] != image:
+                raise BadAnnotation(
+                    f"{place}: annotation {number} is of another image than {image}; take both from one release"
+                )
+            for sentence in _sentences(ref, place):
+                with problems:
+                    sent_id, text = _sentence(sentence, place)
+                    queries.append(Query(sent_id, image, text, target, kind))
+    return queries
+
+
+def _refs(name: str, split_by: str) -> str:
+    makers = SPLIT_BY.get(name, ("",))
+    if split_by and split_by not in makers:
+        raise BadAnnotation(f"there is no {split_by!r} split of {name}; there is {', '.join(makers)}")
+    return f"refs({split_by or makers[0]}).p"
+
+
+def _sentences(ref: dict[str, Any], place: str) -> list[Any]:
+    sentences = ref.get("sentences")
+    if not isinstance(sentences, list):
+        raise BadAnnotation(f"{place}: it has no list of sentences; download the file again")
+    return sentences
+
+
+def _sentence(sentence: Any, place: str) -> tuple[str, str]:
+    if not isinstance(sentence, dict):
+        raise BadAnnotation(f"{place}: a sentence is {brief(sentence)!r}; expected sent_id and sent")
+    text = check_text(sentence.get("sent"), "sentence", place)
+    return check_id(sentence.get("sent_id"), place), text
+
+
+def _find(root: str | Path, name: str, file: str) -> Path:
+    if name not in SPLIT_BY:
+        raise BadAnnotation(f"{name!r} is not one of the RefCOCO family: {', '.join(SPLIT_BY)}")
+    path = Path(root) / name / file
+    if not path.exists():
+        raise MissingFile(
+            f"{path} not found; download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
+        )
+    check_regular(path, follow_links=False)
+    return path
