@@ -34,7 +34,9 @@ def test_old_modules_lead_to_the_new_ones(old):
 
 
 def test_an_old_import_statement_works():
-    code = "from relgrounding.inference import Grounder; from relgrounding.data.scenes import make_scenes"
+    code = (
+        "from relgrounding.inference import Grounder\nfrom relgrounding.data.scenes import make_scenes\nprint(Grounder)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "relgrounding.predictor.Grounder" in done.stdout
