@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,7 +58,7 @@ class IGN(GroundingModel):
         nn.init.zeros_(self.fusion.bias)
         widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
         self.has_graph = config.relation == "graph"
-        self.relation = nn.ModuleList(
+        self.relation: Any = nn.ModuleList(
             EdgeGatedGCN(m, n, len(SpatialRelation), backend, config.gate_init) for m, n in pairwise(widths)
         )
         self.position = nn.Linear(4, config.position_dim)
@@ -106,6 +107,6 @@ class IGN(GroundingModel):
     ) -> Float[Tensor, " nodes"]:
         x = fused
         for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            x = layer(structure if heard and self.has_graph else None, x)
+            x = layer(structure, x) if heard and self.has_graph else layer.silent(x)
         p = torch.cat([self.dropout(x), self.position(proposals[:, -4:])], -1)
         return torch.sigmoid(self.score(p).squeeze(-1))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,8 @@ class VGN(GroundingModel):
         self.fusion = GatedFusion(width, width)
         widths = [2 * width] + [config.relation_dim] * config.relation_layers
         self.has_graph = config.relation == "graph"
-        self.relation = nn.ModuleList(GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths))
+        layers = (GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths))
+        self.relation: Any = nn.ModuleList(layers)
         self.score = nn.Linear(config.relation_dim, 1)
         self.aggregate = TopRScore(config.top_r)
 
@@ -94,6 +96,6 @@ class VGN(GroundingModel):
     ) -> Float[Tensor, " nodes"]:
         p = fused
         for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            p = layer(structure if heard and self.has_graph else None, p)
+            p = layer(structure, p) if heard and self.has_graph else layer.silent(p)
             p = nn.functional.elu(p)
         return torch.sigmoid(self.score(p).squeeze(-1))
