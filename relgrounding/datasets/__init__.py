@@ -1,5 +1,16 @@
 """Data sets: sentences and what they refer to."""
 
+from relgrounding.datasets._dataset import (
+    DATASETS,
+    Annotations,
+    Check,
+    DataConfig,
+    Dataset,
+    Published,
+    data_root,
+    find_file,
+    register_dataset,
+)
 from relgrounding.datasets._query import Query
 from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
 from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
@@ -8,11 +19,19 @@ from relgrounding.datasets.own import OwnQueries, load_own
 from relgrounding.datasets.refcoco import ImageObjects, Instances, load_instances, load_refcoco
 
 __all__ = [
+    "DATASETS",
     "ActionInterval",
+    "Annotations",
+    "Check",
+    "DataConfig",
+    "Dataset",
     "ImageObjects",
     "Instances",
     "OwnQueries",
+    "Published",
     "Query",
+    "data_root",
+    "find_file",
     "load_actions",
     "load_activitynet",
     "load_activitynet_durations",
@@ -22,4 +41,5 @@ __all__ = [
     "load_instances",
     "load_own",
     "load_refcoco",
+    "register_dataset",
 ]

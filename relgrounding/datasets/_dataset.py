@@ -116,6 +116,8 @@ class Dataset(ABC):
     """(split, check, count): why a count that is not the published one is as it should be."""
     remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
+    has_file: ClassVar[bool] = True
+    """Whether its features are in a file; else `read` returns them."""
     by_kind: ClassVar[bool] = False
     """Whether results are reported for each kind of query, too."""
 
