@@ -1,5 +1,7 @@
 """Data sets: sentences and what they refer to."""
 
+from relgrounding.datasets import demo as demo  # registers itself, as the data sets below do
+from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Published, register_dataset
 from relgrounding.datasets._query import Query
 from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
 from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
@@ -9,9 +11,13 @@ from relgrounding.datasets.refcoco import ImageObjects, Instances, load_instance
 
 __all__ = [
     "ActionInterval",
+    "Annotations",
+    "DataConfig",
+    "Dataset",
     "ImageObjects",
     "Instances",
     "OwnQueries",
+    "Published",
     "Query",
     "load_actions",
     "load_activitynet",
@@ -22,4 +28,5 @@ __all__ = [
     "load_instances",
     "load_own",
     "load_refcoco",
+    "register_dataset",
 ]

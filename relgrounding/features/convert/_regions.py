@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from relgrounding.features._stores import RegionFeatures, usable_boxes
 from relgrounding.features.convert._clips import FEATURE_KEYS
 from relgrounding.features.convert._sources import (
     Entry,
@@ -27,7 +28,6 @@ from relgrounding.io._errors import BadFeatures, check_id
 from relgrounding.io._hdf5 import attribute, damage, member, names, offset_of, open_hdf5, read, read_plain
 from relgrounding.io._npy import member_header, read_member
 from relgrounding.io._regular import check_regular
-from relgrounding.features._stores import RegionFeatures, usable_boxes
 
 LONGEST_LINE = 256 * 2**20
 LARGEST_SIDE = 2**31

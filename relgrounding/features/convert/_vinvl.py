@@ -13,7 +13,7 @@ from relgrounding.features.convert._tables import ImageSizes
 from relgrounding.io._errors import BadFeatures, MissingFile, check_id
 from relgrounding.io._hdf5 import damage
 from relgrounding.io._regular import check_regular
-from relgrounding.datasets.activitynet_captions import is_number
+from relgrounding.io._values import is_number
 
 LONGEST_JSON = 2**25
 """Small lists take twenty times the memory of their text."""
