@@ -1,5 +1,6 @@
 """Data sets: sentences and what they refer to."""
 
+from relgrounding.datasets import demo as demo  # registers itself, as the data sets below do
 from relgrounding.datasets._dataset import (
     DATASETS,
     Annotations,

@@ -114,10 +114,12 @@ class Dataset(ABC):
     """Its sizes; None: nothing was published."""
     known: ClassVar[dict[tuple[str, str, int], str]] = {}
     """(split, check, count): why a count that is not the published one is as it should be."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
+    generated: ClassVar[bool] = False
+    """Whether it is generated from the seed, features and all: there are no files to find, to check or to change."""
     remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
-    has_file: ClassVar[bool] = True
-    """Whether its features are in a file; else `read` returns them."""
     by_kind: ClassVar[bool] = False
     """Whether results are reported for each kind of query, too."""
 
@@ -145,6 +147,10 @@ class Dataset(ABC):
         """
         return None
 
+    def sizes(self) -> Published | None:
+        """Return the published sizes that hold for these settings."""
+        return self.published
+
     def feature_file(self) -> Path:
         """Return the file of the features.
 
@@ -158,12 +164,15 @@ class Dataset(ABC):
         yield from ()
 
 
+NOT_VISUAL = "annotation-derived, not visual features: results on them must not be compared with published ones"
+"""What the file says of features made from annotations, which stand in for perfect recognition."""
+
 DATASETS: Registry[Dataset] = Registry("data set", "relgrounding.datasets")
 register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 
 
-def data_root(config: DataConfig) -> Path:
+def data_root(config: Any) -> Path:
     """Return the folder of the annotations.
 
     Raises:
@@ -181,7 +190,7 @@ def data_root(config: DataConfig) -> Path:
     return path
 
 
-def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
+def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:

@@ -1,16 +1,40 @@
 """ActivityNet Captions: sentences with a moment of a video."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from relgrounding._printing import brief
+from relgrounding.datasets._dataset import Annotations, Dataset, Published, data_root, register_dataset
 from relgrounding.datasets._query import Query
 from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.io._values import LONGEST, check_seconds, check_text, is_number, parse_json
 
-__all__ = ["load_activitynet", "load_activitynet_durations"]
+__all__ = ["ActivityNetCaptions", "load_activitynet", "load_activitynet_durations"]
 
 SPLITS = ("train", "val_1", "val_2")
+
+
+@register_dataset("activitynet_captions")
+class ActivityNetCaptions(Dataset):
+    """ActivityNet Captions."""
+
+    modality = "video"
+    published = Published(
+        {"train": 37417, "val_1": 17505, "val_2": 17031}, {"train": 10009, "val_1": 4917, "val_2": 4885}
+    )
+    known: ClassVar = {
+        ("train", "queries", 37421): (
+            "four training segments do not start before they end; without them it is the published figure"
+        ),
+        ("train", "segments without length", 4): "the same four",
+    }
+    remedy = "docs/data.md says where to download it"
+
+    def read(self, split: str, problems: Problems | None = None) -> Annotations:
+        """Read `activitynet_captions/` below the root; see `load_activitynet`."""
+        root = data_root(self.config) / "activitynet_captions"
+        queries = load_activitynet(root, split, problems or Problems(self.config.on_error))
+        return Annotations(queries, load_activitynet_durations(root, split), {})
 
 
 def load_activitynet(root: str | Path, split: str, problems: Problems | None = None) -> list[Query]:

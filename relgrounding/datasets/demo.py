@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relgrounding._settings import ConfigError, number
+from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, register_dataset
 from relgrounding.datasets._query import Query
 from relgrounding.datasets._scene_layout import (
     HEADS,
@@ -23,14 +25,47 @@ from relgrounding.datasets._scene_layout import (
     scatter_relation,
 )
 from relgrounding.datasets._scene_objects import SceneObject, attribute_pair, in_words, relation_set
-from relgrounding.features._stores import Regions
+from relgrounding.features import Regions
+from relgrounding.io import Problems
 
-__all__ = ["Scene", "SceneObject", "SceneStore", "make_scenes"]
+__all__ = ["Demo", "Scene", "SceneObject", "SceneStore", "make_scenes"]
 
 _SPLITS = ("train", "val", "test")
 _MIN_OBJECTS, _MAX_OBJECTS = 4, 6
 # All splits and seeds share one projection from attributes to features, as they would share one feature extractor.
 _PROJECTION_SEED = 20200601
+
+
+@dataclass
+class DemoConfig(DataConfig):
+    """Settings of the generated scenes."""
+
+    demo_pairs: int = number(6000, least=1, most=10_000_000)
+    """Minimal pairs of generated scenes to train on (a tenth of them to test on)."""
+    demo_noise: float = number(0.3, least=0)
+    """Standard deviation of the noise on the features of generated scenes."""
+
+
+@register_dataset("demo")
+class Demo(Dataset):
+    """Generated scenes, drawn from the seed of the run."""
+
+    Config = DemoConfig
+    modality = "image"
+    generated = True
+    by_kind = True
+
+    def read(self, split: str, problems: Problems | None = None) -> Annotations:
+        """Generate the scenes of "train" or "test"; see `make_scenes`."""
+        if split not in ("train", "test"):
+            raise ConfigError(f"data.test_splits: {split!r} is not a split of the embedded scenes; they have 'test'")
+        pairs = self.config.demo_pairs if split == "train" else max(1, self.config.demo_pairs // 10)
+        queries, store = make_scenes(split, pairs, self.seed, self.config.demo_noise)
+        return Annotations(queries, {}, {}, store)
+
+    def protocols(self) -> list[str]:
+        """Return the protocol: every query refers to one box."""
+        return ["single"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,12 +10,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, data_root, register_dataset
 from relgrounding.datasets._query import Query
 from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.io._regular import check_regular
 from relgrounding.io._values import LARGEST, has_area
 
-__all__ = ["load_flickr30k"]
+__all__ = ["Flickr30k", "load_flickr30k"]
 
 Box = tuple[float, float, float, float]
 _PHRASE = re.compile(r"\[/EN#(?P<entity>\d+)/(?P<kind>\S+) (?P<text>[^\]]+)\]")
@@ -23,6 +24,44 @@ _SIZE = re.compile(rb"<width>\s*(?P<width>\d{1,6})\s*</width>\s*<height>\s*(?P<h
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 LARGEST_FILE = 64 * 2**20
+
+
+@register_dataset("flickr30k")
+class Flickr30k(Dataset):
+    """Flickr30k Entities."""
+
+    modality = "image"
+    published = Published({"train": 0, "val": 0, "test": 0}, {})
+    # People publish results on val, and many copies come without the list of test.
+    optional = ("val", "test")
+    remedy = "docs/data.md describes the file"
+
+    def read(self, split: str, problems: Problems | None = None) -> Annotations:
+        """Read `flickr30k_entities/` below the root; see `load_flickr30k`."""
+        problems = problems or Problems(self.config.on_error)
+        queries, sizes = _read_split(data_root(self.config) / "flickr30k_entities", split, 2, problems)
+        return Annotations(queries, {}, sizes)
+
+    def protocols(self) -> list[str]:
+        """Return the two readings of several boxes: the box around them, or any one of them."""
+        return ["union", "any"]
+
+    def checks(self, found: dict[str, Annotations]) -> Iterator[Check]:
+        """Yield how many images of each list have annotations, and how many have two boxes or more."""
+        root = data_root(self.config) / "flickr30k_entities"
+        for split, annotations in found.items():
+            listed = len(read_text(root / f"{split}.txt").split())
+            queries = load_flickr30k(root, split, min_boxes=1, problems=Problems("skip"))
+            annotated = len({query.item for query in queries})
+            meaning = "annotations of the other images are not here: results cannot be compared"
+            check = f"{split}: images of the list"
+            if listed == annotated:
+                yield Check(check, f"{listed:,}", f"{annotated:,}", "ok")
+            else:
+                yield Check(check, f"{listed:,}", f"{annotated:,}", "DIFFERS", meaning)
+            meaning = "queries refer to these only: where there is one box, every answer is right"
+            count = len({query.item for query in annotations.queries})
+            yield Check(f"{split}: images with two boxes", "", f"{count:,}", "note", meaning)
 
 
 class _Annotations(NamedTuple):
@@ -52,10 +91,10 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: an annotation file that is not in the official layout, or none of the split's images.
     """
-    return read_flickr30k(root, split, min_boxes, problems)[0]
+    return _read_split(root, split, min_boxes, problems)[0]
 
 
-def read_flickr30k(
+def _read_split(
     root: str | Path, split: str, min_boxes: int, problems: Problems | None
 ) -> tuple[list[Query], dict[str, tuple[int, int]]]:
     """Return the queries of `load_flickr30k` and (width, height) of their images in pixels, where stated."""

@@ -1,19 +1,47 @@
 """Your own videos or images: queries in a JSON lines file, with or without ground truth."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from relgrounding._printing import brief, printable
+from relgrounding._settings import ConfigError
+from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, find_file, register_dataset
 from relgrounding.datasets._query import Query
 from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 
-__all__ = ["OwnQueries", "load_own"]
+__all__ = ["Own", "OwnQueries", "load_own"]
 
 OVERHANG = 2.0
 """Seconds: times are rounded, and a video's last second is counted in different ways."""
 KEYS = ("id", "video", "image", "query", "duration", "size", "segment", "segments", "box", "boxes", "split", "kind")
+REMEDY = "write one JSON object per line, see docs/data.md, 'Your own data'"
+
+
+@dataclass
+class OwnConfig(DataConfig):
+    """Settings of your own data."""
+
+    queries: str = ""
+    """JSON lines file of the queries, as given or below `root`; `{split}` in it stands for the split."""
+
+
+@register_dataset("own")
+class Own(Dataset):
+    """Your own videos or images."""
+
+    Config = OwnConfig
+
+    def read(self, split: str, problems: Problems | None = None) -> Annotations:
+        """Read `data.queries`; see `load_own`."""
+        name = self.config.queries
+        if not name:
+            raise ConfigError(f"data.queries is empty; name the JSON lines file of your queries: {REMEDY}")
+        # The name may hold {split}, so it is looked for with the split filled in and read with the split left open.
+        path = find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY)
+        only = None if "{split}" in name else split
+        return Annotations(*load_own(path, self.item, only, problems or Problems(self.config.on_error)))
 
 
 class OwnQueries(NamedTuple):
@@ -55,7 +83,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
     in_name = "{split}" in str(path)
     path = Path(str(path).replace("{split}", split or "")) if in_name else Path(path)
     if not path.exists():
-        raise MissingFile(f"{path} not found; write one JSON object a line, see docs/data.md, 'Your own data'")
+        raise MissingFile(f"{path} not found; {REMEDY}")
     result = OwnQueries([], {}, {})
     ids: set[str] = set()
     cut = 0

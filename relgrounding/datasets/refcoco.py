@@ -1,24 +1,111 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: sentences with an object of a COCO image."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from tqdm import tqdm
 
 from relgrounding._printing import brief
+from relgrounding._signals import look
+from relgrounding.datasets._dataset import (
+    NOT_VISUAL,
+    Annotations,
+    Check,
+    DataConfig,
+    Dataset,
+    Published,
+    data_root,
+    register_dataset,
+)
 from relgrounding.datasets._query import Query
+from relgrounding.features import Regions, write_region_features
 from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.io._pickle import load_plain_pickle
 from relgrounding.io._regular import check_regular
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
-__all__ = ["ImageObjects", "Instances", "load_instances", "load_refcoco"]
+__all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
 
 LEFT_OUT = "objects without area left out"
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
+REMEDY = "python tools/prepare.py coco-categories --name {} makes one"
+
+
+@dataclass
+class RefCOCOConfig(DataConfig):
+    """Settings of the RefCOCO family."""
+
+    split_by: Literal["", "unc", "google", "umd"] = ""
+    """Who made the splits; empty: unc for RefCOCO and RefCOCO+, umd for RefCOCOg."""
+
+
+class _Family(Dataset):
+    """What the three have in common."""
+
+    Config = RefCOCOConfig
+    modality = "image"
+    published: ClassVar[Published]
+
+    def read(self, split: str, problems: Problems | None = None) -> Annotations:
+        """Read the data set's folder in `refcoco/` below the root; see `load_refcoco`."""
+        root, config = data_root(self.config) / "refcoco", self.config
+        queries = load_refcoco(root, self.name, split, config.split_by, problems or Problems(config.on_error))
+        instances = load_instances(root, self.name)
+        return Annotations(queries, {}, dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True)))
+
+    def protocols(self) -> list[str]:
+        """Return the protocol: every expression refers to one box."""
+        return ["single"]
+
+    def sizes(self) -> Published | None:
+        """Return the sizes of the whole and, where the splits are those that they were published for, of the splits."""
+        if self.config.split_by in ("", SPLIT_BY[self.name][0]):
+            return self.published
+        return self.published._replace(queries=dict.fromkeys(self.published.queries, 0))
+
+    def checks(self, found: dict[str, Annotations]) -> Iterator[Check]:
+        """Yield how many training images the test splits of the other two hold, whose images are COCO's as well."""
+        learnt = {query.item for query in found["train"].queries} if "train" in found else set()
+        family = [kind for kind in (RefCOCO, RefCOCOPlus, RefCOCOg) if learnt and kind.name != self.name]
+        for other, split in [(kind.name, split) for kind in family for split in kind.published.queries]:
+            if split != "train":
+                with contextlib.suppress(DataError):
+                    queries = load_refcoco(data_root(self.config) / "refcoco", other, split)
+                    count = len(learnt & {query.item for query in queries})
+                    meaning = f"train on {self.name} and test on {other} only after taking these out of training"
+                    check, status = f"train and {other} {split}: shared", "note" if count else "ok"
+                    yield Check(check, "0", f"{count:,}", status, meaning * bool(count))
+
+
+@register_dataset("refcoco")
+class RefCOCO(_Family):
+    """RefCOCO."""
+
+    published = Published({"train": 120624, "val": 10834, "testA": 5657, "testB": 5095}, {}, 50000, 19994)
+    remedy = REMEDY.format("refcoco")
+
+
+@register_dataset("refcoco+")
+class RefCOCOPlus(_Family):
+    """RefCOCO+, whose expressions name no places."""
+
+    published = Published({"train": 120191, "val": 10758, "testA": 5726, "testB": 4889}, {}, 49856, 19992)
+    remedy = REMEDY.format("refcoco+")
+
+
+@register_dataset("refcocog")
+class RefCOCOg(_Family):
+    """RefCOCOg, whose expressions are longer."""
+
+    # the test split is what the published total, 95,010, leaves
+    published = Published({"train": 80512, "val": 4896, "test": 9602}, {}, 49822, 25799)
+    remedy = REMEDY.format("refcocog")
 
 
 class ImageObjects(NamedTuple):
@@ -234,3 +321,43 @@ def _find(root: str | Path, name: str, file: str) -> Path:
         )
     check_regular(path, follow_links=False)
     return path
+
+
+def category_features(objects: ImageObjects, num_categories: int) -> np.ndarray:
+    """Return one-hot category and geometry of each object: x1/w, y1/h, x2/w, y2/h, area / (w h).
+
+    Args:
+        objects: of one image.
+        num_categories: of the data set.
+
+    Returns:
+        (objects, num_categories + 5) float64 from 0 to 1.
+    """
+    width, height = objects.size
+    corners = objects.boxes / (width, height, width, height)
+    area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    return np.concatenate([np.eye(num_categories)[objects.category], corners, area[:, None]], axis=1)
+
+
+def coco_categories(out: Path, root: Path, name: str) -> str:
+    """Write category and geometry of every annotated object, and return a line about them."""
+    instances = load_instances(root, name)
+
+    def items() -> Iterator[tuple[str, Regions]]:
+        for image in tqdm(instances.ids, unit="image", disable=None):
+            look()
+            objects = instances[image]
+            if len(objects.boxes):
+                features = category_features(objects, len(instances.categories)).astype(np.float32)
+                yield image, Regions(features, objects.boxes.astype(np.float32), objects.size)
+
+    attributes = {
+        "description": "one-hot COCO category, then x1/w y1/h x2/w y2/h area/(w h), of every annotated object",
+        "warning": NOT_VISUAL,
+        "name": name,
+        "categories": list(instances.categories),
+    }
+    write_region_features(out, items(), attributes)
+    return f"{out}: {len(instances.boxes)} objects of {len(instances)} images of {name}" + (
+        f"; {LEFT_OUT}: {len(instances.without_area)}" if instances.without_area else ""
+    )

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from relgrounding.datasets.activitynet_captions import is_number
 from relgrounding.features.convert._regions import RegionSource
 from relgrounding.features.convert._sources import Entry, Item
 from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, MissingFile, check_id, read_text
 from relgrounding.io._ids import canonical_id
 from relgrounding.io._regular import check_regular
+from relgrounding.io._values import is_number
 
 CHUNK = 2**20
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from relgrounding.datasets.activitynet_captions import is_number
 from relgrounding.features.convert._regions import LONGEST_LINE, RegionSource, base64_numbers
 from relgrounding.features.convert._sources import Entry, Item, check_shape
 from relgrounding.features.convert._tables import ImageSizes
 from relgrounding.io._errors import BadFeatures, MissingFile, check_id
 from relgrounding.io._hdf5 import damage
 from relgrounding.io._regular import check_regular
+from relgrounding.io._values import is_number
 
 LONGEST_JSON = 2**25
 """Small lists take twenty times the memory of their text."""
