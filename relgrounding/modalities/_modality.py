@@ -109,12 +109,12 @@ class Modality(ABC):
         return selection
 
     @abstractmethod
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         """Return for each query the indices of its best candidates, best first, at most `TOP`.
 
         Args:
             scored: candidates and scores.
-            selection: method; see `selections`.
+            variant: a selection method, or what else `protocols` says of a protocol.
             settings: the section `eval`.
         """
 
@@ -135,10 +135,6 @@ class Modality(ABC):
     def main_protocol(self, protocols: Sequence[str]) -> str:
         """Return the protocol that selects the epoch, of those of a run in their order."""
         return protocols[0]
-
-    @abstractmethod
-    def choose(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
-        """Return the answers of a protocol: `select`, by what `protocols` says of it."""
 
     @abstractmethod
     def metrics(

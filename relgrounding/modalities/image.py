@@ -113,10 +113,8 @@ class Image(Modality):
         boxes = list(batch.boxes.split(batch.structure.batch_num_nodes.tolist()))
         return boxes, boxes
 
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
-
-    choose = select
 
     def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
         return {reading: reading for reading in names or ["any"]}

@@ -205,7 +205,7 @@ class Video(Modality):
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         return [durations[query.item] for query in queries]
 
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         # Overlaps do not depend on the length of a second: videos of equally many clips share their candidates.
         same: dict[bytes, list[int]] = {}
         for i, spans in enumerate(scored.candidates):
@@ -214,7 +214,7 @@ class Video(Modality):
         for indices in same.values():
             spans = scored.candidates[indices[0]].to(torch.float32)
             scores = torch.stack([scored.scores[i] for i in indices])
-            if selection == "vote":
+            if variant == "vote":
                 ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
                 options = settings.vote_temperature, settings.vote_prior
                 chosen = select_by_vote(spans, ballots, settings.nms, TOP, *options)
@@ -223,8 +223,6 @@ class Video(Modality):
             for i, row in zip(indices, chosen.tolist(), strict=True):
                 top[i] = [k for k in row if k >= 0]
         return top
-
-    choose = select
 
     def default_selection(self, settings: Any) -> str:
         return settings.select[-1]

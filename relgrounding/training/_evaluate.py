@@ -40,7 +40,7 @@ def protocols(task: Task) -> dict[str, str]:
 
 def split_metrics(task: Task, split: Split, scored: Scored, variant: str) -> dict[str, float]:
     """Return the metrics of one protocol."""
-    top = task.modality.choose(scored, variant, task.config.eval)
+    top = task.modality.select(scored, variant, task.config.eval)
     chosen = [p[rows].numpy() for p, rows in zip(scored.proposals, top, strict=True)]
     return task.modality.metrics(chosen, [q.targets for q in split.queries], variant, kinds(task, split))
 
@@ -111,7 +111,7 @@ def evaluate_split(
     scored = score_split(model, task, split, quiet, f"scoring {name}")
     entries, lines = [], []
     for protocol, variant in protocols(task).items():
-        top = task.modality.choose(scored, variant, task.config.eval)
+        top = task.modality.select(scored, variant, task.config.eval)
         lines.extend(_prediction_lines(split, scored, top, name, protocol))
         known, known_scored = answered(split, scored)
         if not known.queries:

@@ -175,7 +175,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.state["step"] - start, config.warmup_steps, total)
             group["lr"] = self.stage.learning_rate * factor
-        losses, extra = [], {}
+        losses: list[torch.Tensor] = []
+        extra: dict[str, torch.Tensor] = {}
         for objective in self.objectives.values():
             loss, logged = objective(batch)
             losses.append(loss)
