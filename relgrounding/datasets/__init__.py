@@ -1,8 +1,18 @@
 """Data sets: sentences and what they refer to."""
 
 from relgrounding.datasets import demo as demo  # registers itself, as the data sets below do
-from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Published, register_dataset
-from relgrounding.datasets._query import Query
+from relgrounding.datasets._dataset import (
+    DATASETS,
+    Annotations,
+    Check,
+    DataConfig,
+    Dataset,
+    Published,
+    Query,
+    data_root,
+    find_file,
+    register_dataset,
+)
 from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
 from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
 from relgrounding.datasets.flickr30k import load_flickr30k
@@ -10,8 +20,10 @@ from relgrounding.datasets.own import OwnQueries, load_own
 from relgrounding.datasets.refcoco import ImageObjects, Instances, load_instances, load_refcoco
 
 __all__ = [
+    "DATASETS",
     "ActionInterval",
     "Annotations",
+    "Check",
     "DataConfig",
     "Dataset",
     "ImageObjects",
@@ -19,6 +31,8 @@ __all__ = [
     "OwnQueries",
     "Published",
     "Query",
+    "data_root",
+    "find_file",
     "load_actions",
     "load_activitynet",
     "load_activitynet_durations",

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._signals import ignore_signals
-from relgrounding.datasets._query import Query
+from relgrounding.datasets import Query
 from relgrounding.features._stores import Regions
 from relgrounding.features.vocabulary import Vocabulary
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals

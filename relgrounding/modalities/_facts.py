@@ -1,6 +1,10 @@
 """What annotations and features both state: the length of a video, the size of an image."""
 
-from relgrounding.datasets._annotations import Annotations
+from pathlib import Path
+from typing import Any
+
+from relgrounding.config import Config
+from relgrounding.datasets import DATASETS, Annotations, Dataset
 from relgrounding.features._stores import ClipFeatures, RegionFeatures
 
 SECONDS = 2.0
@@ -39,3 +43,30 @@ def remedy(video: bool) -> str:
     if video:
         return "extract the features from the videos that were annotated, or correct the durations"
     return "extract the features from pictures of the annotated size, or give boxes and sizes in pixels of one of them"
+
+
+class Facts:
+    """What `verify` asks of a modality."""
+
+    def __init__(self, video: bool) -> None:
+        self.remedy, self._store = remedy(video), ClipFeatures if video else RegionFeatures
+
+    def open_store(self, path: Path, in_memory: bool = True) -> ClipFeatures | RegionFeatures:
+        """Return the features in an HDF5 file, by item."""
+        return self._store(path, in_memory=in_memory)
+
+    def comparable(self, item: str, annotations: Annotations, store: Any) -> bool:
+        """Whether features and annotations both state the length or size of an item."""
+        if isinstance(store, ClipFeatures):
+            return item in annotations.durations and store.duration(item) is not None
+        return item in annotations.sizes
+
+    def disagreement(self, item: str, annotations: Annotations, store: object) -> str:
+        """See the function."""
+        return disagreement(item, annotations, store)
+
+
+def parts(config: Config) -> tuple[Dataset, Facts]:
+    """Return what `verify` checks."""
+    video = config.model.name == "vgn"
+    return DATASETS.get(config.data.dataset)(config.data, config.seed, "video" if video else "image"), Facts(video)
