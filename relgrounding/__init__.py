@@ -32,6 +32,7 @@ _SUBPACKAGES = (
     "objectives",
     "ops",
     "predictor",
+    "runs",
     "training",
     "viz",
 )

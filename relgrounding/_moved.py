@@ -3,6 +3,7 @@
 import importlib
 import sys
 import warnings
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -56,3 +57,44 @@ def install() -> None:
         if name in NAMES:
             module.__all__ = sorted(NAMES[name])  # type: ignore[attr-defined]
         sys.modules[name] = module
+
+
+SETTINGS = {
+    f"train.{name}": f"mil.{name}" for name in ("loss", "margin", "temperature", "negatives", "message_dropout")
+}
+
+
+def rename_word(word: str) -> str:
+    """Return a word such as `train.negatives=2` with the name that its setting has now."""
+    key, equals, value = word.partition("=")
+    if key not in SETTINGS:
+        return word
+    _warn_setting(key, repr(word[:80]))
+    return SETTINGS[key] + equals + value
+
+
+def rename_settings(settings: Any, where: str, silent: bool = False) -> Any:
+    """Return nested settings under the names that they have now.
+
+    Args:
+        settings: as read; left as they are.
+        where: they come from, for the warning.
+        silent: without one: nobody is to edit the file of a run.
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    renamed = dict(settings)
+    for old, new in SETTINGS.items():
+        (section, key), (new_section, new_key) = old.split("."), new.split(".")
+        given = renamed.get(section)
+        if isinstance(given, Mapping) and key in given:
+            if not silent:
+                _warn_setting(old, where)
+            renamed[section] = {name: value for name, value in given.items() if name != key}
+            target = renamed.get(new_section)
+            renamed[new_section] = {**(target if isinstance(target, Mapping) else {}), new_key: given[key]}
+    return renamed
+
+
+def _warn_setting(old: str, where: str) -> None:
+    warnings.warn(f"{where}: {old} is now {SETTINGS[old]}", DeprecationWarning, stacklevel=4)

@@ -19,10 +19,11 @@ class Registry(Generic[T]):
     Args:
         kind: what they are, in error messages: "model".
         room: package whose files register themselves when it is imported.
+        others: names that mean something without being registered, for error messages.
     """
 
-    def __init__(self, kind: str, room: str) -> None:
-        self.kind, self.room = kind, room
+    def __init__(self, kind: str, room: str, others: tuple[str, ...] = ()) -> None:
+        self.kind, self.room, self.others = kind, room, others
         self._known: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -53,10 +54,11 @@ class Registry(Generic[T]):
         if name not in self._known:
             self._load()
         if name not in self._known:
-            near = difflib.get_close_matches(name, self._known, n=1)
+            names = (*self.others, *self._known)
+            near = difflib.get_close_matches(name, names, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"there is no {self.kind} {name[:60]!r}; there is {', '.join(self._known)}, or give your own as "
+                f"there is no {self.kind} {name[:60]!r}; there is {', '.join(names)}, or give your own as "
                 f"package.module:Name{meant}"
             )
         return self._known[name]

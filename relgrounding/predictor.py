@@ -1,20 +1,25 @@
-"""From a run folder to answers on a video or an image that no data set knows."""
+"""From a trained model to answers: on the queries of a data set, or on a video or an image that no data set knows."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from torch import nn
+from tqdm import tqdm
 
-from relgrounding.config import Config
+from relgrounding._printing import get_logger
+from relgrounding._signals import look
+from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
-from relgrounding.modalities._inputs import Stores, check_duration, read_clips, read_regions
-from relgrounding.nn import WordEmbedding
-from relgrounding.training._evaluate import score_split, select_top
-from relgrounding.training._runs import RunFolder
-from relgrounding.training._task import Split, Task, build_model, feature_dim
+from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
+from relgrounding.models import System
+from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.runs import RunFolder
+
+logger = get_logger("relgrounding.predictor")
 
 
 class Answer(NamedTuple):
@@ -29,11 +34,109 @@ class Answer(NamedTuple):
     score: float
 
 
-class _OneItem(dict):
-    """The features of the one item that is asked about; when empty, only their width."""
+def usable_device(name: str, fall_back: bool = False) -> torch.device:
+    """Return the device of a run; "auto" is CUDA where it is available, else the CPU.
 
-    def __init__(self, dim: int, items: dict | None = None) -> None:
-        super().__init__(items or {})
+    Args:
+        name: see `Config.device`.
+        fall_back: take the CPU where the device is not available.
+
+    Raises:
+        ConfigError: it is not available.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if not fall_back:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"device is {name}, which is not available here ({reason}); use device=cpu") from None
+    logger.warning("device is %s, which is not available here; the CPU is used", name)
+    return torch.device("cpu")
+
+
+def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tensor | None = None) -> System:
+    """Return an untrained model.
+
+    Args:
+        config: of the run.
+        feature_dim: width of a clip's or a region's feature.
+        words: size of the vocabulary.
+        vectors: (words, dim) pretrained ones; None: they are trained.
+    """
+    word_dim = config.model.word_dim if vectors is None else vectors.shape[1]
+    embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
+    return config.system(config.model, feature_dim, embedding, word_dim, config.backend)
+
+
+class Predictor:
+    """A model with its vocabulary and settings: scores candidates of queries and selects answers.
+
+    Args:
+        config: of the run.
+        model: trained.
+        vocabulary: that it was trained with.
+    """
+
+    def __init__(self, config: Config, model: System, vocabulary: Vocabulary) -> None:
+        self.config, self.model, self.vocabulary = config, model, vocabulary
+        self.modality: Modality = config.modality
+
+    @classmethod
+    def restored(cls, config: Config, saved: Mapping[str, Any]) -> "Predictor":
+        """Return the predictor of a checkpoint, which holds the vocabulary and any pretrained word vectors.
+
+        Raises:
+            LookupError, RuntimeError: the weights are those of another model.
+        """
+        weights, vocabulary = saved["model"], Vocabulary.from_list(saved["vocabulary"])
+        width = config.system.feature_dim(config.model, weights)
+        model = untrained(config, width, len(vocabulary), weights.get("embedding.vectors"))
+        model.load_state_dict(weights)
+        return cls(config, model, vocabulary)
+
+    @torch.no_grad()
+    def score(
+        self,
+        queries: Sequence[Query],
+        store: Any,
+        durations: Mapping[str, float],
+        quiet: bool = False,
+        desc: str = "scoring",
+    ) -> Scored:
+        """Score every candidate of every query.
+
+        Args:
+            queries: of a split.
+            store: their features, by item.
+            durations: seconds of the videos.
+            quiet: without a progress bar.
+            desc: what the progress bar is called.
+        """
+        config = self.config
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        options = config.system.graph_options(config.model)
+        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **options)
+        loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
+        seconds = self.modality.seconds(queries, durations)
+        result = Scored()
+        for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+            look()
+            scores = self.model(batch.to(device)).cpu()
+            result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
+            proposals, candidates = self.modality.candidates(batch, seconds)
+            result.proposals.extend(proposals)
+            result.candidates.extend(candidates)
+        return result
+
+
+class _OneItem(dict):
+    """The features of the one item that is asked about."""
+
+    def __init__(self, dim: int, content: Any) -> None:
+        super().__init__(item=content)
         self.dim = dim
 
 
@@ -44,16 +147,20 @@ class Grounder:
     >>> answers = grounder.ground("person opens the door", "clips.npy", duration=31.2)  # doctest: +SKIP
     >>> answers[0].proposal, answers[0].score  # doctest: +SKIP
     ((7.8, 13.65), 0.93)
+
+    Args:
+        config: of the run.
+        saved: a checkpoint: its weights and its vocabulary.
     """
 
-    def __init__(self, config: Config, weights: dict[str, torch.Tensor], words: list[str]) -> None:
-        dim = feature_dim(config, weights)
-        empty = Split([], _OneItem(dim))
-        self.task = Task(config, empty, empty, Vocabulary.from_list(words), weights.get("embedding.vectors"))
-        self.model = build_model(self.task)
-        self.model.load_state_dict(weights)
-        self.model.to(config.device).eval()
-        self._stores = Stores(self.video)
+    def __init__(self, config: Config, saved: Mapping[str, Any]) -> None:
+        self.config = config
+        self.predictor = Predictor.restored(config, saved)
+        self.model, self.modality = self.predictor.model, self.predictor.modality
+        self.model.to(usable_device(config.device)).eval()
+        self.feature_dim: int = config.system.feature_dim(config.model, saved["model"])
+        """Width of the features that the model reads."""
+        self._stores = Stores(self.modality)
         self._vector_file: Path | None = None
         self._looked_up: set[str] = set()
 
@@ -85,7 +192,7 @@ class Grounder:
         config.data.workers = 0
         saved = folder.load(checkpoint)
         try:
-            grounder = cls(config, saved["model"], saved["vocabulary"])
+            grounder = cls(config, saved)
         except (RuntimeError, LookupError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise folder.another_model(checkpoint, reason) from None
@@ -94,19 +201,14 @@ class Grounder:
         return grounder
 
     @property
-    def video(self) -> bool:
-        """Whether the model answers about videos; else about images."""
-        return self.task.video
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the features that the model reads."""
-        return self.task.feature_dim
+    def vocabulary(self) -> Vocabulary:
+        """Words that the model has a vector of."""
+        return self.predictor.vocabulary
 
     def unknown_words(self, query: str) -> list[str]:
         """Return the words of a sentence that share the vector of unknown words."""
         self.learn_words([query])
-        return [word for word in tokenize(query) if word not in self.task.vocabulary]
+        return [word for word in tokenize(query) if word not in self.vocabulary]
 
     def ground(
         self,
@@ -131,7 +233,7 @@ class Grounder:
             duration: of the video, in seconds; may be left out where the HDF5 file says it (tools/extract.py).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.
-            select: "score" or "vote" for moments; None: what chose the epoch of the run.
+            select: "score" or "vote" for moments; None: what selected the epoch of the run.
 
         Returns:
             At most five answers, best first.
@@ -141,16 +243,11 @@ class Grounder:
             FileNotFoundError: no such file.
         """
         self.learn_words([query])
-        content: np.ndarray | Regions
-        if self.video:
-            content = read_clips(features, item, self._stores, self.feature_dim)
-            seconds = self.duration(features, item) if duration is None else duration
-            self.task.durations = {"item": check_duration(seconds)}
-        else:
-            content = read_regions(features, boxes, image_size, item, self._stores, self.feature_dim)
-        split = Split([Query("query", "item", query, ())], _OneItem(self.feature_dim, {"item": content}))
-        scored = score_split(self.model, self.task, split, quiet=True)
-        rows = select_top(self.task, split, scored, self.how(select))[0]
+        facts = {"duration": duration, "boxes": boxes, "image_size": image_size}
+        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
+        store = _OneItem(self.feature_dim, content)
+        scored = self.predictor.score([Query("query", "item", query, ())], store, durations, quiet=True)
+        rows = self.modality.select(scored, self.selection(select), self.config.eval)[0]
         proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
         return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
 
@@ -158,12 +255,9 @@ class Grounder:
         """Return the seconds of a video that an HDF5 file of features says; None: it does not."""
         return self._stores.duration(features, item)
 
-    def how(self, select: str | None = None) -> str:
-        """Return how moments are chosen: as asked, or in the way that chose the epoch of the run."""
-        how = select or self.task.config.eval.select[-1]
-        if how not in ("score", "vote"):
-            raise ValueError(f"select is '{how}'; it is 'score' or 'vote'")
-        return how
+    def selection(self, select: str | None = None) -> str:
+        """Return the selection method: as asked, or the one that selected the epoch of the run."""
+        return self.modality.check_selection(select or self.modality.default_selection(self.config.eval))
 
     def ids(self, path: str | os.PathLike) -> list[str]:
         """Return the ids of the videos or images in an HDF5 file of features."""
@@ -173,7 +267,7 @@ class Grounder:
         """Return the regions of an image in an HDF5 file, of the only one where no id is given."""
         found = self._stores.read(Path(path), item)
         if not isinstance(found, Regions):
-            raise ValueError("this run answers about videos, which have no regions")
+            raise ValueError(f"this run answers about {self.modality.item}s, which have no regions")
         return found
 
     def learn_words(self, texts: list[str]) -> None:
@@ -181,7 +275,7 @@ class Grounder:
         if self._vector_file is None:
             return
         met = {word for text in texts for word in tokenize(text)}
-        new = sorted(word for word in met - self._looked_up if word not in self.task.vocabulary)
+        new = sorted(word for word in met - self._looked_up if word not in self.vocabulary)
         self._looked_up.update(new)
         if not new:
             return
@@ -190,11 +284,11 @@ class Grounder:
         embedding = self.model.embedding
         assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
         embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
-        self.task.vocabulary = Vocabulary(self.task.vocabulary.to_list() + known.to_list()[1:])
+        self.predictor.vocabulary = Vocabulary(self.vocabulary.to_list() + known.to_list()[1:])
 
     @property
     def _anchor(self) -> str:
-        return self.task.vocabulary.to_list()[0]
+        return self.vocabulary.to_list()[0]
 
     def _use_vectors(self, path: Path) -> None:
         embedding = self.model.embedding

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from relgrounding._files import check_output_folder
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
-from relgrounding.training import RunError
+from relgrounding.runs import RunError
 from relgrounding.viz import (
     Items,
     Prediction,

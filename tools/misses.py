@@ -17,7 +17,8 @@ from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.evaluation import Miss, name_misses
 from relgrounding.io import DataError
-from relgrounding.training import RunError, RunFolder, build_model, make_task, protocols, score_split, select_top
+from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import build_model, make_task, protocols, score_split, select_top
 
 
 def rows_of(protocol: str, choices: np.ndarray, targets: list) -> list[list]:

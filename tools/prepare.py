@@ -31,7 +31,6 @@ from relgrounding.datasets.refcoco import coco_categories
 from relgrounding.features.convert import FORMATS, convert_features
 from relgrounding.io import DataError, MissingFile
 from relgrounding.io._regular import MAX_BYTES
-from relgrounding.modalities._facts import parts
 
 
 def find_root(given: Path | None, folder: str) -> Path:
@@ -93,7 +92,7 @@ def check(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.settings)
     if args.no_features:
         config.data.features = ""
-    rows = verify(*parts(config), quiet=not sys.stderr.isatty())
+    rows = verify(config.dataset, config.modality, quiet=not sys.stderr.isatty())
     show(format_rows(rows))
     return int(any(row.status == "DIFFERS" for row in rows))
 

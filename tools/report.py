@@ -13,7 +13,7 @@ from pathlib import Path
 from relgrounding._files import check_output, replacing
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
-from relgrounding.training import RunError, run_files
+from relgrounding.runs import RunError, run_files
 from relgrounding.viz import read_run, report_page
 
 

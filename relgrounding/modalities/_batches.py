@@ -2,19 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from relgrounding._signals import ignore_signals
 from relgrounding.datasets import Query
-from relgrounding.features._stores import Regions
-from relgrounding.features.vocabulary import Vocabulary
-from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals
+from relgrounding.features import Vocabulary
+from relgrounding.graphs import GraphStructure
 
 B = TypeVar("B", bound="Batch")
 
@@ -30,7 +27,7 @@ class Batch:
         item: (items,) equal numbers where the image or video is the same.
         text: (items,) equal numbers where the sentence is the same.
         group: (items,) equal numbers where queries belong together, -1 for none.
-        queries: place of each query in its dataset.
+        queries: index of each query in its dataset.
     """
 
     structure: GraphStructure
@@ -60,78 +57,35 @@ class Batch:
         return len(self.queries)
 
 
-@dataclasses.dataclass
-class VideoBatch(Batch):
-    """Pairs of video and sentence.
-
-    Attributes:
-        clips: (items, clips, dim) features, zeros at padding.
-        clip_lengths: (items,) clips of each video.
-        spans: (nodes, 2) start and end (exclusive) of each proposal, in clips.
-    """
-
-    clips: Float[Tensor, "items clips dim"]
-    clip_lengths: Int[Tensor, " items"]
-    spans: Int[Tensor, "nodes 2"]
-
-
-@dataclasses.dataclass
-class ImageBatch(Batch):
-    """Pairs of image and sentence.
-
-    Attributes:
-        regions: (nodes, dim) features.
-        places: (nodes, 4) x, y, width and height of each box, as shares of the image.
-        boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
-    """
-
-    regions: Float[Tensor, "nodes dim"]
-    places: Float[Tensor, "nodes 4"]
-    boxes: Float[Tensor, "nodes 4"]
-
-
 @runtime_checkable
-class ClipStore(Protocol):
-    """Clip features by video id; `relgrounding.features.ClipFeatures` is one."""
+class Collator(Protocol):
+    """What makes batches."""
 
-    @property
-    def dim(self) -> int:
-        """Width of a feature."""
+    queries: Sequence[Query]
+    group: Int[Tensor, " queries"]
 
-    def __getitem__(self, item: str) -> np.ndarray:
-        """Return the (clips, dim) features of a video."""
-
-
-@runtime_checkable
-class RegionStore(Protocol):
-    """Regions by image id; `relgrounding.features.RegionFeatures` is one."""
-
-    @property
-    def dim(self) -> int:
-        """Width of a feature."""
-
-    def __getitem__(self, item: str) -> Regions:
-        """Return the regions of an image."""
+    def __call__(self, indices: Sequence[int]) -> Batch:
+        """Return the batch of the queries with these indices."""
 
 
-class _Texts:
+class Texts:
     """Token ids and identity numbers of queries, computed once."""
 
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
         self.item, self.text, self.group = identities(queries)
 
-    def batch(self, places: Sequence[int]) -> dict[str, Any]:
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return the fields of `Batch` that do not depend on the item."""
-        tokens = [self.tokens[i] for i in places]
-        index = torch.tensor(places)
+        tokens = [self.tokens[i] for i in indices]
+        index = torch.tensor(indices)
         return {
             "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "word_lengths": torch.tensor([len(t) for t in tokens]),
             "item": self.item[index],
             "text": self.text[index],
             "group": self.group[index],
-            "queries": list(places),
+            "queries": list(indices),
         }
 
 
@@ -145,113 +99,6 @@ def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
 def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
     known: dict[str, int] = {}
     return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
-
-
-class _Candidates:
-    """Proposals of videos, which depend on the number of clips alone: each number's spans and graph are built once."""
-
-    def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
-        self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
-        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.spans(n), iou_threshold))
-        self.batched = lru_cache(maxsize=8)(
-            lambda lengths: (
-                torch.cat([self.spans(n) for n in lengths]),
-                GraphStructure.batch([self._graph(n) for n in lengths]),
-            )
-        )
-
-
-_candidates = lru_cache(maxsize=4)(_Candidates)
-"""Shared by the collators of all splits, and by all questions that a trained run is asked."""
-
-
-class VideoCollator:
-    """Make batches of videos and sentences.
-
-    Args:
-        queries: the dataset.
-        store: clip features by video id.
-        vocabulary: from words to ids.
-        widths: candidate windows, see `relgrounding.graphs.window_proposals`.
-        stride: the same.
-        iou_threshold: see `relgrounding.graphs.temporal_graph`.
-        max_clips: longer videos are averaged down to so many clips.
-        max_words: longer sentences are cut.
-    """
-
-    def __init__(
-        self,
-        queries: Sequence[Query],
-        store: ClipStore,
-        vocabulary: Vocabulary,
-        widths: Sequence[int],
-        stride: float,
-        iou_threshold: float = 0.3,
-        max_clips: int = 128,
-        max_words: int = 20,
-    ) -> None:
-        self.queries, self.store = queries, store
-        self.max_clips = max_clips
-        self._texts = _Texts(queries, vocabulary, max_words)
-        self.group = self._texts.group
-        step = int(stride) if stride >= 1 else stride
-        self._candidates = _candidates(tuple(widths), step, iou_threshold)
-        self.proposals = self._candidates.spans
-
-    def clips(self, item: str) -> Float[Tensor, "clips dim"]:
-        """Return the features of a video, at most `max_clips` of them."""
-        features = torch.from_numpy(np.asarray(self.store[item], dtype=np.float32))
-        if len(features) > self.max_clips:
-            features = torch.nn.functional.adaptive_avg_pool1d(features.T, self.max_clips).T
-        return features
-
-    def __call__(self, places: Sequence[int]) -> VideoBatch:
-        """Return the batch of the queries at these places."""
-        clips = [self.clips(self.queries[i].item) for i in places]
-        lengths = tuple(len(c) for c in clips)
-        spans, structure = self._candidates.batched(lengths)
-        return VideoBatch(
-            structure=structure,
-            clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
-            clip_lengths=torch.tensor(lengths),
-            spans=spans,
-            **self._texts.batch(places),
-        )
-
-
-class ImageCollator:
-    """Make batches of images and sentences.
-
-    Args:
-        queries: the dataset.
-        store: regions by image id.
-        vocabulary: from words to ids.
-        max_words: longer sentences are cut.
-    """
-
-    def __init__(
-        self, queries: Sequence[Query], store: RegionStore, vocabulary: Vocabulary, max_words: int = 20
-    ) -> None:
-        self.queries, self.store = queries, store
-        self._texts = _Texts(queries, vocabulary, max_words)
-        self.group = self._texts.group
-
-    def __call__(self, places: Sequence[int]) -> ImageBatch:
-        """Return the batch of the queries at these places."""
-        images = [self.store[self.queries[i].item] for i in places]
-        boxes = [torch.from_numpy(np.asarray(image.boxes, dtype=np.float32)) for image in images]
-        sizes = torch.tensor([tuple(image.size) for image in images], dtype=torch.float32)
-        structure = spatial_structure(boxes, sizes)
-        flat = torch.cat(boxes)
-        scale = sizes[structure.node_item]
-        corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
-        return ImageBatch(
-            structure=structure,
-            regions=torch.from_numpy(np.concatenate([np.asarray(i.features, dtype=np.float32) for i in images])),
-            places=torch.cat([corner, extent], -1),
-            boxes=flat,
-            **self._texts.batch(places),
-        )
 
 
 class BatchSampler:
@@ -298,19 +145,19 @@ class OrderedBatches:
         return -(-self.size // self.batch_size)
 
 
-class _Places(torch.utils.data.Dataset):
+class _Indices(torch.utils.data.Dataset):
     def __init__(self, size: int) -> None:
         self.size = size
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, place: int) -> int:
-        return place
+    def __getitem__(self, index: int) -> int:
+        return index
 
 
 def make_loader(
-    collator: VideoCollator | ImageCollator, batches: BatchSampler | OrderedBatches, workers: int = 0
+    collator: Collator, batches: BatchSampler | OrderedBatches, workers: int = 0
 ) -> torch.utils.data.DataLoader:
     """Return a loader of batches, in page-locked memory where there is a GPU.
 
@@ -320,7 +167,7 @@ def make_loader(
         workers: processes; 0: this one.
     """
     return torch.utils.data.DataLoader(
-        _Places(len(collator.queries)),
+        _Indices(len(collator.queries)),
         batch_sampler=batches,
         collate_fn=collator,
         num_workers=workers,

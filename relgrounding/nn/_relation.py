@@ -1,5 +1,7 @@
 """Relation modules: messages between proposals."""
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,11 +50,15 @@ class GraphAttention(nn.Module):
     def forward(
         self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: each has an in-edge from itself alone."""
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
         if structure is None:
-            return self.linear(x) + self.bias
+            return _without_graph(self, x)
         weights = self.linear.weight, self.attention, self.bias
         return attention_layer(structure, x, *weights, self.negative_slope, self.backend)
+
+    def silent(self, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
+        """Return what each node gets without its neighbours, as if its only in-edge came from itself: W x + b."""
+        return self.linear(x) + self.bias
 
 
 class _Gated(nn.Module):
@@ -92,13 +98,25 @@ class _Gated(nn.Module):
     def forward(
         self, structure: "GraphStructure | dgl.DGLGraph | None", x: Float[Tensor, "nodes in_dim"]
     ) -> Float[Tensor, "nodes out_dim"]:
-        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph; None: there are no edges."""
-        if structure is not None:
-            weights = self.weight, self.bias, self.gate_bias, self.type_bias
-            return gated_layer(structure, x, *weights, self.backend)
+        """Return (N, out_dim) for the nodes x (N, in_dim) of the graph."""
+        if structure is None:
+            return _without_graph(self, x)
+        weights = self.weight, self.bias, self.gate_bias, self.type_bias
+        return gated_layer(structure, x, *weights, self.backend)
+
+    def silent(self, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
+        """Return what each node gets without its neighbours, as in a graph without edges."""
         if self.bias is None:
             return x.new_zeros(len(x), self.out_dim)
         return torch.relu(nn.functional.linear(x, self.parts[self.ways], self.bias))
+
+
+def _without_graph(layer: GraphAttention | _Gated, x: Tensor) -> Tensor:
+    name = type(layer).__name__
+    warnings.warn(
+        f"{name}: None in place of a graph is deprecated; call {name}.silent(x)", DeprecationWarning, stacklevel=3
+    )
+    return layer.silent(x)
 
 
 class GatedSum(_Gated):

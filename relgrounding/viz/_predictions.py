@@ -9,7 +9,7 @@ import numpy as np
 
 from relgrounding.config import Config
 from relgrounding.evaluation import ImageEvaluator, VideoEvaluator
-from relgrounding.training import RunError, RunFolder
+from relgrounding.runs import RunError, RunFolder
 
 READINGS = ("single", "union", "any")
 

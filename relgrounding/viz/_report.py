@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding.training import RunError
+from relgrounding.runs import RunError
 from relgrounding.viz._breakdown import Row, breakdowns
 from relgrounding.viz._curves import line_chart
 from relgrounding.viz._predictions import Prediction, Run, match_runs

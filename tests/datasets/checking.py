@@ -3,8 +3,7 @@
 from relgrounding.config import Config
 from relgrounding.datasets._dataset import Check
 from relgrounding.datasets._verify import verify
-from relgrounding.modalities._facts import parts
 
 
 def verify_config(config: Config) -> list[Check]:
-    return verify(*parts(config))
+    return verify(config.dataset, config.modality)

@@ -125,9 +125,18 @@ def test_a_proposal_without_neighbours_is_defined(kind, backend, counts):
         torch.testing.assert_close(out, (x @ layer.parts[2].T + layer.bias).relu())
     if kind == "sum":
         assert (out == 0).all()
-    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer(None, x)
+    alone = layer.bias.expand(len(x), 6) if kind == "attention" else layer.silent(x)
     torch.testing.assert_close(out, alone)
     out.sum().backward()
+
+
+@layers
+def test_silent_is_what_a_node_gets_from_itself_alone(kind):
+    layer, x = make(kind), torch.randn(3, 5, dtype=torch.float64)
+    edges = [(i, i, 0) for i in range(3)] if kind == "attention" else []
+    torch.testing.assert_close(layer.silent(x), layer(structure_of(edges, [3]), x))
+    with pytest.warns(DeprecationWarning, match=rf"call {type(layer).__name__}\.silent\(x\)"):
+        assert torch.equal(layer(None, x), layer.silent(x))
 
 
 @backends
@@ -185,7 +194,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 @pytest.mark.parametrize(("heads", "piece"), [(1, 1), (2, 1), (2, 9), (3, 2**18)])
 def test_attention_in_pieces_of_items_and_heads_gives_the_same_and_leaves_the_gradient_alone(heads, piece, monkeypatch):
-    scored = importlib.import_module("relgrounding.ops.graph_attention._scored")
+    scored = importlib.import_module("relgrounding.ops.graph_attention.layer_csr")
     layer, structure = GraphAttention(5, 6, heads, backend="csr").double(), structure_of(EDGES, COUNTS)
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     above = torch.randn(7, 6, dtype=torch.float64)

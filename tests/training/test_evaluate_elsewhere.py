@@ -12,7 +12,8 @@ from tiny import tool
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.features import ClipFeatures, write_clip_features
-from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task, with_data
+from relgrounding.runs import RunFolder
+from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
 
 evaluate = tool("evaluate").main

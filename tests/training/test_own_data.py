@@ -12,7 +12,8 @@ from tiny import TINY
 from relgrounding.config import ConfigError, load_config
 from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
-from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task
+from relgrounding.runs import RunFolder
+from relgrounding.training import Trainer, evaluate_run, make_task
 from tests.evaluation.recount import recount
 
 COLOURS = ("red", "blue", "green", "grey")

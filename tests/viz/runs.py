@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from relgrounding.config import Config, load_config
-from relgrounding.training import RunFolder
+from relgrounding.runs import RunFolder
 
 HOSTILE = "<script>alert('x')</script> $\\frac{ \"quoted\" & \u2028 </textarea>"
 

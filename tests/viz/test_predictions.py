@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding.training import RunError
+from relgrounding.runs import RunError
 from relgrounding.viz import choose_examples, match_runs, read_run
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding.training import RunError
+from relgrounding.runs import RunError
 from relgrounding.viz import read_run, report_page
 
 

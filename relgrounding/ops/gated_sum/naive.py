@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._registry import register_backend
 
 
+@register_backend("gated_sum", "naive")
 def gated_sum_naive(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],
@@ -23,6 +25,7 @@ def gated_sum_naive(
     return torch.zeros_like(feat_ND).index_add(0, dst, message_ED)
 
 
+@register_backend("gated_layer", "naive")
 def gated_layer_naive(
     structure: GraphStructure,
     x: Float[Tensor, "nodes in_dim"],

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._registry import register_backend
 
 
+@register_backend("graph_attention", "naive")
 def graph_attention_naive(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],
@@ -28,6 +30,7 @@ def graph_attention_naive(
     return torch.zeros_like(feat_NHD).index_add(0, dst, alpha_EH[:, :, None] * feat_NHD[src])
 
 
+@register_backend("attention_layer", "naive")
 def attention_layer_naive(
     structure: GraphStructure,
     x: Float[Tensor, "nodes in_dim"],

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, read_yaml
-from relgrounding.training._runs import RunError, RunFolder
+from relgrounding.runs._folder import RunError, RunFolder
 
 logger = get_logger("relgrounding.training")
 

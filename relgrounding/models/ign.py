@@ -1,19 +1,38 @@
 """IGN: image grounding network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relgrounding.config import ModelConfig
+from relgrounding._settings import number
 from relgrounding.graphs import GraphStructure, SpatialRelation
-from relgrounding.modalities._batches import ImageBatch
+from relgrounding.modalities import ImageBatch
 from relgrounding.models._grounding import Encoded, GroundingModel
+from relgrounding.models._relation import Relation, own_relation
+from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
 from relgrounding.nn import BiGRUEncoder, EdgeGatedGCN, ProposalToWordAttention, TopRScore
 
 
+@dataclass
+class IGNConfig(ModelConfig):
+    """Settings of IGN."""
+
+    fusion_dim: int = number(256, least=1, most=WIDEST)
+    """Width of W_l."""
+    fusion: Literal["linear", "product"] = "linear"
+    """What W_l takes: region and words, or their product as well."""
+    position_dim: int = number(128, least=1, most=WIDEST)
+    """Width of W_p."""
+    gate_init: float = number(-2.0)
+    """First value of the logits of the edge gates; lower where a region has many neighbours."""
+
+
+@register_model("ign")
 class IGN(GroundingModel):
     """Score the regions of images for sentences.
 
@@ -36,10 +55,13 @@ class IGN(GroundingModel):
         backend: message-passing kernels, see `relgrounding.ops.gated_sum`.
     """
 
+    Config = IGNConfig
+    modality = "image"
+    edge_types = len(SpatialRelation)
     reason_reads = slice(-4, None)
 
     def __init__(
-        self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+        self, config: IGNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
     ) -> None:
         super().__init__()
         region_dim, sentence_dim = feature_dim + 4, 2 * config.hidden
@@ -55,14 +77,20 @@ class IGN(GroundingModel):
         self.fusion = nn.Linear(fused_dim, config.fusion_dim)
         nn.init.xavier_uniform_(self.fusion.weight)
         nn.init.zeros_(self.fusion.bias)
-        widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
-        self.has_graph = config.relation == "graph"
-        self.relation = nn.ModuleList(
-            EdgeGatedGCN(m, n, len(SpatialRelation), backend, config.gate_init) for m, n in pairwise(widths)
-        )
+        if config.relation in ("graph", "none"):
+            widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
+            layers = [EdgeGatedGCN(m, n, self.edge_types, backend, config.gate_init) for m, n in pairwise(widths)]
+            self.relation = Relation(layers, silent=config.relation == "none")
+        else:
+            dims = config.fusion_dim, config.relation_dim
+            self.relation = own_relation(config.relation, *dims, self.edge_types, backend)
         self.position = nn.Linear(4, config.position_dim)
         self.score = nn.Linear(config.relation_dim + config.position_dim, 1)
         self.aggregate = TopRScore(config.top_r)
+
+    @classmethod
+    def feature_dim(cls, config: IGNConfig, weights: Mapping[str, Tensor]) -> int:
+        return first_weight(weights, "attention.proposal.weight").shape[1] - 4
 
     def encode(self, batch: ImageBatch) -> Encoded:
         """Return each image's regions and encode each sentence's words."""
@@ -102,10 +130,7 @@ class IGN(GroundingModel):
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
-        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
-        x = fused
-        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            x = layer(structure if heard and self.has_graph else None, x)
-        p = torch.cat([self.dropout(x), self.position(proposals[:, -4:])], -1)
+        x = self.dropout(self.relation(structure, fused))
+        p = torch.cat([x, self.position(proposals[:, -4:])], -1)
         return torch.sigmoid(self.score(p).squeeze(-1))

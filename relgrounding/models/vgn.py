@@ -1,16 +1,20 @@
 """VGN: video grounding network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relgrounding.config import ModelConfig
+from relgrounding._settings import ConfigError, number
 from relgrounding.graphs import GraphStructure
-from relgrounding.modalities._batches import VideoBatch
+from relgrounding.modalities import VideoBatch
 from relgrounding.models._grounding import Encoded, GroundingModel
+from relgrounding.models._relation import Relation, own_relation
+from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
 from relgrounding.nn import (
     BiGRUEncoder,
     GatedFusion,
@@ -21,6 +25,25 @@ from relgrounding.nn import (
 )
 
 
+@dataclass
+class VGNConfig(ModelConfig):
+    """Settings of VGN."""
+
+    clip_encoder: Literal["bigru", "linear"] = "bigru"
+    """What encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
+    pooling: Literal["max", "mean"] = "max"
+    """From the clips of a window to the feature of its proposal."""
+    contrast: float = number(0.0, least=0, most=1)
+    """With pooling mean: the mean of the clips around a window, times this, is taken off the mean of those inside."""
+    context: float = number(0.5, above=0, most=1000)
+    """For contrast: the share of a window's width that is around it, on each side."""
+    heads: int = number(4, least=1, most=WIDEST)
+    """Attention heads of a relation layer."""
+    iou_threshold: float = number(0.3, least=0, most=1)
+    """Moments whose temporal IoU is higher are neighbours."""
+
+
+@register_model("vgn")
 class VGN(GroundingModel):
     """Score the moments of videos for sentences.
 
@@ -39,10 +62,12 @@ class VGN(GroundingModel):
         backend: message-passing kernels, see `relgrounding.ops.graph_attention`.
     """
 
+    Config = VGNConfig
+    modality = "video"
     reason_reads = slice(0)
 
     def __init__(
-        self, config: ModelConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+        self, config: VGNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
     ) -> None:
         super().__init__()
         width = 2 * config.hidden
@@ -57,11 +82,32 @@ class VGN(GroundingModel):
         self.pooling = ProposalPooling(config.pooling, config.contrast, config.context)
         self.attention = ProposalToWordAttention(width, width, config.attention_dim)
         self.fusion = GatedFusion(width, width)
-        widths = [2 * width] + [config.relation_dim] * config.relation_layers
-        self.has_graph = config.relation == "graph"
-        self.relation = nn.ModuleList(GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths))
+        if config.relation in ("graph", "none"):
+            widths = [2 * width] + [config.relation_dim] * config.relation_layers
+            layers = [GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths)]
+            self.relation = Relation(layers, nn.functional.elu, silent=config.relation == "none")
+        else:
+            self.relation = own_relation(config.relation, 2 * width, config.relation_dim, self.edge_types, backend)
         self.score = nn.Linear(config.relation_dim, 1)
         self.aggregate = TopRScore(config.top_r)
+
+    @classmethod
+    def check(cls, config: VGNConfig) -> None:
+        if config.contrast and config.pooling != "mean":
+            raise ConfigError(f"model.contrast is {config.contrast} with model.pooling={config.pooling}; it needs mean")
+        if config.relation_dim % config.heads:
+            raise ConfigError(
+                f"model.relation_dim ({config.relation_dim}) must be a multiple of model.heads ({config.heads})"
+            )
+
+    @classmethod
+    def graph_options(cls, config: VGNConfig) -> dict[str, Any]:
+        return {"iou_threshold": config.iou_threshold}
+
+    @classmethod
+    def feature_dim(cls, config: VGNConfig, weights: Mapping[str, Tensor]) -> int:
+        linear = config.clip_encoder == "linear"
+        return first_weight(weights, f"clip_encoder.{'weight' if linear else 'gru.weight_ih_l0'}").shape[1]
 
     def encode(self, batch: VideoBatch) -> Encoded:
         """Encode each video's proposals and each sentence's words."""
@@ -90,10 +136,5 @@ class VGN(GroundingModel):
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
-        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
-        p = fused
-        for layer, heard in zip(self.relation, messages or [True] * len(self.relation), strict=True):
-            p = layer(structure if heard and self.has_graph else None, p)
-            p = nn.functional.elu(p)
-        return torch.sigmoid(self.score(p).squeeze(-1))
+        return torch.sigmoid(self.score(self.relation(structure, fused)).squeeze(-1))

@@ -19,7 +19,7 @@ from relgrounding._names import name_fault
 from relgrounding._settings import read_yaml
 from relgrounding.config import Config, config_to_yaml, make_config
 from relgrounding.evaluation import read_results
-from relgrounding.training._log import Record, RunLog
+from relgrounding.runs._log import Record, RunLog
 
 TRAINED: Mapping[str, type] = {"model": dict, "vocabulary": list}
 """What a checkpoint needs to answer."""
@@ -73,7 +73,7 @@ class RunFolder:
         settings.pop("versions", None)
         if name_fault(settings.get("name")):  # of a run from before names were names; nothing is called so any more
             settings["name"] = self.path.resolve().name
-        return make_config([(str(path), settings)])
+        return make_config([(str(path), settings)], old=True)
 
     def log(self, record: Record) -> None:
         """Add one line to log.jsonl, and its numbers to those of TensorBoard."""
