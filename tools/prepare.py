@@ -25,12 +25,12 @@ from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
 from relgrounding.datasets._dataset import NOT_VISUAL
+from relgrounding.datasets._verify import format_rows, verify
 from relgrounding.datasets.charades_sta import charades_actions
 from relgrounding.datasets.refcoco import coco_categories
 from relgrounding.features.convert import FORMATS, convert_features
 from relgrounding.io import DataError, MissingFile
 from relgrounding.io._regular import MAX_BYTES
-from relgrounding.training._verify import format_rows, verify
 
 
 def find_root(given: Path | None, folder: str) -> Path:
@@ -92,7 +92,7 @@ def check(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.settings)
     if args.no_features:
         config.data.features = ""
-    rows = verify(config, quiet=not sys.stderr.isatty())
+    rows = verify(config.dataset, config.modality, quiet=not sys.stderr.isatty())
     show(format_rows(rows))
     return int(any(row.status == "DIFFERS" for row in rows))
 

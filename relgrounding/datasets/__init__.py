@@ -8,11 +8,11 @@ from relgrounding.datasets._dataset import (
     DataConfig,
     Dataset,
     Published,
+    Query,
     data_root,
     find_file,
     register_dataset,
 )
-from relgrounding.datasets._query import Query
 from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
 from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
 from relgrounding.datasets.flickr30k import load_flickr30k

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from relgrounding._registry import Registry
 from relgrounding._settings import ConfigError, number
-from relgrounding.datasets._query import Query
 from relgrounding.io._errors import Problems
 
 
@@ -41,6 +40,27 @@ class DataConfig:
     """Queries per batch; negatives need two or more."""
     workers: int = number(0, least=0, most=1024)
     """Processes that load batches; 0: the main one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A sentence, the video or image it is about, and what it refers to.
+
+    Args:
+        id: names the query; no two queries of a split share it.
+        item: id of the video or image, the key of its features.
+        text: the sentence or phrase as written by the annotator.
+        targets: right answers: segments (start, end) in seconds, or boxes (x1, y1, x2, y2) in pixels.
+        kind: what sort of query it is, for tables by kind; empty where the data set has no sorts.
+        group: queries of one non-empty group meet in one batch; empty for none.
+    """
+
+    id: str
+    item: str
+    text: str
+    targets: tuple[tuple[float, ...], ...]
+    kind: str = ""
+    group: str = ""
 
 
 class Annotations(NamedTuple):
@@ -116,10 +136,10 @@ class Dataset(ABC):
     """(split, check, count): why a count that is not the published one is as it should be."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
-    generated: ClassVar[bool] = False
-    """Whether it is generated from the seed, features and all: there are no files to find, to check or to change."""
     remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
+    has_file: ClassVar[bool] = True
+    """Whether its features are in a file; else `read` returns them."""
     by_kind: ClassVar[bool] = False
     """Whether results are reported for each kind of query, too."""
 

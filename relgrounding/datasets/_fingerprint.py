@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from relgrounding.datasets._query import Query
+from relgrounding.datasets._dataset import Query
 
 BLOCK = 2**16
 MOST_BLOCKS = 2**12

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from relgrounding._printing import brief
-from relgrounding.datasets._dataset import Annotations, Dataset, Published, data_root, register_dataset
-from relgrounding.datasets._query import Query
+from relgrounding.datasets._dataset import Annotations, Dataset, Published, Query, data_root, register_dataset
 from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.io._values import LONGEST, check_seconds, check_text, is_number, parse_json
 

@@ -19,10 +19,10 @@ from relgrounding.datasets._dataset import (
     DataConfig,
     Dataset,
     Published,
+    Query,
     data_root,
     register_dataset,
 )
-from relgrounding.datasets._query import Query
 from relgrounding.features import write_clip_features
 from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.io._values import LONGEST, SHORTEST

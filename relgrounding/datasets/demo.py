@@ -13,18 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from relgrounding._settings import ConfigError, number
-from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, register_dataset
-from relgrounding.datasets._query import Query
-from relgrounding.datasets._scene_layout import (
+from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, register_dataset
+from relgrounding.datasets._scenes import (
     HEADS,
     IMAGE_SIZE,
     OPPOSITE,
     RELATIONS,
+    SceneObject,
+    attribute_pair,
+    in_words,
+    relation_set,
     scatter,
     scatter_pair,
     scatter_relation,
 )
-from relgrounding.datasets._scene_objects import SceneObject, attribute_pair, in_words, relation_set
 from relgrounding.features import Regions
 from relgrounding.io import Problems
 
@@ -52,7 +54,7 @@ class Demo(Dataset):
 
     Config = DemoConfig
     modality = "image"
-    generated = True
+    has_file = False
     by_kind = True
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:

@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, data_root, register_dataset
-from relgrounding.datasets._query import Query
+from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_root, register_dataset
 from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.io._regular import check_regular
 from relgrounding.io._values import LARGEST, has_area

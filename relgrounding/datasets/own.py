@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from relgrounding._printing import brief, printable
 from relgrounding._settings import ConfigError
-from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, find_file, register_dataset
-from relgrounding.datasets._query import Query
+from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, find_file, register_dataset
 from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 

@@ -20,10 +20,10 @@ from relgrounding.datasets._dataset import (
     DataConfig,
     Dataset,
     Published,
+    Query,
     data_root,
     register_dataset,
 )
-from relgrounding.datasets._query import Query
 from relgrounding.features import Regions, write_region_features
 from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
 from relgrounding.io._pickle import load_plain_pickle

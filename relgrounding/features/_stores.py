@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import h5py
 import numpy as np
@@ -37,7 +37,10 @@ class Regions(NamedTuple):
 
 
 class _Store:
-    """An HDF5 file opened on first use, once a process; worker processes and unpickled copies open it anew."""
+    """An HDF5 file opened on first use, once per process; worker processes and unpickled copies open it anew."""
+
+    states: ClassVar[str]
+    """What annotations may state about an item as well."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
@@ -123,6 +126,8 @@ class ClipFeatures(_Store):
         MissingFeatures: `store[id]` of a video that the file does not hold.
         BadFeatures: a dataset that is not (clips, dim) with clips >= 1 and the dim of the others, or is not finite.
     """
+
+    states = "durations"
 
     def _forget(self) -> None:
         super()._forget()
@@ -220,6 +225,7 @@ class RegionFeatures(_Store):
         BadFeatures: a dataset is missing, shapes disagree, or features are not finite.
     """
 
+    states = "image sizes"
     _NAMES = ("features", "boxes", "offsets", "ids", "sizes")
 
     def _forget(self) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from relgrounding.config import Config, ConfigError
-from relgrounding.datasets._dataset import DATASETS, Annotations, Check, Dataset, Published
-from relgrounding.datasets._query import Query
+from relgrounding._settings import ConfigError
+from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query
+from relgrounding.datasets._verify_features import Facts, feature_checks
 from relgrounding.features.vocabulary import tokenize
 from relgrounding.io._errors import DataError, MissingFile, Problems
-from relgrounding.training._verify_features import feature_rows
 
 __all__ = ["format_rows", "verify"]
 
@@ -20,21 +19,20 @@ OVERHANG = 0.5
 """Pixels."""
 
 
-def verify(config: Config, quiet: bool = True) -> list[Check]:
+def verify(dataset: Dataset, facts: Facts, quiet: bool = True) -> list[Check]:
     """Check the data that a configuration names: annotations always, features where `data.features` is not empty.
 
     Args:
-        config: see `relgrounding.config.Config`; bad records are counted, whatever `data.on_error` says.
+        dataset: with its settings; bad records are counted, whatever `data.on_error` says.
+        facts: the modality, which opens the feature file and compares it with the annotations.
         quiet: without progress bars.
 
     Raises:
         ConfigError: there is nothing to check, or no folder of annotations.
     """
-    settings = config.data
-    dataset = DATASETS.get(settings.dataset)(settings, config.seed, "video" if config.model.name == "vgn" else "image")
-    if dataset.generated:
+    if not dataset.has_file:
         raise ConfigError(f"data.dataset is {dataset.name}: generated data sets have no files to check")
-    video, published = config.model.name == "vgn", dataset.sizes()
+    published, settings = dataset.sizes(), dataset.config
     rows: list[Check] = []
     found: dict[str, Annotations] = {}
     for split in list(published.queries) if published else ["train", *settings.test_splits]:
@@ -47,12 +45,10 @@ def verify(config: Config, quiet: bool = True) -> list[Check]:
         rows.extend(_counts(dataset, split, found[split], published, problems))
         rows.extend(Check(f"{split}: {what}", "", f"{count:,}", "note") for what, count in problems.notes.items())
         rows.extend(_texts(split, found[split].queries, settings.max_words))
-        if video:
-            rows.extend(_segments(dataset, split, found[split]))
+        rows.extend(_segments(dataset, split, found[split]))
     if not found:
         return rows
-    if not video:
-        rows.extend(_boxes(found))
+    rows.extend(_boxes(found))
     rows.extend(_wholes(found, published))
     rows.extend(_shared(found, published.train if published else ("train",)))
     rows.extend(dataset.checks(found))
@@ -61,7 +57,7 @@ def verify(config: Config, quiet: bool = True) -> list[Check]:
         whole.queries.extend(annotations.queries)
         whole.durations.update(annotations.durations)
         whole.sizes.update(annotations.sizes)
-    rows.extend(Check(*row) for row in feature_rows(config, whole, video, quiet))
+    rows.extend(feature_checks(dataset, whole, facts, quiet))
     return rows
 
 
@@ -142,9 +138,12 @@ def _texts(split: str, queries: Sequence[Query], max_words: int) -> Iterator[Che
 
 def _segments(dataset: Dataset, split: str, annotations: Annotations) -> Iterator[Check]:
     lengths, queries = annotations.durations, annotations.queries
+    segments = [(target, query.item) for query in queries for target in query.targets if len(target) == 2]
+    if not lengths and not segments:
+        return
     lacking = {query.item for query in queries if query.item not in lengths}
     yield _compare(f"{split}: videos without duration", 0, len(lacking), "segments cannot be turned into seconds")
-    known = [(t, lengths[q.item]) for q in queries if q.item in lengths for t in q.targets]
+    known = [(segment, lengths[item]) for segment, item in segments if item in lengths]
     counts: dict[str, int] = {
         "segments before 0": sum(start < 0 for (start, _), _ in known),
         "segments without length": sum(start >= end for (start, end), _ in known),
@@ -156,9 +155,8 @@ def _segments(dataset: Dataset, split: str, annotations: Annotations) -> Iterato
 
 
 def _boxes(found: dict[str, Annotations]) -> Iterator[Check]:
-    for split, annotations in found.items():
-        sizes = annotations.sizes
-        known = [(t, sizes[q.item]) for q in annotations.queries if q.item in sizes for t in q.targets]
+    for split, (queries, _, sizes, _) in found.items():
+        known = [(t, sizes[q.item]) for q in queries if q.item in sizes for t in q.targets if len(t) == 4]
         outside = sum(
             min(x1, y1) < -OVERHANG or x2 > w + OVERHANG or y2 > h + OVERHANG for (x1, y1, x2, y2), (w, h) in known
         )
