@@ -15,10 +15,10 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import cases, criteria, machine, providers
-from benchmarks.building import BuildRow, measure_building
+from benchmarks.graph_building import BuildRow, measure_building
 from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import own_pages
-from benchmarks.report import case_table, markdown, write_build_csv, write_csv
+from benchmarks.report import case_table, markdown, write_csv
 from relgrounding._files import check_output_folder
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,8 +61,8 @@ def run_cases(chosen: list[cases.Case], patterns: list[str], settings: Settings,
             rows[case.name] = measure(case, providers.select(case.layer, patterns), settings, bar.set_description)
             bar.update()
         for layer in cases.LAYERS:
-            sizes = [(case, row) for case in chosen if case.layer == layer for row in rows[case.name]]
-            sizes = [(case, row) for case, row in sizes if row.ok and criteria.in_scaling(row)]
+            of_layer = [(case, row) for case in chosen if case.layer == layer for row in rows[case.name]]
+            sizes = [(case, row) for case, row in of_layer if criteria.in_scaling(row)]
             if len(sizes) > 1:
                 (provider,) = providers.select(layer, [criteria.OURS])
                 bar.set_description(f"{layer}: sizes in turns")
@@ -87,9 +87,9 @@ def weigh_case(name: str, patterns: list[str], rows: list[Row], settings: Settin
 
 def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[BuildRow]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out / "results.csv", rows)
+    write_csv(args.out / "results.csv", [row.flat() for row in rows])
     if building:
-        write_build_csv(args.out / "building.csv", building)
+        write_csv(args.out / "building.csv", [row.flat() for row in building])
     page = markdown("Benchmark of message-passing layers", facts, rows, building, criteria.lines(rows))
     (args.out / "table.md").write_text(page, encoding="utf-8")
     try:
@@ -117,11 +117,11 @@ def main() -> None:
         sys.exit(f"--out: {error}")
     settings = settings_of(args)
     facts = machine.facts(settings.device)
-    facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s a case, two calls a turn"
+    facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s per case, two calls per turn"
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     # Only where nothing narrower was asked for.
     narrow = args.no_building or args.case or args.provider or settings.device.type != "cpu"
-    building = [] if narrow else measure_building(settings.repeats, settings.seconds, lambda text: print(text))
+    building = [] if narrow else list(measure_building(settings.repeats, settings.seconds, print))
     rows = run_cases(chosen, args.provider, settings, not args.no_memory)
     save(args, facts, rows, building)
     for case in chosen:

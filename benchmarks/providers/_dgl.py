@@ -1,21 +1,13 @@
 """What DGL offers for these layers: its modules, and its message passing as a user of DGL would write it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
-from benchmarks.providers._provider import (
-    BothDirections,
-    GatedWeights,
-    Of,
-    Provider,
-    edge_gated_weights,
-    gated_weights,
-    node_floats,
-)
+from benchmarks.cases import Case
+from benchmarks.providers._provider import GatedWeights, Provider, gated_pair
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure
 
@@ -62,12 +54,6 @@ class Attention(nn.Module):
         return self.conv(graph, x).flatten(1)
 
 
-def _attention_weights(module: Attention, of: Of) -> dict[str, Tensor]:
-    conv = module.conv
-    weights = {"linear": of(conv.fc.weight), "att_src": of(conv.attn_l)[0], "att_dst": of(conv.attn_r)[0]}
-    return weights | {"bias": of(conv.bias)}
-
-
 class Hetero(GatedWeights):
     """`multi_update_all`: the messages of each type are tensors of the nodes, as a gate depends on no destination."""
 
@@ -75,16 +61,15 @@ class Hetero(GatedWeights):
         feat, gate, result = self.linear(x), self.gate(x), "sum"
         functions, copy, add = {}, dgl.function.copy_u, dgl.function.sum
         with graph.local_scope():
+            nodes = graph.nodes["proposal"].data
             for r, name in enumerate(graph.relation_order):
                 if graph.num_edges(name):
-                    graph.nodes["proposal"].data[name] = torch.sigmoid(gate + self.gate_bias[r]) * (
-                        feat + self.type_bias[r]
-                    )
+                    nodes[name] = torch.sigmoid(gate + self.gate_bias[r]) * (feat + self.type_bias[r])
                     functions[name] = (copy(name, "message"), add("message", result))
             if not functions:
                 return torch.zeros_like(feat)
             graph.multi_update_all(functions, "sum")
-            return graph.nodes["proposal"].data[result]
+            return nodes[result]
 
 
 def _hetero(structure: GraphStructure) -> dgl.DGLGraph:
@@ -98,7 +83,7 @@ def _hetero(structure: GraphStructure) -> dgl.DGLGraph:
 
 
 class Gspmm(GatedWeights):
-    """Sparse products with one weight an edge; the biases of the types through a sum of gates a type."""
+    """Sparse products with one weight per edge; the biases of the types through a sum of gates per type."""
 
     def forward(self, typed: tuple[dgl.DGLGraph, Tensor], x: Tensor) -> Tensor:
         graph, etype = typed
@@ -109,12 +94,12 @@ class Gspmm(GatedWeights):
 
 
 class Relational(nn.Module):
-    """`dgl.nn.RelGraphConv`: one matrix a relation, no gate."""
+    """`dgl.nn.RelGraphConv`: one matrix per relation, no gate."""
 
     def __init__(self, case: Case, presorted: bool) -> None:
         super().__init__()
         both = case.layer == "edge_gated"
-        types = case.num_types * (2 if both else 1)
+        types = case.num_types * (1 + both)
         self.conv = dgl.nn.RelGraphConv(case.in_dim, case.out_dim, types, bias=both, self_loop=both)
         self.presorted = presorted
 
@@ -122,60 +107,48 @@ class Relational(nn.Module):
         return self.conv(typed[0], x, typed[1], presorted=self.presorted)
 
 
-def _relational_weights(module: Relational, of: Of) -> dict[str, Tensor]:
-    weights = {"weight": of(module.conv.linear_r.W)}
-    if module.conv.self_loop:
-        weights |= {"root": of(module.conv.loop_weight), "bias": of(module.conv.h_bias)}
-    return weights
-
-
-def _edge_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 6 * size.edges * case.heads
-
-
-def _one_hot_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 6 * size.edges * size.types
-
-
-def _hetero_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 4 * size.types * size.nodes * case.out_dim
-
-
-def _relational_floats(case: Case, size: Size) -> int:
-    ways = 2 if case.layer == "edge_gated" else 1
-    return node_floats(case, size) + ways * size.edges * 3 * (case.in_dim + case.out_dim)
+def _doubled(structure: GraphStructure, convert: Callable) -> tuple[dgl.DGLGraph, Tensor]:
+    return convert(both_ways(structure))
 
 
 def providers() -> Iterable[Provider]:
     """Modules and message passing."""
     yield Provider(
-        "dgl.GATConv", "attention", "attention", one_type, Attention, _attention_weights, _edge_floats, _reason
+        "dgl.GATConv",
+        "attention",
+        "attention",
+        one_type,
+        Attention,
+        {"conv.fc.weight": "linear", "conv.attn_l": "att_src", "conv.attn_r": "att_dst", "conv.bias": "bias"},
+        floats=lambda case, size: 6 * size.edges * case.heads,
+        reason=_reason,
     )
-    ways = (("multi_update_all", _hetero, Hetero, _hetero_floats), ("gspmm", _typed, Gspmm, _one_hot_floats))
-    for name, convert, layer, floats in ways:
-        yield Provider(f"dgl.{name}", "gated", "gated", convert, layer, gated_weights, floats, _reason)
-        pair = partial(_pair, convert=convert)
-        both = partial(BothDirections, one=layer)
-        yield Provider(f"dgl.{name}", "edge_gated", "edge_gated", pair, both, edge_gated_weights, floats, _reason)
-    for name, presorted in (("RelGraphConv", False), ("RelGraphConv presorted", True)):
-        convert = _typed_sorted if presorted else _typed
-        for layer_name in ("gated", "edge_gated"):
-            yield Provider(
-                name=f"dgl.{name}",
-                layer=layer_name,
-                function="typed",
-                convert=partial(_doubled, convert=convert) if layer_name == "edge_gated" else convert,
-                layer_of=partial(Relational, presorted=presorted),
-                weights=_relational_weights,
-                floats=_relational_floats,
-                reason=_reason,
-                note="one matrix a relation, no gate",
-            )
-
-
-def _pair(structure: GraphStructure, convert) -> tuple:
-    return convert(structure), convert(structure.reverse())
-
-
-def _doubled(structure: GraphStructure, convert):
-    return convert(both_ways(structure))
+    yield from gated_pair(
+        "dgl.multi_update_all",
+        _hetero,
+        Hetero,
+        floats=lambda case, size: 4 * size.types * size.nodes * case.out_dim,
+        reason=_reason,
+    )
+    yield from gated_pair(
+        "dgl.gspmm", _typed, Gspmm, floats=lambda case, size: 6 * size.edges * size.types, reason=_reason
+    )
+    for name, convert in (("RelGraphConv", _typed), ("RelGraphConv presorted", _typed_sorted)):
+        relational = partial(
+            Provider,
+            f"dgl.{name}",
+            function="typed",
+            layer_of=partial(Relational, presorted=convert is _typed_sorted),
+            floats=lambda case, size: (
+                (6 if case.layer == "edge_gated" else 3) * size.edges * (case.in_dim + case.out_dim)
+            ),
+            reason=_reason,
+            note="one matrix per relation, no gate",
+        )
+        weight = {"conv.linear_r.W": "weight"}
+        yield relational(layer="gated", convert=convert, parameters=weight)
+        yield relational(
+            layer="edge_gated",
+            convert=partial(_doubled, convert=convert),
+            parameters=weight | {"conv.loop_weight": "root", "conv.h_bias": "bias"},
+        )
