@@ -98,25 +98,9 @@ class Case:
         return 1 if self.layer == "attention" else len(SpatialRelation)
 
 
-@dataclass(frozen=True)
-class Size:
-    """What the work on a batch of graphs depends on."""
-
-    nodes: int
-    edges: int
-    pairs: int
-    types: int
-
-    @staticmethod
-    def of(structure: GraphStructure) -> "Size":
-        """The size of a batch; pairs: of two nodes of one item."""
-        pairs = int(structure.batch_num_nodes.square().sum())
-        return Size(structure.num_nodes, structure.num_edges, pairs, structure.num_types)
-
-    @property
-    def density(self) -> float:
-        """Edges per pair."""
-        return self.edges / max(self.pairs, 1)
+def density(structure: GraphStructure) -> float:
+    """Edges per pair of nodes of one item."""
+    return structure.num_edges / max(structure.num_pairs, 1)
 
 
 def _cases() -> Iterable[Case]:
@@ -125,10 +109,10 @@ def _cases() -> Iterable[Case]:
             yield Case("attention", kind, videos(batch, clips, proposals), 512, 64, heads=4)
     for layer, regions, batch in product(("gated", "edge_gated"), REGIONS, BATCHES):
         yield Case(layer, f"regions{regions}", images(batch, regions), 256, 256)
-    for density in DENSITIES:
-        kind = f"density{round(100 * density):03}"
-        yield Case("attention", kind, denser_videos(32, density), 512, 64, heads=4, series="density")
-        yield Case("gated", kind, denser_images(32, 50, density), 256, 256, series="density")
+    for share in DENSITIES:
+        kind = f"density{round(100 * share):03}"
+        yield Case("attention", kind, denser_videos(32, share), 512, 64, heads=4, series="density")
+        yield Case("gated", kind, denser_images(32, 50, share), 256, 256, series="density")
     # Narrower layers than elsewhere, so that 10,000 items (1.36 million nodes; 500,000) fit a common machine.
     for items in SCALES:
         yield Case("attention", "scaling", videos(items, (32,), WINDOWS_32), 128, 32, heads=4, series="scaling")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from relgrounding.data.batches import Batch, ImageBatch, VideoBatch
 from relgrounding.models import IGN, VGN
-from relgrounding.nn import BiGRUEncoder, ProposalPooling, ProposalToWordAttention
+from relgrounding.nn import BiGRUEncoder, GatedFusion, ProposalPooling, ProposalToWordAttention
 
 
 class EagerGRU(nn.Module):
@@ -59,7 +59,24 @@ class EagerAttention(nn.Module):
         return torch.softmax(logits, -1) @ words
 
 
-EAGER = {BiGRUEncoder: EagerGRU, ProposalPooling: EagerPooling, ProposalToWordAttention: EagerAttention}
+class EagerFusion(nn.Module):
+    """Gated fusion."""
+
+    def __init__(self, fusion: GatedFusion) -> None:
+        super().__init__()
+        self.proposal_gate, self.context_gate = fusion.proposal_gate, fusion.context_gate
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Return [h * sigmoid(W_s c + b_s); c * sigmoid(W_v h + b_v)]."""
+        return torch.cat([h * torch.sigmoid(self.context_gate(c)), c * torch.sigmoid(self.proposal_gate(h))], -1)
+
+
+EAGER = {
+    BiGRUEncoder: EagerGRU,
+    ProposalPooling: EagerPooling,
+    ProposalToWordAttention: EagerAttention,
+    GatedFusion: EagerFusion,
+}
 
 
 class EagerModel(nn.Module):
@@ -69,21 +86,13 @@ class EagerModel(nn.Module):
         model: with the backend `naive`; its layers are taken over.
     """
 
-    embedding: nn.Module
-    clip_encoder: nn.Module
-    word_encoder: nn.Module
-    pooling: nn.Module
-    attention: nn.Module
-    fusion: nn.Module
-    relation: nn.ModuleList
-    position: nn.Module
-    score: nn.Module
-    aggregate: nn.Module
-
     def __init__(self, model: VGN | IGN) -> None:
         super().__init__()
         for name, part in model.named_children():
             self.add_module(name, EAGER[type(part)](part) if type(part) in EAGER else part)
+
+    def __getattr__(self, name: str) -> Any:  # layers, which the type checker does not know
+        return super().__getattr__(name)
 
     def forward(self, batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Return the alignment of each item with its own sentence and with those of `negatives`."""

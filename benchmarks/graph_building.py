@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,21 +45,6 @@ class Kind:
     batch: Batch
     build_dgl: Callable[[list[Tensor]], dgl.DGLGraph]
     relation: Callable[[Tensor], Tensor]
-
-
-class BuildRow(NamedTuple):
-    """One way to one batch; no times where its edges are wrong."""
-
-    batch: str
-    way: str
-    status: str
-    times: Quantiles | None
-
-    def flat(self) -> dict[str, Any]:
-        """The cells of a line in a CSV file."""
-        times = {name: self.times and getattr(self.times, name) for name in ("p20", "p50", "p80")}
-        calls = self.times and self.times.count
-        return {"batch": self.batch, "way": self.way, "status": self.status, **times, "calls": calls}
 
 
 def matrix_of_one(boxes: Tensor) -> Tensor:
@@ -98,18 +83,18 @@ KINDS = {
 }
 
 
-def measure_building(repeats: int, seconds: float, tick: Callable[[str], object]) -> Iterable[BuildRow]:
-    """All ways to all batches, in turns."""
+def measure_building(repeats: int, seconds: float, tick: Callable[[str], object]) -> Iterable[dict[str, Any]]:
+    """All ways to all batches, in turns; without times where the edges are wrong."""
     for name, kind in KINDS.items():
         tick(f"building {name}")
         everything = ways(kind)
         good = {way: {"build": build} for way, build in right_ways(kind.batch.structure(), everything).items()}
         times = interleaved(good, torch.device("cpu"), repeats, seconds, calls=1)
         for way in everything:
-            if way in good:
-                yield BuildRow(name, way, "ok", Quantiles.of(times[way]["build"]))
-            else:
-                yield BuildRow(name, way, "wrong: other edges", None)
+            of = Quantiles.of(times[way]["build"]) if way in good else None
+            status = "ok" if of else "wrong: other edges"
+            figures = {name: of and getattr(of, name) for name in ("p20", "p50", "p80")}
+            yield {"batch": name, "way": way, "status": status, **figures, "calls": of and of.count}
 
 
 def ways(kind: Kind) -> dict[str, Build]:

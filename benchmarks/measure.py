@@ -1,13 +1,13 @@
 """One case: the gate for every provider, then times in turns; in a pass of its own, memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case, density
 from benchmarks.functions import FUNCTIONS, Outputs, draw_weights
 from benchmarks.gate import Problem, as_tuple, check, output_gradients
 from benchmarks.memory import allocated, peak_memory
@@ -88,23 +88,14 @@ class Row:
         return cells
 
 
-@dataclass
 class Contestant:
     """A provider that passed the gate, with what its calls need."""
 
-    provider: Provider
-    row: Row
-    module: nn.Module
-    structure: GraphStructure
-    x: Tensor
-    graph: object = None
-    above: Outputs = ()
-    leaves: list[Tensor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.graph = self.provider.convert(replace(self.structure))
-        self.above = output_gradients(self.forward(), self.x.dtype)
-        self.leaves = [self.x, *self.module.parameters()]
+    def __init__(self, provider: Provider, row: Row, module: nn.Module, structure: GraphStructure, x: Tensor) -> None:
+        self.provider, self.row, self.module, self.structure, self.x = provider, row, module, structure, x
+        self.graph = provider.convert(replace(structure))
+        self.above = output_gradients(self.forward(), x.dtype)
+        self.leaves = [x, *module.parameters()]
 
     def _forward_backward(self, graph: object) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(as_tuple(self.module(graph, self.x)), self.leaves, self.above, allow_unused=True)
@@ -135,15 +126,14 @@ class Prepared:
 
     def admitted(self, provider: Provider) -> "tuple[Row, Contestant | None]":
         """The provider's row, and the provider ready to be called where the row's status is "ok"."""
-        size = Size.of(self.structure)
-        row = _row(self.case, provider, size, self.settings)
-        self._admit(row, provider, size)
+        row = _row(self.case, provider, self.structure, self.settings)
+        self._admit(row, provider)
         return row, _contestant(self.case, self.structure, self.x, provider, row)
 
-    def _admit(self, row: Row, provider: Provider, size: Size) -> None:
+    def _admit(self, row: Row, provider: Provider) -> None:
         """Set the row's status: "ok" or why there will be no figure."""
         device, dtype = self.settings.device, self.settings.dtype
-        reason, needed = provider.reason(device, dtype), provider.bytes(self.case, size, dtype)
+        reason, needed = provider.reason(device, dtype), provider.bytes(self.case, self.structure, dtype)
         if reason is not None:
             row.status = f"cannot run: {reason}"
         elif needed > self.settings.max_memory:
@@ -163,7 +153,7 @@ def _failure(error: Exception) -> str:
     return f"fails: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
 
 
-def _row(case: Case, provider: Provider, size: Size, settings: Settings) -> Row:
+def _row(case: Case, provider: Provider, structure: GraphStructure, settings: Settings) -> Row:
     return Row(
         case=case.name,
         series=case.series,
@@ -173,9 +163,9 @@ def _row(case: Case, provider: Provider, size: Size, settings: Settings) -> Row:
         same_function=provider.same_function,
         note=provider.note,
         items=case.graph.batch_size,
-        nodes=size.nodes,
-        edges=size.edges,
-        density=size.density,
+        nodes=structure.num_nodes,
+        edges=structure.num_edges,
+        density=density(structure),
         in_dim=case.in_dim,
         out_dim=case.out_dim,
         heads=case.heads,

@@ -1,7 +1,7 @@
 """Results as CSV and as Markdown."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.criteria import memory_limit
-from benchmarks.graph_building import BuildRow
 from benchmarks.measure import Row
 from benchmarks.timing import Quantiles
 
@@ -38,7 +37,7 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
 
 
 def markdown(
-    title: str, facts: dict[str, str], rows: Sequence[Row], building: Sequence[BuildRow], criteria: Sequence[str]
+    title: str, facts: dict[str, str], rows: Sequence[Row], building: Sequence[dict[str, Any]], criteria: Sequence[str]
 ) -> str:
     """The whole page."""
     parts = [f"# {title}", "\n".join(f"- {name}: {value}" for name, value in facts.items())]
@@ -46,7 +45,7 @@ def markdown(
     parts += [case_table(list(of_case)) for _, of_case in groupby(rows, key=lambda row: row.case)]
     if building:
         parts += ["## Building and joining graphs", "Milliseconds, p50 (p20 to p80)."]
-        parts += [build_table(list(of_batch)) for _, of_batch in groupby(building, key=lambda row: row.batch)]
+        parts += [build_table(list(of_batch)) for _, of_batch in groupby(building, key=lambda row: row["batch"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,10 +65,10 @@ def case_table(rows: list[Row]) -> str:
     return "\n\n".join([heading, table([_line(row, maps) for row in good], headers), "\n".join(without)]).rstrip()
 
 
-def build_table(rows: list[BuildRow]) -> str:
+def build_table(rows: list[dict[str, Any]]) -> str:
     """One batch."""
-    lines = [(r.way, _times(r.times), str(r.times.count)) if r.times else (r.way, r.status, "") for r in rows]
-    return f"### {rows[0].batch}\n\n" + table(lines, ("way", "time", "calls"))
+    lines = [(row["way"], _range(row) if row["calls"] else row["status"], str(row["calls"] or "")) for row in rows]
+    return f"### {rows[0]['batch']}\n\n" + table(lines, ("way", "time", "calls"))
 
 
 def _line(row: Row, maps: float | None) -> tuple[str, ...]:
@@ -87,7 +86,11 @@ def _line(row: Row, maps: float | None) -> tuple[str, ...]:
 
 
 def _times(times: Quantiles | None) -> str:
-    return "" if times is None else f"{_short(times.p50)} ({_short(times.p20)} to {_short(times.p80)})"
+    return "" if times is None else _range(vars(times))
+
+
+def _range(times: Mapping[str, Any]) -> str:
+    return f"{_short(times['p50'])} ({_short(times['p20'])} to {_short(times['p80'])})"
 
 
 def _short(value: float) -> str:

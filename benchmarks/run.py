@@ -10,12 +10,13 @@ import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from benchmarks import cases, criteria, machine, providers
-from benchmarks.graph_building import BuildRow, measure_building
+from benchmarks.graph_building import measure_building
 from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import own_pages
 from benchmarks.report import case_table, markdown, write_csv
@@ -85,11 +86,11 @@ def weigh_case(name: str, patterns: list[str], rows: list[Row], settings: Settin
     return weigh(case, providers.select(case.layer, patterns), rows, settings)
 
 
-def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[BuildRow]) -> None:
+def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[dict[str, Any]]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "results.csv", [row.flat() for row in rows])
     if building:
-        write_csv(args.out / "building.csv", [row.flat() for row in building])
+        write_csv(args.out / "building.csv", building)
     page = markdown("Benchmark of message-passing layers", facts, rows, building, criteria.lines(rows))
     (args.out / "table.md").write_text(page, encoding="utf-8")
     try:

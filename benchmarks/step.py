@@ -174,51 +174,43 @@ def gate(name: str, ours: VGN | IGN, eager: EagerModel, batch: Batch) -> str:
     return f"loss and gradients agree to {exact:.0e} in float64 and {single:.0e} in float32"
 
 
-class Breakdown:
-    """Wall time between the hooks of a model's parts, forward and backward."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.part, self.since = "rest", time.perf_counter()
-        self.handles: list[RemovableHandle] = []
-        for name in PARTS:
-            found = getattr(model, name, None)
-            for module in found if isinstance(found, nn.ModuleList) else [found] if found is not None else []:
-                self._watch(module, name)
-
-    def _watch(self, module: nn.Module, name: str) -> None:
-        self.handles += [
-            module.register_forward_pre_hook(lambda *_: self.mark(name)),
-            module.register_forward_hook(lambda *_: self.mark("rest")),
-            module.register_full_backward_pre_hook(lambda *_: self.mark(name)),
-        ]
-        if name not in ENCODERS:
-            # Where no input has a gradient, the hook fires at the start: such a part lasts to the next one.
-            self.handles.append(module.register_full_backward_hook(lambda *_: self.mark("rest")))
-
-    def mark(self, part: str) -> None:
-        """Say what begins."""
-        now = time.perf_counter()
-        self.seconds[self.part] += now - self.since
-        self.part, self.since = part, now
-
-
 def breakdown(step: Step, repeats: int) -> dict[str, float]:
-    """Median milliseconds of each part of a step."""
-    parts = defaultdict(list)
+    """Median milliseconds of each part of a step: wall time between the hooks of the parts, forward and backward."""
+    parts: dict[str, list[float]] = defaultdict(list)
+    part, since, seconds = "rest", 0.0, dict[str, float]()
+
+    def mark(name: str) -> None:
+        nonlocal part, since
+        now = time.perf_counter()
+        seconds[part] = seconds.get(part, 0.0) + now - since
+        part, since = name, now
+
+    handles = list(_hooks(step.model, mark))
+    step.mark = mark
     for _ in range(repeats):
-        watch = Breakdown(step.model)
-        step.mark = watch.mark
+        part, since, seconds = "rest", time.perf_counter(), {}
         with warnings.catch_warnings():
-            # Of parts whose input has no gradient; `Breakdown` knows.
+            # Of parts whose input has no gradient; `_hooks` knows.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             step()
-        step.mark = lambda part: None
-        for handle in watch.handles:
-            handle.remove()
-        for name, seconds in watch.seconds.items():
-            parts[name].append(1000 * seconds)
+        for name, value in seconds.items():
+            parts[name].append(1000 * value)
+    step.mark = lambda part: None
+    for handle in handles:
+        handle.remove()
     return {name: statistics.median(values) for name, values in parts.items()}
+
+
+def _hooks(model: nn.Module, mark: Callable[[str], None]) -> Iterable[RemovableHandle]:
+    for name, part in model.named_children():
+        for module in part if isinstance(part, nn.ModuleList) else [part]:
+            if name in PARTS:
+                yield module.register_forward_pre_hook(lambda *_, name=name: mark(name))
+                yield module.register_forward_hook(lambda *_: mark("rest"))
+                yield module.register_full_backward_pre_hook(lambda *_, name=name: mark(name))
+                if name not in ENCODERS:
+                    # Where no input has a gradient, the hook fires at the start: such a part lasts to the next one.
+                    yield module.register_full_backward_hook(lambda *_: mark("rest"))
 
 
 def measure(name: str, args: argparse.Namespace) -> Callable[[], str]:

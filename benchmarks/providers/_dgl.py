@@ -1,13 +1,13 @@
 """What DGL offers for these layers: its modules, and its message passing as a user of DGL would write it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.providers._provider import GatedWeights, Provider, gated_pair
+from benchmarks.providers._provider import GatedWeights, Provider, edges_of, gated_pair, relational_pair
 from relgrounding._dgl import dgl, dgl_cuda_reason
 from relgrounding.graphs import GraphStructure
 
@@ -18,28 +18,10 @@ def _reason(device: torch.device, dtype: torch.dtype) -> str | None:
     return dgl_cuda_reason() if device.type == "cuda" else None
 
 
-def one_type(structure: GraphStructure) -> dgl.DGLGraph:
-    """The graph with one edge type, made from the two ends of its edges as DGL's documentation does."""
-    return dgl.graph((structure.indices, structure.destinations), num_nodes=structure.num_nodes)
-
-
-def _typed(structure: GraphStructure) -> tuple[dgl.DGLGraph, Tensor]:
-    return one_type(structure), structure.etype
-
-
-def _typed_sorted(structure: GraphStructure) -> tuple[dgl.DGLGraph, Tensor]:
-    order = structure.etype.argsort(stable=True)
-    ends = (structure.indices[order], structure.destinations[order])
-    return dgl.graph(ends, num_nodes=structure.num_nodes), structure.etype[order]
-
-
-def both_ways(structure: GraphStructure) -> GraphStructure:
-    """The edges and, with types of their own, the reversed edges."""
-    names = [*structure.edge_types, *(f"{name}_reversed" for name in structure.edge_types)]
-    sources = torch.cat([structure.indices, structure.destinations])
-    destinations = torch.cat([structure.destinations, structure.indices])
-    etype = torch.cat([structure.etype, structure.etype + structure.num_types])
-    return GraphStructure.from_edges(sources, destinations, etype, names, structure.batch_num_nodes)
+def _graph(structure: GraphStructure, by_type: bool = False) -> tuple[dgl.DGLGraph, Tensor]:
+    """The graph with one edge type, made from the two ends of its edges as DGL's documentation does, and the types."""
+    source, destination, etype = edges_of(structure, by_type)
+    return dgl.graph((source, destination), num_nodes=structure.num_nodes), etype
 
 
 class Attention(nn.Module):
@@ -50,8 +32,8 @@ class Attention(nn.Module):
         # The check for nodes without in-edges is left out: it would be counted against DGL.
         self.conv = dgl.nn.GATConv(case.in_dim, case.dim, case.heads, allow_zero_in_degree=True)
 
-    def forward(self, graph: dgl.DGLGraph, x: Tensor) -> Tensor:
-        return self.conv(graph, x).flatten(1)
+    def forward(self, typed: tuple[dgl.DGLGraph, Tensor], x: Tensor) -> Tensor:
+        return self.conv(typed[0], x).flatten(1)
 
 
 class Hetero(GatedWeights):
@@ -107,48 +89,39 @@ class Relational(nn.Module):
         return self.conv(typed[0], x, typed[1], presorted=self.presorted)
 
 
-def _doubled(structure: GraphStructure, convert: Callable) -> tuple[dgl.DGLGraph, Tensor]:
-    return convert(both_ways(structure))
-
-
 def providers() -> Iterable[Provider]:
     """Modules and message passing."""
     yield Provider(
         "dgl.GATConv",
         "attention",
         "attention",
-        one_type,
+        _graph,
         Attention,
         {"conv.fc.weight": "linear", "conv.attn_l": "att_src", "conv.attn_r": "att_dst", "conv.bias": "bias"},
-        floats=lambda case, size: 6 * size.edges * case.heads,
+        floats=lambda case, graph: 6 * graph.num_edges * case.heads,
         reason=_reason,
     )
-    yield from gated_pair(
-        "dgl.multi_update_all",
-        _hetero,
-        Hetero,
-        floats=lambda case, size: 4 * size.types * size.nodes * case.out_dim,
-        reason=_reason,
-    )
-    yield from gated_pair(
-        "dgl.gspmm", _typed, Gspmm, floats=lambda case, size: 6 * size.edges * size.types, reason=_reason
-    )
-    for name, convert in (("RelGraphConv", _typed), ("RelGraphConv presorted", _typed_sorted)):
-        relational = partial(
-            Provider,
-            f"dgl.{name}",
-            function="typed",
-            layer_of=partial(Relational, presorted=convert is _typed_sorted),
-            floats=lambda case, size: (
-                (6 if case.layer == "edge_gated" else 3) * size.edges * (case.in_dim + case.out_dim)
-            ),
+    yield from gated_pair("dgl.multi_update_all", _hetero, Hetero, floats=_by_type, reason=_reason)
+    yield from gated_pair("dgl.gspmm", _graph, Gspmm, floats=_one_hot, reason=_reason)
+    for name, presorted in (("RelGraphConv", False), ("RelGraphConv presorted", True)):
+        yield from relational_pair(
+            partial(_graph, by_type=presorted),
+            ("conv.linear_r.W", "conv.loop_weight", "conv.h_bias"),
+            name=f"dgl.{name}",
+            layer_of=partial(Relational, presorted=presorted),
+            floats=_relational_floats,
             reason=_reason,
-            note="one matrix per relation, no gate",
         )
-        weight = {"conv.linear_r.W": "weight"}
-        yield relational(layer="gated", convert=convert, parameters=weight)
-        yield relational(
-            layer="edge_gated",
-            convert=partial(_doubled, convert=convert),
-            parameters=weight | {"conv.loop_weight": "root", "conv.h_bias": "bias"},
-        )
+
+
+def _by_type(case: Case, graph: GraphStructure) -> int:
+    return 4 * graph.num_types * graph.num_nodes * case.out_dim
+
+
+def _one_hot(case: Case, graph: GraphStructure) -> int:
+    return 6 * graph.num_edges * graph.num_types
+
+
+def _relational_floats(case: Case, graph: GraphStructure) -> int:
+    ways = 2 if case.layer == "edge_gated" else 1
+    return ways * graph.num_edges * 3 * (case.in_dim + case.out_dim)

@@ -6,9 +6,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.providers._provider import Provider, by_edge
 from relgrounding import ops
+from relgrounding.graphs import GraphStructure
 from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention
 
 PARAMETERS = {
@@ -36,10 +37,10 @@ def _reason(device: torch.device, dtype: torch.dtype, backend: str) -> str | Non
     return ops.available_backends().get(backend)
 
 
-def _floats(case: Case, size: Size, backend: str) -> int:
+def _floats(case: Case, graph: GraphStructure, backend: str) -> int:
     if backend == "naive":
-        return by_edge(case, size)
-    return 6 * case.heads * (max(size.edges, size.pairs) if backend == "dense" else size.edges)
+        return by_edge(case, graph)
+    return 6 * case.heads * (max(graph.num_edges, graph.num_pairs) if backend == "dense" else graph.num_edges)
 
 
 def providers() -> Iterable[Provider]:

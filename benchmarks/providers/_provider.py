@@ -1,6 +1,6 @@
 """What a provider is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.functions import FUNCTIONS, Weights
 from relgrounding.graphs import GraphStructure
 
@@ -35,7 +35,7 @@ class Provider:
     convert: Callable[[GraphStructure], Any]
     layer_of: Callable[[Case], nn.Module]
     parameters: Mapping[str, str]
-    floats: Callable[[Case, Size], int] = lambda case, size: 0
+    floats: Callable[[Case, GraphStructure], int] = lambda case, graph: 0
     reason: Callable[[torch.device, torch.dtype], str | None] = lambda device, dtype: None
     note: str = ""
 
@@ -44,11 +44,11 @@ class Provider:
         """Whether it computes what ours does."""
         return self.function == self.layer
 
-    def bytes(self, case: Case, size: Size, dtype: torch.dtype) -> int:
+    def bytes(self, case: Case, graph: GraphStructure, dtype: torch.dtype) -> int:
         """Memory at the peak: input, output, maps, the gradients of all, and `floats`."""
         maps = 3 if case.layer == "edge_gated" else 1
-        nodes = size.nodes * (2 * case.in_dim + (3 + maps) * case.out_dim)
-        return (nodes + self.floats(case, size)) * dtype.itemsize
+        nodes = graph.num_nodes * (2 * case.in_dim + (3 + maps) * case.out_dim)
+        return (nodes + self.floats(case, graph)) * dtype.itemsize
 
     def build(self, case: Case, weights: Weights, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """The module with these weights, all of which it must take."""
@@ -123,6 +123,45 @@ def gated_pair(
     ]
 
 
-def by_edge(case: Case, size: Size) -> int:
+def edges_of(structure: GraphStructure, by_type: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Source, destination and type of each edge, sorted by type where asked."""
+    columns = (structure.indices, structure.destinations, structure.etype)
+    if not by_type:
+        return columns
+    order = structure.etype.argsort(stable=True)
+    source, destination, etype = (column[order] for column in columns)
+    return source, destination, etype
+
+
+def both_ways(structure: GraphStructure) -> GraphStructure:
+    """The edges and, with types of their own, the reversed edges."""
+    names = [*structure.edge_types, *(f"{name}_reversed" for name in structure.edge_types)]
+    source, destination, etype = edges_of(structure)
+    ends = torch.cat([source, destination]), torch.cat([destination, source])
+    etype = torch.cat([etype, etype + structure.num_types])
+    return GraphStructure.from_edges(*ends, etype, names, structure.batch_num_nodes)
+
+
+def relational_pair(
+    convert: Callable[[GraphStructure], Any], parameters: Sequence[str], **options: Any
+) -> Iterable[Provider]:
+    """The peers' layer with one matrix per relation, in one direction and in both.
+
+    Args:
+        convert: as of `Provider`.
+        parameters: names of the matrices, and of root and bias, which are for both directions.
+        options: everything else.
+    """
+    relational = partial(Provider, function="typed", note="one matrix per relation, no gate", **options)
+    weight, root, bias = parameters
+    yield relational(layer="gated", convert=convert, parameters={weight: "weight"})
+    yield relational(
+        layer="edge_gated",
+        convert=lambda structure: convert(both_ways(structure)),
+        parameters={weight: "weight", root: "root", bias: "bias"},
+    )
+
+
+def by_edge(case: Case, graph: GraphStructure) -> int:
     """Floats of layers that gather features to the edges."""
-    return 5 * size.edges * case.out_dim
+    return 5 * graph.num_edges * case.out_dim

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.providers._dgl import both_ways
-from benchmarks.providers._provider import Provider, by_edge
+from benchmarks.providers._provider import Provider, by_edge, edges_of, relational_pair
 from relgrounding.graphs import GraphStructure
 
 
@@ -23,6 +22,10 @@ def unavailable() -> str | None:
     return None
 
 
+def _reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    return unavailable()
+
+
 def pyg(module: str) -> types.ModuleType:
     """A module of PyTorch Geometric, which is imported on first use: it takes seconds and may not be installed."""
     with warnings.catch_warnings():
@@ -31,14 +34,9 @@ def pyg(module: str) -> types.ModuleType:
         return importlib.import_module(f"torch_geometric.{module}")
 
 
-def _edge_index(structure: GraphStructure) -> tuple[Tensor, Tensor]:
-    return torch.stack([structure.indices, structure.destinations]), structure.etype
-
-
-def _sorted_by_type(structure: GraphStructure) -> tuple[Tensor, Tensor]:
-    order = structure.etype.argsort(stable=True)
-    edge_index, etype = _edge_index(structure)
-    return edge_index[:, order], etype[order]
+def _edge_index(structure: GraphStructure, by_type: bool = False) -> tuple[Tensor, Tensor]:
+    source, destination, etype = edges_of(structure, by_type)
+    return torch.stack([source, destination]), etype
 
 
 class Conv(nn.Module):
@@ -70,8 +68,7 @@ def _relational_attention(case: Case) -> Conv:
 
 def providers() -> Iterable[Provider]:
     """Its graph attention and its two relational layers."""
-    peer = partial(Provider, reason=lambda device, dtype: unavailable())
-    yield peer(
+    yield Provider(
         "pyg.GATConv",
         "attention",
         "attention",
@@ -79,29 +76,24 @@ def providers() -> Iterable[Provider]:
         _attention,
         {"conv.lin.weight": "linear", "conv.att_src": "att_src", "conv.att_dst": "att_dst", "conv.bias": "bias"},
         floats=by_edge,
+        reason=_reason,
     )
-    relational = partial(
-        peer,
-        "pyg.RGCNConv",
-        function="typed",
+    yield from relational_pair(
+        partial(_edge_index, by_type=True),
+        ("conv.weight", "conv.root", "conv.bias"),
+        name="pyg.RGCNConv",
         layer_of=_relational,
-        floats=lambda case, size: case.in_dim * (2 * size.edges + size.types * size.nodes),
-        note="one matrix per relation, no gate",
+        floats=lambda case, graph: case.in_dim * (2 * graph.num_edges + graph.num_types * graph.num_nodes),
+        reason=_reason,
     )
-    weight = {"conv.weight": "weight"}
-    yield relational(layer="gated", convert=_sorted_by_type, parameters=weight)
-    yield relational(
-        layer="edge_gated",
-        convert=lambda structure: _sorted_by_type(both_ways(structure)),
-        parameters=weight | {"conv.root": "root", "conv.bias": "bias"},
-    )
-    yield peer(
+    yield Provider(
         "pyg.RGATConv",
         "gated",
         "typed_attention",
         _edge_index,
         _relational_attention,
         {f"conv.{name}": name for name in ("weight", "q", "k", "bias")},
-        floats=lambda case, size: size.edges * (3 * case.in_dim * case.out_dim + 8 * case.out_dim),
+        floats=lambda case, graph: graph.num_edges * (3 * case.in_dim * case.out_dim + 8 * case.out_dim),
+        reason=_reason,
         note="one matrix per relation, attention for a gate; copies the matrix to each edge",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.providers._provider import GatedWeights, Provider, gated_pair
 from relgrounding.graphs import GraphStructure
 
@@ -91,8 +91,8 @@ class PaddedGated(GatedWeights):
         return graph.unpad(matrix @ graph.pad(self.linear(x)) + table @ self.type_bias)
 
 
-def _floats(case: Case, size: Size) -> int:
-    return size.nodes * 4 * (case.in_dim + case.out_dim) + 6 * size.pairs * case.heads
+def _floats(case: Case, graph: GraphStructure) -> int:
+    return graph.num_nodes * 4 * (case.in_dim + case.out_dim) + 6 * graph.num_pairs * case.heads
 
 
 def providers() -> Iterable[Provider]:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import cases, criteria, providers, timing
 from benchmarks import measure as measure_module
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.functions import FUNCTIONS, draw_weights
 from benchmarks.gate import Problem, check, reduced
 from benchmarks.graph_building import KINDS, right_ways, ways
@@ -193,19 +193,18 @@ def test_memory_seen_by_the_allocator_includes_the_backward():
     ("batch_of", "density"), [(denser_videos, 0.1), (denser_videos, 1.0), (partial(denser_images, regions=20), 0.3)]
 )
 def test_graphs_of_the_density_series_are_as_dense_as_they_say(batch_of, density):
-    size = Size.of(batch_of(2, density=density).structure())
-    assert size.density == pytest.approx(density, rel=0.06)
+    assert cases.density(batch_of(2, density=density).structure()) == pytest.approx(density, rel=0.06)
 
 
 def test_headline_cases_are_those_of_the_goals():
     every = cases.registry()
-    attention = Size.of(replace(every[cases.HEADLINE["attention"]].graph, batch_size=1).structure())
-    assert attention.nodes == 136
-    assert attention.density == pytest.approx(0.13, abs=0.005)
+    attention = replace(every[cases.HEADLINE["attention"]].graph, batch_size=1).structure()
+    assert attention.num_nodes == 136
+    assert cases.density(attention) == pytest.approx(0.13, abs=0.005)
     for layer in ("gated", "edge_gated"):
-        size = Size.of(every[cases.HEADLINE[layer]].graph.structure())
-        assert size.nodes == 1600
-        assert size.density == pytest.approx(0.9, abs=0.03)
+        structure = every[cases.HEADLINE[layer]].graph.structure()
+        assert structure.num_nodes == 1600
+        assert cases.density(structure) == pytest.approx(0.9, abs=0.03)
     assert every.keys() >= cases.CORE
 
 
