@@ -24,7 +24,8 @@ class Maps(nn.Module):
         self.chunks = maps if at_once else 1
 
     def forward(self, graph: None, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part for linear in self.maps for part in linear(x).chunk(self.chunks, dim=1))
+        products = tuple(linear(x) for linear in self.maps)
+        return products[0].chunk(self.chunks, dim=1) if self.chunks > 1 else products
 
 
 class _CopyBytes(torch.autograd.Function):
