@@ -220,7 +220,7 @@ def measure(
 def time_sizes(
     chosen: list[tuple[Case, Row]], provider: Provider, settings: Settings, tick: Callable[[], object] = lambda: None
 ) -> None:
-    """Fill in "both" once more for cases of one layer and provider that differ in size, in turns with each other.
+    """Fill in "sizes": "both" a second time, for cases that differ in size alone, in turns with each other.
 
     Cases that are timed one after another meet different minutes of the machine; here each turn has all of them. A size
     has a tenth of a second of a turn, or three calls.

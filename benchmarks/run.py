@@ -35,7 +35,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
-    parser.add_argument("--repeats", type=int, default=30, help="most turns of a case, two calls each")
+    parser.add_argument("--repeats", type=int, default=30, help="most turns per case, two calls each")
     parser.add_argument("--seconds", type=float, default=30.0, help="no further turn of a case begins after so long")
     parser.add_argument("--max-memory", type=float, default=0.0, help="GiB a provider may take; 0: half of the free")
     parser.add_argument("--no-memory", action="store_true", help="without the peak of memory")
@@ -57,7 +57,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def run_cases(chosen: list[cases.Case], patterns: list[str], settings: Settings, memory: bool) -> list[Row]:
     rows: dict[str, list[Row]] = {}
-    with tqdm(total=len(chosen) * (1 + memory), unit="pass", file=sys.stderr) as bar:
+    with tqdm(total=len(chosen) * (1 + memory), unit="pass", file=sys.stderr, disable=None) as bar:
         for case in chosen:
             rows[case.name] = measure(case, providers.select(case.layer, patterns), settings, bar.set_description)
             bar.update()
