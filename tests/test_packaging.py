@@ -53,7 +53,16 @@ def test_on_another_python_the_first_line_of_pip_says_which_one_is_needed(source
         (tmp_path / name).write_bytes((source / name).read_bytes())
     text = re.sub("python_requires = .*", f"python_requires = {needed}", (source / "setup.cfg").read_text())
     (tmp_path / "setup.cfg").write_text(text)
-    words = ["install", "-q", "--dry-run", "--no-index", "--no-build-isolation", "-c", str(source / "constraints.txt")]
+    words = [
+        "install",
+        "-q",
+        "--dry-run",
+        "-I",
+        "--no-index",
+        "--no-build-isolation",
+        "-c",
+        str(source / "constraints.txt"),
+    ]
     command = [sys.executable, "-m", "pip", *words, "-e", f"{tmp_path}[test]"]
     failed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     low, high = needed.split(",")
