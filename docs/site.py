@@ -1,7 +1,7 @@
 """What mkdocs.yml cannot say: pages from outside docs/, one page of API reference per public package, and docstrings.
 
-README.md, CONTRIBUTING.md, CHANGELOG.md and the benchmarks are pages under their own paths. Links are written for readers of
-the repository, where docs/ is a folder; on the site it is the root.
+README.md, CONTRIBUTING.md, CHANGELOG.md and the benchmarks are pages under their own paths. Links are written for
+readers of the repository, where docs/ is a folder; on the site it is the root.
 """
 
 import re
@@ -14,15 +14,22 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "setup.cfg")
 FOLDERS = ("benchmarks", "configs")
 PACKAGES = (
-    "graphs", "ops", "nn", "models", "objectives", "modalities", "datasets", "data", "features", "evaluation", "predictor",
-    "inference", "training", "config", "viz",
-)  # fmt: skip
+    *("graphs", "ops", "nn", "models", "objectives", "modalities", "datasets", "data", "features", "evaluation"),
+    *("predictor", "inference", "training", "config", "viz"),
+)
 
 
 def modules() -> list[str]:
     """The public modules that exist."""
     package = ROOT / "relgrounding"
     return [name for name in PACKAGES if (package / name).is_dir() or (package / f"{name}.py").is_file()]
+
+
+def hidden_functions(name: str) -> list[str]:
+    """Functions of a package that mkdocstrings takes for the folders of the same name, as of each operator."""
+    init = ROOT / "relgrounding" / name / "__init__.py"
+    text = init.read_text(encoding="utf-8") if init.is_file() else ""
+    return re.findall(rf"^from relgrounding\.{name}\.(\w+) import .*\b\1\b", text, flags=re.MULTILINE)
 
 
 def on_config(config):
@@ -43,6 +50,7 @@ def on_files(files, config):
                 files.append(file)
     for name in modules():
         page = f"# relgrounding.{name}\n\n::: relgrounding.{name}\n    options:\n      show_root_heading: false\n"
+        page += "".join(f"\n::: relgrounding.{name}.{function}.{function}\n" for function in hidden_functions(name))
         files.append(File.generated(config, f"api/{name}.md", content=page))
 
 
