@@ -11,7 +11,7 @@ import griffe
 from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "setup.cfg")
+OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "constraints.txt", "setup.cfg")
 FOLDERS = ("benchmarks", "configs")
 PACKAGES = (
     *("graphs", "ops", "nn", "models", "objectives", "modalities", "datasets", "data", "features", "evaluation"),
