@@ -44,7 +44,7 @@ WORDS, WORD_DIM, VOCABULARY = 20, 300, 1000
 CLIPS, CLIP_DIM, WIDTHS, STRIDE = 64, 500, (4, 8, 12, 16, 24), 0.25
 """130 windows a video, whose graph is 13 % dense."""
 REGIONS, REGION_DIM = 50, 256
-CLIP_NORM = TrainConfig().clip_norm
+CLIP_NORM = 5.0
 ENCODERS = ("embedding", "clip_encoder", "word_encoder")
 PARTS = (*ENCODERS, "pooling", "attention", "fusion", "relation", "position", "score", "aggregate")
 
