@@ -229,7 +229,7 @@ def evaluate_split(
     entries, lines = [], []
     for protocol, how in protocols(task).items():
         top = select_top(task, split, scored, how)
-        lines.extend(_prediction_lines(split, scored, top, name, protocol))
+        lines.extend(_prediction_lines(task, split, scored, top, name, protocol))
         known, known_scored = answered(split, scored)
         if not known.queries:
             continue
@@ -252,13 +252,22 @@ def evaluate_split(
     return entries, lines
 
 
-def _prediction_lines(split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str) -> list[dict]:
+def _prediction_lines(
+    task: Task, split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str
+) -> list[dict]:
+    def frame(item: str) -> dict:
+        """What a drawing of an answer needs."""
+        if task.video:
+            return {"duration": task.durations[item]}
+        return {"size": split.store.size(item)}  # type: ignore[union-attr]
+
     return [
         {
             "split": name,
             "protocol": protocol,
             "id": query.id,
             "item": query.item,
+            **frame(query.item),
             "text": query.text,
             # All digits: whoever computes metrics from these lines finds those of results.json.
             "top": [{"proposal": proposals[k].tolist(), "score": round(scores[k].item(), 4)} for k in rows],

@@ -12,7 +12,7 @@ class Shown:
         name: of who answers: "ground truth", a model.
         proposals: (start, end) in seconds or (x1, y1, x2, y2) in pixels.
         note: short text beside the name, such as "IoU 0.71".
-        labels: one for each proposal; none: they are drawn without.
+        labels: one per proposal; none: they are drawn without.
         truth: whether it is the ground truth, which has a colour of its own.
         colour: empty: that of the ground truth, or the next one of the models.
     """
