@@ -32,24 +32,28 @@ def breakdowns(matched: Sequence[list[Prediction]], view: View) -> dict[str, lis
     """
     words = [tokenize(answers[0].text) for answers in matched]
     lengths = np.array([max(1, len(w)) for w in words])
-    lengths_named = {
-        (f"{low} word" if high == 2 else f"{low} to {high - 1} words"): (lengths >= low) & (lengths < high)
-        for low, high in pairwise(WORDS)
-    } | {f"{WORDS[-1]} words or more": lengths >= WORDS[-1]}
-    sizes, edges, unit = np.array([view.size(a[0].targets) for a in matched]), view.size_edges, view.size_unit
-    sizes_named = {f"under {edges[0]} {unit}": sizes < edges[0]}
-    sizes_named |= {f"{low} to under {high} {unit}": (sizes >= low) & (sizes < high) for low, high in pairwise(edges)}
-    sizes_named[f"{edges[-1]} {unit} or more"] = sizes >= edges[-1]
+    names = [f"{low} to {high - 1} words" if high > 2 else "1 word" for low, high in pairwise(WORDS)]
+    by_length = _between(lengths, WORDS, [*names, f"{WORDS[-1]} words or more"])
+    edges, unit = view.size_edges, view.size_unit
+    names = [f"under {edges[0]} {unit}", *(f"{low} to under {high} {unit}" for low, high in pairwise(edges))]
+    sizes = np.array([view.size(answers[0].targets) for answers in matched])
+    by_size = _between(sizes, (0, *edges), [*names, f"{edges[-1]} {unit} or more"])
     having = {word: np.array([word in w for w in words]) for word in view.relation_words}
     none = ~np.logical_or.reduce(list(having.values()))
     relations = _groups(matched, having)
     relations.sort(key=lambda group: -group.queries)
     return {
         "all queries": _groups(matched, {"all": np.ones(len(matched), dtype=bool)}),
-        "by length of the query": _groups(matched, lengths_named),
-        view.size_title: _groups(matched, sizes_named),
+        "by length of the query": _groups(matched, by_length),
+        view.size_title: _groups(matched, by_size),
         "by relation word": relations + _groups(matched, {"none of these": none}),
     }
+
+
+def _between(values: np.ndarray, edges: Sequence[int], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each name which values lie from its edge to the next one."""
+    ends = zip(names, edges, (*edges[1:], np.inf), strict=True)
+    return {name: (values >= low) & (values < high) for name, low, high in ends}
 
 
 def _groups(matched: Sequence[list[Prediction]], named: dict[str, np.ndarray]) -> list[QueryGroup]:

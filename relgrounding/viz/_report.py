@@ -1,4 +1,4 @@
-"""One page about one or more runs, complete in itself: nothing is loaded from anywhere."""
+"""One page about one or more runs, complete in itself: it loads nothing from elsewhere."""
 
 import html
 import json

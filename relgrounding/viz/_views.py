@@ -1,19 +1,18 @@
 """What differs between moments of videos and regions of images; nothing else in this package asks which they are."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from relgrounding.config import Config
 from relgrounding.evaluation import ImageEvaluator, VideoEvaluator
 from relgrounding.evaluation._image import READINGS
+from relgrounding.viz._figure import Shown
 from relgrounding.viz._items import Items
 from relgrounding.viz._moments import moments_figure
 from relgrounding.viz._regions import regions_figure
-from relgrounding.viz._shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,48 +21,18 @@ HIT = 0.5
 """IoU from which an answer is right."""
 MARGIN = 1.05
 """Of a blank canvas whose size is not known, beyond the outermost box."""
-Proposals = Sequence[Sequence[float]]
+Proposals = Sequence[Sequence[float | int]]
 
 
-class View(ABC):
-    """How answers of one kind are scored, grouped and drawn.
+class MomentsView:
+    """How moments of videos are scored, grouped and drawn.
 
     Attributes:
         kind: name of the answers; report.js has a drawing of each.
-        size_title: of the breakdown by the size of the right answer.
-        size_edges: between its groups.
-        size_unit: of these.
+        size_title: of the breakdown by the size of the right answer, whose groups lie between `size_edges`.
         relation_words: for the breakdown by relation word.
     """
 
-    kind: ClassVar[str]
-    size_title: ClassVar[str]
-    size_edges: ClassVar[tuple[int, ...]]
-    size_unit: ClassVar[str]
-    relation_words: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def main_protocol(self, config: Config, protocols: Sequence[str]) -> str:
-        """Return the one of these protocols that chose the epoch of the run."""
-
-    @abstractmethod
-    def score(self, protocol: str, answers: Proposals, targets: Sequence[Proposals]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the IoU of each query's answer, and whether it is a hit, (queries,) each."""
-
-    @abstractmethod
-    def frame(self, line: Mapping[str, Any]) -> tuple[float, ...]:
-        """Return (duration,) or (width, height) of a line of predictions.jsonl; empty where an old run lacks it."""
-
-    @abstractmethod
-    def size(self, targets: Proposals) -> float:
-        """Return the size of the largest target, in `size_unit`."""
-
-    @abstractmethod
-    def figure(self, query: str, shown: Sequence[Shown], item: str, frame: tuple[float, ...], items: Items) -> "Figure":
-        """Draw answers to a query about an item, whose frame is looked up in `items` where it is empty."""
-
-
-class MomentsView(View):
     kind = "moments"
     size_title = "by length of the window"
     size_edges = (4, 7, 10, 15)
@@ -74,25 +43,32 @@ class MomentsView(View):
     )  # fmt: skip
 
     def main_protocol(self, config: Config, protocols: Sequence[str]) -> str:
+        """Return the one of these protocols that chose the epoch of the run."""
         ending = f"select={config.eval.select[-1]}"
         return next((name for name in protocols if name.endswith(ending)), protocols[-1])
 
     def score(self, protocol: str, answers: Proposals, targets: Sequence[Proposals]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the IoU of each query's answer, and whether it is a hit, (queries,) each."""
         ious = VideoEvaluator(reversed_targets=True).overlaps([[answer] for answer in answers], targets)
         return ious, ious >= HIT
 
     def frame(self, line: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return (duration,) or (width, height) of a line of predictions.jsonl; empty where an old run lacks it."""
         return _positive([line["duration"]]) if "duration" in line else ()
 
     def size(self, targets: Proposals) -> float:
+        """Return the size of the largest target, in `size_unit`."""
         return max(max(0.0, end - start) for start, end in targets)
 
     def figure(self, query: str, shown: Sequence[Shown], item: str, frame: tuple[float, ...], items: Items) -> "Figure":
+        """Draw answers to a query about an item, whose frame is looked up in `items` where it is empty."""
         duration = frame[0] if frame else items.duration(item)
         return moments_figure(query, duration or max(end for one in shown for _, end in one.proposals), shown)
 
 
-class RegionsView(View):
+class RegionsView:
+    """How regions of images are; see `MomentsView`."""
+
     kind = "regions"
     size_title = "by size of the target (root of its area)"
     size_edges = (32, 96, 192)
@@ -127,12 +103,15 @@ class RegionsView(View):
         return regions_figure(query, size, shown, items.picture(item), items.boxes(item))
 
 
+View = MomentsView | RegionsView
+
+
 def view_of(config: Config) -> View:
     """Return how the answers of a run are looked at."""
     return MomentsView() if config.model.name == "vgn" else RegionsView()
 
 
-def _positive(values: Sequence[float]) -> tuple[float, ...]:
+def _positive(values: Sequence[float | int]) -> tuple[float, ...]:
     numbers = tuple(map(float, values))
     if not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{numbers} is no duration or size")
