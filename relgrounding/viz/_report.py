@@ -195,7 +195,7 @@ def _curves(runs: Sequence[Run]) -> str:
         series = [
             (run.name, [(float(line["step"]), float(line[name])) for line in run.log if name in line]) for run in runs
         ]
-        charts.append(line_chart(name.replace("/", ": "), series, dots=name != "loss"))
+        charts.append(line_chart(name.replace("/", ": ").replace(",", ", "), series, dots=name != "loss"))
     if not any(charts):
         return "<p>log.jsonl holds no losses.</p>"
     return f'<div class="charts">{"".join(charts)}</div>'
