@@ -18,8 +18,7 @@ from relgrounding import Grounder
 from relgrounding.config import load_config
 from relgrounding.features import Regions, Vocabulary
 from relgrounding.graphs import window_proposals
-from relgrounding.modalities import ClipStore, RegionStore
-from relgrounding.training._task import Split, Task, build_model
+from relgrounding.predictor import untrained
 
 WORDS = ["a", "person", "opens", "the", "door", "and", "walks", "out", "of", "room"]
 QUERY = "a person opens the door and walks out of the room"
@@ -29,17 +28,13 @@ WIDTHS = [2, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 96, 128]
 SETTINGS = [f"data.widths={WIDTHS}", "data.stride=2", "data.max_clips=128"]
 
 
-class _Width(dict):
-    dim = DIM
-
-
 def grounder(kind: str) -> Grounder:
     """Return one with random weights."""
-    config = load_config(None, [f"model.name={kind}", "data.dataset=own", "data.queries=questions.jsonl", *SETTINGS])
-    store: ClipStore | RegionStore = _Width()
+    words = [f"model.name={kind}", "data.dataset=own", "data.queries=questions.jsonl", *SETTINGS]
     vectors = torch.randn(len(Vocabulary.from_list(WORDS)), 300)
-    task = Task(config, Split([], store), Split([], store), Vocabulary.from_list(WORDS), vectors)
-    return Grounder(config, build_model(task).state_dict(), WORDS)
+    config = load_config(None, words)
+    model = untrained(config, DIM, len(vectors), vectors)
+    return Grounder(config, {"model": model.state_dict(), "vocabulary": WORDS})
 
 
 def regions(count: int, random: np.random.Generator) -> Regions:

@@ -132,9 +132,13 @@ class Modality(ABC):
             settings: the section `eval`.
         """
 
-    def main_protocol(self, protocols: Sequence[str]) -> str:
-        """Return the protocol that selects the epoch, of those of a run in their order."""
-        return protocols[0]
+    @abstractmethod
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        """Return the protocol that selects the epoch, of those of a run; `settings`: the section `eval`."""
+
+    @abstractmethod
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        """Return what a drawing of an answer needs to know of an item, for predictions.jsonl."""
 
     @abstractmethod
     def metrics(
@@ -149,10 +153,8 @@ class Modality(ABC):
             kinds: for each query its kind, where metrics are wanted by kind.
         """
 
-    @abstractmethod
-    def overlaps(self, first: Sequence[Any], targets: Sequence[Any], protocol: str) -> Any:
-        """Return the IoU of each query's first answer with its target, as the named protocol reads several targets."""
-
+    has_misses: ClassVar[bool] = False
+    """Whether `relgrounding.evaluation.name_misses` says how its answers miss."""
     fits_floors: ClassVar[bool] = False
     """Whether some floor is fitted on the answers of training queries."""
 

@@ -182,7 +182,7 @@ class Video(Modality):
     item, answer, layout = "video", "moment", "clips"
     metric = "R@1,IoU=0.5"
     selections = ("score", "vote")
-    fits_floors = True
+    has_misses = fits_floors = True
     DataConfig, EvalConfig = VideoData, VideoEval
     remedy = "extract the features from the videos that were annotated, or correct the durations"
 
@@ -230,16 +230,17 @@ class Video(Modality):
     def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
         return {f"{name}, select={s}": s for name in names or [dataset] for s in settings.select}
 
-    def main_protocol(self, protocols: Sequence[str]) -> str:
-        return protocols[-1]
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        ending = f"select={settings.select[-1]}"
+        return next((name for name in protocols if name.endswith(ending)), protocols[-1])
+
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        return {"duration": durations[item]}
 
     def metrics(
         self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
     ) -> dict[str, float]:
         return MOMENTS(chosen, targets)
-
-    def overlaps(self, first: Sequence[Any], targets: Sequence[Any], protocol: str) -> np.ndarray:
-        return MOMENTS.overlaps([[answer] for answer in first], targets)
 
     def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> ConstantSegments:
         return fit_constant_segments(MOMENTS, [q.targets for q in queries], self.seconds(queries, durations))

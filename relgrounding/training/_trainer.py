@@ -113,7 +113,7 @@ class Trainer:
         with held(self._last_words):
             for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on
                 (folder.path / name).unlink(missing_ok=True)
-            folder.write_config(self.config)
+            folder.write_config(self.config, self.device)
             folder.rewind(state["step"], state["epoch"])
             if not folder.started:
                 self._save("last.pt")
