@@ -38,8 +38,19 @@ _chosen = "auto"
 
 
 def as_structure(graph: "dgl.DGLGraph | GraphStructure") -> GraphStructure:
-    """Return the structure of a graph that is given in either form."""
-    return graph if isinstance(graph, GraphStructure) else from_dgl(graph)
+    """Return the structure of a graph that is given in either form.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(graph, GraphStructure):
+        return graph
+    if isinstance(graph, dgl.DGLGraph):
+        return from_dgl(graph)
+    raise TypeError(
+        f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg(data) makes one "
+        f"from a PyG graph, graphs.GraphStructure.from_edges from sources and destinations"
+    )
 
 
 def available_backends() -> dict[str, str | None]:
@@ -72,7 +83,7 @@ class set_backend:
 
     def __init__(self, name: str) -> None:
         global _chosen
-        _check_name(name)
+        check_backend(name)
         self._before = _chosen
         _chosen = name
 
@@ -97,7 +108,7 @@ def launch(
         option: the slope of `graph_attention`.
         name: backend or "auto".
     """
-    _check_name(name)
+    check_backend(name)
     first = inputs[0]
     # Under autocast a linear map gives a short type and a parameter keeps its own: the features decide.
     autocast = first.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(first.device.type)
@@ -129,6 +140,34 @@ def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStruc
             return False
     name = _chosen if backend == "auto" else backend
     return name in ("auto", kernel) and choose_backend(name, operator, structure, inputs[0]) == kernel
+
+
+def edge_inputs(
+    operator: str, structure: GraphStructure, inputs: Sequence[Tensor], edge_bias: Tensor | None, backend: str
+) -> tuple[bool, Sequence[Tensor], Tensor | None]:
+    """Whether `ops._edges` computes as "naive" does, and its inputs and the bias in the type that it computes in.
+
+    Args:
+        operator: its name.
+        structure: graph.
+        inputs: tensors; the first are the features.
+        edge_bias: (E, K) or None.
+        backend: or "auto".
+
+    Raises:
+        ValueError: a backend that does not exist or cannot run here, or features that do not fit the graph.
+    """
+    check_backend(backend)
+    first = inputs[0]
+    if len(first) != structure.num_nodes:
+        raise ValueError(f"the graph has {structure.num_nodes} nodes, the features have {len(first)} rows")
+    name = choose_backend(_chosen if backend == "auto" else backend, operator, structure, first)
+    dtype = torch.float32 if first.dtype in _HALF else first.dtype
+    inputs = [x.to(dtype) for x in inputs]
+    edge_bias = None if edge_bias is None else edge_bias.to(dtype)
+    _check_tensors(structure, *inputs, *([] if edge_bias is None else [edge_bias]))
+    naive = name == "naive" or torch.compiler.is_compiling() or first.device.type not in ("cpu", "cuda")
+    return naive, inputs, edge_bias
 
 
 def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:
@@ -171,7 +210,12 @@ def _reason(backend: str, tensor: Tensor) -> str | None:
     return None
 
 
-def _check_name(backend: str) -> None:
+def check_backend(backend: str) -> None:
+    """Refuse an unknown backend.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"unknown backend '{backend}'; the backends are auto, {', '.join(BACKENDS)}")
 
