@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._dispatch import check_backend
+from relgrounding.ops._registry import check_backend
 from relgrounding.ops.gated_sum import gated_layer, gated_layer_by_edge
 from relgrounding.ops.graph_attention import attention_layer, attention_layer_by_edge
 
@@ -16,11 +16,13 @@ from relgrounding.ops.graph_attention import attention_layer, attention_layer_by
 class _Relation(nn.Module):
     """What the layers offer around their messages: dropout, a residual connection, weights per edge."""
 
+    operator: str
+
     def __init__(
         self, in_dim: int, out_dim: int, backend: str, residual: bool, feat_drop: float, attn_drop: float
     ) -> None:
         super().__init__()
-        check_backend(backend)
+        check_backend(backend, self.operator)
         for name, share in (("feat_drop", feat_drop), ("attn_drop", attn_drop)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} {share} is not a share from 0 to 1")
@@ -147,6 +149,8 @@ class GraphAttention(_Relation):
     (torch.Size([3, 6]), True)
     """
 
+    operator = "graph_attention"
+
     def __init__(
         self,
         in_dim: int,
@@ -197,6 +201,7 @@ class GraphAttention(_Relation):
 class _Gated(_Relation):
     """Gated sums along one direction or both; with both the node itself, a bias and a ReLU."""
 
+    operator = "gated_sum"
     ways: int
     itself: bool
 

@@ -4,6 +4,7 @@
 (edges x features) and without atomics.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._dispatch import check_tensors, choose_backend
+from relgrounding.ops._registry import HALF
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 
 
@@ -46,6 +49,33 @@ def per_edge(name: str, values: Tensor | None, structure: GraphStructure, column
             f"{name} has the shape {tuple(values.shape)}, the graph has {shape[0]} edges; give ({shape[0]},) or {shape}"
         )
     return (values if values.ndim == 2 else values[:, None]).expand(shape)
+
+
+def edge_inputs(
+    operator: str, structure: GraphStructure, inputs: Sequence[Tensor], edge_bias: Tensor | None, backend: str
+) -> tuple[bool, Sequence[Tensor], Tensor | None]:
+    """Whether to compute as "naive" does, and the inputs and the bias in the type to compute in.
+
+    Args:
+        operator: its name.
+        structure: graph.
+        inputs: tensors; the first are the features.
+        edge_bias: (E, K) or None.
+        backend: or "auto".
+
+    Raises:
+        ValueError: a backend that does not exist or cannot run here, or features that do not fit the graph.
+    """
+    first = inputs[0]
+    if len(first) != structure.num_nodes:
+        raise ValueError(f"the graph has {structure.num_nodes} nodes, the features have {len(first)} rows")
+    name = choose_backend(backend, operator, structure, first)
+    dtype = torch.float32 if first.dtype in HALF else first.dtype
+    inputs = [x.to(dtype) for x in inputs]
+    edge_bias = None if edge_bias is None else edge_bias.to(dtype)
+    check_tensors(structure, *inputs, *([] if edge_bias is None else [edge_bias]))
+    naive = name == "naive" or torch.compiler.is_compiling() or first.device.type not in ("cpu", "cuda")
+    return naive, inputs, edge_bias
 
 
 def _softmax_naive(structure: GraphStructure, logit_EH: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def _way(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "in pieces":
             patch.setattr(_additive_attention, "cpp_reason", lambda *_: "left out")
-        elif reason := _additive_attention.cpp_reason("cpu"):
+        elif reason := _additive_attention.cpp_reason():
             pytest.skip(f"the C++ kernel was not tested: {reason}")
         yield
 

@@ -192,7 +192,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 @pytest.mark.parametrize(("heads", "piece"), [(1, 1), (2, 1), (2, 9), (3, 2**18)])
 def test_attention_in_pieces_of_items_and_heads_gives_the_same_and_leaves_the_gradient_alone(heads, piece, monkeypatch):
-    scored = importlib.import_module("relgrounding.ops.graph_attention._scored")
+    scored = importlib.import_module("relgrounding.ops.graph_attention.layer_csr")
     layer, structure = GraphAttention(5, 6, heads, backend="csr").double(), structure_of(EDGES, COUNTS)
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     above = torch.randn(7, 6, dtype=torch.float64)

@@ -237,7 +237,7 @@ def test_misuse_is_one_sentence(kind):
 
 @layers
 def test_settings_are_checked_when_a_layer_is_made(kind):
-    with pytest.raises(ValueError, match=r"^unknown backend 'fast'; the backends are auto, naive, dgl, cpp, dense"):
+    with pytest.raises(ValueError, match=r"^unknown backend 'fast'; the backends are auto, naive, cpp, csr, dense"):
         KINDS[kind](backend="fast")
     with pytest.raises(ValueError, match=r"^attn_drop 1\.5 is not a share from 0 to 1$"):
         KINDS[kind](attn_drop=1.5)

@@ -8,25 +8,12 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import recorded
-from relgrounding.ops._dispatch import as_structure, edge_inputs, launch, runs_plainly
-from relgrounding.ops._edges import per_edge
-from relgrounding.ops.gated_sum._edge_gated import edge_gated_cpp
-from relgrounding.ops.gated_sum.cpp import gated_sum_cpp
-from relgrounding.ops.gated_sum.csr import gated_sum_csr
-from relgrounding.ops.gated_sum.dense import gated_sum_dense
-from relgrounding.ops.gated_sum.dgl import gated_sum_dgl
-from relgrounding.ops.gated_sum.naive import gated_by_edge, gated_layer_by, gated_sum_naive
-from relgrounding.ops.gated_sum.triton import gated_sum_triton
+from relgrounding.ops._dispatch import as_structure, launch, whole_layer
+from relgrounding.ops._edges import edge_inputs, per_edge
+from relgrounding.ops._registry import load_backends
+from relgrounding.ops.gated_sum.naive import gated_by_edge, gated_layer_by
 
-_KERNELS = {
-    "naive": gated_sum_naive,
-    "dgl": recorded(gated_sum_naive, gated_sum_dgl),
-    "cpp": gated_sum_cpp,
-    "dense": gated_sum_dense,
-    "csr": gated_sum_csr,
-    "triton": gated_sum_triton,
-}
+load_backends(__name__, __path__)
 
 
 def gated_sum(
@@ -73,7 +60,7 @@ def gated_sum(
             f"the graph has {nodes} nodes and {types} edge types; feat, gate, gate_bias, type_bias have the shapes "
             f"{found}, they must be (nodes, dim), (nodes,), (types,), (types, dim) = {expected}"
         )
-    return launch("gated_sum", _KERNELS, structure, (feat, gate, gate_bias, type_bias), 0.0, backend)
+    return launch("gated_sum", (feat, gate, gate_bias, type_bias), backend, graph=structure)
 
 
 def gated_layer(
@@ -104,8 +91,8 @@ def gated_layer(
     """
     structure = _typed_structure(graph, gate_bias.shape[1])
     weights = [w for w in (weight, bias, gate_bias, type_bias) if w is not None]
-    if runs_plainly("cpp", backend, "gated_sum", structure, x, *weights):
-        return edge_gated_cpp(structure, x, weight, bias, gate_bias, type_bias)
+    if layer := whole_layer("gated_layer", "gated_sum", backend, structure, x, *weights):
+        return layer(structure, x, weight, bias, gate_bias, type_bias)
     summed = functools.partial(gated_sum, backend=backend)
     return gated_layer_by(summed, structure, x, weight, bias, gate_bias, type_bias)
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._edges import weighted_sum
+from relgrounding.ops._registry import register_backend
 
 
+@register_backend("gated_sum", "naive")
 def gated_sum_naive(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],
@@ -46,6 +48,7 @@ def gated_by_edge(
     return weighted_sum(structure, feat_ND[:, None], kept_E[:, None], naive)[:, 0] + table_NR @ type_bias_RD, gate_E
 
 
+@register_backend("gated_layer", "naive")
 def gated_layer_naive(
     structure: GraphStructure,
     x: Float[Tensor, "nodes in_dim"],

@@ -8,30 +8,12 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._backward import recorded
-from relgrounding.ops._dispatch import as_structure, edge_inputs, launch, runs_plainly
-from relgrounding.ops._edges import per_edge
-from relgrounding.ops.graph_attention._scored import scored_attention
-from relgrounding.ops.graph_attention.cpp import attention_layer_cpp, graph_attention_cpp
-from relgrounding.ops.graph_attention.csr import graph_attention_csr
-from relgrounding.ops.graph_attention.dense import graph_attention_dense
-from relgrounding.ops.graph_attention.dgl import graph_attention_dgl
-from relgrounding.ops.graph_attention.naive import (
-    attend_by_edge,
-    attention_layer_by,
-    features_and_scores,
-    graph_attention_naive,
-)
-from relgrounding.ops.graph_attention.triton import graph_attention_triton
+from relgrounding.ops._dispatch import as_structure, launch, whole_layer
+from relgrounding.ops._edges import edge_inputs, per_edge
+from relgrounding.ops._registry import load_backends
+from relgrounding.ops.graph_attention.naive import attend_by_edge, attention_layer_by, features_and_scores
 
-_KERNELS = {
-    "naive": graph_attention_naive,
-    "dgl": recorded(graph_attention_naive, graph_attention_dgl),
-    "cpp": graph_attention_cpp,
-    "dense": graph_attention_dense,
-    "csr": graph_attention_csr,
-    "triton": graph_attention_triton,
-}
+load_backends(__name__, __path__)
 
 
 def graph_attention(
@@ -75,7 +57,8 @@ def graph_attention(
             f"the graph has {nodes} nodes; feat {tuple(feat.shape)}, score_src {tuple(score_src.shape)} and score_dst "
             f"{tuple(score_dst.shape)} must be (nodes, heads, dim), (nodes, heads) and (nodes, heads)"
         )
-    return launch("graph_attention", _KERNELS, structure, (feat, score_src, score_dst), negative_slope, backend)
+    inputs = feat, score_src, score_dst
+    return launch("graph_attention", inputs, backend, graph=structure, negative_slope=float(negative_slope))
 
 
 def attention_layer(
@@ -92,10 +75,8 @@ def attention_layer(
     Fused where the backend can, which saves passes over features and their gradients. The result has the type of x.
     """
     structure = as_structure(graph)
-    if runs_plainly("cpp", backend, "graph_attention", structure, x, weight, attention, bias):
-        return attention_layer_cpp(structure, x, weight, attention, bias, negative_slope)
-    if runs_plainly("csr", backend, "graph_attention", structure, x, weight, attention, bias):
-        return scored_attention(structure, x, weight, attention, bias, negative_slope)
+    if layer := whole_layer("attention_layer", "graph_attention", backend, structure, x, weight, attention, bias):
+        return layer(structure, x, weight, attention, bias, negative_slope)
     attend = functools.partial(graph_attention, backend=backend)
     return attention_layer_by(attend, structure, x, weight, attention, bias, negative_slope)
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._edges import edge_softmax, weighted_sum
+from relgrounding.ops._registry import register_backend
 
 
+@register_backend("graph_attention", "naive")
 def graph_attention_naive(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],
@@ -39,6 +41,7 @@ def attend_by_edge(
     return weighted_sum(structure, feat_NHD, kept_EH, naive), alpha_EH
 
 
+@register_backend("attention_layer", "naive")
 def attention_layer_naive(
     structure: GraphStructure,
     x: Float[Tensor, "nodes in_dim"],

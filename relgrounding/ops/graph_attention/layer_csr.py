@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops._segments import cell_sums, edge_dots, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._copies import Copies, copies
 from relgrounding.ops.graph_attention._shift import common_shift
@@ -19,7 +20,8 @@ from relgrounding.ops.graph_attention.csr import PIECE, logit_gradient, signed_w
 from relgrounding.ops.graph_attention.naive import attention_layer_naive
 
 
-def scored_attention(
+@register_backend("attention_layer", "csr", devices=["cpu"], dtypes=FLOAT)
+def attention_layer_csr(
     structure: GraphStructure,
     x_NC: Float[Tensor, "nodes in_dim"],
     weight_OC: Float[Tensor, "out_dim in_dim"],
@@ -28,10 +30,10 @@ def scored_attention(
     negative_slope: float,
 ) -> Float[Tensor, "nodes out_dim"]:
     """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, and a bias on top."""
-    return _ScoredAttention.apply(structure, x_NC, weight_OC, attention_2HD, bias_O, negative_slope)
+    return _AttentionLayer.apply(structure, x_NC, weight_OC, attention_2HD, bias_O, negative_slope)
 
 
-class _ScoredAttention(torch.autograd.Function):
+class _AttentionLayer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
 from relgrounding.ops.gated_sum.naive import gated_layer_naive
 
@@ -27,7 +28,8 @@ COLUMNS = 128
 PART = 2 << 20
 
 
-def edge_gated_cpp(
+@register_backend("gated_layer", "cpp", devices=["cpu"], dtypes=FLOAT)
+def gated_layer_cpp(
     structure: GraphStructure,
     x_NC: Float[Tensor, "nodes in_dim"],
     weight: Float[Tensor, "maps_and_gates in_dim"],
