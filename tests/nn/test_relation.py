@@ -8,7 +8,7 @@ from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure
 from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention
 
-EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (4, 5, 2)]
+EDGES = [(0, 1, 0), (2, 1, 0), (2, 1, 1), (1, 1, 1), (1, 0, 2), (2, 0, 1), (4, 5, 2)]
 COUNTS = [4, 2, 1]
 KINDS = {
     "attention": lambda **options: GraphAttention(5, 6, 3, **options).double(),
@@ -21,7 +21,7 @@ backends = pytest.mark.parametrize("backend", ["naive", "auto", "dgl", "cpp", "d
 # With these options all backends but naive run the same code.
 both = pytest.mark.parametrize("backend", ["naive", "auto"])
 
-orders = pytest.mark.parametrize("edges", [EDGES, EDGES[::-1], [EDGES[i] for i in (3, 5, 0, 2, 4, 1)]])
+orders = pytest.mark.parametrize("edges", [EDGES, EDGES[::-1], [EDGES[i] for i in (3, 5, 0, 6, 2, 4, 1)]])
 
 
 def structure_of(edges=EDGES, counts=COUNTS):
@@ -168,7 +168,7 @@ def test_values_weights_and_all_gradients_are_those_of_naive(kind, backend, edge
 @layers
 def test_finite_differences_agree_twice(kind, backend):
     layer, structure = KINDS[kind](backend=backend), structure_of()
-    bias = torch.randn(6, COLUMNS[kind], dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(7, COLUMNS[kind], dtype=torch.float64, requires_grad=True)
 
     def run(x, bias):
         return layer(structure, x, edge_bias=bias, return_attention=True)
@@ -217,12 +217,12 @@ def test_takes_a_dgl_graph(kind, return_attention):
 
 @both
 @layers
-@pytest.mark.parametrize("taken", [[0], [0, 1, 2, 3], range(6)])
+@pytest.mark.parametrize("taken", [[0], [0, 1, 2, 3], range(7)])
 def test_a_bias_of_minus_infinity_takes_an_edge_out(kind, backend, taken):
     layer, structure, x = KINDS[kind](backend=backend), structure_of(), features()
-    keep = torch.ones(6, dtype=torch.bool)
+    keep = torch.ones(7, dtype=torch.bool)
     keep[list(taken)] = False
-    bias = torch.zeros(6, dtype=torch.float64).masked_fill(~keep, -torch.inf)
+    bias = torch.zeros(7, dtype=torch.float64).masked_fill(~keep, -torch.inf)
     out, weights = layer(structure, x, edge_bias=bias, return_attention=True)
     expected = layer(structure.keep_edges(keep), x, return_attention=True)
     assert (weights[~keep] == 0).all()
@@ -234,8 +234,8 @@ def test_a_bias_of_minus_infinity_takes_an_edge_out(kind, backend, taken):
 @layers
 def test_one_bias_per_edge_counts_for_every_column(kind):
     layer, structure, x = KINDS[kind](), structure_of(), features()
-    bias = torch.randn(6, dtype=torch.float64)
-    results = [layer(structure, x, edge_bias=b) for b in (bias, bias[:, None].expand(6, COLUMNS[kind]))]
+    bias = torch.randn(7, dtype=torch.float64)
+    results = [layer(structure, x, edge_bias=b) for b in (bias, bias[:, None].expand(7, COLUMNS[kind]))]
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
@@ -337,7 +337,7 @@ def test_misuse_is_one_sentence(kind):
             layer(wrong, x)
     with pytest.raises(TypeError, match=rf"^{name}: x is a list; give a float tensor of shape \(nodes, 5\)$"):
         layer(structure, x.tolist())
-    with pytest.raises(ValueError, match=r"^edge_bias has the shape \(5,\), the graph has 6 edges; give \(6,\) or"):
+    with pytest.raises(ValueError, match=r"^edge_bias has the shape \(5,\), the graph has 7 edges; give \(7,\) or"):
         layer(structure, x, edge_bias=torch.zeros(5))
     with pytest.raises(ValueError, match=r"the graph has 7 nodes, the features have 6 rows$"):
         layer(structure, x[:6], return_attention=True)
