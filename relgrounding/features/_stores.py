@@ -46,7 +46,7 @@ class _Store:
         self.path = Path(path)
         if not self.path.exists():
             raise MissingFile(
-                f"feature file {self.path} not found; tools/prepare.py makes two such files, "
+                f"feature file {self.path} not found; relgrounding prepare makes two such files, "
                 "docs/features.md has the layouts"
             )
         check_regular(self.path)
@@ -368,7 +368,7 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_forma
     image = f"an image of {size[0]} x {size[1]}"
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+        advice = "is it x y width height? relgrounding prepare features --box-format xywh converts it"
         advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
         raise BadFeatures(f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
     if outside.sum() > max(1, len(boxes) // 2):

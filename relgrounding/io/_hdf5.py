@@ -46,7 +46,9 @@ def open_hdf5(path: Path) -> h5py.File:
         BadFeatures: it is no HDF5 file, or cut off.
     """
     if not path.exists():
-        raise MissingFile(f"feature file {path} not found; tools/prepare.py makes such files, docs/data.md says how")
+        raise MissingFile(
+            f"feature file {path} not found; relgrounding prepare makes such files, docs/data.md says how"
+        )
     check_regular(path)
     with damage(str(path)):
         return h5py.File(CheckedFile(path), "r")
@@ -147,7 +149,7 @@ def read(dataset: h5py.Dataset, selection: Any, place: str, limit: int = MAX_BYT
             if size * dataset.dtype.itemsize > limit:
                 raise BadFeatures(
                     f"{place} claims shape {shape}, in chunks of {dataset.chunks}: too large for one item; is the file "
-                    "damaged? tools/prepare.py features --max-bytes raises the limit"
+                    "damaged? relgrounding prepare features --max-bytes raises the limit"
                 )
         _check_file_holds(dataset, place)
         _check_chunks(dataset, rows, place, limit)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from relgrounding._printing import printable
+from relgrounding._printing import note, progress
 from relgrounding.features.extraction._errors import ExtractionError
 from relgrounding.features.extraction._parts import Parts
 
@@ -30,7 +29,7 @@ def extract_all(
         ExtractionError: a bad file, unless `skip`.
     """
     done = []
-    for key, path in tqdm(inputs.items(), unit="file", disable=None):
+    for key, path in progress(inputs.items(), desc="extracting", unit="file"):
         if key not in parts:
             try:
                 parts.put(key, extract(key, path))
@@ -38,7 +37,7 @@ def extract_all(
                 message = str(error) if str(path) in str(error) else f"{path}: {error}"
                 if not skip:
                     raise ExtractionError(f"{message} (--on-error skip leaves such files out)") from None
-                tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
+                note(f"skipped: {message}", sys.stderr)
                 continue
         done.append(key)
     return done
