@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from relgrounding.io._ids import near_id
 class Facts(Protocol):
     """What is asked of a modality about features; `relgrounding.modalities.Modality` documents it."""
 
-    remedy: Any
+    remedy: ClassVar[str]
 
     def open_store(self, path: Path, in_memory: bool = True) -> Any: ...
     def comparable(self, item: str, annotations: Annotations, store: Any) -> bool: ...
