@@ -138,8 +138,8 @@ class Dataset(ABC):
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
     remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
-    has_file: ClassVar[bool] = True
-    """Whether its features are in a file; else `read` returns them."""
+    generated: ClassVar[bool] = False
+    """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
     by_kind: ClassVar[bool] = False
     """Whether results are reported for each kind of query, too."""
 

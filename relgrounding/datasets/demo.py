@@ -54,7 +54,7 @@ class Demo(Dataset):
 
     Config = DemoConfig
     modality = "image"
-    has_file = False
+    generated = True
     by_kind = True
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
