@@ -77,5 +77,5 @@ def gated_layer_by(
     graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
     sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k]) for k in range(ways)]
     total = sums[0] if ways == 1 else sums[0].add_(sums[1])
-    # In place: nothing of this is needed for the gradients but the last result.
+    # In place: the gradients need only the last result.
     return (total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()).to(x.dtype)
