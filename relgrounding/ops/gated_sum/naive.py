@@ -36,11 +36,11 @@ def gated_by_edge(
 ) -> tuple[Float[Tensor, "nodes dim"], Float[Tensor, " edges"]]:
     """`gated_sum` and its gates, with a bias per logit and dropout of the gates; see `ops._edges`."""
     src, dst, etype = structure.indices, structure.destinations, structure.etype
-    logit_E = gate_N[src] + gate_bias_R[etype]
+    logit_E = gate_N.index_select(0, src) + gate_bias_R.index_select(0, etype)
     gate_E = torch.sigmoid(logit_E if edge_bias_E is None else logit_E + edge_bias_E)
     kept_E = torch.nn.functional.dropout(gate_E, dropout) if dropout else gate_E
     if naive:
-        message_ED = kept_E[:, None] * (feat_ND[src] + type_bias_RD[etype])
+        message_ED = kept_E[:, None] * (feat_ND.index_select(0, src) + type_bias_RD.index_select(0, etype))
         return torch.zeros_like(feat_ND).index_add(0, dst, message_ED), gate_E
     # The sums of the type biases: a table of gate sums per node and type, times the biases.
     cell_E, shape = dst * structure.num_types + etype, (structure.num_nodes, structure.num_types)

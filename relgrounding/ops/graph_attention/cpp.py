@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.graphs._ragged import offsets
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._cpp import call, cpp_reason
 from relgrounding.ops._registry import FLOAT, register_backend
@@ -150,4 +149,4 @@ def _items(structure: GraphStructure, heads: int) -> Tensor | None:
     largest = max((after - before for before, after in pairwise(bounds)), default=0)
     if largest * heads > LARGEST_ITEM or largest * 2 * torch.get_num_threads() > structure.num_edges:
         return None
-    return offsets(structure.batch_num_nodes)
+    return structure.item_indptr
