@@ -13,19 +13,26 @@ if not (3, 10) <= sys.version_info[:2] < (3, 13):
     )
 
 from relgrounding import _dgl as _dgl  # fails here, in one sentence, where DGL is missing or broken
+from relgrounding import _moved
+
+_moved.install()
 
 __version__ = "0.1.0"
 
 _SUBPACKAGES = (
     "config",
-    "data",
+    "datasets",
     "evaluation",
+    "features",
     "graphs",
-    "inference",
+    "io",
+    "modalities",
     "models",
     "nn",
     "objectives",
     "ops",
+    "predictor",
+    "runs",
     "training",
     "viz",
 )
@@ -37,7 +44,7 @@ def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name == "Grounder":
-        return importlib.import_module(f"{__name__}.inference").Grounder
+        return importlib.import_module(f"{__name__}.predictor").Grounder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -11,7 +11,8 @@ from tiny import tool
 
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.evaluation import read_results
-from relgrounding.training import RunError, RunFolder, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
 from relgrounding.viz import choose_examples, match_runs, read_run, report_page
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from relgrounding._printing import brief, printable, show
-from relgrounding.data import Problems, load_own
+from relgrounding.datasets import load_own
+from relgrounding.io import Problems
 from tools import ablate, evaluate, extract, figures, ground, misses, prepare, report, train
 
 NASTY = "a\x1b[2J\r\x07\x9b31m\u202eb\u2028c\nd"

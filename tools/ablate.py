@@ -24,20 +24,8 @@ from tqdm import tqdm
 from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
-from relgrounding.training import (
-    Grid,
-    Job,
-    RunError,
-    RunFolder,
-    check_free,
-    grid_cells,
-    grid_jobs,
-    grid_results,
-    grid_table,
-    hold_run,
-    job_is_done,
-    read_grid,
-)
+from relgrounding.runs import RunError, RunFolder, check_free, hold_run
+from relgrounding.training import Grid, Job, grid_cells, grid_jobs, grid_results, grid_table, job_is_done, read_grid
 from relgrounding.viz import ablation_figure, save_figure
 
 TRAIN = Path(__file__).resolve().parent / "train.py"

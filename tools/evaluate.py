@@ -17,8 +17,9 @@ from relgrounding._names import check_name
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError
-from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, evaluate_run, hold_run, make_test_task, with_data
+from relgrounding.io import DataError
+from relgrounding.runs import RunError, RunFolder, hold_run
+from relgrounding.training import evaluate_run, make_test_task, with_data
 
 
 @caught("the run is as it was")

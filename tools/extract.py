@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
-from relgrounding.data import extraction
+from relgrounding.features import extraction
 
 
 def at_least(kind: type, least: float) -> Callable[[str], float]:

@@ -26,10 +26,10 @@ from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._names import check_name
 from relgrounding._printing import brief, printable, show
 from relgrounding.config import ConfigError
-from relgrounding.data._errors import read_text
-from relgrounding.data._values import check_text, parse_json
-from relgrounding.inference import Answer
-from relgrounding.training import RunError, run_files
+from relgrounding.io._errors import read_text
+from relgrounding.io._values import check_text, parse_json
+from relgrounding.predictor import Answer
+from relgrounding.runs import RunError, run_files
 from relgrounding.viz import Items, picture_ids, read_picture
 
 BLUE = "#0060a8"
@@ -91,7 +91,7 @@ def _check_outputs(arguments: argparse.Namespace, run: Path) -> None:
 def _check(arguments: argparse.Namespace, grounder: Grounder) -> None:
     if bool(arguments.query) == bool(arguments.batch):
         raise ValueError("give either --query or --batch")
-    if grounder.video:
+    if grounder.modality.item == "video":
         if arguments.regions or arguments.image:
             raise ValueError("this run answers about videos: give --video-features and --duration")
         if not arguments.video_features:
@@ -99,7 +99,7 @@ def _check(arguments: argparse.Namespace, grounder: Grounder) -> None:
     else:
         if arguments.video_features:
             raise ValueError("this run answers about images: give --regions and --image")
-        if not arguments.regions and grounder.task.config.data.dataset != "demo":
+        if not arguments.regions and not grounder.config.dataset.generated:
             raise ValueError("--regions is missing: the HDF5 file of region features")
         if not (arguments.batch or arguments.image or arguments.item or arguments.regions):
             raise ValueError("--image is missing: the id of a generated scene, such as test-0-00000-a")
@@ -110,12 +110,12 @@ class Asker:
 
     def __init__(self, grounder: Grounder, arguments: argparse.Namespace) -> None:
         self.grounder, self.arguments = grounder, arguments
-        self.items = Items(grounder.task.config, arguments.images)
+        self.items = Items(grounder.config, arguments.images)
 
     def ask(self, query: str, item: str | None, duration: float | None) -> tuple[list[Answer], dict[str, Any]]:
         """Return the answers, and what goes into the JSON with them."""
         select = self.arguments.select
-        if self.grounder.video:
+        if self.grounder.modality.item == "video":
             features = _in_folder(self.arguments.video_features, item)
             duration = self.grounder.duration(features, item) if duration is None else duration
             answers = self.grounder.ground(query, features, item=item, duration=duration, select=select)
@@ -138,7 +138,7 @@ class Asker:
     def draw(self, path: Path, answers: list[Answer], record: dict[str, Any], picture: np.ndarray | None) -> None:
         """Write the picture of an answer."""
         query, proposals = record["query"], [a.proposal for a in answers]
-        if self.grounder.video:
+        if self.grounder.modality.item == "video":
             shown = [
                 viz.Shown(f"{k}", [a.proposal], f"score {a.score:.2f}", colour=BLUE)
                 for k, a in enumerate(answers, start=1)
@@ -168,7 +168,7 @@ def single(asker: Asker, arguments: argparse.Namespace) -> int:
             item = item or arguments.image
     answers, record = asker.ask(arguments.query, item, arguments.duration)
     print(_table(answers))
-    if asker.grounder.video and asker.grounder.how(arguments.select) == "vote":
+    if (asker.grounder.modality.item == "video") and asker.grounder.selection(arguments.select) == "vote":
         print("in the order of votes: how much a moment agrees with the well-scored ones")
     if record["unknown_words"]:
         show(f"note: words that the model never met: {', '.join(record['unknown_words'])}", sys.stderr)
@@ -196,7 +196,7 @@ def batch(asker: Asker, arguments: argparse.Namespace) -> int:
     with path.open("x", encoding="utf-8") as file:
         for number, line in tqdm(questions, desc="questions", unit="query"):
             try:
-                query, item, duration = _question(line, asker.grounder.video)
+                query, item, duration = _question(line, (asker.grounder.modality.item == "video"))
                 answers, record = asker.ask(query, item, duration)
                 if not arguments.no_figures:
                     asker.draw(arguments.out / f"{number:05d}.png", answers, record, None)

@@ -12,6 +12,7 @@ recognition, and results on them must never be compared with published ones. doc
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,23 +24,34 @@ from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import DataError
-from relgrounding.data._regular import MAX_BYTES
-from relgrounding.data.annotation_features import WARNING, charades_actions, coco_categories, find_root
-from relgrounding.data.convert import FORMATS, convert_features
-from relgrounding.data.verify import format_rows, verify
+from relgrounding.datasets._dataset import NOT_VISUAL
+from relgrounding.datasets._verify import format_rows, verify
+from relgrounding.datasets.charades_sta import charades_actions
+from relgrounding.datasets.refcoco import coco_categories
+from relgrounding.features.convert import FORMATS, convert_features
+from relgrounding.io import DataError, MissingFile
+from relgrounding.io._regular import MAX_BYTES
+
+
+def find_root(given: Path | None, folder: str) -> Path:
+    """Return the folder that was given, or else the one below RELGROUNDING_DATA."""
+    if given is not None:
+        return given
+    if not os.environ.get("RELGROUNDING_DATA"):
+        raise MissingFile(f"where are the annotations? give --root, or set RELGROUNDING_DATA to what holds {folder}")
+    return Path(os.environ["RELGROUNDING_DATA"]) / folder
 
 
 def charades(args: argparse.Namespace) -> int:
     check_output(args.out, head=HDF5)
-    print(f"note: {WARNING}", file=sys.stderr)
+    print(f"note: {NOT_VISUAL}", file=sys.stderr)
     show(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
     return 0
 
 
 def coco(args: argparse.Namespace) -> int:
     check_output(args.out, head=HDF5)
-    print(f"note: {WARNING}", file=sys.stderr)
+    print(f"note: {NOT_VISUAL}", file=sys.stderr)
     show(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
     return 0
 
@@ -80,7 +92,7 @@ def check(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.settings)
     if args.no_features:
         config.data.features = ""
-    rows = verify(config, quiet=not sys.stderr.isatty())
+    rows = verify(config.dataset, config.modality, quiet=not sys.stderr.isatty())
     show(format_rows(rows))
     return int(any(row.status == "DIFFERS" for row in rows))
 
@@ -110,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     actions = commands.add_parser(
         "charades-actions",
         help="clip features of Charades-STA from the action intervals",
-        description=f"Share of each clip covered by each of the 157 actions, plus noise. {WARNING.capitalize()}.",
+        description=f"Share of each clip covered by each of the 157 actions, plus noise. {NOT_VISUAL.capitalize()}.",
     )
     actions.add_argument("--clips", type=at_least(int, 1), default=32, help="clips a video (default: 32)")
     actions.add_argument(
@@ -122,7 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
     categories = commands.add_parser(
         "coco-categories",
         help="region features of the RefCOCO family from categories and boxes",
-        description=f"One-hot category and five numbers of geometry of every object. {WARNING.capitalize()}.",
+        description=f"One-hot category and five numbers of geometry of every object. {NOT_VISUAL.capitalize()}.",
     )
     categories.add_argument("--name", choices=["refcoco", "refcoco+", "refcocog"], default="refcoco")
     categories.set_defaults(run=coco)

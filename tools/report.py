@@ -13,13 +13,13 @@ from pathlib import Path
 from relgrounding._files import check_output, replacing
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
-from relgrounding.training import RunError, run_files
+from relgrounding.runs import RunError, run_files
 from relgrounding.viz import read_run, report_page
 
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the last run)")
     arguments = parser.parse_args(words)
     try:

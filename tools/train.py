@@ -23,8 +23,9 @@ import torch
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, held, run_command
 from relgrounding.config import ConfigError, config_to_yaml, load_config
-from relgrounding.data import DataError
-from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run, hold_run, make_task, nothing_left
+from relgrounding.io import DataError
+from relgrounding.runs import RunError, RunFolder, hold_run
+from relgrounding.training import Trainer, evaluate_run, make_task, nothing_left, words_of_start
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 
@@ -58,12 +59,8 @@ def main(words: list[str] | None = None) -> int:
             show(line)
             return 0
         with hold_run(folder, arguments.overwrite) as settle:
-            words_of_start = None
-            if config.ccl.epochs and config.ccl.start_from:
-                # A run that goes on has all that it took from there.
-                start = (folder, "last.pt") if arguments.resume else (RunFolder(config.ccl.start_from), "best.pt")
-                words_of_start = start[0].load(start[1])["vocabulary"]
-            trainer = Trainer(make_task(config, words_of_start), folder, resume=arguments.resume)
+            task = make_task(config, words_of_start(config, folder, arguments.resume))
+            trainer = Trainer(task, folder, resume=arguments.resume)
             settle()
             trainer.run()
             with held(folder.progress):

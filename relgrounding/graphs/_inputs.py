@@ -1,4 +1,4 @@
-"""Reads boxes, segments and image sizes: one item or a list, NumPy or PyTorch, checked, in float64."""
+"""Reads boxes, segments, image sizes and edges: NumPy, PyTorch or lists, checked."""
 
 import warnings
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "item
     return sizes.to(rows.values.device).expand(items, 2)
 
 
-def check_places(rows: Rows, sizes: Float64[Tensor, "items 2"], name: str = "boxes") -> None:
+def check_positions(rows: Rows, sizes: Float64[Tensor, "items 2"], name: str = "boxes") -> None:
     """Check boxes as x1, y1, x2, y2 against the images that they lie in; they may stick out.
 
     Raises:
@@ -180,3 +180,49 @@ def _holds_arrays(values: ArrayLike) -> bool:
     return (
         isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) and v.ndim for v in values)
     )
+
+
+def read_integers(values: ArrayLike, name: str) -> Int64[Tensor, " values"]:
+    """A list of whole numbers.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    if tensor.ndim == 1 and not len(tensor):
+        return tensor.long()
+    if tensor.ndim != 1 or tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(f"{name}: {tensor.dtype} of shape {tuple(tensor.shape)}; give a list of whole numbers")
+    return tensor.long()
+
+
+def check_edges(
+    sources: Tensor, destinations: Tensor, etype: Tensor, edge_types: tuple[str, ...], batch_num_nodes: Tensor
+) -> None:
+    """Raise the ValueError of `GraphStructure.from_edges` that names what is wrong."""
+    if len(set(edge_types)) != len(edge_types):
+        raise ValueError(f"edge_types: {edge_types} holds a name twice; give each type its own name")
+    if (batch_num_nodes < 0).any():
+        raise ValueError(f"batch_num_nodes: {batch_num_nodes.tolist()} holds a negative number of nodes")
+    if not len(sources) == len(destinations) == len(etype):
+        raise ValueError(
+            f"edges: {len(sources)} sources, {len(destinations)} destinations, {len(etype)} types; "
+            "give one of each per edge"
+        )
+    node_item = torch.repeat_interleave(batch_num_nodes)
+    ranges = (("source", sources, len(node_item)), ("destination", destinations, len(node_item)))
+    for name, values, limit in (*ranges, ("type", etype, len(edge_types))):
+        wrong = ((values < 0) | (values >= limit)).nonzero()
+        if len(wrong):
+            edge = int(wrong[0])
+            raise ValueError(
+                f"edge {edge}: {name} {int(values[edge])} does not exist; there are {limit}, counted from 0"
+            )
+    crossing = (node_item[sources] != node_item[destinations]).nonzero()
+    if len(crossing):
+        edge = int(crossing[0])
+        source, destination = int(sources[edge]), int(destinations[edge])
+        raise ValueError(
+            f"edge {edge}: {source} -> {destination} joins item {int(node_item[source])} to item "
+            f"{int(node_item[destination])}; an edge stays inside its item: check batch_num_nodes and the node numbers"
+        )

@@ -1,7 +1,24 @@
-"""Grounding models; each file reads like its equations."""
+"""Grounding systems; each file reads like its equations."""
 
 from relgrounding.models._grounding import Encoded, GroundingModel
-from relgrounding.models._ign import IGN
-from relgrounding.models._vgn import VGN
+from relgrounding.models._relation import RELATIONS, Relation, register_relation
+from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
+from relgrounding.models.ign import IGN, IGNConfig
+from relgrounding.models.vgn import VGN, VGNConfig
 
-__all__ = ["IGN", "VGN", "Encoded", "GroundingModel"]
+__all__ = [
+    "IGN",
+    "MODELS",
+    "RELATIONS",
+    "VGN",
+    "Encoded",
+    "GroundingModel",
+    "IGNConfig",
+    "ModelConfig",
+    "Relation",
+    "System",
+    "VGNConfig",
+    "first_weight",
+    "register_model",
+    "register_relation",
+]

@@ -1,12 +1,13 @@
 """What both grounding models share: how an item and a sentence meet."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.models._relation import Relation
+from relgrounding.models._system import System
 from relgrounding.nn import ProposalToWordAttention, TopRScore
 
 
@@ -34,20 +35,19 @@ class Prepared(NamedTuple):
         return Prepared(proposals, compared, shares, self.words_compared, self.word_shares)
 
 
-class GroundingModel(nn.Module):
+class GroundingModel(System):
     """Scores of proposals for sentences, in steps that can be taken one by one.
 
         h, s = encode(batch),   c = interact(h, s),   l = fuse(h, c),   k = reason(graph, h, l),   K = align(graph, k)
 
     and l = combine(proposal_share(h), word_share(c)), where word_share is affine, so that word_share(c) is the mean
     of word_share(s). A model gives `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and has an
-    `attention` and an `aggregate`.
+    `attention`, a `relation` and an `aggregate`.
     """
 
     attention: ProposalToWordAttention
     aggregate: TopRScore
-    has_graph: bool
-    """Whether `reason` reads the edges of the graph."""
+    relation: Relation
     reason_reads: slice
     """Columns of a proposal's own feature that `reason` reads."""
 
@@ -90,7 +90,6 @@ class GroundingModel(nn.Module):
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
-        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal from what it is and what its neighbours tell it.
 
@@ -98,8 +97,6 @@ class GroundingModel(nn.Module):
             structure: graph of the proposals of all items.
             proposals: as `encode` returns them, or their columns `reason_reads` alone.
             fused: as `fuse` returns them.
-            messages: for each relation layer, whether its messages are passed; None: all are. See
-                `TrainConfig.message_dropout`.
         """
         raise NotImplementedError
 
@@ -109,7 +106,6 @@ class GroundingModel(nn.Module):
         proposals: Float[Tensor, "nodes proposal_dim"],
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
-        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that its item is paired with.
 
@@ -118,10 +114,9 @@ class GroundingModel(nn.Module):
             proposals: as `encode` returns them.
             words: the sentence of each item, as `encode` returns them, in any order.
             word_lengths: (items,) of those sentences.
-            messages: see `reason`.
         """
         prepared = self.prepare(Encoded(proposals, words))
-        return self.score_pairs(structure, prepared, word_lengths, structure.node_item, messages)
+        return self.score_pairs(structure, prepared, word_lengths, structure.node_item)
 
     def prepare(self, encoded: Encoded) -> Prepared:
         """Map every proposal and every word, before they are paired."""
@@ -136,7 +131,6 @@ class GroundingModel(nn.Module):
         prepared: Prepared,
         word_lengths: Int[Tensor, " sentences"],
         sentence: Int[Tensor, " nodes"],
-        messages: Sequence[bool] | None = None,
     ) -> Float[Tensor, " nodes"]:
         """Return the scores k of every proposal for the sentence that it is paired with.
 
@@ -145,11 +139,10 @@ class GroundingModel(nn.Module):
             prepared: those proposals, and the words of all sentences.
             word_lengths: of all sentences.
             sentence: (N,) of each proposal; fastest where it ascends.
-            messages: see `reason`.
         """
         compared = prepared.compared, prepared.words_compared
         shares, _ = self.attention.attend(*compared, prepared.word_shares, word_lengths, sentence)
-        return self.reason(structure, prepared.proposals, self.combine(prepared.proposal_shares, shares), messages)
+        return self.reason(structure, prepared.proposals, self.combine(prepared.proposal_shares, shares))
 
     def align(self, structure: GraphStructure, scores: Float[Tensor, " nodes"]) -> Float[Tensor, " items"]:
         """Return the alignment K of each pair, from 0 to 1."""

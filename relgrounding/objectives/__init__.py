@@ -1,15 +1,24 @@
-"""Training objectives."""
+"""Training objectives: one file per objective has its settings, its losses and its step."""
 
 from relgrounding.objectives._bank import MemoryBank
-from relgrounding.objectives._ccl import Bound, consistency_loss, ranking_loss
 from relgrounding.objectives._counterfactual import EdgeChange, destroy_edges, replace_rows
-from relgrounding.objectives._mil import contrastive_loss, draw_negatives, mil_loss
+from relgrounding.objectives._objective import OBJECTIVES, Objective, register_objective
+from relgrounding.objectives._pairings import align_pairings
 from relgrounding.objectives._selection import gradient_importance, split_proposals
+from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
+from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
 
 __all__ = [
+    "CCL",
+    "MIL",
+    "OBJECTIVES",
     "Bound",
+    "CCLConfig",
     "EdgeChange",
+    "MILConfig",
     "MemoryBank",
+    "Objective",
+    "align_pairings",
     "consistency_loss",
     "contrastive_loss",
     "destroy_edges",
@@ -17,6 +26,7 @@ __all__ = [
     "gradient_importance",
     "mil_loss",
     "ranking_loss",
+    "register_objective",
     "replace_rows",
     "split_proposals",
 ]

@@ -65,15 +65,19 @@ class _Recorded(torch.autograd.Function):
         return None, None, *_recorded(ctx.reference, ctx, (grad,), ctx.needs_input_grad[2:])
 
 
-def recorded(reference: Callable[..., Any], kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A kernel of another library with the gradients of gradients of `reference`, which takes the same arguments."""
+def recorded(reference: Callable[..., Any]) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorate a function of another library: gradients of gradients are those of `reference`, with its arguments."""
 
-    @functools.wraps(kernel)
-    def run(*arguments: Any) -> Tensor:
-        out = kernel(*arguments)
-        return _Recorded.apply(reference, out, *arguments) if out.requires_grad else out
+    def decorate(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(kernel)
+        def run(*arguments: Any, **options: Any) -> Tensor:
+            out = kernel(*arguments, **options)
+            plain = functools.partial(reference, **options)
+            return _Recorded.apply(plain, out, *arguments) if out.requires_grad else out
 
-    return run
+        return run
+
+    return decorate
 
 
 def _recorded(

@@ -1,9 +1,9 @@
-"""The operators as opaque calls for `torch.compile`: only tensors cross, and no graph breaks.
+"""The operators on graphs as opaque calls for `torch.compile`: only tensors cross, and no graph breaks.
 
 The backward call runs the forward once more: what an eager backend keeps in between differs from backend to backend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,17 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 
+_STRUCTURE = ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges")
 
-def run_compiled(operator: str, backend: str, graph: GraphStructure, inputs: Sequence[Tensor], option: float) -> Tensor:
+
+def run_compiled(
+    operator: str, backend: str, graph: GraphStructure, inputs: Sequence[Tensor], options: Mapping[str, float]
+) -> Tensor:
     """What `relgrounding.ops._dispatch.launch` calls while a model is traced."""
-    tensors = [graph.indptr, graph.indices, graph.etype, graph.batch_num_nodes]
-    tensors += [graph.out_indptr, graph.out_indices, graph.out_edges]
-    return _forward(operator, backend, list(inputs), tensors, len(graph.edge_types), option)
+    tensors = [getattr(graph, name) for name in _STRUCTURE]
+    # A schema knows lists of numbers, and no mappings.
+    names, values = ",".join(options), list(options.values())
+    return _forward(operator, backend, list(inputs), tensors, len(graph.edge_types), names, values)
 
 
 @torch.library.custom_op("relgrounding::run", mutates_args=())
@@ -26,13 +31,14 @@ def _forward(
     inputs: Sequence[Tensor],
     structure: Sequence[Tensor],
     num_types: int,
-    option: float,
+    names: str,
+    options: Sequence[float],
 ) -> Tensor:
-    return _kernel(operator, backend, inputs, structure, num_types, option)(*inputs).clone()
+    return _kernel(operator, backend, structure, num_types, names, options)(inputs).clone()
 
 
 @_forward.register_fake
-def _(operator, backend, inputs, structure, num_types, option):
+def _(operator, backend, inputs, *_):
     return torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
 
 
@@ -44,44 +50,44 @@ def _backward(
     inputs: Sequence[Tensor],
     structure: Sequence[Tensor],
     num_types: int,
-    option: float,
+    names: str,
+    options: Sequence[float],
 ) -> list[Tensor]:
-    kernel = _kernel(operator, backend, inputs, structure, num_types, option)
+    kernel = _kernel(operator, backend, structure, num_types, names, options)
     # Contiguous: in here autograd records the kernels alone, not a copy that they make first.
     leaves = [x.detach().contiguous().requires_grad_() for x in inputs]
     with torch.enable_grad():
-        return [x.contiguous() for x in torch.autograd.grad(kernel(*leaves), leaves, grad)]
+        return [x.contiguous() for x in torch.autograd.grad(kernel(leaves), leaves, grad)]
 
 
 @_backward.register_fake
-def _(grad, operator, backend, inputs, structure, num_types, option):
+def _(grad, operator, backend, inputs, *_):
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
 
 
 def _kernel(
-    operator: str, backend: str, inputs: Sequence[Tensor], structure: Sequence[Tensor], num_types: int, option: float
-) -> Any:
-    from relgrounding.ops import gated_sum, graph_attention
+    operator: str, backend: str, structure: Sequence[Tensor], num_types: int, names: str, options: Sequence[float]
+) -> Callable[[Sequence[Tensor]], Tensor]:
+    from relgrounding.ops._dispatch import launch
 
-    names = ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges")
-    tensors = dict(zip(names, structure, strict=True))
+    tensors = dict(zip(_STRUCTURE, structure, strict=True))
     graph = GraphStructure(edge_types=tuple(map(str, range(num_types))), **tensors)
-    if operator == "graph_attention":
-        return lambda feat, src, dst: graph_attention(graph, feat, src, dst, option, backend)
-    return lambda feat, gate, gate_bias, type_bias: gated_sum(graph, feat, gate, gate_bias, type_bias, backend)
+    named = dict(zip(names.split(","), options, strict=True)) if names else {}
+    return lambda inputs: launch(operator, inputs, backend, graph=graph, **named)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    operator, backend, tensors, structure, num_types, option = inputs
+    operator, backend, tensors, structure, *rest = inputs
     ctx.save_for_backward(*tensors, *structure)
-    ctx.arguments = operator, backend, len(tensors), num_types, option
+    ctx.arguments = operator, backend, len(tensors), rest
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple:
-    operator, backend, count, num_types, option = ctx.arguments
+    operator, backend, count, rest = ctx.arguments
     tensors, structure = list(ctx.saved_tensors[:count]), list(ctx.saved_tensors[count:])
-    grads = _backward(grad.contiguous(), operator, backend, tensors, structure, num_types, option)
-    return None, None, grads, [None] * len(structure), None, None
+    grads = _backward(grad.contiguous(), operator, backend, tensors, structure, *rest)
+    # PyTorch takes an empty list for a list of tensors.
+    return None, None, grads, [None] * len(structure), None, None, None if rest[-1] else []
 
 
 def _refuse(ctx: Any, *grads: Any) -> tuple:

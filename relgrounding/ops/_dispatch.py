@@ -1,67 +1,62 @@
 """Which backend runs an operator, and what a graph is to an operator.
 
-The rule of `auto`, where `set_backend` chose nothing else:
+The rule of `auto`, where `set_backend` chose nothing else, follows from the ranks that the backends register:
 
-1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for graphs of at least
-   `DENSE_EDGES` edges, of items of at least `DENSE_NODES` nodes (in the mean over nodes), in which edges join at least
-   the share `DENSE_FROM` of all ordered pairs of nodes of an item; otherwise `csr`.
+1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for large graphs in which
+   most nodes are joined (`relgrounding.ops._padded_matrices`); otherwise `csr`.
 2. On a GPU `triton` where it can run, otherwise `csr`.
 3. On any other device `naive`.
-
-The thresholds are where the two cross in float32, forward and backward, on items of 10 to 400 nodes: `csr` costs per
-edge, `dense` per pair of nodes, and more in small items and small batches (the density runs of `benchmarks/results`).
-float16 and bfloat16 are computed in float32 by these and by `cpp`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from relgrounding._dgl import dgl, dgl_cuda_reason
+from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure, from_dgl
 from relgrounding.ops._compiled import run_compiled
-from relgrounding.ops._cpp import cpp_reason
-from relgrounding.ops._triton import reason_for, triton_reason
+from relgrounding.ops._registry import (
+    FLOAT,
+    HALF,
+    Backend,
+    backend_names,
+    candidates,
+    check_backend,
+    find_backend,
+    find_layer,
+)
 
-BACKENDS = ("naive", "dgl", "cpp", "dense", "csr", "triton")
-# They compute the short types in float32, and a compiler takes them whole.
-_OWN_CPU = ("auto", "cpp", "dense", "csr")
-DENSE_FROM = {"graph_attention": 0.3, "gated_sum": 0.55}
-DENSE_EDGES = 8000
-DENSE_NODES = 24
-_HALF = (torch.float16, torch.bfloat16)
-_FLOAT = (torch.float32, torch.float64)
-
-Kernel = Callable[..., Tensor]
 _chosen = "auto"
+# What "auto" is while a compiler traces a model.
+_OPEN = Backend(lambda: None, widen_half=True, opaque=True)
 
 
 def as_structure(graph: "dgl.DGLGraph | GraphStructure") -> GraphStructure:
-    """Return the structure of a graph that is given in either form."""
-    return graph if isinstance(graph, GraphStructure) else from_dgl(graph)
+    """Return the structure of a graph that is given in either form.
 
-
-def available_backends() -> dict[str, str | None]:
-    """Return for each backend why it cannot run on this machine's GPU or CPU; None where it can.
-
-    >>> available_backends()["naive"] is None
-    True
+    Raises:
+        TypeError: anything else.
     """
-    reason = dgl_cuda_reason() if torch.cuda.is_available() else None
-    own = {"dgl": None if reason is None else f"on CPU tensors only: {reason}"}
-    own["cpp"] = cpp_reason("cpu")
-    own["triton"] = reason_for("cuda" if torch.cuda.is_available() else "cpu", None, torch.float32)
-    return {name: own.get(name) for name in BACKENDS}
+    if isinstance(graph, GraphStructure):
+        return graph
+    if isinstance(graph, dgl.DGLGraph):
+        return from_dgl(graph)
+    raise TypeError(
+        f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg(data) makes one "
+        f"from a PyG graph, graphs.GraphStructure.from_edges from sources and destinations"
+    )
 
 
 class set_backend:
     """Choose the backend that `auto` stands for, from here on or within a ``with`` block.
 
-    A backend that is named in a call or a layer stays what it is.
+    A backend that is named in a call or a layer stays what it is, and an operator that has no backend of this name
+    keeps the rule of the library.
 
     Args:
-        name: of a backend, or "auto" for the rule of the library.
+        name: of a backend of `graph_attention` or `gated_sum`, or "auto" for the rule of the library.
 
     Raises:
         ValueError: there is no such backend.
@@ -72,7 +67,7 @@ class set_backend:
 
     def __init__(self, name: str) -> None:
         global _chosen
-        _check_name(name)
+        check_backend(name)
         self._before = _chosen
         _chosen = name
 
@@ -85,99 +80,93 @@ class set_backend:
 
 
 def launch(
-    operator: str, kernels: dict[str, Kernel], graph: GraphStructure, inputs: Sequence[Tensor], option: float, name: str
-) -> Tensor:
+    operator: str, inputs: Sequence[Tensor], backend: str, graph: GraphStructure | None = None, **options: Any
+) -> Any:
     """Run an operator.
 
     Args:
         operator: its name.
-        kernels: function of each backend: (structure, *inputs) for `gated_sum`, with the slope last for attention.
-        graph: structure.
-        inputs: tensors; the first are the features, which the result resembles.
-        option: the slope of `graph_attention`.
-        name: backend or "auto".
+        inputs: tensors of floats; the type of the first is that of the results.
+        backend: name or "auto".
+        graph: for operators on graphs, whose functions take it before the inputs.
+        options: what else its functions take, by keyword; numbers, for operators on graphs.
     """
-    _check_name(name)
     first = inputs[0]
+    name = choose_backend(backend, operator, graph, first)
+    chosen = _OPEN if name == "auto" else find_backend(operator, name)
+    leading = () if graph is None else (graph,)
+    if chosen.own_autocast:
+        return chosen.function(*leading, *inputs, **options)
     # Under autocast a linear map gives a short type and a parameter keeps its own: the features decide.
     autocast = first.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(first.device.type)
     if autocast:
         inputs = [x.to(first.dtype) for x in inputs]
-    _check_tensors(graph, *inputs)
-    name = choose_backend(_chosen if name == "auto" else name, operator, graph, first)
-    if first.dtype in _HALF and name in _OWN_CPU:
+    check_tensors(graph, *inputs)
+    if chosen.widen_half and first.dtype in HALF:
         inputs = [x.float() for x in inputs]
-    if torch.compiler.is_compiling() and name in _OWN_CPU:
-        return run_compiled(operator, name, graph, inputs, option).to(first.dtype)
-    arguments = (graph, *inputs, option) if operator == "graph_attention" else (graph, *inputs)
+    if chosen.opaque and torch.compiler.is_compiling():
+        assert graph is not None
+        return run_compiled(operator, name, graph, inputs, options).to(first.dtype)
     if not autocast:
-        return kernels[name](*arguments).to(first.dtype)
+        return _in_type(first.dtype, chosen.function(*leading, *inputs, **options))
     with torch.autocast(first.device.type, enabled=False):
-        return kernels[name](*arguments).to(first.dtype)
+        return _in_type(first.dtype, chosen.function(*leading, *inputs, **options))
 
 
-def runs_plainly(kernel: str, backend: str, operator: str, structure: GraphStructure, *inputs: Tensor) -> bool:
-    """Whether `launch` would call this kernel on these very tensors: on the CPU, not compiled, no change of types."""
-    dtype = inputs[0].dtype
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or dtype not in _FLOAT:
-        return False
-    if not structure.indptr.is_cpu or len(inputs[0]) != structure.num_nodes:
-        return False
+def _in_type(dtype: torch.dtype, results: Any) -> Any:
+    return results.to(dtype) if isinstance(results, Tensor) else tuple(x.to(dtype) for x in results)
+
+
+def whole_layer(
+    layer: str, operator: str, backend: str, structure: GraphStructure, *inputs: Tensor
+) -> Callable[..., Tensor] | None:
+    """The function for a whole layer of the backend that would run an operator on these very tensors.
+
+    None where it has none, or where `launch` would not call it as it stands: compiled, or with other types.
+    """
+    x = inputs[0]
+    dtype, device = x.dtype, x.device
+    if dtype not in FLOAT or torch.compiler.is_compiling():
+        return None
+    if structure.indptr.device != device or len(x) != structure.num_nodes:
+        return None
     # Every call of a layer pays for this: the attributes that are quick to read.
-    for x in inputs:
-        if x.dtype is not dtype or not x.is_cpu:
-            return False
-    name = _chosen if backend == "auto" else backend
-    return name in ("auto", kernel) and choose_backend(name, operator, structure, inputs[0]) == kernel
+    for tensor in inputs:
+        if tensor.dtype is not dtype or tensor.device != device:
+            return None
+    if device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type):
+        return None
+    chosen = find_layer(layer, choose_backend(backend, operator, structure, x))
+    return chosen.function if chosen and chosen.why_not(device, dtype) is None else None
 
 
-def choose_backend(backend: str, operator: str, structure: GraphStructure, tensor: Tensor) -> str:
+def choose_backend(backend: str, operator: str, graph: GraphStructure | None, tensor: Tensor) -> str:
     """Return the name of the backend that runs; the rule of `auto` is at the top of this file.
 
     While `torch.compile` traces a model, what depends on the edges is open: "auto" stays "auto" until the call.
 
     Raises:
-        ValueError: a backend that cannot run on these features.
+        ValueError: there is no such backend, or it cannot run on these features.
     """
-    if backend == "auto":
-        if tensor.device.type == "cpu":
-            return "auto" if torch.compiler.is_compiling() else _on_cpu(operator, structure, tensor)
-        if tensor.device.type == "cuda":
-            return "csr" if triton_reason(tensor) else "triton"
-        return "naive"
-    reason = _reason(backend, tensor)
-    if reason:
-        raise ValueError(f"backend '{backend}' cannot run here: {reason}; use backend='naive' or 'auto'")
-    return backend
+    if backend == "auto" != _chosen and _chosen in backend_names(operator):
+        backend = _chosen
+    if backend != "auto":
+        reason = find_backend(operator, backend).why_not(tensor.device, tensor.dtype)
+        if reason:
+            raise ValueError(f"backend '{backend}' cannot run here: {reason}; use backend='naive' or 'auto'")
+        return backend
+    for name, candidate in candidates(operator, tensor.device.type):
+        if candidate.why_not(tensor.device, tensor.dtype) is None:
+            if candidate.opaque and torch.compiler.is_compiling():
+                return "auto"
+            if candidate.suits is None or candidate.suits(graph):
+                return name
+    return "naive"
 
 
-def _on_cpu(operator: str, structure: GraphStructure, tensor: Tensor) -> str:
-    if cpp_reason("cpu", tensor.dtype) is None:
-        return "cpp"
-    large = structure.num_edges >= DENSE_EDGES and structure.num_pairs >= DENSE_NODES * structure.num_nodes
-    return "dense" if large and structure.num_edges >= DENSE_FROM[operator] * structure.num_pairs else "csr"
-
-
-def _reason(backend: str, tensor: Tensor) -> str | None:
-    """Why a backend cannot run on these tensors; None where it can."""
-    if backend == "dgl":
-        return _dgl_reason(tensor)
-    if backend == "triton":
-        return triton_reason(tensor)
-    if backend == "cpp":
-        return cpp_reason(tensor.device.type, tensor.dtype)
-    if backend in ("dense", "csr") and tensor.device.type not in ("cpu", "cuda"):
-        return f"it runs on the CPU and on CUDA, not on {tensor.device}"
-    return None
-
-
-def _check_name(backend: str) -> None:
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"unknown backend '{backend}'; the backends are auto, {', '.join(BACKENDS)}")
-
-
-def _check_tensors(structure: GraphStructure, tensor: Tensor, *others: Tensor) -> None:
-    if structure.device != tensor.device:
+def check_tensors(structure: GraphStructure | None, tensor: Tensor, *others: Tensor) -> None:
+    """Raise ValueError where the tensors, or the graph and they, are of different types or on different devices."""
+    if structure is not None and structure.device != tensor.device:
         raise ValueError(
             f"the graph is on {structure.device}, the features are on {tensor.device}; move one with .to()"
         )
@@ -187,13 +176,3 @@ def _check_tensors(structure: GraphStructure, tensor: Tensor, *others: Tensor) -
                 f"the features are {tensor.dtype} on {tensor.device}, another input is {other.dtype} on "
                 f"{other.device}; give all tensors one type and device"
             )
-
-
-def _dgl_reason(tensor: Tensor) -> str | None:
-    if torch.compiler.is_compiling():
-        return "torch.compile cannot see into DGL"
-    if tensor.dtype not in _FLOAT:
-        return f"its kernels take float32 and float64, not {str(tensor.dtype).removeprefix('torch.')}"
-    if tensor.device.type == "cpu":
-        return None
-    return dgl_cuda_reason() if tensor.device.type == "cuda" else f"DGL has no kernels for {tensor.device}"

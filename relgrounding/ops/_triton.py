@@ -22,24 +22,16 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
-def triton_reason(tensor: Tensor) -> str | None:
-    """Why the Triton kernels cannot take `tensor`; None where they can."""
-    return reason_for(tensor.device.type, tensor.device.index, tensor.dtype)
-
-
 @torch.compiler.assume_constant_result
-def reason_for(device: str, index: int | None, dtype: torch.dtype) -> str | None:
-    """Why the Triton kernels cannot run on a device with numbers of a type; None where they can."""
+def triton_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot run on a device; None where they can."""
     if not _installed:
         return f"Triton is not installed: on Linux run {INSTALL}, or the release that your PyTorch asks for"
-    if dtype not in FLOATS:
-        names = [str(d).removeprefix("torch.") for d in FLOATS]
-        return f"its kernels take {', '.join(names)}, not {str(dtype).removeprefix('torch.')}"
-    if device == "cpu" and interpreting():
+    if device.type == "cpu" and interpreting():
         return None
-    if device != "cuda":
+    if device.type != "cuda":
         return f"its kernels run on CUDA, not on {device}; for a check on the CPU set TRITON_INTERPRET=1"
-    if torch.version.cuda and (capability := torch.cuda.get_device_capability(index)) < (7, 0):
+    if torch.version.cuda and (capability := torch.cuda.get_device_capability(device)) < (7, 0):
         return f"Triton needs a GPU of compute capability 7.0, this one has {capability[0]}.{capability[1]}"
     return None
 

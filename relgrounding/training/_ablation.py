@@ -13,7 +13,7 @@ from relgrounding._names import check_name
 from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
-from relgrounding.training._runs import RunFolder
+from relgrounding.runs import RunFolder
 
 
 @dataclass

@@ -6,8 +6,9 @@ import torch
 
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError
-from relgrounding.data import Query
-from relgrounding.data.batches import BatchSampler, identities
+from relgrounding.datasets import Query
+from relgrounding.modalities import BatchSampler, identities
+from relgrounding.training._schedule import planned
 
 logger = get_logger("relgrounding.training")
 
@@ -23,11 +24,12 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     Raises:
         ConfigError: no batch holds a negative. Where that is because all sentences are equal, a line says so instead.
     """
-    epochs = config.train.epochs + config.ccl.epochs
-    if config.ccl.epochs and config.ccl.start_from:
-        epochs = config.ccl.epochs
-        if not config.ccl.mil_weight:
-            return
+    sections, epochs = config.objectives, 0
+    for stage in planned(config):
+        if any(kind.needs_negatives(sections[kind.name]) for kind in stage.objectives):
+            epochs += stage.epochs
+    if not epochs:
+        return
     item, text, group = identities(train)
     sampler = BatchSampler(group, config.data.batch_size, config.seed)
     total = without = 0
@@ -38,16 +40,16 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
             total, without = total + len(found), total + len(found) - sum(found)
             if any(found):
                 break
-    video = "video" if config.model.name == "vgn" else "image"
+    word = config.modality.item
     if without == total:
         items, texts, held = len(torch.unique(item)), len(torch.unique(text)), len({q.item for q in held_out})
-        more = ", or lower data.validation" if held > 1 else ""
+        remedy = ", or lower data.validation" if held > 1 else ""
         if items > 1 and texts > 1:
-            more = ", or raise data.batch_size"
+            remedy = ", or raise data.batch_size"
         message = (
-            f"no batch has a negative, which is another {video} with another sentence, so nothing can be learnt: "
-            f"{len(train)} training queries with {items} different {video}s and {texts} different sentences are left "
-            f"beside {held} held out for validation (data.validation); add {video}s and sentences{more}"
+            f"no batch has a negative, which is another {word} with another sentence, so nothing can be learnt: "
+            f"{len(train)} training queries with {items} different {word}s and {texts} different sentences are left "
+            f"beside {held} held out for validation (data.validation); add {word}s and sentences{remedy}"
         )
         if items < 2 or texts > 1:
             raise ConfigError(message)
@@ -56,5 +58,5 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         logger.warning(
             "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "
             "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",
-            *(without, total, video, video),
+            *(without, total, word, word),
         )

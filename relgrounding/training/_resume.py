@@ -5,12 +5,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relgrounding.config import Config
-from relgrounding.training._runs import WHOLE, RunError, RunFolder
+from relgrounding.runs import WHOLE, RunError, RunFolder
+from relgrounding.training._schedule import stages
 
 FREE = {"name", "device", "backend", "data.root", "data.workers", "train.log_every", "eval.batch_size"}
 """Settings that say where and how a run computes, not what."""
-UPWARDS = {"train.epochs", "train.patience", "ccl.epochs"}
-"""Settings that say when it ends, which may be later."""
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:
@@ -20,11 +19,14 @@ def check_settings(folder: RunFolder, config: Config) -> None:
         RunError: some differ which may not; names all of them with both values.
     """
     was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
+    # When it ends may be later.
+    rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
-    for key, value in now.items():
-        later = key in UPWARDS and value > was[key]
-        if value != was[key] and key not in FREE and not later:
-            wrong.append(f"{key} is {was[key]!r} there and {value!r} here{' (it may rise)' if key in UPWARDS else ''}")
+    for key in sorted({*was, *now} - FREE, key=[*now, *was].index):
+        before, value = was.get(key), now.get(key)
+        later = key in rising and before is not None and value is not None and value > before
+        if value != before and not later:
+            wrong.append(f"{key} is {before!r} there and {value!r} here{' (it may rise)' if key in rising else ''}")
     if wrong:
         raise RunError(
             f"{folder.path} is run with other settings: {', '.join(wrong)}; resume it with its own, or give this run "
@@ -43,28 +45,33 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
     state = {"stage": 1, "stage_start": 0, "losses": []} | saved["state"]
     whole = ("epoch", "step", "stage", "stage_start", "best_epoch")
     numbers = all(isinstance(state.get(key), int) for key in whole) and isinstance(state.get("best"), float)
-    if not numbers or state["stage"] not in (1, 2) or min(state["step"], state["epoch"]) < 0:
-        raise RunError(f"{folder.path / 'last.pt'} cannot be restored: its state has no step, epoch or best value")
-    if state["stage"] == 2 and not isinstance(saved.get("banks"), dict):
-        raise RunError(f"{folder.path / 'last.pt'} cannot be restored: it lacks the banks of stage 2")
-    if state["stage"] == 2 and not config.ccl.start_from and config.train.epochs > folder.read_config().train.epochs:
-        raise RunError(f"train.epochs cannot rise: {folder.path} is past stage 1; ccl.epochs may")
+    path, planned = folder.path / "last.pt", stages(config)
+    if not numbers or not 1 <= state["stage"] <= len(planned) or min(state["step"], state["epoch"]) < 0:
+        raise RunError(f"{path} cannot be restored: its state has no step, epoch or best value")
+    kept = saved.get("objectives")
+    if kept is None:  # of earlier versions, which had this objective alone to keep something of
+        kept = {"ccl": saved["banks"]} if "banks" in saved else {}
+    stage = planned[state["stage"] - 1]
+    needed = [kind.name for kind in stage.objectives] if state["stage"] > 1 else []
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(name), dict) for name in needed):
+        raise RunError(f"{path} cannot be restored: it lacks the state of {', '.join(needed)}")
+    then = stages(folder.read_config())
+    for number in range(state["stage"] - 1):
+        if not stage.start_from and planned[number].epochs > then[number].epochs:
+            raise RunError(
+                f"{planned[number].key} cannot rise: {folder.path} is past stage {number + 1}; {stage.key} may"
+            )
     # Not as it was saved: a checkpoint of the last epoch may have been written before that was noted, and later
     # epochs may have been asked for since.
-    state["finished"] = stage_is_over(state, config) and (state["stage"] == 2 or not config.ccl.epochs)
-    return saved | {"state": state}
-
-
-def stage_epochs(stage: int, config: Config) -> int:
-    """Return the epochs that a stage lasts at most."""
-    return config.train.epochs if stage == 1 else config.ccl.epochs
+    state["finished"] = stage_is_over(state, config) and state["stage"] == len(planned)
+    return saved | {"state": state, "objectives": kept}
 
 
 def stage_is_over(state: dict[str, Any], config: Config) -> bool:
     """Whether the present stage has had its epochs, or none better for as long as patience lasts."""
     waited = state["epoch"] - max(state["best_epoch"], state["stage_start"])
     done = state["epoch"] - state["stage_start"]
-    return done >= stage_epochs(state["stage"], config) or waited >= config.train.patience
+    return done >= stages(config)[state["stage"] - 1].epochs or waited >= config.train.patience
 
 
 def nothing_left(folder: RunFolder, config: Config) -> str:
@@ -76,9 +83,11 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     state = load_whole(folder, config)["state"]
     if not state["finished"] or not (folder.path / "results.json").is_file():
         return ""
-    early = state["epoch"] - state["stage_start"] < stage_epochs(state["stage"], config)
-    how = "train.patience, none of the last was better" if early else "train.epochs or ccl.epochs"
-    return f"{folder.path} is finished, with its results, after {state['epoch']} epochs; to go on, raise {how}"
+    planned = stages(config)
+    early = state["epoch"] - state["stage_start"] < planned[state["stage"] - 1].epochs
+    keys = " or ".join(["train.epochs", *(f"{name}.epochs" for name, kind in config.classes.items() if kind.follows)])
+    raised = "train.patience, none of the last was better" if early else keys
+    return f"{folder.path} is finished, with its results, after {state['epoch']} epochs; to go on, raise {raised}"
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,30 +2,30 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relgrounding import data
 from relgrounding._cache import cache_folder
 from relgrounding._printing import get_logger
-from relgrounding.config import Config, ConfigError, find_file, with_settings
-from relgrounding.data._facts import disagreement, remedy
-from relgrounding.data._fingerprint import file_digest, queries_digest
-from relgrounding.data._ids import did_you_mean
-from relgrounding.data.batches import ClipStore, ImageCollator, RegionStore, VideoCollator
-from relgrounding.data.datasets import Annotations, read_annotations
-from relgrounding.data.scenes import make_scenes
-from relgrounding.evaluation import ConstantSegments
-from relgrounding.models import IGN, VGN
-from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.config import Config, ConfigError, with_settings
+from relgrounding.datasets import Annotations, Dataset, Query, find_file
+from relgrounding.datasets._fingerprint import file_digest, queries_digest
+from relgrounding.features import Vocabulary, load_word_vectors, tokenize
+from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
+from relgrounding.io._ids import did_you_mean
+from relgrounding.modalities import Collator, Modality
+from relgrounding.models import System
 from relgrounding.ops import available_backends
+from relgrounding.predictor import Predictor, untrained
+from relgrounding.runs import RunFolder
 from relgrounding.training._negatives import check_negatives
-from relgrounding.training._runs import RunFolder
+from relgrounding.training._schedule import planned
 
 logger = get_logger("relgrounding.training")
 
@@ -36,20 +36,14 @@ UNREAD = {
     "batch_size": "it is about training; eval.batch_size is the run's",
 }
 """Settings of the section data that an evaluation does not read, and why."""
-PREPARE = {
-    "charades_sta": "python tools/prepare.py charades-actions makes one",
-    "activitynet_captions": "docs/data.md says where to download it",
-    "flickr30k": "docs/data.md describes the file",
-    "own": "python tools/prepare.py features makes one from the formats in docs/data.md",
-}
 
 
 @dataclass
 class Split:
     """Queries and the features of what they are asked of."""
 
-    queries: list[data.Query]
-    store: ClipStore | RegionStore
+    queries: list[Query]
+    store: Any
     durations: dict[str, float] = field(default_factory=dict)
 
 
@@ -58,26 +52,31 @@ class Task:
     """Training and validation queries, vocabulary, word vectors.
 
     Attributes:
-        train: what is learnt from; its targets are never looked at, except by the constant-segment floor.
-        validation: held out of the training split, by video or image; chooses the epoch.
+        train: what is learnt from; its targets are never looked at, except by the floors.
+        validation: held out of the training split, by video or image; selects the epoch.
         vocabulary: words of `train`.
         vectors: (words, dim) pretrained vectors; None: they are trained from scratch.
         durations: seconds of each video.
-        constants: what answers every query alike, fitted on `train` when it is first asked for.
+        floors: what answers every query alike, fitted on `train` when it is first asked for.
     """
 
     config: Config
     train: Split
     validation: Split
-    vocabulary: data.Vocabulary
+    vocabulary: Vocabulary
     vectors: Float[Tensor, "words dim"] | None = None
     durations: dict[str, float] = field(default_factory=dict)
-    constants: ConstantSegments | None = None
+    floors: Any = None
 
     @property
-    def video(self) -> bool:
-        """Whether items are videos."""
-        return self.config.model.name == "vgn"
+    def modality(self) -> Modality:
+        """What items are."""
+        return self.config.modality
+
+    @property
+    def dataset(self) -> Dataset:
+        """What reads the queries."""
+        return self.config.dataset
 
     @property
     def feature_dim(self) -> int:
@@ -90,19 +89,22 @@ class Task:
         self.durations.update(found.durations)
         return found
 
+    def predictor(self, model: System) -> Predictor:
+        """Return what scores queries with a model of this task."""
+        return Predictor(self.config, model, self.vocabulary)
+
     def fingerprint(self) -> dict[str, str]:
-        """Return digests of what is learnt from, which another machine shares; none of the embedded scenes.
+        """Return digests of what is learnt from, which another machine shares; none of generated data.
 
         Returns:
             "features" (of the file), "annotations" (training and held-out queries, durations) and, where there are
             pretrained vectors, "word vectors" (of the words in use): each changes with what training would see.
         """
-        if self.config.data.dataset == "demo":
+        path = getattr(self.train.store, "path", None)
+        if not isinstance(path, Path):
             return {}
         queries = [*self.train.queries, *self.validation.queries]
-        found = {"annotations": queries_digest(queries, self.durations)}
-        if isinstance(path := getattr(self.train.store, "path", None), Path):
-            found["features"] = file_digest(path)
+        found = {"annotations": queries_digest(queries, self.durations), "features": file_digest(path)}
         if self.vectors is not None:
             # Without the row of unknown words: a mean, whose last bit depends on the machine.
             table = self.vectors[2:].contiguous()
@@ -110,21 +112,10 @@ class Task:
             found["word vectors"] = hashlib.sha256(b"".join(content)).hexdigest()
         return found
 
-    def collator(self, split: Split) -> VideoCollator | ImageCollator:
+    def collator(self, split: Split) -> Collator:
         """Return what makes batches of a split."""
-        settings = self.config.data
-        if self.video:
-            return VideoCollator(
-                split.queries,
-                split.store,  # type: ignore[arg-type]
-                self.vocabulary,
-                widths=settings.widths,
-                stride=settings.stride,
-                iou_threshold=self.config.model.iou_threshold,
-                max_clips=settings.max_clips,
-                max_words=settings.max_words,
-            )
-        return ImageCollator(split.queries, split.store, self.vocabulary, settings.max_words)  # type: ignore[arg-type]
+        options = self.config.system.graph_options(self.config.model)
+        return self.modality.collator(split.queries, split.store, self.vocabulary, self.config.data, **options)
 
 
 def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
@@ -138,15 +129,14 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
         ConfigError: files that are missing, or queries without negatives, with what to do about it.
     """
     settings = config.data
-    store = None if settings.dataset == "demo" else _open_store(config)
-    learnt, held = read_training(config, store)
+    learnt, held = read_training(config)
     train, validation = learnt.queries, held.queries
     check_negatives(train, validation, config)
-    known = data.Vocabulary.from_list(vocabulary) if vocabulary else data.Vocabulary.from_texts([q.text for q in train])
+    known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train])
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = data.load_word_vectors(path, known, cache=cache_folder())
+        known, vectors = load_word_vectors(path, known, cache=cache_folder())
     return Task(config, learnt, held, known, vectors, dict(learnt.durations))
 
 
@@ -162,19 +152,18 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
         RunError: no checkpoint, or that of another model.
     """
     saved = folder.load("best.pt")
-    demo = config.data.dataset == "demo"
-    store = make_scenes("test", 1, config.seed)[1] if demo else _open_store(config)
+    store = open_store(config)
     try:
-        width = feature_dim(config, saved["model"])
+        width = config.system.feature_dim(config.model, saved["model"])
     except LookupError as error:
         raise folder.another_model("best.pt", error.args[0]) from None
-    if store.dim != width:
+    if store is not None and store.dim != width:
         raise ConfigError(
-            f"{getattr(store, 'path', 'the embedded scenes')}: features of width {store.dim}, but the run was trained "
+            f"{getattr(store, 'path', config.data.dataset)}: features of width {store.dim}, but the run was trained "
             f"on width {width}; take the features from the same extractor"
         )
     empty = Split([], store)
-    words = data.Vocabulary.from_list(saved["vocabulary"])
+    words = Vocabulary.from_list(saved["vocabulary"])
     return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"))
 
 
@@ -198,48 +187,16 @@ def with_data(config: Config, changes: Sequence[str]) -> Config:
     return with_settings(config, [f"data.{change}" for change in changes])
 
 
-def read_training(config: Config, store: ClipStore | RegionStore | None) -> tuple[Split, Split]:
+def read_training(config: Config) -> tuple[Split, Split]:
     """Read the training split; return what is learnt from and what is held out of it."""
     settings = config.data
-    whole = _read_split(config, "train", store)
+    whole = _read_split(config, "train", open_store(config))
     train, validation = hold_out(whole.queries, settings.validation, config.seed)
     if settings.train_queries and settings.train_queries < len(train):
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
         train = [train[i] for i in sorted(keep.tolist())]
     return Split(train, whole.store, whole.durations), Split(validation, whole.store, whole.durations)
-
-
-def feature_dim(config: Config, weights: Mapping[str, Tensor]) -> int:
-    """Return the width of a clip's or a region's feature, which no file of a run but the weights tells.
-
-    Raises:
-        LookupError: the weights are those of another model.
-    """
-    linear = config.model.clip_encoder == "linear"
-    name = "clip_encoder.weight" if linear else "clip_encoder.gru.weight_ih_l0"
-    places = 0
-    if config.model.name == "ign":
-        name, places = "attention.proposal.weight", 4
-    if name not in weights:
-        raise LookupError(f"it has no {name}")
-    return weights[name].shape[1] - places
-
-
-def usable_device(name: str, fall_back: bool = False) -> torch.device:
-    """Return the device of a run, or the CPU where it is not here and `fall_back`.
-
-    Raises:
-        ConfigError: it is not here.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        if not fall_back:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"device is {name}, which is not available here ({reason}); use device=cpu") from None
-    logger.warning("device is %s, which is not available here; the CPU is used", name)
-    return torch.device("cpu")
 
 
 def check_backend(config: Config) -> None:
@@ -250,19 +207,26 @@ def check_backend(config: Config) -> None:
             raise ConfigError(f"backend is {config.backend}, which cannot run here: {reason}; use backend=auto")
 
 
-def build_model(task: Task) -> VGN | IGN:
+def build_model(task: Task) -> System:
     """Return the untrained model of a task."""
-    config = task.config
-    if task.vectors is None:
-        embedding: torch.nn.Module = trained_embedding(len(task.vocabulary), config.model.word_dim)
-        word_dim = config.model.word_dim
-    else:
-        embedding, word_dim = WordEmbedding(task.vectors), task.vectors.shape[1]
-    kind = VGN if task.video else IGN
-    return kind(config.model, task.feature_dim, embedding, word_dim, config.backend)
+    return untrained(task.config, task.feature_dim, len(task.vocabulary), task.vectors)
 
 
-def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[data.Query], list[data.Query]]:
+def words_of_start(config: Config, folder: RunFolder, resume: bool) -> list[str] | None:
+    """Return the vocabulary of the run that a run starts from; None: it starts from nothing.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        resume: whether it goes on; it then has all that it took from there.
+    """
+    start = planned(config)[0].start_from
+    if not start:
+        return None
+    return (folder.load("last.pt") if resume else RunFolder(start).load("best.pt"))["vocabulary"]
+
+
+def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query], list[Query]]:
     """Split queries in two by item (or by group, where there are groups): no item has queries on both sides.
 
     Args:
@@ -280,32 +244,23 @@ def hold_out(queries: list[data.Query], share: float, seed: int) -> tuple[list[d
     return train, [q for q in queries if (q.group or q.item) in held]
 
 
-def _open_store(config: Config) -> ClipStore | RegionStore:
-    settings = config.data
-    remedy = PREPARE.get(
-        settings.dataset, f"python tools/prepare.py coco-categories --name {settings.dataset} makes one"
-    )
-    path = find_file(settings, settings.features, "data.features", remedy)
-    return data.ClipFeatures(path) if config.model.name == "vgn" else data.RegionFeatures(path)
+def open_store(config: Config) -> Any:
+    """Return the features that a configuration names; None where they come with the annotations."""
+    dataset = config.dataset
+    return None if dataset.generated else config.modality.open_store(dataset.feature_file())
 
 
-def _read_split(config: Config, split: str, store: ClipStore | RegionStore | None) -> Split:
-    settings = config.data
-    if settings.dataset == "demo":
-        if split not in ("train", "test"):
-            raise ConfigError(f"data.test_splits: '{split}' is no split of the embedded scenes; they have test")
-        pairs = settings.demo_pairs if split == "train" else max(1, settings.demo_pairs // 10)
-        queries, scenes = make_scenes(split, pairs, config.seed, settings.demo_noise)
-        return Split(queries, scenes)
-    if store is None:
-        raise ConfigError("data.features is empty; name the HDF5 file of the features")
-    problems = data.Problems(settings.on_error)
-    found = read_annotations(settings, split, config.model.name == "vgn", problems)
-    queries = usable(found, store, config.model.name == "vgn", problems)
+def _read_split(config: Config, split: str, store: Any) -> Split:
+    settings, dataset = config.data, config.dataset
+    problems = Problems(settings.on_error)
+    found = dataset.read(split, problems)
+    if found.store is not None:
+        return Split(found.queries, found.store, found.durations)
+    queries = usable(found, store, config.modality, problems)
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
         logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
-    cut = sum(len(data.tokenize(query.text)) > settings.max_words for query in queries)
+    cut = sum(len(tokenize(query.text)) > settings.max_words for query in queries)
     if cut:
         logger.warning(
             "%s %s: of %d of %d sentences (%.1f %%) only the first data.max_words=%d words are read",
@@ -316,9 +271,7 @@ def _read_split(config: Config, split: str, store: ClipStore | RegionStore | Non
     return Split(queries, store, found.durations)
 
 
-def usable(
-    found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
-) -> list[data.Query]:
+def usable(found: Annotations, store: Any, modality: Modality, problems: Problems) -> list[Query]:
     """Return the queries that hold a word and whose item has features.
 
     Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
@@ -326,7 +279,7 @@ def usable(
     Args:
         found: queries of a split, and the durations of its videos.
         store: features by item.
-        video: whether items are videos.
+        modality: what items are.
         problems: what becomes of the others.
     """
     fine: dict[str, bool] = {}
@@ -337,33 +290,31 @@ def usable(
                 fine[query.item] = False
                 if problems.on_error == "skip":
                     store[query.item]
-                elif query.item not in store:  # type: ignore[operator]
+                elif query.item not in store:
                     near = did_you_mean(query.item, getattr(store, "ids", []))
-                    raise data.MissingFeatures(
+                    raise MissingFeatures(
                         f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
                         "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
                     )
-                if differs := disagreement(query.item, found, store):
-                    raise _disagreeing(differs, found, store, video, problems)
-                if video and query.item not in found.durations:
-                    raise data.BadAnnotation(f"no duration of video {query.item!r}; complete the annotations")
+                if differs := modality.disagreement(query.item, found, store):
+                    raise _disagreeing(differs, found, store, modality, problems)
+                if missing := modality.missing_fact(query.item, found):
+                    raise BadAnnotation(missing)
                 fine[query.item] = True
-            if not data.tokenize(query.text):
-                raise data.BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
+            if not tokenize(query.text):
+                raise BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
             if fine[query.item]:
                 kept.append(query)
     return kept
 
 
-def _disagreeing(
-    first: str, found: Annotations, store: ClipStore | RegionStore, video: bool, problems: data.Problems
-) -> data.BadFeatures:
+def _disagreeing(first: str, found: Annotations, store: Any, modality: Modality, problems: Problems) -> BadFeatures:
     """Return the error about an item of another length or size; one that stops the run says how many there are."""
     if problems.on_error == "skip":
-        return data.BadFeatures(first)
-    items = {query.item for query in found.queries if query.item in store}  # type: ignore[operator]
-    count = sum(bool(disagreement(item, found, store)) for item in items)
-    return data.BadFeatures(
+        return BadFeatures(first)
+    items = {query.item for query in found.queries if query.item in store}
+    count = sum(bool(modality.disagreement(item, found, store)) for item in items)
+    return BadFeatures(
         f"{getattr(store, 'path', 'the features')} and the annotations disagree about {count} of {len(items)} "
-        f"{'videos' if video else 'images'}: {first}; {remedy(video)} (data.on_error=skip leaves such items out)"
+        f"{modality.item}s: {first}; {modality.remedy} (data.on_error=skip leaves such items out)"
     )

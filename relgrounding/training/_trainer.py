@@ -10,21 +10,21 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import printable
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.data.batches import Batch, BatchSampler, make_loader
-from relgrounding.training._ccl_step import CounterfactualStep
+from relgrounding.modalities import Batch, BatchSampler, make_loader
+from relgrounding.predictor import usable_device
+from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._evaluate import validation_metrics
-from relgrounding.training._resume import load_whole, stage_epochs, stage_is_over
-from relgrounding.training._runs import RunError, RunFolder
-from relgrounding.training._step import learning_rate_factor, mil_step
-from relgrounding.training._task import Task, build_model, check_backend, usable_device
+from relgrounding.training._resume import load_whole, stage_is_over
+from relgrounding.training._schedule import learning_rate_factor, planned, stages
+from relgrounding.training._task import Task, build_model, check_backend
 
 
 class Trainer:
     """Train one run to its end, an early stop or an interruption.
 
-    Stage 1 is MIL. Where `ccl.epochs` asks for it, stage 2 follows: it starts from the best epoch of stage 1 (kept as
-    `mil.pt`), or of the run that `ccl.start_from` names, with an optimizer of its own, and `best.pt` is from then on
-    the best epoch of stage 2.
+    The first stage trains on `train.objectives`, MIL by default. Where the epochs of an objective that follows ask for
+    it (`ccl.epochs`), another stage follows: it starts from the best epoch of the one before (kept as `mil.pt`), or of
+    the run that its `start_from` names, with an optimizer of its own, and `best.pt` is from then on its best epoch.
 
     SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop it between two steps or two validation batches. What
     `last.pt` holds is always the state after a whole step; a run that goes on from it, with the same settings on the
@@ -57,7 +57,7 @@ class Trainer:
         collator = task.collator(task.train)
         self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
-        self.steps_an_epoch = len(self.sampler)
+        self.steps_per_epoch = len(self.sampler)
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
@@ -70,22 +70,23 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self.stages = stages(self.config)
+        first = len(self.stages) - len(planned(self.config)) + 1
         self._begin_stage(1)
         if saved is not None:
             self._restore(saved)
-        elif self.config.ccl.epochs and self.config.ccl.start_from:
-            self._begin_stage(2, RunFolder(self.config.ccl.start_from))
+        elif first > 1:
+            self._begin_stage(first, RunFolder(self.stages[first - 1].start_from))
 
-    def _begin_stage(self, stage: int, start: RunFolder | None = None) -> None:
-        """Prepare a stage; the second one takes its weights from the best epoch of a run, if one is given."""
+    def _begin_stage(self, number: int, start: RunFolder | None = None) -> None:
+        """Prepare a stage; a later one takes its weights from the best epoch of a run, if one is given."""
         if start is not None:
             self._take_weights(start)
-        self.state |= {"stage": stage, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
-        ccl, train = self.config.ccl, self.config.train
-        self.epochs = stage_epochs(stage, self.config)
-        self.learning_rate = train.learning_rate if stage == 1 else ccl.learning_rate
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
-        self.counterfactual = CounterfactualStep(self.model, ccl, train, self.generator) if stage == 2 else None
+        self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
+        self.stage = self.stages[number - 1]
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.stage.learning_rate)
+        sections = self.config.objectives
+        self.objectives = {kind.name: kind(self.model, sections, self.generator) for kind in self.stage.objectives}
 
     def _take_weights(self, start: RunFolder) -> None:
         saved = start.load("best.pt")
@@ -112,7 +113,7 @@ class Trainer:
         with held(self._last_words):
             for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on
                 (folder.path / name).unlink(missing_ok=True)
-            folder.write_config(self.config)
+            folder.write_config(self.config, self.device)
             folder.rewind(state["step"], state["epoch"])
             if not folder.started:
                 self._save("last.pt")
@@ -136,11 +137,11 @@ class Trainer:
         config, state = self.config.train, self.state
         self.model.train()
         self.sampler.epoch = state["epoch"]
-        self.sampler.start = state["step"] - state["epoch"] * self.steps_an_epoch
+        self.sampler.start = state["step"] - state["epoch"] * self.steps_per_epoch
         bar = tqdm(
             self.loader,
-            desc=f"{self._stage_name}epoch {state['epoch'] - state['stage_start'] + 1}/{self.epochs}",
-            total=self.steps_an_epoch,
+            desc=f"{self._stage_name}epoch {state['epoch'] - state['stage_start'] + 1}/{self.stage.epochs}",
+            total=self.steps_per_epoch,
             initial=self.sampler.start,
             unit="batch",
             disable=self.quiet,
@@ -165,20 +166,22 @@ class Trainer:
 
     @property
     def _stage_name(self) -> str:
-        return "stage 2, " if self.state["stage"] == 2 else ""
+        return f"stage {self.state['stage']}, " if self.state["stage"] > 1 else ""
 
     def _step(self, batch: Batch) -> tuple[float, float, dict[str, torch.Tensor]]:
         self._between_steps = False
         config = self.config.train
-        total, start = self.epochs * self.steps_an_epoch, self.state["stage_start"] * self.steps_an_epoch
+        total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.state["step"] - start, config.warmup_steps, total)
-            group["lr"] = self.learning_rate * factor
+            group["lr"] = self.stage.learning_rate * factor
+        losses: list[torch.Tensor] = []
         extra: dict[str, torch.Tensor] = {}
-        if self.counterfactual is None:
-            loss = mil_step(self.model, batch, config, self.generator)
-        else:
-            loss, extra = self.counterfactual(batch)
+        for objective in self.objectives.values():
+            loss, logged = objective(batch)
+            losses.append(loss)
+            extra |= logged
+        loss = sum(losses[1:], losses[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
@@ -221,9 +224,10 @@ class Trainer:
 
     def _end_stage(self) -> None:
         """Go over to the next stage, or to the end."""
-        if self.state["stage"] == 1 and self.config.ccl.epochs:
-            self.folder.keep("best.pt", "mil.pt")
-            self._begin_stage(2, self.folder)
+        number = self.state["stage"]
+        if number < len(self.stages):
+            self.folder.keep("best.pt", f"{'-'.join(self.objectives)}.pt")
+            self._begin_stage(number + 1, self.folder)
         else:
             self.state["finished"] = True
 
@@ -247,8 +251,7 @@ class Trainer:
         }
         if self.device.type == "cuda":
             state["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
-        if self.counterfactual is not None:
-            state["banks"] = self.counterfactual.state_dict()
+        state["objectives"] = {name: objective.state_dict() for name, objective in self.objectives.items()}
         self.folder.save(name, state)
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -262,14 +265,14 @@ class Trainer:
             )
         if saved["vocabulary"] != self.task.vocabulary.to_list():
             raise RunError(f"{path} was trained on other words; --resume needs the same data")
-        if saved["state"]["stage"] == 2:
-            self._begin_stage(2)
+        if saved["state"]["stage"] > 1:
+            self._begin_stage(saved["state"]["stage"])
         self.folder.restore(self.model, saved, "last.pt")
         self.state.update(saved["state"])
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
-            if self.counterfactual is not None:
-                self.counterfactual.load_state_dict(saved["banks"])
+            for name, objective in self.objectives.items():
+                objective.load_state_dict(saved["objectives"].get(name, {}))
             torch.set_rng_state(saved["random"]["torch"])
             self.generator.set_state(saved["random"]["negatives"])
             if self.device.type == "cuda" and "cuda" in saved["random"]:

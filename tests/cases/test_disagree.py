@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from relgrounding.config import load_config
-from relgrounding.data import BadFeatures
-from relgrounding.data.verify import verify
+from relgrounding.io import BadFeatures
 from relgrounding.training import make_task
 from tests.cases.inputs import disagree
+from tests.datasets.checking import verify_config
 
 TOOLS = Path(__file__).parents[2] / "tools"
 BOTH = r"'v\d+' is 62\.4 s long in the features and 31\.2 s in the annotations"
@@ -20,7 +20,7 @@ BOTH = r"'v\d+' is 62\.4 s long in the features and 31\.2 s in the annotations"
 def test_verify_and_training_name_both_lengths(case):
     case(disagree)
     config = load_config("own.yaml")
-    (row,) = [row for row in verify(config) if row.status == "DIFFERS"]
+    (row,) = [row for row in verify_config(config) if row.status == "DIFFERS"]
     assert (row.check, row.expected, row.found) == ("features: durations", "as annotated", "12 differ")
     assert re.match(BOTH + ": extract the features from the videos that were annotated", row.meaning)
     with pytest.raises(BadFeatures, match=r"^clips\.h5 and the annotations disagree about 10 of 10 videos: " + BOTH):

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from relgrounding.data import BadFeatures, RegionFeatures
-from relgrounding.data.convert import convert_features
+from relgrounding.features import RegionFeatures
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadFeatures
 from tests.cases.inputs import flat_detection
 
 

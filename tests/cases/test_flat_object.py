@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 
-from relgrounding.data import BadAnnotation, Problems, RegionFeatures, load_instances, load_refcoco
+from relgrounding.datasets import load_instances, load_refcoco
+from relgrounding.features import RegionFeatures
+from relgrounding.io import BadAnnotation, Problems
 from tests.cases import inputs
 from tools import prepare
 

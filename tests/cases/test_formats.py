@@ -2,9 +2,9 @@
 
 import pytest
 
-from relgrounding.data import ClipFeatures, RegionFeatures
-from relgrounding.data.convert import convert_features, detect_format
-from relgrounding.inference._inputs import Stores
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features.convert import convert_features, detect_format
+from relgrounding.modalities._inputs import Stores
 from tests.cases.inputs import formats
 
 IMAGES = [

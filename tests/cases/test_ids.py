@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from relgrounding.config import load_config
-from relgrounding.data import BadFeatures, ClipFeatures, MissingFeatures, RegionFeatures
-from relgrounding.data._ids import canonical_id
-from relgrounding.data.convert import convert_features
-from relgrounding.data.verify import verify
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadFeatures, MissingFeatures
+from relgrounding.io._ids import canonical_id
 from tests.cases.inputs import clips, ids, lines
+from tests.datasets.checking import verify_config
 
 
 def test_a_video_is_found_with_and_without_its_ending(case):
@@ -68,7 +69,7 @@ def test_what_is_missing_names_what_is_near(tmp_path):
         row = {"video": f"clip{number}", "duration": 8, "query": "a person talks", "segment": [1, 2]}
         lines(tmp_path / f"{split}.jsonl", [row])
     settings = [f"data.root={tmp_path}", "data.dataset=own", "data.features=f.h5", "model.name=vgn"]
-    rows = {row.check: row for row in verify(load_config(None, [*settings, "data.queries='{split}.jsonl'"]))}
+    rows = {row.check: row for row in verify_config(load_config(None, [*settings, "data.queries='{split}.jsonl'"]))}
     found = rows["features: items missing"]
     assert (found.found, found.status) == ("2", "DIFFERS")
     assert "2 missing, 4 unused; 'clip1' against 'v_clip1'?; 'clip2' against 'v_clip2'?" in found.meaning
@@ -80,6 +81,6 @@ def test_other_spellings_are_not_missing(tmp_path):
         row = {"video": f"clip{number}", "duration": 8, "query": "a person talks", "segment": [1, 2]}
         lines(tmp_path / f"{split}.jsonl", [row])
     settings = [f"data.root={tmp_path}", "data.dataset=own", "data.features=f.h5", "model.name=vgn"]
-    rows = {row.check: row for row in verify(load_config(None, [*settings, "data.queries='{split}.jsonl'"]))}
+    rows = {row.check: row for row in verify_config(load_config(None, [*settings, "data.queries='{split}.jsonl'"]))}
     assert rows["features: items missing"].found == "0"
     assert "features: items unused" not in rows

@@ -4,8 +4,9 @@ import codecs
 
 import pytest
 
-from relgrounding.data import BadFeatures, RegionFeatures
-from relgrounding.data.convert import convert_features
+from relgrounding.features import RegionFeatures
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadFeatures
 from tests.cases.inputs import tsv
 
 

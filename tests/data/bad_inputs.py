@@ -10,12 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from relgrounding.config import ConfigError
-from relgrounding.data import (
-    DataError,
-    Regions,
-    write_clip_features,
-    write_region_features,
-)
+from relgrounding.features import Regions, write_clip_features, write_region_features
+from relgrounding.io import DataError
 
 TRIED = {"inputs": 0, "errors": 0}
 FUZZ = settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)

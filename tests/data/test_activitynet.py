@@ -2,14 +2,8 @@ import json
 
 import pytest
 
-from relgrounding.data import (
-    BadAnnotation,
-    MissingFile,
-    Problems,
-    Query,
-    load_activitynet,
-    load_activitynet_durations,
-)
+from relgrounding.datasets import Query, load_activitynet, load_activitynet_durations
+from relgrounding.io import BadAnnotation, MissingFile, Problems
 
 GOOD = {"duration": 10.5, "timestamps": [[0, 2.5], [3, 10.51]], "sentences": [" A man runs. ", "He stops."]}
 

@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relgrounding.config import load_config
-from relgrounding.data import (
-    BadAnnotation,
-    ClipFeatures,
-    Problems,
+from relgrounding.datasets import (
     load_actions,
     load_activitynet,
     load_charades,
@@ -22,8 +19,9 @@ from relgrounding.data import (
     load_instances,
     load_own,
     load_refcoco,
-    write_clip_features,
 )
+from relgrounding.features import ClipFeatures, write_clip_features
+from relgrounding.io import BadAnnotation, Problems
 
 VIDEO = {"video": "v", "duration": 31.2, "query": "a door", "segment": [1, 2]}
 KEYS = ("video", "image", "duration", "size", "query", "segment", "box", "boxes", "segments", "id", "kind")

@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 from bad_inputs import clip_file, damaged, read, read_all, region_file
 
-from relgrounding.data import (
-    BadFeatures,
-    ClipFeatures,
-    MissingFeatures,
-    RegionFeatures,
-    UnsafeFile,
-)
-from relgrounding.data.convert import convert_features
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +159,7 @@ HEAPS = [
 def test_texts_whose_storage_would_keep_the_library_busy_for_good(tmp_path, change):
     path = heap(tmp_path / "x.h5", change)
     code = (
-        "import sys; from relgrounding.data import ClipFeatures, DataError\n"
+        "import sys; from relgrounding.features import ClipFeatures; from relgrounding.io import DataError\n"
         "try: ClipFeatures(sys.argv[1]).attributes\nexcept DataError as error: print(error)"
     )
     # In a process of its own: what is not refused cannot be interrupted from Python.

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from bad_inputs import damaged, read, refcoco, refs
 
-from relgrounding.data import (
-    UnsafeFile,
-    load_charades_glove,
-    load_plain_pickle,
-    load_refcoco,
-)
+from relgrounding.datasets import load_refcoco
+from relgrounding.io import UnsafeFile, load_charades_glove, load_plain_pickle
 
 
 class Attack:
@@ -43,7 +39,7 @@ def test_damaged_instances(tmp_path):
 
 CALLS = [("os", "system"), ("builtins", "eval"), ("subprocess", "Popen"), ("shutil", "rmtree"), ("numpy", "load")]
 CALLS += [("builtins", name) for name in ("exec", "open", "getattr", "__import__", "compile", "input")]
-CALLS += [("pathlib", "Path"), ("relgrounding.data", "write_clip_features"), ("torch", "load"), ("pickle", "loads")]
+CALLS += [("pathlib", "Path"), ("relgrounding.features", "write_clip_features"), ("torch", "load"), ("pickle", "loads")]
 
 
 @pytest.mark.parametrize("load", [load_plain_pickle, load_charades_glove])

@@ -18,11 +18,7 @@ import h5py
 import numpy as np
 import pytest
 
-from relgrounding.data import (
-    BadAnnotation,
-    BadFeatures,
-    DataError,
-    UnsafeFile,
+from relgrounding.datasets import (
     load_activitynet,
     load_charades,
     load_flickr30k,
@@ -30,16 +26,18 @@ from relgrounding.data import (
     load_own,
     load_refcoco,
 )
-from relgrounding.data._errors import read_text
-from relgrounding.data._pickle import load_plain_pickle
-from relgrounding.data.convert import convert_features
+from relgrounding.features.convert import convert_features
+from relgrounding.io import BadAnnotation, BadFeatures, DataError, UnsafeFile
+from relgrounding.io._errors import read_text
+from relgrounding.io._pickle import load_plain_pickle
 
 ROOT = Path(__file__).parents[2]
 READ = """
 import json, resource, sys
 from pathlib import Path
-from relgrounding.data import ClipFeatures, DataError, RegionFeatures
-from relgrounding.data.convert import convert_features
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.io import DataError
+from relgrounding.features.convert import convert_features
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
 said = {}
@@ -252,7 +250,7 @@ def test_deep_json_is_one_error(tmp_path):
 def test_arrays_of_every_protocol_and_numpy(tmp_path, protocol):
     from collections import Counter
 
-    from relgrounding.data import load_charades_glove
+    from relgrounding.io import load_charades_glove
 
     content = {"w2id": {"a": 0}, "id2vec": [np.arange(3, dtype=np.float32)], "counter": Counter(a=1)}
     (tmp_path / "x.p").write_bytes(pickle.dumps(content, protocol))

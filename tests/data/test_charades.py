@@ -1,6 +1,6 @@
 import pytest
 
-from relgrounding.data import ActionInterval, load_actions, load_charades, load_durations
+from relgrounding.datasets import ActionInterval, load_actions, load_charades, load_durations
 
 CSV = "id,actions,length\nAAAAA,c092 1.0 2.5;c000 0.0 30.0,10.0\nBBBBB,,5.5\n"
 

@@ -16,8 +16,9 @@ import h5py
 import numpy as np
 import pytest
 
-from relgrounding.data import BadFeatures, ClipFeatures, DataError, MissingFile, RegionFeatures, UnsafeFile
-from relgrounding.data.convert import convert_features, detect_format
+from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features.convert import convert_features, detect_format
+from relgrounding.io import BadFeatures, DataError, MissingFile, UnsafeFile
 
 ROOT = Path(__file__).parents[2]
 DIM = 6
@@ -254,7 +255,7 @@ def test_only_one_writes_a_file(tmp_path):
 
 SLOW = """
 import sys, time
-from relgrounding.data import _convert_output, convert
+from relgrounding.features.convert import _convert as convert, _output as _convert_output
 write = _convert_output.Output.write
 def slow(self, item):
     time.sleep(0.01)
@@ -288,7 +289,7 @@ def test_a_killed_conversion_goes_on_and_ends_the_same(tmp_path, kind, pca):
 
 
 def test_what_was_written_is_compared_with_its_checksum_before_it_is_gone_on_with(tmp_path, monkeypatch):
-    from relgrounding.data import _convert_output
+    from relgrounding.features.convert import _output as _convert_output
 
     source = write_npy(tmp_path / "in", clips(10))
     convert_features(source, tmp_path / "whole.h5")
@@ -311,7 +312,7 @@ def test_what_was_written_is_compared_with_its_checksum_before_it_is_gone_on_wit
 
 
 def test_another_source_starts_anew(tmp_path, monkeypatch):
-    from relgrounding.data import _convert_output
+    from relgrounding.features.convert import _output as _convert_output
 
     source = write_npy(tmp_path / "in", clips(3))
     monkeypatch.setattr(_convert_output.Output, "finish", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))

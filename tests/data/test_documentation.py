@@ -2,8 +2,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from relgrounding import data
-from relgrounding.data.convert import FORMATS
+from relgrounding import io
+from relgrounding.features.convert import FORMATS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "data.md").read_text()
@@ -24,8 +24,8 @@ def test_the_worked_example_of_own_data(tmp_path, monkeypatch, capsys):
 
 
 def test_every_error_and_format_is_documented():
-    errors = [name for name in data.__all__ if isinstance(getattr(data, name), type)]
-    errors = [name for name in errors if issubclass(getattr(data, name), data.DataError)]
+    errors = [name for name in io.__all__ if isinstance(getattr(io, name), type)]
+    errors = [name for name in errors if issubclass(getattr(io, name), io.DataError)]
     assert len(errors) == 6
     assert all(f"`{name}`" in TEXT or f".{name}`" in TEXT for name in errors)
     assert all(f"`{name}`" in TEXT for name in FORMATS)

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.data import ClipFeatures, RegionFeatures, extraction
-from relgrounding.data.extraction._windows import clip_count, first_frame, windows
+from relgrounding.features import ClipFeatures, RegionFeatures, extraction
+from relgrounding.features.extraction._windows import clip_count, first_frame, windows
 
 _spec = importlib.util.spec_from_file_location("extract", Path(__file__).parents[2] / "tools" / "extract.py")
 tool = importlib.util.module_from_spec(_spec)

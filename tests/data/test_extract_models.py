@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from relgrounding.data import ClipFeatures, RegionFeatures, extraction
-from relgrounding.data.extraction._frames import Frames
+from relgrounding.features import ClipFeatures, RegionFeatures, extraction
+from relgrounding.features.extraction._frames import Frames
 
 try:
     import av

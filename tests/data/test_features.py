@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relgrounding.data import ClipFeatures, RegionFeatures, Regions, write_clip_features, write_region_features
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, write_clip_features, write_region_features
 
 MEMORY = pytest.mark.parametrize("in_memory", [True, False, None])
 

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from relgrounding.data import Query, _fingerprint
-from relgrounding.data._fingerprint import file_digest, queries_digest
+from relgrounding.datasets import Query, _fingerprint
+from relgrounding.datasets._fingerprint import file_digest, queries_digest
 
 
 def test_a_digest_of_a_file_is_of_its_content_alone(tmp_path):

@@ -3,7 +3,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from relgrounding.data import BadAnnotation, Problems, RegionFeatures, load_flickr30k
+from relgrounding.datasets import load_flickr30k
+from relgrounding.features import RegionFeatures
+from relgrounding.io import BadAnnotation, Problems
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 XML = (

@@ -11,9 +11,10 @@ import pytest
 import torch
 from bad_inputs import damaged, read
 
-from relgrounding.data import BadFeatures, ClipFeatures, MissingFile, RegionFeatures, Regions, UnsafeFile
-from relgrounding.data.convert import convert_features, detect_format
-from relgrounding.inference._inputs import Stores, read_clips, read_regions
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions
+from relgrounding.features.convert import convert_features, detect_format
+from relgrounding.io import BadFeatures, MissingFile, UnsafeFile
+from relgrounding.modalities._inputs import Stores, read_clips, read_regions
 
 BOXES = np.array([[10, 10, 60, 60], [100, 50, 200, 150], [0, 0, 500, 375]], np.float32)
 FEATURES = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)

@@ -8,7 +8,9 @@ import pytest
 from bad_inputs import damaged, read
 
 from relgrounding.config import Config
-from relgrounding.data import Problems, Regions, load_own, write_clip_features, write_region_features
+from relgrounding.datasets import load_own
+from relgrounding.features import Regions, write_clip_features, write_region_features
+from relgrounding.io import Problems
 from relgrounding.training import make_task
 
 VALUES = [

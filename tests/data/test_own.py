@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from relgrounding.data import BadAnnotation, MissingFile, Problems, Query, load_own
+from relgrounding.datasets import Query, load_own
+from relgrounding.io import BadAnnotation, MissingFile, Problems
 
 VIDEO = {"video": "kitchen", "duration": 31.2, "query": "person opens the door"}
 IMAGE = {"image": "street", "size": [640, 480], "query": "the red car"}

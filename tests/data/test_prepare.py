@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.data import ActionInterval, ClipFeatures, ImageObjects, RegionFeatures, load_instances
-from relgrounding.data.annotation_features import action_coverage, category_features
+from relgrounding.datasets import ActionInterval, ImageObjects, load_instances
+from relgrounding.datasets.charades_sta import action_coverage
+from relgrounding.datasets.refcoco import category_features
+from relgrounding.features import ClipFeatures, RegionFeatures
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "prepare.py"
 SPEC = importlib.util.spec_from_file_location("prepare", SCRIPT)

@@ -1,41 +1,42 @@
-from relgrounding import data
+import importlib
+import subprocess
+import sys
+import warnings
 
-PUBLIC = [
-    "ActionInterval",
-    "BadAnnotation",
-    "BadFeatures",
-    "CharadesGlove",
-    "ClipFeatures",
-    "DataError",
-    "ImageObjects",
-    "Instances",
-    "MissingFeatures",
-    "MissingFile",
-    "OwnQueries",
-    "Problems",
-    "Query",
-    "RegionFeatures",
-    "Regions",
-    "UnsafeFile",
-    "Vocabulary",
-    "load_actions",
-    "load_activitynet",
-    "load_activitynet_durations",
-    "load_charades",
-    "load_charades_glove",
-    "load_durations",
-    "load_flickr30k",
-    "load_instances",
-    "load_own",
-    "load_plain_pickle",
-    "load_refcoco",
-    "load_word_vectors",
-    "tokenize",
-    "write_clip_features",
-    "write_region_features",
-]
+import pytest
+
+from relgrounding import _moved, datasets, features, io
 
 
-def test_public_names_are_these() -> None:
-    assert data.__all__ == PUBLIC
-    assert all(hasattr(data, name) and getattr(data, name).__doc__ for name in PUBLIC)
+def test_old_names_work_and_say_where_they_are_now():
+    from relgrounding import data
+
+    assert data.__all__ == sorted([*datasets_before(), *features.__all__, *io.__all__])
+    for name in data.__all__:
+        with pytest.warns(DeprecationWarning, match=rf"relgrounding\.data\.{name} is now relgrounding\.\w+\.{name}$"):
+            found = getattr(data, name)
+        assert any(getattr(home, name, None) is found for home in (io, datasets, features))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = data.nothing
+
+
+def datasets_before():
+    return [name for name in _moved.NAMES["relgrounding.data"] if name in datasets.__all__]
+
+
+@pytest.mark.parametrize("old", sorted(_moved.MODULES))
+def test_old_modules_lead_to_the_new_ones(old):
+    new = importlib.import_module(_moved.MODULES[old])
+    name = new.__all__[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert getattr(importlib.import_module(old), name) is getattr(new, name)
+
+
+def test_an_old_import_statement_works():
+    code = (
+        "from relgrounding.inference import Grounder\nfrom relgrounding.data.scenes import make_scenes\nprint(Grounder)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "relgrounding.predictor.Grounder" in done.stdout

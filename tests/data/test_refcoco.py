@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from relgrounding.data import load_instances, load_refcoco
+from relgrounding.datasets import load_instances, load_refcoco
 
 REF = {"ref_id": 7, "ann_id": 5, "image_id": 2, "split": "val"}
 DOG = {"id": 5, "image_id": 2, "category_id": 18, "bbox": [1, 2, 3, 4]}

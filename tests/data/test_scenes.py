@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relgrounding.data.scenes import Scene, SceneStore, make_scenes
+from relgrounding.datasets.demo import Scene, SceneStore, make_scenes
 from relgrounding.graphs import SpatialRelation, box_iou, spatial_relations
 
 PAIRS = 450

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import Regions, write_clip_features, write_region_features
-from relgrounding.data.convert import convert_features
-from relgrounding.data.verify import format_rows, verify
+from relgrounding.datasets._verify import format_rows
+from relgrounding.features import Regions, write_clip_features, write_region_features
+from relgrounding.features.convert import convert_features
+from tests.datasets.checking import verify_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def own(folder, train, test, model="vgn", features="features.h5"):
 
 
 def differing(config):
-    return {row.check: row.found for row in verify(config) if row.status == "DIFFERS"}
+    return {row.check: row.found for row in verify_config(config) if row.status == "DIFFERS"}
 
 
 def good():
@@ -38,10 +39,10 @@ def good():
 
 
 def test_good_data_has_no_difference(tmp_path):
-    rows = verify(own(tmp_path, *good()))
+    rows = verify_config(own(tmp_path, *good()))
     assert all(row.status == "ok" for row in rows)
     assert "all as it should be" in format_rows(rows)
-    assert not any("features" in row.check for row in verify(own(tmp_path, *good(), features="")))
+    assert not any("features" in row.check for row in verify_config(own(tmp_path, *good(), features="")))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +63,9 @@ def test_a_fault_of_the_annotations_is_in_its_row(tmp_path, change, expected):
 
 def test_duplicates_are_noted(tmp_path):
     train, test = good()
-    rows = verify(own(tmp_path, [*train, video_line(0, id=9)], test))
+    rows = verify_config(own(tmp_path, [*train, video_line(0, id=9)], test))
     assert [(row.check, row.found) for row in rows if row.status != "ok"] == [("train: duplicates", "1")]
-    rows = verify(own(tmp_path, [*train[:3], video_line(3, segment=[3, 8.5])], test))
+    rows = verify_config(own(tmp_path, [*train[:3], video_line(3, segment=[3, 8.5])], test))
     note = ("train: segments cut at the end of their video", "1")
     assert [(row.check, row.found) for row in rows if row.status != "ok"] == [note]
 
@@ -111,11 +112,12 @@ def test_boxes_of_images(tmp_path):
 )  # fmt: skip
 def test_durations_of_features_are_compared(tmp_path, annotated, stated, agree):
     config = own(tmp_path, [video_line(i, duration=annotated, segment=[0, 1]) for i in range(4)], good()[1])
-    assert not any(row.check == "features: durations" for row in verify(config))
+    assert not any(row.check == "features: durations" for row in verify_config(config))
     with h5py.File(tmp_path / "features.h5", "a") as file:
         file["v1"].attrs["duration"] = stated
-    assert differing(config) == ({} if agree else {"features: durations": "1 differ"})
-    assert ("features: durations", "1 the same") in {(row.check, row.found) for row in verify(config)} or not agree
+    found = {row.check: (row.found, row.status) for row in verify_config(config)}
+    assert found["features: durations"] == (("1 the same", "ok") if agree else ("1 differ", "DIFFERS"))
+    assert len(differing(config)) == (not agree)
 
 
 def test_sizes_of_features_are_compared(tmp_path):
@@ -125,7 +127,7 @@ def test_sizes_of_features_are_compared(tmp_path):
     write_region_features(tmp_path / "features.h5", items)
     lines = [{"id": i, "image": f"i{i}", "size": [10, 10], "query": "red", "box": [0, 0, 5, 5]} for i in range(4)]
     config = own(tmp_path, lines[:2], lines[2:], "ign")
-    (row,) = [row for row in verify(config) if row.status == "DIFFERS"]
+    (row,) = [row for row in verify_config(config) if row.status == "DIFFERS"]
     assert (row.check, row.found) == ("features: image sizes", "1 differ")
     assert row.meaning.startswith("'i3' is 10 x 12 pixels in the features and 10 x 10 in the annotations: extract the")
 
@@ -134,14 +136,14 @@ def test_cut_sentences_are_counted(tmp_path):
     train, test = good()
     config = own(tmp_path, [*train[:3], video_line(3, query="one two three four")], test)
     config.data.max_words = 3
-    (row,) = [row for row in verify(config) if row.status != "ok"]
+    (row,) = [row for row in verify_config(config) if row.status != "ok"]
     assert (row.check, row.found, row.status) == ("train: sentences cut", "1 (25.0%)", "note")
     assert row.meaning == "of more than data.max_words=3 words, up to 4: the rest of them is not read"
 
 
 def test_the_embedded_scenes_have_nothing_to_check():
     with pytest.raises(ConfigError, match="have no files to check"):
-        verify(load_config())
+        verify_config(load_config())
 
 
 def test_the_exit_status_tells(tmp_path, capsys):
@@ -182,13 +184,13 @@ def test_differences_of_the_real_data_are_those_that_are_known(data_root, name):
     config = load_config(ROOT / "configs" / f"{name}.yaml")
     if name != "flickr30k_ign":
         config.data.features = ""
-    rows = verify(config)
+    rows = verify_config(config)
     assert {row.check: row.found for row in rows if row.status == "DIFFERS"} == REAL[name]
     notes = {row.check: row.found for row in rows if row.status == "note" and "duplicates" not in row.check}
     if name == "flickr30k_ign":
         assert notes["test: queries"] == "none"  # test.txt is not among the files, and the configuration reads val
         config.data.test_splits = ["val", "test"]
-        assert ("test: queries", "DIFFERS") in {(row.check, row.status) for row in verify(config)}
+        assert ("test: queries", "DIFFERS") in {(row.check, row.status) for row in verify_config(config)}
     if name == "refcoco_ign":
         assert {k: v for k, v in notes.items() if "cut" not in k} == {"train and refcocog val: shared": "634"}
         assert notes["train: sentences cut"] == "7 (0.0%)"

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.data import Vocabulary, load_charades, load_flickr30k, load_refcoco, load_word_vectors, tokenize
+from relgrounding.datasets import load_charades, load_flickr30k, load_refcoco
+from relgrounding.features import Vocabulary, load_word_vectors, tokenize
 
 LINES = "the 1 2\nred 3 4\nbox 5 7\n. . . 0 0\nred 9 9\n"
 

@@ -32,6 +32,6 @@ def test_public_names() -> None:
     assert all(hasattr(evaluation, name) for name in evaluation.__all__)
 
 
-@pytest.mark.parametrize("module", [*MODULES, "relgrounding.data.scenes"])
+@pytest.mark.parametrize("module", [*MODULES, "relgrounding.datasets.demo"])
 def test_examples_in_docstrings(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0

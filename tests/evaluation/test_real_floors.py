@@ -5,15 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relgrounding.data import (
-    Instances,
-    RegionFeatures,
-    load_charades,
-    load_durations,
-    load_flickr30k,
-    load_instances,
-    load_refcoco,
-)
+from relgrounding.datasets import Instances, load_charades, load_durations, load_flickr30k, load_instances, load_refcoco
 from relgrounding.evaluation import (
     ImageEvaluator,
     VideoEvaluator,
@@ -22,6 +14,7 @@ from relgrounding.evaluation import (
     image_oracle,
     video_floors,
 )
+from relgrounding.features import RegionFeatures
 
 
 def test_constant_segments_on_charades_test_are_the_published_floor(data_root: Path) -> None:

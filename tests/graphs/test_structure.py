@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from multigraphs import FIELDS, TYPES, assert_equal, build, in_edges, multigraphs
 
 from relgrounding import graphs
 from relgrounding.graphs import GraphStructure
+from tests.graphs.multigraphs import FIELDS, TYPES, assert_equal, build, in_edges, multigraphs
 
 
 @given(multigraphs(), st.data())

@@ -5,8 +5,10 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from relgrounding.data import ClipFeatures, Query, Vocabulary, write_clip_features
-from relgrounding.training import RunFolder, Split, Task, Trainer, build_model, evaluate_run
+from relgrounding.datasets import Query
+from relgrounding.features import ClipFeatures, Vocabulary, write_clip_features
+from relgrounding.runs import RunFolder
+from relgrounding.training import Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
 
 SENTENCES = ["person opens the door", "person runs", "the person closes a door quickly"]

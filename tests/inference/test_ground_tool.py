@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from relgrounding import Grounder
-from relgrounding.data import write_region_features
-from relgrounding.data.scenes import make_scenes
+from relgrounding.datasets.demo import make_scenes
+from relgrounding.features import write_region_features
 
 pytest.importorskip("matplotlib", reason="pictures need the extra `plot`")
 

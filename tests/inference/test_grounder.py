@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from relgrounding import Grounder
-from relgrounding.data import write_region_features
-from relgrounding.data.scenes import make_scenes
-from relgrounding.training import RunError, RunFolder, evaluate_split
+from relgrounding.datasets.demo import make_scenes
+from relgrounding.features import write_region_features
+from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import evaluate_split
 
 
 def test_answers_on_scenes_are_those_of_the_evaluation(scene_run):

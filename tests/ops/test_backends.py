@@ -7,7 +7,7 @@ from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, st
 
 from relgrounding import ops
 from relgrounding._dgl import dgl
-from relgrounding.ops import _dispatch
+from relgrounding.ops import _dgl, _dispatch, _triton
 
 STRUCTURE = structure_of([3], [(0, 1, 0), (2, 1, 1), (1, 0, 2)])
 CALLS = [(ops.graph_attention, attention_shapes(3, 2, 4)), (ops.gated_sum, gated_shapes(3, 3, 4))]
@@ -15,7 +15,19 @@ operators = pytest.mark.parametrize(("operator", "shapes"), CALLS, ids=["graph_a
 
 
 def test_public_api():
-    assert ops.__all__ == ["as_structure", "available_backends", "gated_sum", "graph_attention", "set_backend"]
+    assert ops.__all__ == [
+        "additive_attention",
+        "as_structure",
+        "available_backends",
+        "backend_names",
+        "check_backend",
+        "gated_sum",
+        "graph_attention",
+        "gru",
+        "register_backend",
+        "set_backend",
+        "window_max",
+    ]
     assert all(callable(getattr(ops, name)) for name in ops.__all__)
 
 
@@ -26,10 +38,10 @@ def test_every_backend_is_listed():
 
 def test_a_gpu_that_dgl_cannot_use_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(_dispatch, "reason_for", lambda *_: "its kernels are not tried here")
-    monkeypatch.setattr(_dispatch, "dgl_cuda_reason", lambda: "no CUDA in it")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(_dgl, "dgl_cuda_reason", lambda: "no CUDA in it")
     assert ops.available_backends()["dgl"] == "on CPU tensors only: no CUDA in it"
-    monkeypatch.setattr(_dispatch, "dgl_cuda_reason", lambda: None)
+    monkeypatch.setattr(_dgl, "dgl_cuda_reason", lambda: None)
     assert ops.available_backends()["dgl"] is None
 
 
@@ -40,14 +52,18 @@ def test_uninitialised_memory_is_nan_in_these_tests_also_where_dgl_asks_for_it()
 
 @operators
 def test_an_unknown_backend_is_refused_with_the_valid_names(operator, shapes):
-    with pytest.raises(ValueError, match="unknown backend 'cuda'; the backends are auto, naive, dgl, cpp, dense, csr"):
+    with pytest.raises(
+        ValueError, match="unknown backend 'cuda'; the backends are auto, naive, cpp, csr, dense, dgl, triton"
+    ):
         operator(STRUCTURE, *draw_inputs(0, shapes), backend="cuda")
 
 
 @operators
 def test_triton_says_why_it_cannot_run(operator, shapes, monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_reason", lambda tensor: "no GPU here")
-    with pytest.raises(ValueError, match="backend 'triton' cannot run here: no GPU here; use backend='naive' or"):
+    monkeypatch.setattr(_triton, "_installed", False)
+    with pytest.raises(
+        ValueError, match=r"backend 'triton' cannot run here: Triton is not installed: .*; use backend='naive' or"
+    ):
         operator(STRUCTURE, *draw_inputs(0, shapes), backend="triton")
 
 
@@ -88,7 +104,7 @@ def test_a_device_without_kernels_runs_naive_or_says_so():
     structure, tensor = STRUCTURE.to("meta"), torch.zeros(1, device="meta")
     assert _dispatch.choose_backend("auto", "gated_sum", structure, tensor) == "naive"
     for backend, reason in (
-        ("dgl", "DGL has no kernels for meta"),
+        ("dgl", "it runs on the CPU and on CUDA, not on meta"),
         ("csr", "it runs on the CPU and on CUDA, not on meta"),
         ("cpp", "it runs on the CPU, not on meta"),
     ):

@@ -16,7 +16,7 @@ from test_grid import random_structure
 from benchmarks.memory import allocated
 from relgrounding import nn, ops
 from relgrounding.ops import _cpp, _dispatch
-from relgrounding.ops.gated_sum import _edge_gated
+from relgrounding.ops.gated_sum import layer_cpp
 
 needs_compiler = pytest.mark.skipif(not HAS_CPP, reason="the C++ kernels were not tested: there is no compiler")
 
@@ -62,7 +62,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path):
 
 
 def test_a_backend_that_is_named_says_why_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "cpp_reason", lambda *_: "no compiler here")
+    monkeypatch.setattr(_cpp, "_library", lambda: (None, "no compiler here"))
     structure = random_structure([3], 1.0)
     with pytest.raises(ValueError, match="'cpp' cannot run here: no compiler here; use backend='naive' or 'auto'"):
         ops.gated_sum(structure, *draw_inputs(0, gated_shapes(3, 3, 2)), backend="cpp")
@@ -126,11 +126,11 @@ def test_a_batch_in_parts_gives_what_the_whole_gives(kind, density, monkeypatch)
     torch.manual_seed(1)
     layer, x = kind(150, 9, 3, backend="cpp").double(), torch.randn(149, 150, dtype=torch.float64, requires_grad=True)
     results, parts = [], []
-    for size in (1, 60_000, _edge_gated.PART):
-        monkeypatch.setattr(_edge_gated, "PART", size)
+    for size in (1, 60_000, layer_cpp.PART):
+        monkeypatch.setattr(layer_cpp, "PART", size)
         out = layer(structure, x)
         results.append((out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])))
-        parts.append(len(_edge_gated._parts(structure, x)))
+        parts.append(len(layer_cpp._parts(structure, x)))
     assert parts[0] > parts[1] > parts[2] == 1 or density == 0
     for other in results[:-1]:
         torch.testing.assert_close(other, results[-1])

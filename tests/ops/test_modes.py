@@ -10,7 +10,7 @@ import torch
 from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of
 
 from relgrounding import ops
-from relgrounding.ops import _dispatch
+from relgrounding.ops import _cpp, _dispatch
 
 STRUCTURE = structure_of([5, 0, 1, 3], [(0, 1, 0), (1, 1, 0), (4, 2, 2), (6, 7, 1), (8, 7, 0)])
 CALLS = [(ops.graph_attention, attention_shapes(9, 2, 3)), (ops.gated_sum, gated_shapes(9, 3, 4))]
@@ -19,7 +19,7 @@ operators = pytest.mark.parametrize(("operator", "shapes"), CALLS, ids=["graph_a
 
 @pytest.fixture
 def no_cpp(monkeypatch):
-    monkeypatch.setattr(_dispatch, "cpp_reason", lambda *_: "no compiler here")
+    monkeypatch.setattr(_cpp, "_library", lambda: (None, "no compiler here"))
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_set_backend_comes_back_after_an_error(no_cpp, calls):
 
 
 def test_set_backend_refuses_an_unknown_name():
-    with pytest.raises(ValueError, match="unknown backend 'fast'; the backends are auto, naive, dgl, cpp, dense, csr"):
+    with pytest.raises(
+        ValueError, match="unknown backend 'fast'; the backends are auto, naive, cpp, csr, dense, dgl, triton"
+    ):
         ops.set_backend("fast")
 
 

@@ -232,7 +232,7 @@ def test_a_compiler_takes_the_operator_whole(kernels, naive, shapes):
     inputs = [x.detach().to(DEVICE).requires_grad_() for x in draw_inputs(1, shapes(4, 2, 3), torch.float32)]
 
     def layer(*inputs):
-        assert _triton.triton_reason(inputs[0]) is None
+        assert _triton.triton_reason(inputs[0].device, inputs[0].dtype) is None
         return kernels(structure, *(2 * x for x in inputs)).square()
 
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

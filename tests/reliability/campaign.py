@@ -29,7 +29,8 @@ import torch
 from tabulate import tabulate
 
 from relgrounding._signals import STOPPING, run_command
-from relgrounding.training import RunFolder, _trainer
+from relgrounding.runs import RunFolder
+from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -46,7 +47,7 @@ PLACES = [
 WORDS = [
     "name=run", "data.demo_pairs=40", "data.batch_size=8", "data.validation=0.2", "model.hidden=8", "model.word_dim=8",
     "model.attention_dim=8", "model.fusion_dim=8", "model.relation_dim=8", "model.position_dim=4", "model.top_r=2",
-    "model.dropout=0.2", "train.patience=9", "train.warmup_steps=3", "train.log_every=3", "train.negatives=2",
+    "model.dropout=0.2", "train.patience=9", "train.warmup_steps=3", "train.log_every=3", "mil.negatives=2",
     "eval.batch_size=4",
 ]  # fmt: skip
 TRAININGS = {

@@ -6,7 +6,8 @@ import pytest
 from tiny import TINY, tool
 
 from relgrounding.config import ConfigError
-from relgrounding.training import RunFolder, grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from relgrounding.runs import RunFolder
+from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -3,7 +3,8 @@ import torch
 from tiny import tiny_config
 
 from relgrounding.models import Encoded
-from relgrounding.training import CounterfactualStep, align_pairings, build_model, make_task, mil_step
+from relgrounding.objectives import CCL, MIL, align_pairings
+from relgrounding.training import build_model, make_task
 
 OFF = {
     "feature": "ccl.feature_weight=0",
@@ -17,14 +18,14 @@ def _setting(*words, levels=tuple(OFF)):
     model = build_model(task)
     with torch.no_grad():
         model.score.weight.mul_(10)  # scores that differ, so that no hinge is closed by chance
-    step = CounterfactualStep(model, task.config.ccl, task.config.train, torch.Generator().manual_seed(0))
+    step = CCL(model, task.config.objectives, torch.Generator().manual_seed(0))
     return task, model, step, task.collator(task.train)(range(8))
 
 
 def test_without_a_level_the_loss_is_that_of_mil():
     task, model, step, batch = _setting(levels=())
     found, log = step(batch)
-    expected = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
+    expected = MIL(model, task.config.objectives, torch.Generator().manual_seed(0))(batch)[0]
     torch.testing.assert_close(found, expected)
     assert log == {}
 
@@ -80,11 +81,11 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
     masks = torch.arange(structure.num_nodes) % 3 == 0, torch.arange(structure.num_nodes) % 3 == 1
     fused = model.fuse(proposals, contexts)
     copies = step._copies("relation", batch, Encoded(proposals, words), contexts, fused, *masks)
-    together = step._scores(copies, [True, True])
+    together = step._scores(copies)
     alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.fused) for copy in copies])
     torch.testing.assert_close(together, alone)
-    monkeypatch.setattr("relgrounding.training._step.MOST_NODES", 1)
-    torch.testing.assert_close(step._scores(copies, [True, True]), alone)
+    monkeypatch.setattr("relgrounding.objectives._pairings.MOST_NODES", 1)
+    torch.testing.assert_close(step._scores(copies), alone)
 
 
 def test_what_is_logged_as_robust_and_destructive_are_alignments_of_such_copies():
@@ -132,8 +133,8 @@ def test_a_batch_of_one_sample_has_no_counterfactual():
 
 def test_video_models_take_stage_2_too():
     from relgrounding.config import load_config
-    from relgrounding.data.batches import VideoBatch
     from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+    from relgrounding.modalities import VideoBatch
     from relgrounding.models import VGN
     from relgrounding.nn import trained_embedding
 
@@ -153,7 +154,7 @@ def test_video_models_take_stage_2_too():
         clip_lengths=torch.full((3,), 8),
         spans=spans.repeat(3, 1),
     )
-    step = CounterfactualStep(model, config.ccl, config.train, torch.Generator().manual_seed(0))
+    step = CCL(model, config.objectives, torch.Generator().manual_seed(0))
     loss, log = step(batch)
     loss.backward()
     assert len(log) == 12

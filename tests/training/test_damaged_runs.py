@@ -17,7 +17,7 @@ from tiny import tool, train
 
 from relgrounding import Grounder
 from relgrounding._files import clear_parts, replacing
-from relgrounding.training import RunError, RunFolder
+from relgrounding.runs import RunError, RunFolder
 from tests.reliability.outcome import differences, outcome, points
 
 train_tool, evaluate_tool, report_tool = tool("train"), tool("evaluate"), tool("report")

@@ -11,8 +11,9 @@ from test_own_data import COLOURS, images, settings, videos
 from tiny import tool
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.data import ClipFeatures, write_clip_features
-from relgrounding.training import RunFolder, Trainer, evaluate_run, make_task, with_data
+from relgrounding.features import ClipFeatures, write_clip_features
+from relgrounding.runs import RunFolder
+from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
 
 evaluate = tool("evaluate").main

@@ -15,13 +15,16 @@ import torch
 from omegaconf import OmegaConf
 from tiny import TINY, tool
 
-from relgrounding.training import RunFolder, _evaluate, _trainer
+from relgrounding import predictor
+from relgrounding.objectives import MIL
+from relgrounding.runs import RunFolder
+from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome
 
 ROOT = Path(__file__).parents[2]
 train_tool = tool("train")
 WORDS = [
-    *TINY, "data.demo_pairs=40", "train.epochs=6", "train.patience=6", "train.negatives=2", "model.dropout=0.2",
+    *TINY, "data.demo_pairs=40", "train.epochs=6", "train.patience=6", "mil.negatives=2", "model.dropout=0.2",
     "train.log_every=3", "eval.batch_size=4", "name=run",
 ]  # fmt: skip
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
@@ -75,14 +78,14 @@ def stop(number: int) -> Callable[[], None]:
 
 # 8 steps and 4 batches of validation an epoch; the place, the call of it, the signal, and the step of the checkpoint.
 PLACES = {
-    "validation of epoch 2": (_evaluate, "look", 6, signal.SIGTERM, 16),
-    "validation of the last epoch": (_evaluate, "look", 22, signal.SIGHUP, 48),
+    "validation of epoch 2": (predictor, "look", 6, signal.SIGTERM, 16),
+    "validation of the last epoch": (predictor, "look", 22, signal.SIGHUP, 48),
     "after the optimizer's step": (torch.optim.Adam, "step", 13, signal.SIGUSR1, 13),
-    "between forward and backward": (_trainer, "mil_step", 13, signal.SIGUSR2, 13),
+    "between forward and backward": (MIL, "__call__", 13, signal.SIGUSR2, 13),
     "while best.pt or last.pt is written": (RunFolder, "save", 5, signal.SIGINT, None),
     "between two epochs": (_trainer.Trainer, "_finish_epoch", 3, signal.SIGTERM, 24),
     "the end of the last epoch": (_trainer.Trainer, "_finish_epoch", 6, signal.SIGTERM, 48),
-    "final evaluation": (_evaluate, "look", 26, signal.SIGTERM, 48),
+    "final evaluation": (predictor, "look", 26, signal.SIGTERM, 48),
     "before the first step": (_trainer.Trainer, "_epoch", 1, signal.SIGTERM, 0),
 }
 

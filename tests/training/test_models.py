@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from relgrounding.config import ModelConfig
-from relgrounding.data import Query, Regions, Vocabulary
-from relgrounding.data.batches import ImageCollator, VideoCollator
-from relgrounding.models import IGN, VGN
+from relgrounding.datasets import Query
+from relgrounding.features import Regions, Vocabulary
+from relgrounding.modalities import ImageCollator, VideoCollator
+from relgrounding.models import IGN, VGN, IGNConfig, VGNConfig
 from relgrounding.nn import trained_embedding
 
-SIZES = {"hidden": 5, "attention_dim": 6, "fusion_dim": 7, "relation_dim": 8, "heads": 2, "position_dim": 3, "top_r": 2}
+SIZES = {"hidden": 5, "attention_dim": 6, "relation_dim": 8, "top_r": 2}
 TEXTS = ["door", "the person opens the door", "a red box"]
 
 
@@ -28,7 +28,10 @@ def _video(relation: str, lengths: list[int], **settings):
     vocabulary = Vocabulary.from_texts(TEXTS)
     collator = VideoCollator(_queries(len(lengths)), store, vocabulary, widths=[2, 3, 5], stride=1.0)
     model = VGN(
-        ModelConfig(name="vgn", relation=relation, **SIZES, **settings), 4, trained_embedding(len(vocabulary), 6), 6
+        VGNConfig(name="vgn", relation=relation, heads=2, **SIZES, **settings),
+        4,
+        trained_embedding(len(vocabulary), 6),
+        6,
     )
     return model, collator
 
@@ -43,7 +46,10 @@ def _image(relation: str, counts: list[int], **settings):
     vocabulary = Vocabulary.from_texts(TEXTS)
     collator = ImageCollator(_queries(len(counts)), store, vocabulary)
     model = IGN(
-        ModelConfig(name="ign", relation=relation, **SIZES, **settings), 4, trained_embedding(len(vocabulary), 6), 6
+        IGNConfig(relation=relation, fusion_dim=7, position_dim=3, **SIZES, **settings),
+        4,
+        trained_embedding(len(vocabulary), 6),
+        6,
     )
     return model, collator
 
@@ -97,7 +103,8 @@ def test_without_the_relation_module_a_proposal_does_not_see_its_neighbours(make
         assert not torch.equal(before[0], after[0])
         assert torch.equal(before[1:], after[1:]) != sees
         for heard in ([False, True], [True, False], [False, False]):
-            partly = model.pair(batch.structure, proposals, words, batch.word_lengths, messages=heard)
+            with model.relation.passing(heard):
+                partly = model.pair(batch.structure, proposals, words, batch.word_lengths)
             assert torch.equal(partly, before) != sees
 
 
@@ -114,9 +121,8 @@ def test_messages_of_one_layer_reach_neighbours_only(make, sizes):
     near[structure.indices[structure.destinations == 0]] = True
     near[0] = True
     for heard in ([True, False], [False, True]):
-        before, after = (
-            model.pair(structure, p, words, batch.word_lengths, messages=heard) for p in (proposals, changed)
-        )
+        with model.relation.passing(heard):
+            before, after = (model.pair(structure, p, words, batch.word_lengths) for p in (proposals, changed))
         assert torch.equal(before[~near], after[~near])
 
 

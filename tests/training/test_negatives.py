@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tiny import tiny_config
 
 from relgrounding.config import ConfigError
-from relgrounding.data import Query
-from relgrounding.data.batches import BatchSampler, identities
+from relgrounding.datasets import Query
+from relgrounding.modalities._batches import BatchSampler, identities
 from relgrounding.training._negatives import check_negatives
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from tiny import TINY, tool
 
-from relgrounding.training import RunError, RunFolder, check_free, hold_run
+from relgrounding.runs import RunError, RunFolder, check_free, hold_run
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys, time
-from relgrounding.training import RunFolder, hold_run
+from relgrounding.runs import RunFolder, hold_run
 with hold_run(RunFolder(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(60)  # a worker, which outlives its parent

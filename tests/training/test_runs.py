@@ -8,7 +8,8 @@ import torch
 from tiny import TINY, same, tiny_config, tool, train
 
 from relgrounding.config import ConfigError
-from relgrounding.training import RunError, RunFolder, Trainer, evaluate_run
+from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import Trainer, evaluate_run
 from tests.evaluation.recount import recount
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,6 +35,9 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     }  # fmt: skip
     predictions = [json.loads(line) for line in (folder.path / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == entry["queries"] == 4
+    assert all(p["size"] == [640, 480] for p in predictions)
+    assert folder.read_origin().keys() >= {"date", "relgrounding", "torch"}
+    assert folder.read_origin()["device"] == "cpu"
     hits = [p["top"][0]["proposal"] == pytest.approx(p["targets"][0], abs=0.01) for p in predictions]
     assert entry["metrics"]["Acc@0.5"] == pytest.approx(100 * sum(hits) / len(hits))
     ((written, again),) = recount(folder.path)
@@ -55,7 +59,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 9])
 def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch, stop_after):
-    words = ["model.dropout=0.2", "train.negatives=2"]
+    words = ["model.dropout=0.2", "mil.negatives=2"]
     train(RunFolder(tmp_path / "whole"), *words)
     folder = RunFolder(tmp_path / "parts")
     step = Trainer._step

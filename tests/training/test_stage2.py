@@ -5,7 +5,8 @@ import torch
 from tiny import same, tiny_config, tool, train
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.training import RunError, RunFolder, Trainer, make_task
+from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import Trainer, make_task
 
 train_tool = tool("train")
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]

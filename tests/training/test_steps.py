@@ -5,17 +5,9 @@ import torch
 from tiny import tiny_config
 
 from relgrounding.config import load_config
-from relgrounding.data import Query
-from relgrounding.objectives import draw_negatives
-from relgrounding.training import (
-    CounterfactualStep,
-    align_pairings,
-    build_model,
-    hold_out,
-    learning_rate_factor,
-    make_task,
-    mil_step,
-)
+from relgrounding.datasets import Query
+from relgrounding.objectives import CCL, MIL, align_pairings, draw_negatives
+from relgrounding.training import build_model, hold_out, learning_rate_factor, make_task
 
 
 def _queries():
@@ -56,7 +48,7 @@ def test_pairings_together_equal_pairings_one_by_one(task, monkeypatch):
     batch.regions, batch.places = batch.regions.double(), batch.places.double()
     rows = torch.stack([torch.arange(6), torch.tensor([1, 2, 3, 4, 5, 0]), torch.tensor([5, 4, 3, 2, 1, 0])])
     together = align_pairings(model, batch, rows)
-    monkeypatch.setattr("relgrounding.training._step.MOST_NODES", 1)
+    monkeypatch.setattr("relgrounding.objectives._pairings.MOST_NODES", 1)
     torch.testing.assert_close(align_pairings(model, batch, rows), together)
     torch.testing.assert_close(together[0], model.align(batch.structure, model(batch)))
 
@@ -77,12 +69,12 @@ def test_a_wrong_pairing_is_the_item_with_the_other_sentence(task):
 
 @pytest.mark.parametrize("loss", ["hinge", "contrastive"])
 def test_a_few_steps_on_one_batch_lower_the_loss(task, loss):
-    task.config.train.loss = loss
+    task.config.mil.loss = loss
     model, batch = build_model(task), task.collator(task.train)(range(8))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
     for _ in range(30):
-        value = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
+        value = MIL(model, task.config.objectives, torch.Generator().manual_seed(0))(batch)[0]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -94,7 +86,7 @@ def test_a_pair_of_the_same_item_or_sentence_is_no_negative(task):
     collator = task.collator(task.train)
     batch = collator([0, 0])
     model = build_model(task)
-    value = mil_step(model, batch, task.config.train, torch.Generator().manual_seed(0))
+    value = MIL(model, task.config.objectives, torch.Generator().manual_seed(0))(batch)[0]
     assert value == 0
     assert draw_negatives(2, 1, batch.group).tolist() == [[1, 0]]
 
@@ -102,7 +94,7 @@ def test_a_pair_of_the_same_item_or_sentence_is_no_negative(task):
 # The size of a real batch: small sums are made by one thread, and are then in order whatever makes them.
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_step_has_the_same_gradients_to_the_last_bit_each_time(stage):
-    config = load_config(None, ["data.demo_pairs=40", "train.negatives=8", "ccl.epochs=1", "ccl.draws=2"])
+    config = load_config(None, ["data.demo_pairs=40", "mil.negatives=8", "ccl.epochs=1", "ccl.draws=2"])
     task = make_task(config)
     torch.manual_seed(0)
     model, batch, before = build_model(task), task.collator(task.train)(range(64)), torch.get_num_threads()
@@ -112,9 +104,9 @@ def test_a_step_has_the_same_gradients_to_the_last_bit_each_time(stage):
         for _ in range(8):
             generator = torch.Generator().manual_seed(0)
             if stage == 1:
-                loss = mil_step(model, batch, config.train, generator)
+                loss, _ = MIL(model, config.objectives, generator)(batch)
             else:
-                step = CounterfactualStep(model, config.ccl, config.train, generator)
+                step = CCL(model, config.objectives, generator)
                 step(batch)  # fills the banks
                 loss, _ = step(batch)
             found.append(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True))

@@ -7,7 +7,8 @@ from types import ModuleType
 import torch
 
 from relgrounding.config import Config, load_config
-from relgrounding.training import RunFolder, Trainer, make_task
+from relgrounding.runs import RunFolder
+from relgrounding.training import Trainer, make_task
 
 TINY = [
     "data.demo_pairs=24",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from relgrounding import graphs, viz
-from relgrounding.data.scenes import make_scenes
+from relgrounding.datasets.demo import make_scenes
 
 pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
 from matplotlib import font_manager

@@ -11,10 +11,21 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
-from relgrounding.ops._cpp import call
+from relgrounding.ops._cpp import call, cpp_reason
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 
+@register_backend(
+    "gated_sum",
+    "cpp",
+    devices=["cpu"],
+    dtypes=FLOAT,
+    reason=cpp_reason,
+    auto={"cpu": 30},
+    widen_half=True,
+    opaque=True,
+)
 def gated_sum_cpp(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops._segments import cell_sums, edge_dots, weighted_rows
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
@@ -15,6 +16,15 @@ from relgrounding.ops.gated_sum.naive import gated_sum_naive
 PIECE = 2**19
 
 
+@register_backend(
+    "gated_sum",
+    "csr",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    auto={"cpu": 10, "cuda": 10},
+    widen_half=True,
+    opaque=True,
+)
 def gated_sum_csr(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],

@@ -8,9 +8,24 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._dense import mostly_joined
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
+# Of all ordered pairs of nodes: joined pairs from which `auto` takes this backend.
+SHARE = 0.55
 
+
+@register_backend(
+    "gated_sum",
+    "dense",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    auto={"cpu": 20},
+    suits=mostly_joined(SHARE),
+    widen_half=True,
+    opaque=True,
+)
 def gated_sum_dense(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],

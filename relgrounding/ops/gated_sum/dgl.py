@@ -6,9 +6,20 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import recorded
+from relgrounding.ops._dgl import dgl_reason
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 
+@register_backend(
+    "gated_sum",
+    "dgl",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    reason=dgl_reason,
+)
+@recorded(gated_sum_naive)
 def gated_sum_dgl(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],

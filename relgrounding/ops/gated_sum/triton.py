@@ -13,9 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._triton import Gradients, accumulator, register
+from relgrounding.ops._registry import register_backend
+from relgrounding.ops._triton import FLOATS, Gradients, accumulator, register, triton_reason
 
 
+@register_backend(
+    "gated_sum",
+    "triton",
+    dtypes=FLOATS,
+    reason=triton_reason,
+    auto={"cuda": 40},
+)
 def gated_sum_triton(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],

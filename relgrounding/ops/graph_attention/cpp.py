@@ -11,15 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.graphs._ragged import offsets
 from relgrounding.ops._backward import backward_pass, keep, kept
-from relgrounding.ops._cpp import call
+from relgrounding.ops._cpp import call, cpp_reason
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.graph_attention.naive import attention_layer_naive, graph_attention_naive
 
 # Numbers, one an edge and head, that stay in a core's second cache beside the features that they are made of.
 LARGEST_ITEM = 1 << 16
 
 
+@register_backend(
+    "graph_attention",
+    "cpp",
+    devices=["cpu"],
+    dtypes=FLOAT,
+    reason=cpp_reason,
+    auto={"cpu": 30},
+    widen_half=True,
+    opaque=True,
+)
 def graph_attention_cpp(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],
@@ -32,6 +42,7 @@ def graph_attention_cpp(
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 
 
+@register_backend("attention_layer", "cpp", devices=["cpu"], dtypes=FLOAT)
 def attention_layer_cpp(
     structure: GraphStructure,
     x_NC: Float[Tensor, "nodes in_dim"],
@@ -138,4 +149,4 @@ def _items(structure: GraphStructure, heads: int) -> Tensor | None:
     largest = max((after - before for before, after in pairwise(bounds)), default=0)
     if largest * heads > LARGEST_ITEM or largest * 2 * torch.get_num_threads() > structure.num_edges:
         return None
-    return offsets(structure.batch_num_nodes)
+    return structure.item_indptr

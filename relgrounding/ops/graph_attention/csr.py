@@ -8,6 +8,7 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 from relgrounding.ops.graph_attention._copies import Copies, copies
 from relgrounding.ops.graph_attention._shift import common_shift
@@ -21,6 +22,15 @@ _BLOCK = 2**18
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
+@register_backend(
+    "graph_attention",
+    "csr",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    auto={"cpu": 10, "cuda": 10},
+    widen_half=True,
+    opaque=True,
+)
 def graph_attention_csr(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],

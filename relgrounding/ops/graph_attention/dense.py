@@ -8,12 +8,27 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._dense import mostly_joined
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.graph_attention._matrix import Weights, edge_counts
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
+
+# Of all ordered pairs of nodes: joined pairs from which `auto` takes this backend.
+SHARE = 0.3
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
+@register_backend(
+    "graph_attention",
+    "dense",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    auto={"cpu": 20},
+    suits=mostly_joined(SHARE),
+    widen_half=True,
+    opaque=True,
+)
 def graph_attention_dense(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],

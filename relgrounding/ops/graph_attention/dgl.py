@@ -6,9 +6,20 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._backward import recorded
+from relgrounding.ops._dgl import dgl_reason
+from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
 
+@register_backend(
+    "graph_attention",
+    "dgl",
+    devices=["cpu", "cuda"],
+    dtypes=FLOAT,
+    reason=dgl_reason,
+)
+@recorded(graph_attention_naive)
 def graph_attention_dgl(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],

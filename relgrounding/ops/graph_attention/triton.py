@@ -12,9 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._triton import Gradients, accumulator, register
+from relgrounding.ops._registry import register_backend
+from relgrounding.ops._triton import FLOATS, Gradients, accumulator, register, triton_reason
 
 
+@register_backend(
+    "graph_attention",
+    "triton",
+    dtypes=FLOATS,
+    reason=triton_reason,
+    auto={"cuda": 40},
+)
 def graph_attention_triton(
     structure: GraphStructure,
     feat_NHD: Float[Tensor, "nodes heads dim"],

@@ -1,0 +1,93 @@
+"""What can be chosen by name in a configuration, and added to from outside the package."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Generic, TypeVar
+
+from relgrounding._settings import ConfigError
+
+T = TypeVar("T")
+PLUGINS = "relgrounding.plugins"
+"""Entry points of this group are imported before a name is given up as unknown; importing them registers."""
+
+
+class Registry(Generic[T]):
+    """Classes by name.
+
+    Args:
+        kind: what they are, in error messages: "model".
+        room: package whose files register themselves when it is imported.
+        others: names that mean something without being registered, for error messages.
+    """
+
+    def __init__(self, kind: str, room: str, others: tuple[str, ...] = ()) -> None:
+        self.kind, self.room, self.others = kind, room, others
+        self._known: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a decorator that registers a class under a name, which it then has as its attribute `name`.
+
+        Raises:
+            ValueError: another class has that name.
+        """
+
+        def decorate(cls: type[T]) -> type[T]:
+            before = self._known.get(name)
+            if before is not None and (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{self.kind} {name!r} is {before.__module__}.{before.__qualname__} already")
+            cls.name = name  # type: ignore[attr-defined]
+            self._known[name] = cls
+            return cls
+
+        return decorate
+
+    def get(self, name: str) -> type[T]:
+        """Return the class of a name, or the object that `package.module:Name` refers to.
+
+        Raises:
+            ConfigError: there is none; the message names the nearest.
+        """
+        if ":" in name:
+            return self._imported(name)
+        if name not in self._known:
+            self._load()
+        if name not in self._known:
+            names = (*self.others, *self._known)
+            near = difflib.get_close_matches(name, names, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"there is no {self.kind} {name[:60]!r}; there is {', '.join(names)}, or give your own as "
+                f"package.module:Name{meant}"
+            )
+        return self._known[name]
+
+    def __contains__(self, name: str) -> bool:
+        self._load()
+        return name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over all names, those of plugins among them."""
+        self._load()
+        return iter(tuple(self._known))
+
+    def _load(self) -> None:
+        importlib.import_module(self.room)
+        for entry in metadata.entry_points(group=PLUGINS):
+            try:
+                entry.load()
+            except Exception as error:
+                raise ConfigError(f"the plugin {entry.name} ({entry.value}) cannot be imported: {error}") from error
+
+    def _imported(self, name: str) -> type[T]:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{self.kind} {name[:80]!r} cannot be imported: {error}") from None
+        if not isinstance(found, type):
+            raise ConfigError(f"{self.kind} {name[:80]!r} is not a class")
+        if "name" not in vars(found):
+            found.name = attribute  # type: ignore[attr-defined]
+        return found

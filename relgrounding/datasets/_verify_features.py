@@ -1,0 +1,140 @@
+"""Whether a feature file fits the queries and holds what it should."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from tqdm import tqdm
+
+from relgrounding._settings import ConfigError
+from relgrounding._signals import look
+from relgrounding.datasets._dataset import Annotations, Check, Dataset, find_file
+from relgrounding.io._errors import BadFeatures, DataError
+from relgrounding.io._ids import near_id
+
+
+@runtime_checkable  # so that types can be checked in tests
+class Facts(Protocol):
+    """What is asked of a modality about features; `relgrounding.modalities.Modality` documents it."""
+
+    remedy: ClassVar[str]
+
+    def open_store(self, path: Path, in_memory: bool = True) -> Any: ...
+    def comparable(self, item: str, annotations: Annotations, store: Any) -> bool: ...
+    def disagreement(self, item: str, annotations: Annotations, store: Any) -> str: ...
+
+
+def feature_checks(dataset: Dataset, annotations: Annotations, facts: Facts, quiet: bool) -> Iterator[Check]:
+    """Yield what `verify` finds about the features of a data set; nothing where no features are named."""
+    settings = dataset.config
+    if not settings.features:
+        return
+    try:
+        path = find_file(settings, settings.features, "data.features", "--no-features checks the annotations alone")
+        yield from _checksum(path)
+        store = facts.open_store(path, in_memory=False)
+        present, dim = set(store.ids), store.dim
+    except (DataError, ConfigError) as error:
+        yield Check("features: file", settings.features, "none", "DIFFERS", str(error))
+        return
+    yield Check("features: width", "one", f"{dim}", "ok")
+    wanted = sorted({query.item for query in annotations.queries})
+    found, missing, unclear = set(), [], ""
+    for item in wanted:
+        try:
+            held = store.find(item)
+        except BadFeatures as error:
+            held, unclear = None, unclear or f"; {error}"
+        if held is None:
+            missing.append(item)
+        else:
+            found.add(held)
+    unused = present - found
+    near = [(item, near_id(item, unused)) for item in missing[:3]]
+    alike = "".join(f"; {item!r} against {other!r}?" for item, other in near if other)[:200]
+    yield _count(
+        "items missing",
+        len(missing),
+        f"such as {', '.join(missing[:3])}: extract them, or leave their queries out with data.on_error=skip"
+        f"{unclear or (f'. {len(missing):,} missing, {len(unused):,} unused{alike}' if alike else '')}",
+    )
+    if unused:
+        meaning = "no query refers to them; they do no harm"
+        yield Check("features: items unused", "", f"{len(unused):,}", "note", meaning)
+    shared = [item for item in wanted if item not in set(missing)]
+    yield from _stated(store, shared, annotations, facts)
+    yield from _contents(store, shared, quiet)
+
+
+def _count(what: str, count: int, meaning: str) -> Check:
+    """Return the row of something that should not be there."""
+    return Check(f"features: {what}", "0", f"{count:,}", *(("DIFFERS", meaning) if count else ("ok", "")))
+
+
+def _stated(store: Any, items: Sequence[str], annotations: Annotations, facts: Facts) -> Iterator[Check]:
+    compared, differ = 0, []
+    for item in items:
+        try:
+            compared += facts.comparable(item, annotations, store)
+            text = facts.disagreement(item, annotations, store)
+        except BadFeatures as error:
+            text = str(error)
+        if text:
+            differ.append(text)
+    if differ:
+        check, meaning = f"features: {store.states}", f"{differ[0]}: {facts.remedy}"
+        yield Check(check, "as annotated", f"{len(differ):,} differ", "DIFFERS", meaning)
+    elif compared:
+        yield Check(f"features: {store.states}", "as annotated", f"{compared:,} the same", "ok")
+
+
+def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
+    bad: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    rows: list[int] = []
+    outside = 0
+    for item in tqdm(items, desc="features", unit="item", disable=quiet):
+        look()
+        try:
+            found = store[item]
+        except BadFeatures as error:
+            kind = "NaN or infinity" if "NaN" in str(error) else "shape, box or damage"
+            bad[kind] += 1
+            first.setdefault(kind, str(error))
+            continue
+        rows.append(len(getattr(found, "features", found)))
+        boxes = getattr(found, "boxes", np.zeros((0, 4)))
+        if len(boxes):
+            outside += bool((boxes[:, :2] < -1).any() or (boxes[:, 2:] > np.array(found.size) + 1).any())
+    for kind in ("NaN or infinity", "shape, box or damage"):
+        yield _count(kind, bad[kind], first.get(kind, ""))
+    if rows:
+        single = sum(n < 2 for n in rows)
+        meaning = f"{single:,} items have a single one: every answer to them is the same" if single else ""
+        spread = f"{min(rows)} to {max(rows)}"
+        yield Check("features: rows per item", "2 or more", spread, "note" if single else "ok", meaning)
+    left_out = getattr(store, "left_out", None)  # stores of regions count the boxes that they leave out
+    if left_out is not None:
+        meaning = "boxes hang over by more than a pixel: of images of another size?"
+        yield _count("boxes outside images", outside, meaning)
+    if left_out:
+        meaning = "of no area, or with their centre outside: never proposed; prepare.py features leaves them out"
+        yield Check("features: boxes left out", "", f"{sum(left_out.values()):,}", "note", meaning)
+
+
+def _checksum(path: Path) -> Iterator[Check]:
+    beside = path.with_name(path.name + ".sha256")
+    if not beside.is_file():
+        return
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**22):
+            digest.update(block)
+    if beside.read_text(encoding="utf-8-sig", errors="replace").split()[:1] == [digest.hexdigest()]:
+        yield Check("features: SHA-256", "as when made", "the same", "ok")
+    else:
+        meaning = "the file has changed since it was made: copy or make it again"
+        yield Check("features: SHA-256", "as when made", "another", "DIFFERS", meaning)

@@ -1,0 +1,16 @@
+"""Features of clips, regions and words: stores, writers, converters and extraction."""
+
+from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions
+from relgrounding.features._writers import write_clip_features, write_region_features
+from relgrounding.features.vocabulary import Vocabulary, load_word_vectors, tokenize
+
+__all__ = [
+    "ClipFeatures",
+    "RegionFeatures",
+    "Regions",
+    "Vocabulary",
+    "load_word_vectors",
+    "tokenize",
+    "write_clip_features",
+    "write_region_features",
+]

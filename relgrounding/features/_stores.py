@@ -1,0 +1,390 @@
+"""Features of clips and regions in HDF5 files: readers of the two layouts (docs/features.md)."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import h5py
+import numpy as np
+from jaxtyping import Float32
+
+from relgrounding._printing import get_logger
+from relgrounding.io._errors import BadFeatures, MissingFeatures, MissingFile
+from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
+from relgrounding.io._ids import Spellings, did_you_mean
+from relgrounding.io._regular import MAX_BYTES, check_regular
+
+__all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
+
+logger = get_logger("relgrounding.features")
+
+IN_MEMORY_LIMIT = 512 * 2**20
+C3D_NAME = "c3d_features"
+
+
+class Regions(NamedTuple):
+    """Regions of one image.
+
+    Args:
+        features: (regions, dim).
+        boxes: (regions, 4) x1, y1, x2, y2 in pixels.
+        size: (width, height) of the image in pixels.
+    """
+
+    features: Float32[np.ndarray, "regions dim"]
+    boxes: Float32[np.ndarray, "regions 4"]
+    size: tuple[int, int]
+
+
+class _Store:
+    """An HDF5 file opened on first use, once per process; worker processes and unpickled copies open it anew."""
+
+    states: ClassVar[str]
+    """What annotations may state about an item as well."""
+
+    def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise MissingFile(
+                f"feature file {self.path} not found; tools/prepare.py makes two such files, "
+                "docs/features.md has the layouts"
+            )
+        check_regular(self.path)
+        self._auto = in_memory is None
+        self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
+        self._forget()
+
+    def _forget(self) -> None:
+        self._file: h5py.File | None = None
+        self._owner = 0
+        self._spellings: Spellings | None = None
+        self._misses = 0
+
+    def _open(self) -> h5py.File:
+        # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
+        if self._file is None or self._owner != os.getpid():
+            self._file, self._owner = open_hdf5(self.path), os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "in_memory": self.in_memory, "_auto": self._auto}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The file's attributes: where the features come from."""
+        with damage(str(self.path)):
+            file, place = self._open(), str(self.path)
+            found = {str(_plain(key)): attribute(file, key, place) for key in file.attrs}
+            return {key: _plain(value) for key, value in found.items() if value is not None}
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the videos or images, in the order of the file."""
+        raise NotImplementedError
+
+    def find(self, key: str) -> str | None:
+        """Return the id under which the file holds an item, or None: `a.avi` is `a`, and `007` is `7`.
+
+        Raises:
+            BadFeatures: it may be several ids of the file, none of which is exactly the same.
+        """
+        if self._spellings is None:
+            self._spellings = Spellings(self.ids, str(self.path))
+        return self._spellings.find(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.find(key) is not None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _missing(self, key: str) -> MissingFeatures:
+        self._misses += 1  # where thousands are missing, the first of them tell why
+        near = did_you_mean(key, self.ids) if self._misses <= 3 else ""
+        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]}){near}")
+
+    def _check(self, features: np.ndarray, key: str) -> np.ndarray:
+        features = np.array(features, dtype=np.float32)  # a copy: callers may change theirs
+        if not np.isfinite(features).all():
+            raise BadFeatures(f"features of {key!r} in {self.path} hold NaN or infinity; write them again without")
+        return features
+
+
+class ClipFeatures(_Store):
+    """Clip features of videos: one dataset (clips, dim) a video id.
+
+    Args:
+        path: HDF5 file.
+        in_memory: keep what has been read; by default for files under 512 MB, and up to so much.
+
+    Raises:
+        MissingFile: no such file.
+        MissingFeatures: `store[id]` of a video that the file does not hold.
+        BadFeatures: a dataset that is not (clips, dim) with clips >= 1 and the dim of the others, or is not finite.
+    """
+
+    states = "durations"
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._ids: list[str] | None = None
+        self._dim: int | None = None
+        self._kept: dict[str, np.ndarray] = {}
+        self._kept_bytes = 0
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the videos, in the order of the file."""
+        if self._ids is None:
+            self._ids = names(self._open(), str(self.path))
+        return self._ids
+
+    @property
+    def dim(self) -> int:
+        """Width of a clip's feature."""
+        if self._dim is None:
+            if not self.ids:
+                raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video id")
+            self._dim = int(self._dataset(self.ids[0]).shape[1])
+        return self._dim
+
+    def find(self, key: str) -> str | None:
+        """Return the id under which the file holds a video, see `_Store.find`."""
+        if key in self._kept or member(self._open(), key, str(self.path)) is not None:
+            return key  # without a list of all names, which takes its time
+        return super().find(key)
+
+    def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
+        key = self.find(key) or key
+        if key in self._kept:
+            return self._check(self._kept[key], key)
+        dataset = self._dataset(key)
+        if dataset.shape[1] != self.dim:
+            raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
+        content = read(dataset, (), f"{key!r} in {self.path}")
+        if self.in_memory and not (self._auto and self._kept_bytes + content.nbytes > IN_MEMORY_LIMIT):
+            self._kept[key] = content
+            self._kept_bytes += content.nbytes
+        return self._check(content, key)
+
+    def duration(self, key: str) -> float | None:
+        """Return the seconds that the attribute `duration` of a video's dataset says; None: there is no such attribute.
+
+        Raises:
+            MissingFeatures: the file does not hold the video.
+            BadFeatures: the attribute is no length of a video.
+        """
+        found = attribute(self._dataset(key), "duration", f"{key!r} in {self.path}")
+        if found is None:
+            return None
+        value = np.asarray(found)
+        if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
+            raise BadFeatures(f"{key!r} in {self.path} has the attribute duration {value}; expected seconds above 0")
+        return float(value.item())
+
+    def _dataset(self, key: str) -> h5py.Dataset:
+        key = self.find(key) or key
+        found = member(self._open(), key, str(self.path))
+        if found is None:
+            raise self._missing(key)
+        if isinstance(found, h5py.Group):
+            # ActivityNet's C3D file holds a group a video with one dataset in it; others name it otherwise.
+            inner, place = names(found, f"{key!r} in {self.path}"), f"{key!r} in {self.path}"
+            found = member(found, C3D_NAME if len(inner) != 1 else inner[0], place) or found
+        if not isinstance(found, h5py.Dataset) or found.ndim != 2 or 0 in found.shape:
+            shape = f"shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
+            raise BadFeatures(
+                f"{key!r} in {self.path} is {shape}; expected one dataset (clips >= 1, dim) a video id, "
+                f"or a group with {C3D_NAME}"
+            )
+        return found
+
+
+class RegionFeatures(_Store):
+    """Region features of images: the flat ragged layout, all images' regions one after another.
+
+    The file holds `features` (N, dim), `boxes` (N, 4) x1 y1 x2 y2 in pixels, `offsets` (images + 1), `ids` (images),
+    `sizes` (images, 2) width, height; image i owns the rows offsets[i] to offsets[i + 1].
+
+    A box without area, or whose centre lies outside of its image, is left out together with its feature.
+
+    Args:
+        path: HDF5 file.
+        in_memory: read the whole file on first use; by default where file and content are under 512 MB.
+
+    Attributes:
+        left_out: how many boxes of the images that were read so far were left out.
+
+    Raises:
+        MissingFile: no such file.
+        MissingFeatures: `store[id]` of an image that the file does not hold.
+        BadFeatures: a dataset is missing, shapes disagree, or features are not finite.
+    """
+
+    states = "image sizes"
+    _NAMES = ("features", "boxes", "offsets", "ids", "sizes")
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._ids: list[str] = []
+        self._row: dict[str, int] | None = None
+        self._data: dict[str, Any] = {}
+        self.left_out: dict[str, int] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images, in the order of the file."""
+        self._rows()
+        return self._ids
+
+    @property
+    def dim(self) -> int:
+        """Width of a region's feature."""
+        self._rows()  # the file is checked before anything is read from it
+        return int(self._member("features").shape[1])
+
+    def __getitem__(self, key: str) -> Regions:
+        row = self._row_of(key)
+        begin, end = self._data["offsets"][row : row + 2].tolist()
+        features = self._check(self._part("features", begin, end), key)
+        boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
+        width, height = self.size(key)
+        fine = usable_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
+        if not fine.all():
+            features, boxes = self._leave_out(key, features, boxes, fine)
+        return Regions(features, boxes, (width, height))
+
+    def _leave_out(self, key: str, features: np.ndarray, boxes: np.ndarray, fine: np.ndarray) -> list[np.ndarray]:
+        row = int(np.flatnonzero(~fine)[0])
+        what = f"{self.path}: row {row} of {key!r}, {boxes[row].tolist()}, has no area or lies outside of its image"
+        if not fine.any():
+            raise BadFeatures(f"{what}, and {key!r} has no other box; leave it out with data.on_error=skip")
+        if not self.left_out:
+            logger.warning("%s: left out; prepare.py verify counts all such boxes", what)
+        self.left_out[key] = int((~fine).sum())
+        return [features[fine], boxes[fine]]
+
+    def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
+        """Return each image's id, number of regions and (width, height), in the order of the file."""
+        ids = self.ids
+        numbers = np.diff(self._data["offsets"]).tolist()
+        sizes = self._data["sizes"].astype(np.int64).tolist()
+        return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return (width, height) of an image in pixels.
+
+        Raises:
+            MissingFeatures: the file does not hold the image.
+        """
+        row = self._row_of(key)
+        width, height = map(int, self._data["sizes"][row])
+        return width, height
+
+    def _part(self, name: str, begin: int, end: int) -> np.ndarray:
+        if self.in_memory:
+            return self._data[name][begin:end]
+        return read(self._member(name), slice(begin, end), f"{name} in {self.path}")
+
+    def _member(self, name: str) -> h5py.Dataset:
+        found = member(self._open(), name, str(self.path))
+        if not isinstance(found, h5py.Dataset):
+            raise BadFeatures(f"{self.path} lacks {name}; docs/features.md has the flat ragged layout")
+        return found
+
+    def _row_of(self, key: str) -> int:
+        rows, found = self._rows(), self.find(key)
+        if found is None:
+            raise self._missing(key)
+        return rows[found]
+
+    def _rows(self) -> dict[str, int]:
+        if self._row is None or (not self.in_memory and self._owner != os.getpid()):
+            self._read_index()
+        assert self._row is not None  # narrows the type for mypy
+        return self._row
+
+    def _read_index(self) -> None:
+        file = self._open()
+        missing = [name for name in self._NAMES if member(file, name, str(self.path)) is None]
+        if missing:
+            raise BadFeatures(f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout")
+        found = {name: self._member(name) for name in self._NAMES}
+        if found["features"].ndim != 2:
+            raise BadFeatures(f"features in {self.path} has shape {found['features'].shape}, expected (regions, dim)")
+        self._ids = read_texts(found["ids"], f"ids in {self.path}")
+        n_images, n_regions = len(self._ids), len(found["features"])
+        expected = {"boxes": (n_regions, 4), "offsets": (n_images + 1,), "sizes": (n_images, 2)}
+        for name, shape in expected.items():
+            if found[name].shape != shape:
+                raise BadFeatures(f"{name} in {self.path} has shape {found[name].shape}, expected {shape}")
+        if self._auto and found["features"].nbytes >= IN_MEMORY_LIMIT:
+            self.in_memory = False  # packed, the file is smaller than what it holds
+        wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
+        # Who asks for the whole of a large file in memory gets it.
+        limit = MAX_BYTES if self._auto else max(MAX_BYTES, 2 * self.path.stat().st_size)
+        self._data = {name: read(found[name], (), f"{name} in {self.path}", limit) for name in wanted}
+        offsets, sizes = self._data["offsets"], self._data["sizes"]
+        rising = offsets.dtype.kind in "iu" and (np.diff(offsets.astype(np.int64)) >= 0).all()
+        if not rising or offsets[0] != 0 or offsets[-1] != n_regions:
+            raise BadFeatures(f"offsets in {self.path} must rise from 0 to the number of regions, {n_regions}")
+        if not (sizes >= 1).all() or not np.isfinite(sizes).all():
+            raise BadFeatures(f"sizes in {self.path} must be widths and heights of 1 pixel or more")
+        self._row = {key: row for row, key in enumerate(self._ids)}
+        if len(self._row) != n_images:
+            self._row = None
+            raise BadFeatures(f"ids in {self.path} repeat: {n_images} ids, {len(set(self._ids))} different ones")
+
+
+def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_format: str = "xyxy") -> np.ndarray:
+    """Return which boxes can be proposals: those that have an area, and their centre in the image.
+
+    Detectors do give a few others. What no detector gives is an error: then all boxes are suspect.
+
+    Args:
+        boxes: (n, 4) x1 y1 x2 y2.
+        size: (width, height).
+        place: file and image, for the message.
+        box_format: that the boxes had before they became x1 y1 x2 y2.
+
+    Returns:
+        (n,) bool.
+
+    Raises:
+        BadFeatures: a box that is not finite, or whose corners are in the wrong order; two boxes or more, and more than
+            half of them, outside of the image; boxes that are all within one pixel of the corner, as shares of the
+            image would be.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        extent, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+        wrong = ~np.isfinite(boxes).all(1)
+        if box_format == "xyxy":
+            wrong |= (extent < 0).any(1)
+        outside = ~((centre >= 0) & (centre <= size)).all(1)
+    image = f"an image of {size[0]} x {size[1]}"
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+        advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
+        raise BadFeatures(f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
+    if outside.sum() > max(1, len(boxes) // 2):
+        row = int(np.flatnonzero(outside)[0])
+        raise BadFeatures(
+            f"{place}: {outside.sum()} of {len(boxes)} boxes lie outside of {image}, such as row {row}, "
+            f"{boxes[row].tolist()}; are the boxes in pixels of this image, and is this its width and height?"
+        )
+    fine = (extent > 0).all(1) & ~outside
+    if fine.any() and boxes[fine].max() <= 1 and (min(size) > 2 or max(size) <= 1):
+        raise BadFeatures(
+            f"{place}: all boxes end within 1 pixel of {image}; shares of the image? multiply them by its width and "
+            "height, and give those in pixels"
+        )
+    return fine
+
+
+def _plain(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

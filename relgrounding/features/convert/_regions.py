@@ -1,0 +1,340 @@
+"""Region features in the formats that people have: bottom-up-attention `.tsv`, `.npz` an image, HDF5."""
+
+import base64
+import codecs
+import weakref
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from relgrounding.features._stores import RegionFeatures, usable_boxes
+from relgrounding.features.convert._clips import FEATURE_KEYS
+from relgrounding.features.convert._sources import (
+    Entry,
+    Item,
+    Source,
+    check_finite,
+    check_shape,
+    corner_boxes,
+    folder_files,
+    number_type,
+    stem_id,
+)
+from relgrounding.io._errors import BadFeatures, check_id
+from relgrounding.io._hdf5 import attribute, damage, member, names, offset_of, open_hdf5, read, read_plain
+from relgrounding.io._npy import member_header, read_member
+from relgrounding.io._regular import check_regular
+
+LONGEST_LINE = 256 * 2**20
+LARGEST_SIDE = 2**31
+"""Pixels."""
+_TEN_BEGIN = ["image_id", "image_h", "image_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"]
+TSV_COLUMNS = {
+    6: ["image_id", "image_w", "image_h", "num_boxes", "boxes", "features"],
+    10: [*_TEN_BEGIN, "num_boxes", "boxes", "features"],  # with objects and attributes
+}
+TSV_NAMES = {
+    "image_id": ("image_id", "img_id"),
+    "image_w": ("image_w", "img_w", "width"),
+    "image_h": ("image_h", "img_h", "height"),
+    "num_boxes": ("num_boxes",),
+    "boxes": ("boxes", "bbox"),
+    "features": ("features",),
+}
+BOX_KEYS = ("boxes", "bbox", "box", "bboxes")
+SIZE_KEYS = (("image_w", "image_h"), ("width", "height"), ("image_width", "image_height"), ("img_w", "img_h"))
+
+
+class RegionSource(Source):
+    """Regions of images."""
+
+    layout = "regions"
+
+    def entry(
+        self, name: str, boxes: np.ndarray, dim: int, dtype: str, at: Any, size: tuple[int, int], place: str
+    ) -> Entry:
+        """Return the entry of an image, after its boxes were looked at: those that cannot be proposals are left out.
+
+        Args:
+            name: id of the image.
+            boxes: (rows, 4) x1 y1 x2 y2.
+            dim: width of a feature.
+            dtype: of the features.
+            at: where the source finds it again.
+            size: (width, height).
+            place: file and image, for messages.
+
+        Raises:
+            BadFeatures: see `relgrounding.features._stores.usable_boxes`.
+        """
+        if not 1 <= min(size) <= max(size) <= LARGEST_SIDE:
+            raise BadFeatures(f"{place}: its image is said to have {size[0]} x {size[1]} pixels; make it again")
+        keep = usable_boxes(boxes, size, place, self.options.box_format)
+        rows = int(keep.sum())
+        if rows < len(keep):
+            self.left_out += len(keep) - rows
+            self.first = self.first or f"{place}, row {int(np.flatnonzero(~keep)[0])}"
+        return Entry(name, rows, dim, dtype, at, size, None if rows == len(keep) else keep)
+
+    def item(self, entry: Entry, features: np.ndarray, boxes: np.ndarray, place: str) -> Item:
+        """Return an item without the boxes that are left out, after its features were checked."""
+        features, boxes = features.reshape(entry.stored, entry.dim), boxes.reshape(entry.stored, 4)
+        if entry.keep is not None:
+            features, boxes = features[entry.keep], boxes[entry.keep]
+        return Item(check_finite(features, place), boxes)
+
+    def corners(self, boxes: np.ndarray) -> np.ndarray:
+        """Return boxes as x1 y1 x2 y2."""
+        return corner_boxes(boxes, self.options.box_format)
+
+
+class TsvRegions(RegionSource):
+    """Bottom-up attention: a line an image, its arrays in base64.
+
+    The columns are those that a first line names, or else 6, or 10 with objects and attributes.
+    """
+
+    def index(self) -> Iterator[Entry]:
+        """Yield the images in the order of their lines; of a line's arrays only the boxes are read."""
+        check_regular(self.path)
+        self._columns: list[str] | None = None
+        with self.path.open("rb") as file:
+            number = 0
+            while True:
+                at, number = file.tell(), number + 1
+                line = file.readline(LONGEST_LINE)
+                if not line:
+                    return
+                place = f"{self.path}, line {number}"
+                if number == 1 and (columns := header_columns(line, place)):
+                    self._columns = columns
+                elif line.strip():
+                    with self.problems:
+                        yield self._entry(self._fields(line, place), (at, number), place)
+
+    def read(self, entry: Entry) -> Item:
+        """Return an image's regions."""
+        at, number = entry.at
+        place = f"{self.path}, line {number}"
+        with self.path.open("rb") as file:
+            file.seek(at)
+            fields = self._fields(file.readline(LONGEST_LINE), place)
+        features = base64_numbers(fields["features"], (entry.stored, entry.dim), place)
+        return self.item(
+            entry, features, self.corners(base64_numbers(fields["boxes"], (entry.stored, 4), place)), place
+        )
+
+    def _fields(self, line: bytes, place: str) -> dict[str, bytes]:
+        values = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").split(b"\t")
+        names = self._columns or TSV_COLUMNS.get(len(values))
+        if names is None or len(names) != len(values):
+            expected = " ".join(self._columns or TSV_COLUMNS[6])
+            raise BadFeatures(f"{place} has {len(values)} columns, expected {expected} between tabs; is it cut off?")
+        return dict(zip(names, values, strict=True))
+
+    def _entry(self, fields: dict[str, bytes], at: tuple[int, int], place: str) -> Entry:
+        try:
+            name = fields["image_id"].decode("utf-8")
+            rows, width, height = (int(fields[key]) for key in ("num_boxes", "image_w", "image_h"))
+        except ValueError:
+            raise BadFeatures(f"{place}: image_id is not UTF-8, or size or num_boxes no number") from None
+        numbers = _base64_bytes(fields["features"]) // 4
+        if rows < 1 or min(width, height) < 1 or _base64_bytes(fields["boxes"]) != rows * 16 or numbers % max(rows, 1):
+            raise BadFeatures(f"{place}: {rows} boxes do not fit its arrays or size; is the line cut off?")
+        rows, dim = check_shape((rows, numbers // rows), place, self.options.max_bytes)
+        boxes = self.corners(base64_numbers(fields["boxes"], (rows, 4), place))
+        return self.entry(check_id(name, place), boxes, dim, "float32", at, (width, height), place)
+
+
+def header_columns(line: bytes, place: str) -> list[str] | None:
+    """Return the columns that a first line names, by the names they have here; None: it is no such line.
+
+    Raises:
+        BadFeatures: it names columns, but not those that are needed.
+    """
+    names = [name.strip().lower() for name in line.decode("utf-8-sig", "replace").split("\t")]
+    if names[0] not in ("image_id", "img_id") and not {"num_boxes", "features"} <= set(names):
+        return None
+    found = [next((key for key, known in TSV_NAMES.items() if name in known), name) for name in names]
+    if lacking := [key for key in TSV_NAMES if found.count(key) != 1]:
+        raise BadFeatures(f"{place} names the columns {', '.join(names)[:200]}; expected {lacking[0]} once among them")
+    return found
+
+
+def base64_numbers(text: bytes | str, shape: tuple[int, int], place: str) -> np.ndarray:
+    """Return float32 numbers that are written in base64.
+
+    Raises:
+        BadFeatures: it is no base64, or of another number of numbers.
+    """
+    with damage(place, "base64"):
+        return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
+
+
+def _base64_bytes(text: bytes) -> int:
+    return len(text) * 3 // 4 - (text[-2:].count(b"=") if text else 0)
+
+
+class NpzRegions(RegionSource):
+    """`IMAGE.npz` each: `features` or `x`, `boxes` or `bbox`, and the image's width and height."""
+
+    def index(self) -> Iterator[Entry]:
+        """Yield the images by the names of their files."""
+        self._files = folder_files(self.path, [".npz"], self.options.follow_links)
+        for path in self._files:
+            with self.problems, damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+                names = {name.removesuffix(".npy") for name in archive.namelist()}
+                keys = [_key(names, known, str(path)) for known in (FEATURE_KEYS, BOX_KEYS)]
+                place = f"{path}, {keys[0]}"
+                shape, dtype = member_header(archive, keys[0], str(path))
+                boxes = self._boxes(archive, keys[1], path)
+                # One tool that writes this format has the axes of features the other way round.
+                turned = len(shape) == 2 and shape[0] != len(boxes) and shape[1] == len(boxes)
+                rows, dim = check_shape(shape[::-1] if turned else shape, place, self.options.max_bytes)
+                if rows != len(boxes):
+                    raise BadFeatures(f"{path} has {rows} features and {len(boxes)} boxes; make it again")
+                size = self._size(archive, names, path)
+                kind = number_type(dtype, place)
+                yield self.entry(stem_id(path), boxes, dim, kind, (path, keys, turned), size, str(path))
+
+    def read(self, entry: Entry) -> Item:
+        """Return an image's regions."""
+        path, keys, turned = entry.at
+        with damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+            features = read_member(archive, keys[0], str(path), self.options.max_bytes)
+            boxes = self._boxes(archive, keys[1], path)
+            return self.item(entry, features.T if turned else features, boxes, str(path))
+
+    def files(self) -> list[Path]:
+        """Return every `.npz` file."""
+        return self._files
+
+    def _boxes(self, archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
+        rows, width = check_shape(member_header(archive, key, str(path)).shape, f"{path}, {key}")
+        if width != 4:
+            raise BadFeatures(f"{path}, {key} has {width} numbers per box, expected 4; make it again")
+        return self.corners(read_member(archive, key, str(path), self.options.max_bytes).reshape(rows, 4))
+
+    def _size(self, archive: zipfile.ZipFile, names: set[str], path: Path) -> tuple[int, int]:
+        pairs: list[Any] = [pair for pair in SIZE_KEYS if names.issuperset(pair)]
+        values = [read_member(archive, key, str(path), 64).reshape(-1)[:1] for key in pairs[0]] if pairs else []
+        if not values and "size" in names:
+            values = list(read_member(archive, "size", str(path), 64).reshape(-1)[:2, None])
+        if len(values) != 2 or not all(len(v) and np.isfinite(v[0]) and v[0] >= 1 for v in values):
+            raise BadFeatures(f"{path} says no size of the image; add image_w and image_h, or size (width, height)")
+        return int(values[0][0]), int(values[1][0])
+
+
+def _key(names: set[str], known: tuple[str, ...], place: str) -> str:
+    for key in known:
+        if key in names:
+            return key
+    raise BadFeatures(f"{place} has none of {', '.join(known)}; it holds {', '.join(sorted(names))[:100]}")
+
+
+class Hdf5Regions(RegionSource):
+    """The library's own flat ragged layout, to reduce, or a group an image: `IMAGE/features`, `IMAGE/boxes`."""
+
+    def index(self) -> Iterator[Entry]:
+        """Yield the images in the order of the file."""
+        self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
+        weakref.finalize(self, self._bytes.close)
+        yield from self._entries()
+
+    def _entries(self) -> Iterator[Entry]:
+        if member(self._file, "offsets", str(self.path)) is not None:
+            yield from self._flat()
+            return
+        for name in names(self._file, str(self.path)):
+            place = f"{name!r} in {self.path}"
+            with self.problems, damage(place):
+                yield self._group_entry(name, place)
+
+    def read(self, entry: Entry) -> Item:
+        """Return an image's regions."""
+        place = f"{entry.name!r} in {self.path}"
+        with damage(place):
+            features, boxes = (self._numbers(at, entry, place) for at in entry.at)
+            return self.item(entry, features, self.corners(boxes), place)
+
+    def _numbers(self, at: "Numbers", entry: Entry, place: str) -> np.ndarray:
+        """Read from where numbers lie in the file as they are, or else through the library."""
+        if at.offset is not None:
+            return read_plain(self._bytes, at.offset, (entry.stored, at.width), at.dtype, place)
+        group = self._file if at.group is None else member(self._file, at.group, place)
+        return read(dataset_of(group, at.key, place), at.rows, place, self.options.max_bytes)
+
+    def _flat(self) -> Iterator[Entry]:
+        # The library's own file is x1 y1 x2 y2, whatever the boxes were that it was made from.
+        self.options = self.options._replace(box_format="xyxy")
+        store = RegionFeatures(self.path, in_memory=False)
+        arrays = {name: dataset_of(self._file, name, str(self.path)) for name in ("features", "boxes")}
+        kind = number_type(arrays["features"].dtype, f"features in {self.path}")
+        counts = store.counts()
+        boxes, begin = read(arrays["boxes"], (), f"boxes in {self.path}", self.options.max_bytes), 0
+        for image, count, size in counts:
+            with self.problems:
+                place, rows = f"{image!r} in {self.path}", slice(begin, begin + count)
+                check_shape((max(count, 1), store.dim), place, self.options.max_bytes)
+                at = [Numbers(None, name, rows, array, begin) for name, array in arrays.items()]
+                key = check_id(image, str(self.path))
+                yield self.entry(key, self.corners(boxes[rows]), store.dim, kind, at, size, place)
+            begin += count
+
+    def _group_entry(self, name: str, place: str) -> Entry:
+        group = member(self._file, name, str(self.path))
+        if not isinstance(group, h5py.Group):
+            raise BadFeatures(f"{place} is no group of an image with features and boxes; name the format")
+        present = set(names(group, place))
+        pairs = ((self._scalar(group, w, place), self._scalar(group, h, place)) for w, h in SIZE_KEYS)
+        sizes = next((pair for pair in pairs if None not in pair), None)
+        width, height = map(int, sizes or read(dataset_of(group, "size", place), (), place).reshape(-1)[:2])
+        features, boxes = (dataset_of(group, _key(present, keys, place), place) for keys in (FEATURE_KEYS, BOX_KEYS))
+        rows, dim = check_shape(features.shape or (), place, self.options.max_bytes)
+        if boxes.shape != (rows, 4) or min(width, height) < 1:
+            raise BadFeatures(f"{place}: its boxes are not ({rows}, 4), or its image has no size; make it again")
+        at = [Numbers(name, array.name.rsplit("/", 1)[-1], (), array) for array in (features, boxes)]
+        kind = number_type(features.dtype, place)
+        content = read(boxes, (), place, self.options.max_bytes)
+        return self.entry(check_id(name, place), self.corners(content), dim, kind, at, (width, height), place)
+
+    def _scalar(self, group: h5py.Group, key: str, place: str) -> Any:
+        """Return a number that is an attribute, or a dataset of one number (VL-T5's `img_w`), or None."""
+        found = attribute(group, key, place)
+        if found is None and isinstance(array := member(group, key, place), h5py.Dataset) and array.size == 1:
+            found = read(array, (), place).reshape(-1)[0]
+        return found
+
+
+class Numbers:
+    """Where features or boxes of an image lie in an HDF5 file.
+
+    Args:
+        group: that holds the dataset; None: the file itself.
+        key: name of the dataset.
+        rows: of the dataset, as a slice, or () for all.
+        array: the dataset.
+        begin: its first row.
+    """
+
+    def __init__(self, group: str | None, key: str, rows: Any, array: h5py.Dataset, begin: int = 0) -> None:
+        self.group, self.key, self.rows = group, key, rows
+        self.width, self.dtype = array.shape[-1], array.dtype
+        offset = offset_of(array)
+        self.offset = None if offset is None else offset + begin * self.width * self.dtype.itemsize
+
+
+def dataset_of(group: h5py.Group, key: str, place: str) -> h5py.Dataset:
+    """Return a dataset of a group.
+
+    Raises:
+        BadFeatures: it has none of this name.
+    """
+    found = member(group, key, place)
+    if not isinstance(found, h5py.Dataset):
+        raise BadFeatures(f"{place} lacks {key}; expected features, boxes and size (width, height)")
+    return found

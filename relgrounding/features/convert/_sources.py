@@ -1,0 +1,212 @@
+"""What every format of features has in common: a list of items whose sizes are known, read one at a time."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from relgrounding.io._errors import BadFeatures, MissingFile, Problems, UnsafeFile, check_id
+from relgrounding.io._ids import canonical_id
+from relgrounding.io._npy import check_bytes
+from relgrounding.io._regular import MAX_BYTES, check_regular
+
+
+class Options(NamedTuple):
+    """How a source is read; see `relgrounding.features.convert.convert_features`."""
+
+    box_format: str = "xyxy"
+    sizes: Path | None = None
+    follow_links: bool = False
+    max_bytes: int = MAX_BYTES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video or image of a source.
+
+    Args:
+        id: of the video or image; `Source` makes it canonical.
+        rows: clips or regions that are used; 0 for an image none of whose boxes can be used.
+        dim: width of a feature.
+        dtype: of the numbers in the source, float16 or float32; what is neither is read as float32.
+        at: where the source finds it again.
+        size: (width, height) of an image.
+        keep: which of the source's rows are used; None: all.
+        name: the id as the source has it.
+    """
+
+    id: str
+    rows: int
+    dim: int
+    dtype: str
+    at: Any
+    size: tuple[int, int] | None = None
+    keep: np.ndarray | None = field(default=None, compare=False)
+    name: str = ""
+
+    @property
+    def stored(self) -> int:
+        """Rows in the source."""
+        return self.rows if self.keep is None else len(self.keep)
+
+
+class Item(NamedTuple):
+    """What was read: (rows, dim) features and, for images, (rows, 4) boxes x1 y1 x2 y2 in pixels."""
+
+    features: np.ndarray
+    boxes: np.ndarray | None = None
+
+
+class Source:
+    """A file or folder of features in a format of its own.
+
+    Args:
+        path: of the file or folder.
+        problems: what becomes of items that cannot be used.
+        options: how it is read.
+
+    Attributes:
+        entries: of the items that can be used.
+        left_out: boxes that cannot be proposals; those of images without any other count, too.
+        without: images that have no other boxes.
+        first: where the first such box is.
+    """
+
+    layout: ClassVar[str] = "clips"
+
+    def __init__(self, path: Path, problems: Problems, options: Options) -> None:
+        self.path, self.problems, self.options = path, problems, options
+        self.entries: list[Entry] = []
+        self.left_out, self.without, self.first = 0, 0, ""
+        seen: dict[str, str] = {}
+        for entry in self.index():
+            key = canonical_id(entry.id)
+            if entry.rows == 0:
+                self.without += 1
+            elif key not in seen:
+                seen[key] = entry.id
+                self.entries.append(replace(entry, id=key, name=entry.name or entry.id))
+            elif seen[key] == entry.id:
+                problems.add(BadFeatures(f"{path}: {entry.id!r} comes twice; keep one of them"))
+            else:
+                both = f"{seen[key]!r} and {entry.id!r}"
+                problems.add(BadFeatures(f"{path}: {both} both have the id {key!r}; rename or remove one of them"))
+
+    def index(self) -> Any:
+        """Yield the entries, in an order that does not change from call to call."""
+        raise NotImplementedError
+
+    def read(self, entry: Entry) -> Item:
+        """Return one item."""
+        raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """Return the files that are read; their sizes and times tell whether the source is still the same."""
+        return [self.path]
+
+
+class Joined(Source):
+    """Several sources of one layout, such as a file per split; no item may be in two of them."""
+
+    def __init__(self, sources: Sequence[Source], problems: Problems) -> None:
+        self._sources = sources
+        layouts = {source.layout for source in sources}
+        if len(layouts) > 1:
+            raise BadFeatures(f"{sources[0].path} and the other files hold clips and regions; convert each by itself")
+        self.layout = layouts.pop()  # type: ignore[misc]  # that of its sources
+        super().__init__(sources[0].path, problems, sources[0].options)
+        self.left_out, self.without = (sum(getattr(s, name) for s in sources) for name in ("left_out", "without"))
+        self.first = next((source.first for source in sources if source.first), "")
+
+    def index(self) -> Iterator[Entry]:
+        """Yield the entries of each source after those of the one before."""
+        for source in self._sources:
+            for entry in source.entries:
+                yield replace(entry, at=(source, entry))
+
+    def read(self, entry: Entry) -> Item:
+        """Return one item."""
+        source, inner = entry.at
+        return source.read(inner)
+
+    def files(self) -> list[Path]:
+        """Return the files of all sources."""
+        return [path for source in self._sources for path in source.files()]
+
+
+def folder_files(folder: Path, suffixes: Sequence[str], follow_links: bool) -> list[Path]:
+    """Return the files of a folder with an ending, in any case, by name; those whose name begins with a dot are not.
+
+    Args:
+        folder: or a single file, which is returned whatever its name.
+        suffixes: in lower case.
+        follow_links: whether links out of the folder are read.
+
+    Raises:
+        MissingFile: there are none.
+        UnsafeFile: one of them is not a regular file, or a link out of the folder.
+    """
+    if not folder.is_dir():
+        check_regular(folder)
+        return [folder]
+    root = folder.resolve()
+    found = sorted(
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if not entry.name.startswith(".") and entry.name.lower().endswith(tuple(suffixes))
+    )
+    if not found:
+        raise MissingFile(f"{folder} holds no *{suffixes[0]} file; name the folder that does")
+    for path in found:
+        if not follow_links and path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UnsafeFile(
+                f"{path} is a link out of the folder; --follow-links reads it, if you trust what made the folder"
+            )
+        check_regular(path)
+    return found
+
+
+def stem_id(path: Path) -> str:
+    """Return the id that a file is named after."""
+    return check_id(path.stem, str(path))
+
+
+def number_type(dtype: np.dtype, place: str) -> str:
+    """Return the type that numbers are kept in.
+
+    Raises:
+        BadFeatures: they are no numbers.
+    """
+    if dtype.kind not in "fiu":
+        raise BadFeatures(f"{place} holds {dtype}, expected numbers; make the file again")
+    return dtype.name if dtype.name in ("float16", "float32") else "float32"
+
+
+def check_shape(shape: tuple[int, ...], place: str, limit: int = MAX_BYTES) -> tuple[int, int]:
+    """Return (rows, dim) of features whose inner axes may be of length 1, as in (rows, 1, 1, dim).
+
+    Raises:
+        BadFeatures: another shape, no features, or more than `limit` bytes as float32.
+    """
+    if len(shape) < 2 or any(n != 1 for n in shape[1:-1]) or 0 in shape:
+        raise BadFeatures(f"{place} has shape {shape}, expected (rows, dim); make the file again")
+    check_bytes(shape, np.dtype(np.float32), place, limit)
+    return shape[0], shape[-1]
+
+
+def check_finite(features: np.ndarray, place: str) -> np.ndarray:
+    """Return the features, or refuse NaN and infinity."""
+    if not np.isfinite(features).all():
+        raise BadFeatures(f"{place} holds NaN or infinity; extract it again, or leave it out with --on-error skip")
+    return features
+
+
+def corner_boxes(boxes: np.ndarray, box_format: str) -> np.ndarray:
+    """Return boxes as float32 x1 y1 x2 y2; "xywh" boxes are converted."""
+    boxes = np.array(boxes, dtype=np.float32)
+    if box_format == "xywh":
+        boxes[:, 2:] += boxes[:, :2]
+    return boxes

@@ -1,0 +1,82 @@
+"""What is done of an unfinished extraction: a folder beside the output, one file an item, each whole or not there."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relgrounding._files import replacing
+from relgrounding.features.extraction._errors import ExtractionError
+
+
+class Parts:
+    """Results of single items, kept until the output is written.
+
+    Args:
+        out: the output file; the folder is beside it, under its name and ".parts".
+        source: what the features depend on, as JSON can hold it. Parts made otherwise are refused, not mixed.
+
+    Raises:
+        ExtractionError: the folder holds parts of another source.
+    """
+
+    def __init__(self, out: Path, source: dict[str, Any]) -> None:
+        self.folder = out.with_name(out.name + ".parts")
+        settings = self.folder / "source.json"
+        if self.folder.is_symlink() or (self.folder.exists() and not self._is_ours(settings)):
+            raise ExtractionError(f"{self.folder} was not made by an extraction, and would be removed; rename it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if settings.exists() and any(self.folder.glob("*.npz")):
+            self._check(json.loads(settings.read_text(encoding="utf-8")), source)
+        else:
+            with replacing(settings) as beside:
+                beside.write_text(json.dumps(source, indent=2), encoding="utf-8")
+
+    def _is_ours(self, settings: Path) -> bool:
+        return self.folder.is_dir() and (settings.is_file() or not any(self.folder.iterdir()))
+
+    def _check(self, found: dict[str, Any], source: dict[str, Any]) -> None:
+        differing = [key for key in found.keys() | source.keys() if found.get(key) != source.get(key)]
+        if differing:
+            key = min(differing)
+            raise ExtractionError(
+                f"{self.folder} was begun with {key} {found.get(key)!r}, this is {source.get(key)!r}; "
+                "continue with the former, or remove the folder"
+            )
+
+    def __contains__(self, key: object) -> bool:
+        return self._path(str(key)).exists()
+
+    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep the arrays of an item, float16 where they are its features."""
+        arrays = arrays | {"features": _half(arrays["features"])}
+        with replacing(self._path(key)) as beside, beside.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's signature takes the names for its option
+
+    def get(self, key: str) -> dict[str, np.ndarray]:
+        """Return the arrays of an item."""
+        try:
+            with np.load(self._path(key), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ExtractionError(f"{self._path(key)} cannot be read ({error}); remove it and run again") from None
+
+    def remove(self) -> None:
+        """Remove the folder: the output is written."""
+        shutil.rmtree(self.folder)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
+
+
+def _half(features: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ExtractionError(
+            "features are not finite in float16 (largest number 65,504): are these the right weights?"
+        )
+    return half

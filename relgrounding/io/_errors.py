@@ -1,0 +1,174 @@
+"""Errors of data that cannot be used, and what becomes of a record that raises one."""
+
+import codecs
+import pickle
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+from relgrounding._names import name_fault
+from relgrounding._printing import brief, get_logger
+from relgrounding._signals import look
+
+__all__ = [
+    "BadAnnotation",
+    "BadFeatures",
+    "DataError",
+    "MissingFeatures",
+    "MissingFile",
+    "Problems",
+    "UnsafeFile",
+    "check_id",
+    "read_text",
+]
+
+logger = get_logger("relgrounding.io")
+MOST_LOGGED = 10
+# UTF-32 first: the mark of UTF-16 is the beginning of its mark.
+_OTHER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message says what, where, and what to do."""
+
+
+class BadAnnotation(DataError):
+    """A query, a segment, a box or a file of them that is not as documented."""
+
+
+class BadFeatures(DataError):
+    """A feature file that is damaged, or features of the wrong shape, type or value."""
+
+
+class MissingFeatures(DataError, KeyError):
+    """A video or image without features in the file."""
+
+    def __str__(self) -> str:
+        """Return the message as it is; a KeyError would show it in quotes."""
+        return str(self.args[0])
+
+
+class MissingFile(DataError, FileNotFoundError):
+    """A file that is not there; the message says where it comes from."""
+
+
+class UnsafeFile(DataError, pickle.UnpicklingError):
+    """A file that asks for more than data: code to run, or content of another file."""
+
+
+class Problems:
+    """What becomes of records that cannot be used: the first one stops, or each is left out, counted and logged.
+
+    Args:
+        on_error: "stop" or "skip".
+
+    >>> problems = Problems("skip")
+    >>> with problems:
+    ...     raise BadAnnotation("q.jsonl, line 3: no query; give it one")
+    >>> problems.total, dict(problems.counts)
+    (1, {'BadAnnotation': 1})
+
+    Attributes:
+        counts: records left out, by kind of error.
+        notes: what else was changed or left out and is no error, such as objects without area, and how often.
+    """
+
+    def __init__(self, on_error: str = "stop") -> None:
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"on_error is {on_error!r}; use 'stop' or 'skip'")
+        self.on_error = on_error
+        self.counts: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """How many records were left out."""
+        return sum(self.counts.values())
+
+    def add(self, error: DataError) -> None:
+        """Raise the error, or count and log it."""
+        if self.on_error == "stop":
+            raise error
+        self.counts[type(error).__name__] += 1
+        if self.total <= MOST_LOGGED:
+            logger.warning("skipped: %s", error)
+        elif self.total == MOST_LOGGED + 1:
+            logger.warning("more is skipped; it is counted, and only logged at level DEBUG")
+        if self.total > MOST_LOGGED:
+            logger.debug("skipped: %s", error)
+
+    def note(self, what: str, count: int, place: object) -> None:
+        """Count and log what is no error; a count of 0 is not mentioned."""
+        if count:
+            self.notes[what] += count
+            logger.warning("note: %s: %s: %d", place, what, count)
+
+    def __enter__(self) -> "Problems":
+        look()  # between two records
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # A file that is missing or unsafe is not one record: there is nothing left to go on with.
+        if self.on_error == "stop" or not isinstance(error, DataError) or isinstance(error, MissingFile | UnsafeFile):
+            return False
+        self.add(error)
+        return True
+
+
+def check_id(value: object, place: str) -> str:
+    """Return the id of a video, an image or a query, where it cannot be mistaken for a path.
+
+    Args:
+        value: text or a whole number.
+        place: file and line, for the message.
+
+    Raises:
+        BadAnnotation: it is empty, of another type, longer than 200 characters, or holds a path or a control character.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
+        value = str(value)
+    if not isinstance(value, str) or not value or len(value) > 200:
+        raise BadAnnotation(f"{place}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
+    reason = name_fault(value, most_bytes=800)
+    if reason:
+        raise BadAnnotation(
+            f"{place}: {value[:80]!r} cannot be an id: it {reason}; ids must not look like a path or hold control "
+            "characters"
+        )
+    return value
+
+
+def read_text(path: Path, follow_links: bool = False) -> str:
+    """Read a text file.
+
+    Args:
+        path: regular file.
+        follow_links: whether it may be a link to a place outside its folder, as a file that the user named may.
+
+    Raises:
+        MissingFile: no such file.
+        UnsafeFile: it is not a regular file, or a link out of its folder.
+        BadAnnotation: it is not UTF-8; the message has its encoding, or the place of the first wrong byte.
+    """
+    from relgrounding.io._regular import check_regular  # which raises the errors of this module
+
+    check_regular(path, follow_links)
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        for encoding, marks in _OTHER_MARKS.items():
+            if content.startswith(marks):
+                raise BadAnnotation(
+                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
+                ) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadAnnotation(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
+            "for example with iconv -f latin1 -t utf-8"
+        ) from None

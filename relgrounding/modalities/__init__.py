@@ -1,0 +1,31 @@
+"""Videos and images: one file for everything that depends on which of the two a system works on."""
+
+from relgrounding.modalities._batches import Batch, BatchSampler, Collator, OrderedBatches, identities, make_loader
+from relgrounding.modalities._inputs import Stores
+from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
+from relgrounding.modalities.image import Image, ImageBatch, ImageCollator, RegionStore
+from relgrounding.modalities.video import ClipStore, Video, VideoBatch, VideoCollator
+
+__all__ = [
+    "MODALITIES",
+    "TOP",
+    "Batch",
+    "BatchSampler",
+    "ClipStore",
+    "Collator",
+    "Image",
+    "ImageBatch",
+    "ImageCollator",
+    "Modality",
+    "NoSettings",
+    "OrderedBatches",
+    "RegionStore",
+    "Scored",
+    "Stores",
+    "Video",
+    "VideoBatch",
+    "VideoCollator",
+    "identities",
+    "make_loader",
+    "register_modality",
+]

@@ -1,0 +1,178 @@
+"""From queries and features to batches of tensors and graph structures."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from relgrounding._signals import ignore_signals
+from relgrounding.datasets import Query
+from relgrounding.features import Vocabulary
+from relgrounding.graphs import GraphStructure
+
+B = TypeVar("B", bound="Batch")
+
+
+@dataclasses.dataclass
+class Batch:
+    """What every batch holds; all tensors move together.
+
+    Attributes:
+        structure: proposal graphs of all items.
+        words: (items, length) word ids, 0 at padding.
+        word_lengths: (items,) from 1.
+        item: (items,) equal numbers where the image or video is the same.
+        text: (items,) equal numbers where the sentence is the same.
+        group: (items,) equal numbers where queries belong together, -1 for none.
+        queries: index of each query in its dataset.
+    """
+
+    structure: GraphStructure
+    words: Int[Tensor, "items length"]
+    word_lengths: Int[Tensor, " items"]
+    item: Int[Tensor, " items"]
+    text: Int[Tensor, " items"]
+    group: Int[Tensor, " items"]
+    queries: list[int]
+
+    def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
+        moved = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = getattr(value, method)(*args, **kwargs) if hasattr(value, method) else value
+        return type(self)(**moved)
+
+    def to(self: B, device: torch.device | str) -> B:
+        """Return the batch on another device."""
+        return self._apply("to", device)
+
+    def pin_memory(self: B) -> B:
+        """Return the batch in page-locked memory, from which it travels to a GPU faster."""
+        return self._apply("pin_memory")
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+@runtime_checkable
+class Collator(Protocol):
+    """What makes batches."""
+
+    queries: Sequence[Query]
+    group: Int[Tensor, " queries"]
+
+    def __call__(self, indices: Sequence[int]) -> Batch:
+        """Return the batch of the queries with these indices."""
+
+
+class Texts:
+    """Token ids and identity numbers of queries, computed once."""
+
+    def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
+        self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
+        self.item, self.text, self.group = identities(queries)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the fields of `Batch` that do not depend on the item."""
+        tokens = [self.tokens[i] for i in indices]
+        index = torch.tensor(indices)
+        return {
+            "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+            "word_lengths": torch.tensor([len(t) for t in tokens]),
+            "item": self.item[index],
+            "text": self.text[index],
+            "group": self.group[index],
+            "queries": list(indices),
+        }
+
+
+def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
+    """Return the numbers `item`, `text` and `group` of `Batch` for each query."""
+    group = _numbers([q.group for q in queries])
+    group[[not q.group for q in queries]] = -1
+    return _numbers([q.item for q in queries]), _numbers([q.text.lower() for q in queries]), group
+
+
+def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+    known: dict[str, int] = {}
+    return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
+
+
+class BatchSampler:
+    """Shuffled batches in which the queries of one group stand together.
+
+    The order depends on the seed and the epoch alone, so that a resumed run sees what an uninterrupted one would.
+
+    Args:
+        groups: (queries,) equal numbers for queries that must meet, -1 for none.
+        batch_size: queries a batch; the last one of an epoch may be smaller, but never a single query.
+        seed: of the whole run.
+    """
+
+    def __init__(self, groups: Int[Tensor, " queries"], batch_size: int, seed: int) -> None:
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch = 0
+        self.start = 0
+        alone = torch.arange(len(groups)) + (groups.max().clamp_min(0) + 1 if len(groups) else 0)
+        _, self._unit = torch.unique(torch.where(groups >= 0, groups, alone), return_inverse=True)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
+        order = torch.argsort(rank[self._unit], stable=True)
+        batches = [b.tolist() for b in order.split(self.batch_size) if len(b) > 1]
+        return iter(batches[self.start :])
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self._unit), self.batch_size)
+        return full + (rest > 1) - self.start
+
+
+class OrderedBatches:
+    """Batches in the order of the dataset, for evaluation."""
+
+    def __init__(self, size: int, batch_size: int) -> None:
+        self.size, self.batch_size = size, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self.size, self.batch_size):
+            yield list(range(start, min(start + self.batch_size, self.size)))
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+
+class _Indices(torch.utils.data.Dataset):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def make_loader(
+    collator: Collator, batches: BatchSampler | OrderedBatches, workers: int = 0
+) -> torch.utils.data.DataLoader:
+    """Return a loader of batches, in page-locked memory where there is a GPU.
+
+    Args:
+        collator: makes a batch.
+        batches: which queries make one.
+        workers: processes; 0: this one.
+    """
+    return torch.utils.data.DataLoader(
+        _Indices(len(collator.queries)),
+        batch_sampler=batches,
+        collate_fn=collator,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+        pin_memory=torch.cuda.is_available(),
+        # Without a generator of its own every pass would draw from the global one, and a resumed run would differ.
+        generator=torch.Generator(),
+    )

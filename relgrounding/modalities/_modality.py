@@ -1,0 +1,232 @@
+"""What a modality is to the rest of the library, and the registry of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding._registry import Registry
+from relgrounding.datasets import Annotations, Query
+from relgrounding.features import Vocabulary
+from relgrounding.modalities._batches import Batch, Collator
+
+TOP = 5
+"""Answers that are given to a query at most."""
+
+
+@dataclass
+class NoSettings:
+    """A modality without settings of its own."""
+
+
+@dataclass
+class Scored:
+    """The candidates of each query with the model's scores.
+
+    Attributes:
+        proposals: for each query (P, 2) seconds in float64 or (P, 4) x1 y1 x2 y2 in pixels.
+        scores: for each query (P,), from 0 to 1.
+        candidates: for each query what selection compares: (P, 2) spans in clips, or the boxes.
+    """
+
+    proposals: list[Float[Tensor, "proposals ends"]] = field(default_factory=list)
+    scores: list[Float[Tensor, " proposals"]] = field(default_factory=list)
+    candidates: list[Tensor] = field(default_factory=list)
+
+    def take(self, indices: Sequence[int]) -> "Scored":
+        """Return some of the queries."""
+        return Scored(*([values[i] for i in indices] for values in (self.proposals, self.scores, self.candidates)))
+
+
+class Modality(ABC):
+    """Videos or images: candidates, collation, selection, evaluation, floors, and what is known of an item."""
+
+    name: ClassVar[str]
+    """Given by `register_modality`."""
+    item: ClassVar[str]
+    """The word for what a query asks about."""
+    answer: ClassVar[str]
+    """The word for what it refers to."""
+    layout: ClassVar[str]
+    """The word for the rows of its features, in `relgrounding.features.convert`."""
+    metric: ClassVar[str]
+    """Selects the epoch where `train.select_metric` is empty."""
+    selections: ClassVar[tuple[str, ...]] = ("score",)
+    """Selection methods: how answers are chosen from scored candidates."""
+    DataConfig: ClassVar[type] = NoSettings
+    """What it adds to the section `data` of a configuration."""
+    EvalConfig: ClassVar[type] = NoSettings
+    """What it adds to the section `eval`."""
+
+    @abstractmethod
+    def open_store(self, path: Path, in_memory: bool = True) -> Any:
+        """Return the features in an HDF5 file, by item.
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+
+    def is_own(self, path: Path) -> bool:
+        """Whether an HDF5 file has the layout that `open_store` reads, and not one to be converted."""
+        return True
+
+    @abstractmethod
+    def collator(
+        self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
+    ) -> Collator:
+        """Return what makes batches of queries.
+
+        Args:
+            queries: of a split.
+            store: their features, by item.
+            vocabulary: from words to ids.
+            data: the section `data`.
+            graph: see `System.graph_options`.
+        """
+
+    @abstractmethod
+    def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return `proposals` and `candidates` of `Scored` for each query of a batch.
+
+        Args:
+            batch: on the CPU.
+            seconds: length of each query's video; empty for images.
+        """
+
+    def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
+        """Return the length of each query's video; nothing for images."""
+        return []
+
+    def check_selection(self, selection: str) -> str:
+        """Return a selection method, or raise ValueError where there is no such."""
+        if selection not in self.selections:
+            known = " or ".join(map(repr, self.selections))
+            raise ValueError(f"select is {selection!r}; it is {known}")
+        return selection
+
+    @abstractmethod
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
+        """Return for each query the indices of its best candidates, best first, at most `TOP`.
+
+        Args:
+            scored: candidates and scores.
+            variant: a selection method, or what else `protocols` says of a protocol.
+            settings: the section `eval`.
+        """
+
+    def default_selection(self, settings: Any) -> str:
+        """Return the selection method that selects the epoch."""
+        return self.selections[0]
+
+    @abstractmethod
+    def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
+        """Return for each protocol of the results its selection method (videos) or its reading (images).
+
+        Args:
+            names: those of the data set; None: it has none of its own.
+            dataset: its name.
+            settings: the section `eval`.
+        """
+
+    @abstractmethod
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        """Return the protocol that selects the epoch, of those of a run; `settings`: the section `eval`."""
+
+    @abstractmethod
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        """Return what a drawing of an answer needs to know of an item, for predictions.jsonl."""
+
+    @abstractmethod
+    def metrics(
+        self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
+    ) -> dict[str, float]:
+        """Return the metrics of a protocol.
+
+        Args:
+            chosen: for each query its answers (k, 2) or (k, 4), best first.
+            targets: for each query its right answers.
+            variant: what `protocols` says of the protocol.
+            kinds: for each query its kind, where metrics are wanted by kind.
+        """
+
+    has_misses: ClassVar[bool] = False
+    """Whether `relgrounding.evaluation.name_misses` says how its answers miss."""
+    fits_floors: ClassVar[bool] = False
+    """Whether some floor is fitted on the answers of training queries."""
+
+    def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> Any:
+        """Return what the floors learn from the answers of training queries; None: nothing."""
+        return None
+
+    def floors_to_json(self, fitted: Any) -> dict[str, Any] | None:
+        """Return what `fit_floors` found, for a file; None: there is nothing to keep."""
+        return None
+
+    def floors_from_json(self, kept: Any) -> Any:
+        """Return what `floors_to_json` gave.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: it is damaged.
+        """
+        return None
+
+    @abstractmethod
+    def floors(
+        self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Return the metrics of query-agnostic floors by name, and those of the proposal oracle.
+
+        Args:
+            scored: candidates.
+            queries: all of them with right answers.
+            seconds: length of each query's video; empty for images.
+            variant: see `metrics`.
+            fitted: what `fit_floors` found; None: floors that need it are left out.
+            kinds: see `metrics`.
+        """
+
+    @abstractmethod
+    def comparable(self, item: str, annotations: Annotations, store: Any) -> bool:
+        """Whether features and annotations both state the length or size of an item."""
+
+    @abstractmethod
+    def disagreement(self, item: str, annotations: Annotations, store: Any) -> str:
+        """Return what the features of an item say otherwise than its annotations; empty where they agree.
+
+        Raises:
+            MissingFeatures: the store does not hold the item.
+            BadFeatures: what it says about the item cannot be used.
+        """
+
+    remedy: ClassVar[str]
+    """What to do about items that disagree."""
+
+    def missing_fact(self, item: str, annotations: Annotations) -> str:
+        """Return what the annotations must state about an item and do not; empty where nothing is missing."""
+        return ""
+
+    @abstractmethod
+    def read_item(
+        self, features: object, item: str | None, stores: Any, dim: int, **facts: object
+    ) -> tuple[Any, dict[str, float]]:
+        """Return the features of one item from arrays or files, and its duration by the id "item".
+
+        Args:
+            features: see `relgrounding.Grounder.ground`.
+            item: which one of a file or folder of many.
+            stores: files that are open.
+            dim: width that the model reads.
+            facts: `duration`, `boxes`, `image_size`, None where not given.
+
+        Raises:
+            ValueError: they cannot be used.
+        """
+
+
+MODALITIES: Registry[Modality] = Registry("modality", "relgrounding.modalities")
+register_modality = MODALITIES.register
+"""Decorator that registers a `Modality` under the name that a system gives."""

@@ -1,0 +1,175 @@
+"""Images: candidate regions are given boxes; neighbours are in one of eleven spatial relations."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding.datasets import Annotations, Query
+from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary
+from relgrounding.features.convert import detect_format
+from relgrounding.graphs import spatial_structure
+from relgrounding.modalities._batches import Batch, Texts
+from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
+from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
+
+READINGS = ("single", "union", "any")
+PIXELS = 1
+"""A side may have been rounded; pictures that were resized differ by more."""
+
+
+@dataclasses.dataclass
+class ImageBatch(Batch):
+    """Pairs of image and sentence.
+
+    Attributes:
+        regions: (nodes, dim) features.
+        places: (nodes, 4) x, y, width and height of each box, as shares of the image.
+        boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
+    """
+
+    regions: Float[Tensor, "nodes dim"]
+    places: Float[Tensor, "nodes 4"]
+    boxes: Float[Tensor, "nodes 4"]
+
+
+@runtime_checkable
+class RegionStore(Protocol):
+    """Regions by image id; `relgrounding.features.RegionFeatures` is one."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a feature."""
+
+    def __getitem__(self, item: str) -> Regions:
+        """Return the regions of an image."""
+
+
+class ImageCollator:
+    """Make batches of images and sentences.
+
+    Args:
+        queries: the dataset.
+        store: regions by image id.
+        vocabulary: from words to ids.
+        max_words: longer sentences are cut.
+    """
+
+    def __init__(
+        self, queries: Sequence[Query], store: RegionStore, vocabulary: Vocabulary, max_words: int = 20
+    ) -> None:
+        self.queries, self.store = queries, store
+        self._texts = Texts(queries, vocabulary, max_words)
+        self.group = self._texts.group
+
+    def __call__(self, indices: Sequence[int]) -> ImageBatch:
+        """Return the batch of the queries with these indices."""
+        images = [self.store[self.queries[i].item] for i in indices]
+        boxes = [torch.from_numpy(np.asarray(image.boxes, dtype=np.float32)) for image in images]
+        sizes = torch.tensor([tuple(image.size) for image in images], dtype=torch.float32)
+        structure = spatial_structure(boxes, sizes)
+        flat = torch.cat(boxes)
+        scale = sizes[structure.node_item]
+        corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
+        return ImageBatch(
+            structure=structure,
+            regions=torch.from_numpy(np.concatenate([np.asarray(i.features, dtype=np.float32) for i in images])),
+            places=torch.cat([corner, extent], -1),
+            boxes=flat,
+            **self._texts.batch(indices),
+        )
+
+
+@register_modality("image")
+class Image(Modality):
+    """Regions (x1, y1, x2, y2) of images, in pixels."""
+
+    item, answer, layout = "image", "region", "regions"
+    metric = "Acc@0.5"
+    remedy = (
+        "extract the features from pictures of the annotated size, or give boxes and sizes in pixels of one of them"
+    )
+
+    def open_store(self, path: Path, in_memory: bool = True) -> RegionFeatures:
+        return RegionFeatures(path, in_memory=in_memory)
+
+    def is_own(self, path: Path) -> bool:
+        return "offsets" in ClipFeatures(path).ids
+
+    def collator(
+        self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
+    ) -> ImageCollator:
+        return ImageCollator(queries, store, vocabulary, data.max_words, **graph)
+
+    def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
+        assert isinstance(batch, ImageBatch)  # narrows the type for mypy
+        boxes = list(batch.boxes.split(batch.structure.batch_num_nodes.tolist()))
+        return boxes, boxes
+
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
+        return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
+
+    def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
+        return {reading: reading for reading in names or ["any"]}
+
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        return next((name for name in READINGS if name in protocols), protocols[0])
+
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        return {"size": tuple(store.size(item) if hasattr(store, "size") else store[item].size)}
+
+    def metrics(
+        self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
+    ) -> dict[str, float]:
+        return ImageEvaluator(variant)([answers[0] for answers in chosen], targets, kinds)
+
+    def floors(
+        self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        boxes, targets = [p.numpy() for p in scored.proposals], [q.targets for q in queries]
+        evaluator = ImageEvaluator(variant)
+        return image_floors(evaluator, boxes, targets, kinds), image_oracle(evaluator, boxes, targets, kinds)
+
+    def comparable(self, item: str, annotations: Annotations, store: Any) -> bool:
+        return isinstance(store, RegionFeatures) and item in annotations.sizes
+
+    def disagreement(self, item: str, annotations: Annotations, store: Any) -> str:
+        if not self.comparable(item, annotations, store):
+            return ""
+        (width, height), (w, h) = annotations.sizes[item], store.size(item)
+        if max(abs(w - width), abs(h - height)) <= PIXELS:
+            return ""
+        return f"{item!r} is {w} x {h} pixels in the features and {width} x {height} in the annotations"
+
+    def read_item(
+        self, features: object, item: str | None, stores: Stores, dim: int, **facts: object
+    ) -> tuple[Regions, dict[str, float]]:
+        boxes, image_size = facts.get("boxes"), facts.get("image_size")
+        if isinstance(features, Regions):
+            features, boxes, image_size = features
+        if isinstance(features, (str, os.PathLike)):
+            path = Path(features)
+            if of_many(path) or (boxes is None and path.is_file() and detect_format(path) == "npz"):
+                found = stores.read(path, item if of_many(path) else None)
+                assert isinstance(found, Regions)
+                return Regions(checked(found.features, dim, str(path), "regions"), found.boxes, found.size), {}
+            features = load_array(path)
+        if boxes is None or image_size is None:
+            raise ValueError(
+                "an image's features need its boxes=(regions, 4) in pixels and its image_size=(width, height)"
+            )
+        content = checked(as_array(features), dim, "the features", "regions")
+        corners = as_array(boxes).astype(np.float32)
+        if corners.shape != (len(content), 4):
+            raise ValueError(f"boxes have shape {corners.shape}; {len(content)} regions need ({len(content)}, 4)")
+        size = tuple(int(v) for v in as_array(image_size).ravel())
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"image_size is {image_size}; give (width, height) in pixels")
+        return Regions(content, corners, (size[0], size[1])), {}

@@ -1,0 +1,303 @@
+"""Videos: candidate moments are windows of clips; neighbours overlap in time."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relgrounding._settings import ConfigError, number
+from relgrounding.datasets import Annotations, Query
+from relgrounding.evaluation import (
+    ConstantSegments,
+    VideoEvaluator,
+    fit_constant_segments,
+    select_by_score,
+    select_by_vote,
+    video_floors,
+    video_oracle,
+)
+from relgrounding.features import ClipFeatures, Vocabulary
+from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+from relgrounding.modalities._batches import Batch, Texts
+from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
+from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
+
+# Readers refuse moments that end before they start, but for those that an official protocol counts.
+MOMENTS = VideoEvaluator(reversed_targets=True)
+SECONDS = 2.0
+SHARE_OF_SHORT, SHARE_OF_LONG = 1 / 4, 1 / 100
+"""Lengths may differ by two seconds, by less in videos under 8 s, and by more in those over 200 s.
+
+Two statements about one video do differ: of the 6,672 videos of Charades-STA, 1,572 have an annotated end after the
+length that the release states, by up to 1.54 s and 14 % of it. A hundredth more than covers 29.97 frames per second
+taken for 30. What must be found differs by more: half the frame rate, another video, a part of one.
+"""
+
+
+@dataclasses.dataclass
+class VideoData:
+    """Candidate moments."""
+
+    max_clips: int = number(128, least=1, most=100_000)
+    """Longer videos are averaged down to this number of clips."""
+    widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
+    """Widths of the candidate windows, in clips."""
+    stride: float = number(1.0, above=0, most=100_000)
+    """Step between windows of one width: in clips when 1 or more, else as a share of the width."""
+
+
+@dataclasses.dataclass
+class VideoEval:
+    """How moments are selected."""
+
+    nms: float = number(0.55, least=0, most=1)
+    """A moment whose IoU with a better one is higher is dropped."""
+    select: list[str] = dataclasses.field(default_factory=lambda: ["score", "vote"])
+    """Selection methods, score and vote; the metric of the last one selects the epoch."""
+    vote_temperature: float = number(2.0, least=0)
+    """Votes are weighted by softmax(temperature * standardised score)."""
+    vote_prior: float = number(0.0, least=0, most=1)
+    """Share of the votes that a moment would get if all voted alike that is taken off: long moments get more votes than
+    short ones, whatever the scores."""
+    vote_by: Literal["score", "odds"] = "score"
+    """What is standardised: scores, or their log-odds, which still differ where scores are all close to 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown selection methods."""
+        if set(self.select) - set(Video.selections):
+            raise ConfigError(f"eval.select is {self.select}; it is a list of 'score' and 'vote'")
+
+
+@dataclasses.dataclass
+class VideoBatch(Batch):
+    """Pairs of video and sentence.
+
+    Attributes:
+        clips: (items, clips, dim) features, zeros at padding.
+        clip_lengths: (items,) clips of each video.
+        spans: (nodes, 2) start and end (exclusive) of each proposal, in clips.
+    """
+
+    clips: Float[Tensor, "items clips dim"]
+    clip_lengths: Int[Tensor, " items"]
+    spans: Int[Tensor, "nodes 2"]
+
+
+@runtime_checkable
+class ClipStore(Protocol):
+    """Clip features by video id; `relgrounding.features.ClipFeatures` is one."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a feature."""
+
+    def __getitem__(self, item: str) -> np.ndarray:
+        """Return the (clips, dim) features of a video."""
+
+
+class _Candidates:
+    """Proposals of videos, which depend on the number of clips alone: each number's spans and graph are built once."""
+
+    def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
+        self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
+        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.spans(n), iou_threshold))
+        self.batched = lru_cache(maxsize=8)(
+            lambda lengths: (
+                torch.cat([self.spans(n) for n in lengths]),
+                GraphStructure.batch([self._graph(n) for n in lengths]),
+            )
+        )
+
+
+_candidates = lru_cache(maxsize=4)(_Candidates)
+"""Shared by the collators of all splits, and by all questions that a trained run is asked."""
+
+
+class VideoCollator:
+    """Make batches of videos and sentences.
+
+    Args:
+        queries: the dataset.
+        store: clip features by video id.
+        vocabulary: from words to ids.
+        widths: candidate windows, see `relgrounding.graphs.window_proposals`.
+        stride: the same.
+        iou_threshold: see `relgrounding.graphs.temporal_graph`.
+        max_clips: longer videos are averaged down to so many clips.
+        max_words: longer sentences are cut.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        store: ClipStore,
+        vocabulary: Vocabulary,
+        widths: Sequence[int],
+        stride: float,
+        iou_threshold: float = 0.3,
+        max_clips: int = 128,
+        max_words: int = 20,
+    ) -> None:
+        self.queries, self.store = queries, store
+        self.max_clips = max_clips
+        self._texts = Texts(queries, vocabulary, max_words)
+        self.group = self._texts.group
+        step = int(stride) if stride >= 1 else stride
+        self._candidates = _candidates(tuple(widths), step, iou_threshold)
+        self.proposals = self._candidates.spans
+
+    def clips(self, item: str) -> Float[Tensor, "clips dim"]:
+        """Return the features of a video, at most `max_clips` of them."""
+        features = torch.from_numpy(np.asarray(self.store[item], dtype=np.float32))
+        if len(features) > self.max_clips:
+            features = torch.nn.functional.adaptive_avg_pool1d(features.T, self.max_clips).T
+        return features
+
+    def __call__(self, indices: Sequence[int]) -> VideoBatch:
+        """Return the batch of the queries with these indices."""
+        clips = [self.clips(self.queries[i].item) for i in indices]
+        lengths = tuple(len(c) for c in clips)
+        spans, structure = self._candidates.batched(lengths)
+        return VideoBatch(
+            structure=structure,
+            clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
+            clip_lengths=torch.tensor(lengths),
+            spans=spans,
+            **self._texts.batch(indices),
+        )
+
+
+@register_modality("video")
+class Video(Modality):
+    """Moments (start, end) of videos, in seconds."""
+
+    item, answer, layout = "video", "moment", "clips"
+    metric = "R@1,IoU=0.5"
+    selections = ("score", "vote")
+    has_misses = fits_floors = True
+    DataConfig, EvalConfig = VideoData, VideoEval
+    remedy = "extract the features from the videos that were annotated, or correct the durations"
+
+    def open_store(self, path: Path, in_memory: bool = True) -> ClipFeatures:
+        return ClipFeatures(path, in_memory=in_memory)
+
+    def collator(
+        self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
+    ) -> VideoCollator:
+        candidates = {"widths": data.widths, "stride": data.stride, "max_clips": data.max_clips}
+        return VideoCollator(queries, store, vocabulary, max_words=data.max_words, **candidates, **graph)
+
+    def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
+        assert isinstance(batch, VideoBatch)  # narrows the type for mypy
+        counts, item = batch.structure.batch_num_nodes.tolist(), batch.structure.node_item
+        lengths = torch.tensor([seconds[i] for i in batch.queries], dtype=torch.float64)
+        proposals = batch.spans * lengths[item, None] / batch.clip_lengths[item, None]
+        return list(proposals.split(counts)), list(batch.spans.split(counts))
+
+    def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
+        return [durations[query.item] for query in queries]
+
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
+        # Overlaps do not depend on the length of a second: videos of equally many clips share their candidates.
+        same: dict[bytes, list[int]] = {}
+        for i, spans in enumerate(scored.candidates):
+            same.setdefault(spans.numpy().tobytes(), []).append(i)
+        top: list[list[int]] = [[] for _ in scored.scores]
+        for indices in same.values():
+            spans = scored.candidates[indices[0]].to(torch.float32)
+            scores = torch.stack([scored.scores[i] for i in indices])
+            if variant == "vote":
+                ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
+                options = settings.vote_temperature, settings.vote_prior
+                chosen = select_by_vote(spans, ballots, settings.nms, TOP, *options)
+            else:
+                chosen = select_by_score(spans, scores, settings.nms, TOP)
+            for i, row in zip(indices, chosen.tolist(), strict=True):
+                top[i] = [k for k in row if k >= 0]
+        return top
+
+    def default_selection(self, settings: Any) -> str:
+        return settings.select[-1]
+
+    def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
+        return {f"{name}, select={s}": s for name in names or [dataset] for s in settings.select}
+
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        ending = f"select={settings.select[-1]}"
+        return next((name for name in protocols if name.endswith(ending)), protocols[-1])
+
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        return {"duration": durations[item]}
+
+    def metrics(
+        self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
+    ) -> dict[str, float]:
+        return MOMENTS(chosen, targets)
+
+    def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> ConstantSegments:
+        return fit_constant_segments(MOMENTS, [q.targets for q in queries], self.seconds(queries, durations))
+
+    def floors_to_json(self, fitted: ConstantSegments | None) -> dict[str, Any] | None:
+        return None if fitted is None else {"constant": fitted.fractions}
+
+    def floors_from_json(self, kept: Any) -> ConstantSegments:
+        found = kept["constant"].items()
+        constants = ConstantSegments(
+            {name: tuple((float(s), float(e)) for s, e in segments) for name, segments in found}
+        )
+        video_floors(VideoEvaluator(), [[(0.0, 1.0)]], [(0.0, 1.0)], [1.0], constants)  # they are of all metrics
+        return constants
+
+    def floors(
+        self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        segments, targets = [p.numpy() for p in scored.proposals], [q.targets for q in queries]
+        constants = fitted or fit_constant_segments(MOMENTS, targets, seconds)
+        floors = video_floors(MOMENTS, segments, targets, seconds, constants)
+        if fitted is None:  # fitted on the answers themselves: no floor
+            del floors["constant"]
+        return floors, video_oracle(MOMENTS, segments, targets)
+
+    def comparable(self, item: str, annotations: Annotations, store: Any) -> bool:
+        stated = isinstance(store, ClipFeatures) and item in annotations.durations
+        return stated and store.duration(item) is not None
+
+    def disagreement(self, item: str, annotations: Annotations, store: Any) -> str:
+        if not self.comparable(item, annotations, store):
+            return ""
+        said, seconds = annotations.durations[item], store.duration(item)
+        allowed = max(min(SECONDS, SHARE_OF_SHORT * said), SHARE_OF_LONG * said)
+        if abs(seconds - said) <= allowed:
+            return ""
+        return f"{item!r} is {seconds:g} s long in the features and {said:g} s in the annotations"
+
+    def missing_fact(self, item: str, annotations: Annotations) -> str:
+        return "" if item in annotations.durations else f"no duration of video {item!r}; complete the annotations"
+
+    def read_item(
+        self, features: object, item: str | None, stores: Stores, dim: int, **facts: object
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        where, content = "the features", features
+        if isinstance(features, (str, os.PathLike)):
+            path = Path(features)
+            where = str(path)
+            content = stores.read(path, item) if of_many(path) else load_array(path)
+        clips = checked(as_array(content), dim, where, "clips")
+        duration: Any = facts.get("duration")
+        if duration is None:
+            duration = stores.duration(features, item)
+        if duration is None:
+            raise ValueError(
+                "a video needs its duration in seconds: duration=31.2 (only HDF5 files of tools/extract.py hold it)"
+            )
+        if not 0 < float(duration) < math.inf:
+            raise ValueError(f"duration is {duration}; give the length of the video in seconds, above 0")
+        return clips, {"item": float(duration)}

@@ -1,0 +1,140 @@
+"""VGN: video grounding network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from relgrounding._settings import ConfigError, number
+from relgrounding.graphs import GraphStructure
+from relgrounding.modalities import VideoBatch
+from relgrounding.models._grounding import Encoded, GroundingModel
+from relgrounding.models._relation import Relation, own_relation
+from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
+from relgrounding.nn import (
+    BiGRUEncoder,
+    GatedFusion,
+    GraphAttention,
+    ProposalPooling,
+    ProposalToWordAttention,
+    TopRScore,
+)
+
+
+@dataclass
+class VGNConfig(ModelConfig):
+    """Settings of VGN."""
+
+    clip_encoder: Literal["bigru", "linear"] = "bigru"
+    """What encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
+    pooling: Literal["max", "mean"] = "max"
+    """From the clips of a window to the feature of its proposal."""
+    contrast: float = number(0.0, least=0, most=1)
+    """With pooling mean: the mean of the clips around a window, times this, is taken off the mean of those inside."""
+    context: float = number(0.5, above=0, most=1000)
+    """For contrast: the share of a window's width that is around it, on each side."""
+    heads: int = number(4, least=1, most=WIDEST)
+    """Attention heads of a relation layer."""
+    iou_threshold: float = number(0.3, least=0, most=1)
+    """Moments whose temporal IoU is higher are neighbours."""
+
+
+@register_model("vgn")
+class VGN(GroundingModel):
+    """Score the moments of videos for sentences.
+
+    Clips pass a Bi-GRU; a proposal is the maximum of its clips, h_t. Words pass a Bi-GRU, s_n. Then, for each proposal,
+
+        gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
+        l_t = [h_t * sigmoid(W_s c_t + b_s); c_t * sigmoid(W_v h_t + b_v)]
+        p_t = ELU of graph attention over overlapping moments, two layers
+        k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
+
+    Args:
+        config: sizes; `relation="none"` leaves of each attention layer what a moment alone gets, W x + b.
+        feature_dim: width of a clip's feature.
+        embedding: module from word ids to vectors.
+        word_dim: width of those vectors.
+        backend: message-passing kernels, see `relgrounding.ops.graph_attention`.
+    """
+
+    Config = VGNConfig
+    modality = "video"
+    reason_reads = slice(0)
+
+    def __init__(
+        self, config: VGNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        width = 2 * config.hidden
+        self.embedding = embedding
+        self.clip_encoder = (
+            BiGRUEncoder(feature_dim, config.hidden)
+            if config.clip_encoder == "bigru"
+            else nn.Linear(feature_dim, width)
+        )
+        self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.pooling = ProposalPooling(config.pooling, config.contrast, config.context)
+        self.attention = ProposalToWordAttention(width, width, config.attention_dim)
+        self.fusion = GatedFusion(width, width)
+        if config.relation in ("graph", "none"):
+            widths = [2 * width] + [config.relation_dim] * config.relation_layers
+            layers = [GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths)]
+            self.relation = Relation(layers, nn.functional.elu, silent=config.relation == "none")
+        else:
+            self.relation = own_relation(config.relation, 2 * width, config.relation_dim, self.edge_types, backend)
+        self.score = nn.Linear(config.relation_dim, 1)
+        self.aggregate = TopRScore(config.top_r)
+
+    @classmethod
+    def check(cls, config: VGNConfig) -> None:
+        if config.contrast and config.pooling != "mean":
+            raise ConfigError(f"model.contrast is {config.contrast} with model.pooling={config.pooling}; it needs mean")
+        if config.relation_dim % config.heads:
+            raise ConfigError(
+                f"model.relation_dim ({config.relation_dim}) must be a multiple of model.heads ({config.heads})"
+            )
+
+    @classmethod
+    def graph_options(cls, config: VGNConfig) -> dict[str, Any]:
+        return {"iou_threshold": config.iou_threshold}
+
+    @classmethod
+    def feature_dim(cls, config: VGNConfig, weights: Mapping[str, Tensor]) -> int:
+        linear = config.clip_encoder == "linear"
+        return first_weight(weights, f"clip_encoder.{'weight' if linear else 'gru.weight_ih_l0'}").shape[1]
+
+    def encode(self, batch: VideoBatch) -> Encoded:
+        """Encode each video's proposals and each sentence's words."""
+        clips = self.dropout(batch.clips)
+        if isinstance(self.clip_encoder, BiGRUEncoder):
+            clips = self.clip_encoder(clips, batch.clip_lengths)
+        else:
+            clips = self.clip_encoder(clips)
+        proposals = self.pooling(clips, batch.spans, batch.structure.node_item, batch.clip_lengths)
+        words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
+        return Encoded(proposals, words)
+
+    def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
+        return self.fusion.proposal_share(proposals)
+
+    def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
+        return self.fusion.context_share(words)
+
+    def combine(
+        self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
+    ) -> Float[Tensor, "nodes fused_dim"]:
+        return self.dropout(self.fusion.combine(proposals, words))
+
+    def reason(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, " nodes"]:
+        return torch.sigmoid(self.score(self.relation(structure, fused)).squeeze(-1))

@@ -1,0 +1,45 @@
+"""Alignment of items with sentences other than their own."""
+
+import torch
+from jaxtyping import Float, Int
+
+from relgrounding.modalities import Batch
+from relgrounding.models import Encoded, GroundingModel
+
+MOST_NODES = 8192
+"""Proposals of the pairings that go through the model together at most: more would leave the processor's cache."""
+
+
+def align_pairings(
+    model: GroundingModel,
+    batch: Batch,
+    sentences: Int[torch.Tensor, "pairings items"],
+    encoded: Encoded | None = None,
+) -> Float[torch.Tensor, "pairings items"]:
+    """Return the alignment of each item with the sentence that each pairing gives it.
+
+    Args:
+        model: any.
+        batch: items and sentences.
+        sentences: row k: the sentence that each item is paired with.
+        encoded: of the batch, where it is there already.
+    """
+    prepared = model.prepare(encoded or model.encode(batch))
+    graph = batch.structure if model.relation.has_graph else batch.structure.without_edges()
+    flat = sentences.flatten()
+    # Pairs of one sentence stand together: its words are attended by all of them at once.
+    order = flat.argsort(stable=True)
+    parts = []
+    for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
+        items = pairs % len(batch)
+        structure = graph.select(items)
+        sentence = flat[pairs].repeat_interleave(structure.batch_num_nodes)
+        taken = prepared.take(graph.item_nodes(items))
+        scores = model.score_pairs(structure, taken, batch.word_lengths, sentence)
+        parts.append(model.align(structure, scores))
+    return torch.cat(parts).index_select(0, order.argsort()).view(sentences.shape)
+
+
+def copies_at_once(nodes: int) -> int:
+    """Return how many copies of a batch of so many proposals go through the model together."""
+    return max(1, MOST_NODES // max(1, nodes))

@@ -1,0 +1,347 @@
+"""Counterfactual contrastive learning: its settings, its losses and its step, with copies of the batch.
+
+Source: Zhang, Zhao, Lin, Zhu, He, Counterfactual Contrastive Learning for Weakly-Supervised Vision-Language Grounding,
+NeurIPS 2020.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from relgrounding._settings import ConfigError, number
+from relgrounding.graphs import GraphStructure
+from relgrounding.modalities import Batch
+from relgrounding.models import Encoded, GroundingModel, System
+from relgrounding.nn import pad_nodes
+from relgrounding.objectives._bank import MemoryBank
+from relgrounding.objectives._counterfactual import destroy_edges, replace_rows
+from relgrounding.objectives._objective import Objective, register_objective
+from relgrounding.objectives._pairings import align_pairings, copies_at_once
+from relgrounding.objectives._selection import gradient_importance, split_proposals
+from relgrounding.objectives.mil import MIL
+
+Bound = Literal["uniform", "complement", "none"]
+_SMALLEST = 1e-6
+
+
+@dataclass
+class CCLConfig:
+    """Counterfactual contrastive learning: stage 2, after MIL. Margins, weights and sizes were never published."""
+
+    epochs: int = number(0, least=0)
+    """Epochs of stage 2; 0: MIL alone."""
+    start_from: str = ""
+    """Folder of a run whose best.pt stage 2 starts from; empty: stage 1 is trained first, for `train.epochs`."""
+    learning_rate: float = number(5e-4, above=0)
+    mil_weight: float = number(1.0, least=0)
+    """Weight of the MIL loss in stage 2; 0: without it."""
+    feature_weight: float = number(2.0, least=0)
+    """Weight of the feature level: h replaced by another sample's; 0: without it, here and in the next two."""
+    interaction_weight: float = number(2.0, least=0)
+    """Weight of the interaction level: the language feature c replaced by another sample's."""
+    relation_weight: float = number(2.0, least=0)
+    """Weight of the relation level: edges destroyed."""
+    ranking_weight: float = number(1.0, least=0)
+    """Weight of the ranking loss within each level."""
+    consistency_weight: float = number(0.1, least=0)
+    """Weight of the consistency loss within each level."""
+    margin: float = number(0.5, least=0)
+    """Of the ranking loss, in units of the alignment score (0 to 1)."""
+    bound: Bound = "uniform"
+    """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
+    draws: int = number(1, least=1, most=1000)
+    """J: transformed copies of each kind and level."""
+    selection: Literal["gradient", "gradient_input", "score"] = "gradient"
+    """What tells critical proposals from inessential ones: the norm of the gradient of the alignment, that gradient
+    times the feature, or the score."""
+    critical: float = number(0.2, above=0, most=1)
+    """Share of the proposals of an item that the destructive transformation changes."""
+    inessential: float = number(0.5, least=0, most=1)
+    """Share that the robust transformation changes, of those that are not critical."""
+    edges: Literal["removed", "rewired", "retyped"] = "removed"
+    """Relation level: what becomes of the edges of the chosen proposals."""
+    bank_size: int = number(4096, least=2, most=10_000_000)
+    """Rows of each memory bank."""
+    bank_push: int = number(8, least=1, most=100_000)
+    """Proposals of each item that enter the banks at a step."""
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Weight of each level that takes part."""
+        weights = {
+            "feature": self.feature_weight,
+            "interaction": self.interaction_weight,
+            "relation": self.relation_weight,
+        }
+        return {level: weight for level, weight in weights.items() if weight}
+
+
+def ranking_loss(
+    robust: Float[Tensor, "draws items"], destructive: Float[Tensor, "draws items"], margin: float
+) -> Float[Tensor, ""]:
+    """Hinge: what keeps the critical proposals aligns better than what has lost them.
+
+        L = mean over items of  [margin - mean_J K(RCT) + mean_J K(DCT)]_+
+
+    Args:
+        robust: K after the robust transformation, from 0 to 1.
+        destructive: K after the destructive one.
+        margin: from 0 to 1.
+    """
+    return (margin - robust.mean(0) + destructive.mean(0)).clamp_min(0).mean()
+
+
+def consistency_loss(
+    original: Float[Tensor, " nodes"],
+    robust: Float[Tensor, "draws nodes"],
+    destructive: Float[Tensor, "draws nodes"],
+    batch_num_nodes: Int[Tensor, " items"],
+    bound: Bound = "uniform",
+) -> Float[Tensor, ""]:
+    """Scores stay as they were under the robust transformation and do not under the destructive one.
+
+        p_t = k_t / sum of k over the item,  H(p, q) = - sum_t p_t log q_t
+        L = mean over draws and items of  H(p, q_RCT) - B(p, q_DCT)
+
+    The second term has no lower bound when B = H: driving the critical score to 0 pays without end. It is bounded by
+
+        uniform:     B = min(H(p, q_DCT), log n), n proposals: no more is gained once q_DCT tells no more than an even
+                     distribution does
+        complement:  -B = - sum_t p_t log(1 - q_t): from 0, where no weight is left on the proposals of p
+        none:        B = H, for ablation
+
+    Args:
+        original: k without transformation, from 0 to 1; a target: it gets no gradient.
+        robust: k after the robust transformation.
+        destructive: k after the destructive one.
+        batch_num_nodes: (B,) number of proposals of each item.
+        bound: see above.
+
+    Raises:
+        ValueError: an unknown bound.
+    """
+    if bound not in get_args(Bound):
+        raise ValueError(f"bound is {bound!r}; it is one of {', '.join(get_args(Bound))}")
+    p, mask = _shares(original.detach().unsqueeze(1), batch_num_nodes)
+    q_robust, _ = _shares(robust.T, batch_num_nodes)
+    q_destructive, _ = _shares(destructive.T, batch_num_nodes)
+
+    def cross_entropy(q: Tensor) -> Tensor:
+        return -(p * q.clamp_min(_SMALLEST).log() * mask.unsqueeze(2)).sum(1)
+
+    if bound == "complement":
+        away = (p * (1 - q_destructive).clamp_min(_SMALLEST).log() * mask.unsqueeze(2)).sum(1)
+    else:
+        away = cross_entropy(q_destructive)
+        if bound == "uniform":
+            away = torch.minimum(away, mask.sum(1).to(away.dtype).log().unsqueeze(1))
+    return (cross_entropy(q_robust) - away).mean()
+
+
+def _shares(scores_ND: Tensor, batch_num_nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """(items, longest, draws) of each item's scores, summing to 1, and where there is a proposal."""
+    padded, mask = pad_nodes(scores_ND, batch_num_nodes)
+    return padded / padded.sum(1, keepdim=True).clamp_min(_SMALLEST), mask
+
+
+class Copy(NamedTuple):
+    """What one transformed copy of a batch enters the relation module with."""
+
+    structure: GraphStructure
+    proposals: Float[Tensor, "nodes proposal_dim"]
+    fused: Float[Tensor, "nodes fused_dim"]
+
+
+@register_objective("ccl")
+class CCL(Objective):
+    """Loss of stage 2; holds the memory banks.
+
+        L = w_mil L_MIL + sum over levels of  w_level (w_rank L_rank + w_cons L_cons)
+
+    Both transformations of all levels and draws are copies of one batch, which share everything before the place where
+    they differ: the encoders; attention over words and fusion, which run again for replaced proposals only.
+
+    Args:
+        model: a model whose `encode`, `interact`, `fuse` and `reason` can be called one by one.
+        settings: "ccl", and "mil" for the loss that goes on beside it.
+        generator: source of all randomness, on the CPU.
+    """
+
+    Config = CCLConfig
+    label = "CCL"
+    requires = ("mil",)
+    follows = True
+    model: GroundingModel
+    config: CCLConfig
+
+    def __init__(self, model: GroundingModel, settings: Mapping[str, Any], generator: torch.Generator) -> None:
+        super().__init__(model, settings, generator)
+        config = self.config
+        self.mil = MIL(model, settings, generator)
+        weight = next(model.parameters())
+        widths = model.attention.proposal.in_features, model.attention.word.in_features
+        self.features, self.language = (
+            MemoryBank(config.bank_size, width, weight.device, weight.dtype) for width in widths
+        )
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
+        ccl = settings["ccl"]
+        if not ccl.epochs:
+            return
+        if not ccl.levels and not ccl.mil_weight:
+            raise ConfigError("ccl: every weight is 0; give ccl.mil_weight or a level's weight a value")
+        if ccl.relation_weight and model.relation == "none":
+            raise ConfigError("ccl.relation_weight needs a relation module; set it to 0 where model.relation=none")
+        if ccl.relation_weight and ccl.edges == "retyped" and system.edge_types == 1:
+            raise ConfigError(f"ccl.edges=retyped needs edges of several types; {system.name} has one type")
+
+    @classmethod
+    def tells(cls, config: CCLConfig) -> bool:
+        return bool(config.epochs and config.levels)
+
+    @classmethod
+    def needs_negatives(cls, config: CCLConfig) -> bool:
+        return bool(config.mil_weight)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and what to log of it."""
+        with self.model.relation.passing(self.mil.draw_messages()):
+            return self._loss(batch)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        model, config, structure = self.model, self.config, batch.structure
+        encoded = model.encode(batch)
+        # Regions come from outside; the importance of a region is a gradient with respect to it all the same.
+        tracked = encoded.proposals
+        if not tracked.requires_grad:
+            tracked = tracked.detach().requires_grad_(config.selection != "score" and bool(config.levels))
+        contexts = model.interact(tracked, encoded.words, batch.word_lengths, structure.node_item)
+        fused = model.fuse(tracked, contexts)
+        scores = model.reason(structure, tracked, fused)
+        own = model.align(structure, scores)
+        loss = own.new_zeros(())
+        if config.mil_weight:
+            negatives = self.mil.draw_negatives(batch)
+            wrong = align_pairings(model, batch, negatives, encoded)
+            loss = config.mil_weight * self.mil.pairing_loss(batch, own, wrong, negatives)
+        if not config.levels:
+            return loss, {}
+        self._push(batch, encoded.proposals, contexts)
+        if not (self.features.ready and self.language.ready):
+            return loss, {}
+        by_score = config.selection == "score"
+        importance = scores if by_score else gradient_importance(own, tracked, config.selection == "gradient_input")
+        shares = config.critical, config.inessential
+        critical, inessential = split_proposals(importance, scores, structure.batch_num_nodes, *shares)
+        log: dict[str, Tensor] = {}
+        for level, weight in config.levels.items():
+            copies = self._copies(level, batch, encoded, contexts, fused, critical, inessential)
+            level_loss, values = self._level_loss(structure, scores, self._scores(copies))
+            loss = loss + weight * level_loss
+            log |= {f"ccl/{level}/{name}": value for name, value in values.items()}
+        return loss, log
+
+    def _push(self, batch: Batch, proposals: Tensor, contexts: Tensor) -> None:
+        """Put some proposals of each item into the banks, drawn with replacement."""
+        counts = batch.structure.batch_num_nodes
+        share = torch.rand(self.config.bank_push, len(counts), generator=self.generator).to(counts.device)
+        indices = ((share * counts).long().clamp(max=counts - 1) + counts.cumsum(0) - counts).flatten()
+        self.features.push(proposals[indices], batch.item.repeat(self.config.bank_push))
+        self.language.push(contexts[indices], batch.text.repeat(self.config.bank_push))
+
+    def _copies(
+        self,
+        level: str,
+        batch: Batch,
+        encoded: Encoded,
+        contexts: Tensor,
+        fused: Tensor,
+        critical: Bool[Tensor, " nodes"],
+        inessential: Bool[Tensor, " nodes"],
+    ) -> list[Copy]:
+        """Return the destructive copies of a level, then as many robust ones."""
+        structure, proposals = batch.structure, encoded.proposals
+        if level == "relation":
+            # Deterministic: one draw says all.
+            draws = 1 if self.config.edges == "removed" else self.config.draws
+            masks = [critical] * draws + [inessential] * draws
+            changed = [destroy_edges(structure, mask, self.config.edges, self.generator) for mask in masks]
+            return [Copy(graph, proposals, fused) for graph in changed]
+        masks = [critical] * self.config.draws + [inessential] * self.config.draws
+        return self._replaced(level, batch, encoded, contexts, fused, masks)
+
+    def _replaced(
+        self,
+        level: str,
+        batch: Batch,
+        encoded: Encoded,
+        contexts: Tensor,
+        fused: Tensor,
+        masks: Sequence[Bool[Tensor, " nodes"]],
+    ) -> list[Copy]:
+        """Return copies in which the masked proposals have other features, or hear of another sentence."""
+        structure, proposals, item = batch.structure, encoded.proposals, batch.structure.node_item
+        if level == "feature":
+            owners, bank = batch.item[item], self.features
+            replaced = [replace_rows(proposals, mask, bank, owners, self.generator) for mask in masks]
+        else:
+            owners, bank = batch.text[item], self.language
+            replaced = [replace_rows(contexts, mask, bank, owners, self.generator) for mask in masks]
+        indices = [mask.nonzero().squeeze(1) for mask in masks]
+        rows, index = torch.cat([x.detach()[at] for x, at in zip(replaced, indices, strict=True)]), torch.cat(indices)
+        if level == "feature":
+            # A replaced proposal attends to the words anew.
+            fresh = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[index]))
+        else:
+            # Not `proposals[index]`: see `align_pairings`.
+            fresh = self.model.fuse(proposals.index_select(0, index), rows)
+        parts = fresh.split([len(at) for at in indices])
+        changed_fused = [fused.index_copy(0, at, part) for at, part in zip(indices, parts, strict=True)]
+        if level == "feature":
+            return [Copy(structure, h, x) for h, x in zip(replaced, changed_fused, strict=True)]
+        return [Copy(structure, proposals, x) for x in changed_fused]
+
+    def _scores(self, copies: Sequence[Copy]) -> Float[Tensor, "copies nodes"]:
+        """Score all copies, as many at once as fit the cache."""
+        at_once = copies_at_once(copies[0].structure.num_nodes)
+        parts = []
+        for start in range(0, len(copies), at_once):
+            some = copies[start : start + at_once]
+            graph = GraphStructure.batch([copy.structure for copy in some])
+            proposals = torch.cat([copy.proposals for copy in some])
+            fused = torch.cat([copy.fused for copy in some])
+            parts.append(self.model.reason(graph, proposals, fused).view(len(some), -1))
+        return torch.cat(parts)
+
+    def _level_loss(
+        self, structure: GraphStructure, original: Float[Tensor, " nodes"], scores: Float[Tensor, "copies nodes"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        aligned = torch.stack([self.model.align(structure, k) for k in scores])
+        destructive, robust = aligned.chunk(2)
+        ranking = ranking_loss(robust, destructive, config.margin)
+        scores_destructive, scores_robust = scores.chunk(2)
+        counts = structure.batch_num_nodes
+        consistency = consistency_loss(original, scores_robust, scores_destructive, counts, config.bound)
+        log = {
+            "ranking": ranking,
+            "consistency": consistency,
+            "robust": robust.mean(),
+            "destructive": destructive.mean(),
+        }
+        loss = config.ranking_weight * ranking + config.consistency_weight * consistency
+        return loss, {name: value.detach() for name, value in log.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the banks."""
+        return {"features": self.features.state_dict(), "language": self.language.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the banks of a checkpoint."""
+        self.features.load_state_dict(state["features"])
+        self.language.load_state_dict(state["language"])

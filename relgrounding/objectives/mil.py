@@ -1,0 +1,191 @@
+"""Multiple-instance learning from pairs: in-batch negatives of both kinds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from relgrounding._settings import ConfigError, number
+from relgrounding.modalities import Batch
+from relgrounding.models import GroundingModel, System
+from relgrounding.objectives._objective import Objective, register_objective
+from relgrounding.objectives._pairings import align_pairings
+
+
+@dataclass
+class MILConfig:
+    """Settings of multiple-instance learning."""
+
+    loss: Literal["hinge", "contrastive"] = "hinge"
+    """The paper's hinge against each negative, or cross-entropy of the right pair among all of them."""
+    margin: float = number(0.2, least=0)
+    """Of the hinge, in units of the alignment score (0 to 1)."""
+    temperature: float = number(1.0, above=0)
+    """Of the cross-entropy."""
+    negatives: int = number(1, least=1, most=100_000)
+    """Other items of the batch that each query (and item) is contrasted with."""
+    message_dropout: float = number(0.0, least=0, below=1)
+    """Share of the steps in which a relation layer passes no messages, drawn for each layer by itself. What a
+    proposal's own feature says, and what its neighbours tell it at first hand, then stays with it: otherwise every
+    proposal learns the evidence of all others, and the best one is any of them."""
+
+
+@register_objective("mil")
+class MIL(Objective):
+    """Contrast the alignment of an item and its sentence with those of wrong pairs; see `mil_loss`."""
+
+    Config = MILConfig
+    model: GroundingModel
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
+        if not issubclass(system, GroundingModel):
+            raise ConfigError(
+                f"mil pairs items with other sentences, which needs a GroundingModel; {system.name} is none"
+            )
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and nothing to log."""
+        own_sentence = torch.arange(len(batch), device=batch.words.device)
+        negatives = self.draw_negatives(batch)
+        with self.model.relation.passing(self.draw_messages()):
+            alignment = align_pairings(self.model, batch, torch.cat([own_sentence[None], negatives]))
+        return self.pairing_loss(batch, alignment[0], alignment[1:], negatives), {}
+
+    def draw_negatives(self, batch: Batch) -> Int[Tensor, "pairings items"]:
+        """Draw the wrong sentences of each item."""
+        drawn = draw_negatives(len(batch), self.config.negatives, batch.group.cpu(), self.generator)
+        return drawn.to(batch.words.device)
+
+    def draw_messages(self) -> list[bool]:
+        """Draw which relation layers pass messages, each layer on its own.
+
+        What a proposal hears from its neighbours must then be clear after one hop, at itself.
+        """
+        drawn = torch.rand(len(self.model.relation), generator=self.generator)
+        return (drawn >= self.config.message_dropout).tolist()
+
+    def pairing_loss(
+        self,
+        batch: Batch,
+        own: Float[Tensor, " items"],
+        wrong: Float[Tensor, "pairings items"],
+        negatives: Int[Tensor, "pairings items"],
+    ) -> Tensor:
+        """Return the loss of alignments with the right and with the wrong sentences."""
+        valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
+        if self.config.loss == "hinge":
+            return mil_loss(own, wrong, negatives, valid, self.config.margin)
+        return contrastive_loss(own, wrong, negatives, valid, self.config.temperature)
+
+
+def draw_negatives(
+    batch_size: int, count: int, group: Int[Tensor, " items"], generator: torch.Generator | None = None
+) -> Int[Tensor, "draws items"]:
+    """Draw `count` permutations that pair every item of a batch with another item's sentence.
+
+    Where a batch holds groups of two (minimal pairs), the first permutation swaps the two; all others are cyclic shifts
+    by different random distances. A permutation gives both kinds of negatives at once: a wrong sentence for each item
+    and a wrong item for each sentence.
+
+    Args:
+        batch_size: items of the batch, 2 or more.
+        count: permutations wanted; a batch of B has B - 1 shifts, and no more are drawn.
+        group: (items,) equal numbers for items of one group, -1 for items of none.
+        generator: source of the randomness, on the CPU.
+
+    Returns:
+        (draws, items) int64, row k: the sentence each item is paired with. No item keeps its own sentence, unless it
+        is alone in its group in a row of swaps.
+
+    Raises:
+        ValueError: fewer than two items.
+    """
+    if batch_size < 2:
+        raise ValueError(f"a batch of {batch_size} has no negatives; use batches of 2 or more")
+    index = torch.arange(batch_size)
+    rows = []
+    if bool((group >= 0).any()):
+        rows.append(_swap_groups(group.cpu(), index))
+    shifts = torch.randperm(batch_size - 1, generator=generator)[: max(count - len(rows), 0)] + 1
+    rows.extend((index + shift) % batch_size for shift in shifts)
+    return torch.stack(rows)
+
+
+def _swap_groups(group: Int[Tensor, " items"], index: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
+    """Return the cyclic shift within each group of equal numbers; items of no group stay."""
+    order = torch.argsort(group, stable=True)
+    ordered = group[order]
+    first = torch.searchsorted(ordered, ordered, right=False)
+    last = torch.searchsorted(ordered, ordered, right=True)
+    following = torch.where(index + 1 < last, index + 1, first)
+    swapped = torch.empty_like(index)
+    swapped[order] = order[following]
+    return torch.where(group >= 0, swapped, index)
+
+
+def mil_loss(
+    own: Float[Tensor, " items"],
+    wrong: Float[Tensor, "draws items"],
+    negatives: Int[Tensor, "draws items"],
+    valid: Bool[Tensor, "draws items"],
+    margin: float,
+) -> Float[Tensor, ""]:
+    """Hinge of each pair's alignment against a wrong sentence and against a wrong item.
+
+        L = mean over valid (k, b) of  [m - K(v_b, s_b) + K(v_b, s_q)]_+  +  [m - K(v_q, s_q) + K(v_b, s_q)]_+
+
+    with q = negatives[k, b]: the first term contrasts sentences for one item, the second items for one sentence.
+
+    Args:
+        own: K(v_b, s_b), from 0 to 1.
+        wrong: K(v_b, s_q), from 0 to 1.
+        negatives: q; see `draw_negatives`.
+        valid: False where item q shows, or sentence q says, the same as b's: such a pair is no negative.
+        margin: m, from 0 to 1.
+
+    Returns:
+        The loss; 0 (with a gradient of 0) where nothing is valid.
+    """
+    for_sentence = (margin - own + wrong).clamp_min(0)
+    # Not `own[negatives]`, whose gradient is added up in an order that depends on the threads.
+    for_item = (margin - own.expand_as(negatives).gather(1, negatives) + wrong).clamp_min(0)
+    return ((for_sentence + for_item) * valid).sum() / valid.sum().clamp_min(1)
+
+
+def contrastive_loss(
+    own: Float[Tensor, " items"],
+    wrong: Float[Tensor, "draws items"],
+    negatives: Int[Tensor, "draws items"],
+    valid: Bool[Tensor, "draws items"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the right pair among the wrong ones, of each item's sentences and of each sentence's items.
+
+        z(K) = log(K / (1 - K)) / T
+        L = - mean over b of  log softmax of z(K(v_b, s_b)) among z(K(v_b, s_q)), all k
+            - mean over b of  log softmax of z(K(v_b, s_b)) among z(K(v_a, s_b)), all k
+
+    with q = negatives[k, b] and a the item that draw k pairs with sentence b.
+
+    Args:
+        own: K(v_b, s_b), from 0 to 1.
+        wrong: K(v_b, s_q), from 0 to 1.
+        negatives: q; see `draw_negatives`.
+        valid: False where a pair is no negative: it is left out of the softmax.
+        temperature: T, above 0.
+
+    Returns:
+        The sum of both terms; 0 where nothing is valid.
+
+    Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, equation 4.
+    """
+    right = torch.logit(own, 1e-6) / temperature
+    others = (torch.logit(wrong, 1e-6) / temperature).masked_fill(~valid, -torch.inf)
+    by_sentence = torch.empty_like(others).scatter(1, negatives, others)
+    sentences = torch.logsumexp(torch.cat([right[None], others]), 0) - right
+    items = torch.logsumexp(torch.cat([right[None], by_sentence]), 0) - right
+    return sentences.mean() + items.mean()

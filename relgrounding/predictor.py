@@ -1,0 +1,300 @@
+"""From a trained model to answers: on the queries of a data set, or on a video or an image that no data set knows."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from relgrounding._printing import get_logger
+from relgrounding._signals import look
+from relgrounding.config import Config, ConfigError
+from relgrounding.datasets import Query
+from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
+from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
+from relgrounding.models import System
+from relgrounding.nn import WordEmbedding, trained_embedding
+from relgrounding.runs import RunFolder
+
+logger = get_logger("relgrounding.predictor")
+
+
+class Answer(NamedTuple):
+    """A moment or a region with its score.
+
+    Attributes:
+        proposal: start and end in seconds, or x1, y1, x2, y2 in pixels.
+        score: from 0 to 1.
+    """
+
+    proposal: tuple[float, ...]
+    score: float
+
+
+def usable_device(name: str, fall_back: bool = False) -> torch.device:
+    """Return the device of a run; "auto" is CUDA where it is available, else the CPU.
+
+    Args:
+        name: see `Config.device`.
+        fall_back: take the CPU where the device is not available.
+
+    Raises:
+        ConfigError: it is not available.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if not fall_back:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"device is {name}, which is not available here ({reason}); use device=cpu") from None
+    logger.warning("device is %s, which is not available here; the CPU is used", name)
+    return torch.device("cpu")
+
+
+def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tensor | None = None) -> System:
+    """Return an untrained model.
+
+    Args:
+        config: of the run.
+        feature_dim: width of a clip's or a region's feature.
+        words: size of the vocabulary.
+        vectors: (words, dim) pretrained ones; None: they are trained.
+    """
+    word_dim = config.model.word_dim if vectors is None else vectors.shape[1]
+    embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
+    return config.system(config.model, feature_dim, embedding, word_dim, config.backend)
+
+
+class Predictor:
+    """A model with its vocabulary and settings: scores candidates of queries and selects answers.
+
+    Args:
+        config: of the run.
+        model: trained.
+        vocabulary: that it was trained with.
+    """
+
+    def __init__(self, config: Config, model: System, vocabulary: Vocabulary) -> None:
+        self.config, self.model, self.vocabulary = config, model, vocabulary
+        self.modality: Modality = config.modality
+
+    @classmethod
+    def restored(cls, config: Config, saved: Mapping[str, Any]) -> "Predictor":
+        """Return the predictor of a checkpoint, which holds the vocabulary and any pretrained word vectors.
+
+        Raises:
+            LookupError, RuntimeError: the weights are those of another model.
+        """
+        weights, vocabulary = saved["model"], Vocabulary.from_list(saved["vocabulary"])
+        width = config.system.feature_dim(config.model, weights)
+        model = untrained(config, width, len(vocabulary), weights.get("embedding.vectors"))
+        model.load_state_dict(weights)
+        return cls(config, model, vocabulary)
+
+    @torch.no_grad()
+    def score(
+        self,
+        queries: Sequence[Query],
+        store: Any,
+        durations: Mapping[str, float],
+        quiet: bool = False,
+        desc: str = "scoring",
+    ) -> Scored:
+        """Score every candidate of every query.
+
+        Args:
+            queries: of a split.
+            store: their features, by item.
+            durations: seconds of the videos.
+            quiet: without a progress bar.
+            desc: what the progress bar is called.
+        """
+        config = self.config
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        options = config.system.graph_options(config.model)
+        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **options)
+        loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
+        seconds = self.modality.seconds(queries, durations)
+        result = Scored()
+        for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+            look()
+            scores = self.model(batch.to(device)).cpu()
+            result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
+            proposals, candidates = self.modality.candidates(batch, seconds)
+            result.proposals.extend(proposals)
+            result.candidates.extend(candidates)
+        return result
+
+
+class _OneItem(dict):
+    """The features of the one item that is asked about."""
+
+    def __init__(self, dim: int, content: Any) -> None:
+        super().__init__(item=content)
+        self.dim = dim
+
+
+class Grounder:
+    """A trained model that answers sentences about a video or an image; made by `Grounder.from_run`.
+
+    >>> grounder = Grounder.from_run("runs/charades_vgn")  # doctest: +SKIP
+    >>> answers = grounder.ground("person opens the door", "clips.npy", duration=31.2)  # doctest: +SKIP
+    >>> answers[0].proposal, answers[0].score  # doctest: +SKIP
+    ((7.8, 13.65), 0.93)
+
+    Args:
+        config: of the run.
+        saved: a checkpoint: its weights and its vocabulary.
+    """
+
+    def __init__(self, config: Config, saved: Mapping[str, Any]) -> None:
+        self.config = config
+        self.predictor = Predictor.restored(config, saved)
+        self.model, self.modality = self.predictor.model, self.predictor.modality
+        self.model.to(usable_device(config.device)).eval()
+        self.feature_dim: int = config.system.feature_dim(config.model, saved["model"])
+        """Width of the features that the model reads."""
+        self._stores = Stores(self.modality)
+        self._vector_file: Path | None = None
+        self._looked_up: set[str] = set()
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | os.PathLike,
+        checkpoint: str = "best.pt",
+        word_vectors: str | os.PathLike | None = None,
+        device: str | None = None,
+    ) -> "Grounder":
+        """Restore the model of a run from its folder alone: configuration, vocabulary and weights.
+
+        Args:
+            path: run folder, with config.yaml and the checkpoint. The data set is not needed.
+            checkpoint: file name in it.
+            word_vectors: the file of pretrained vectors that the run was trained with. A word that training never met
+                then has its own vector; without the file all such words share the model's vector of unknown words, as
+                they do in tools/evaluate.py.
+            device: where to compute; None: where the run did if that exists here, else the CPU.
+
+        Raises:
+            RunError: no run, no checkpoint, or one that cannot be read.
+            ValueError: word vectors for a run that trained its own, or not those of the run.
+        """
+        folder = RunFolder(path)
+        config = folder.read_config()
+        config.device = device or (config.device if torch.cuda.is_available() else "cpu")
+        config.data.workers = 0
+        saved = folder.load(checkpoint)
+        try:
+            grounder = cls(config, saved)
+        except (RuntimeError, LookupError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+            raise folder.another_model(checkpoint, reason) from None
+        if word_vectors is not None:
+            grounder._use_vectors(Path(word_vectors))
+        return grounder
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Words that the model has a vector of."""
+        return self.predictor.vocabulary
+
+    def unknown_words(self, query: str) -> list[str]:
+        """Return the words of a sentence that share the vector of unknown words."""
+        self.learn_words([query])
+        return [word for word in tokenize(query) if word not in self.vocabulary]
+
+    def ground(
+        self,
+        query: str,
+        features: object,
+        *,
+        item: str | None = None,
+        duration: float | int | None = None,
+        boxes: object = None,
+        image_size: object = None,
+        select: str | None = None,
+    ) -> list[Answer]:
+        """Answer one sentence about one video or image.
+
+        Args:
+            query: the sentence.
+            features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
+                Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
+                `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
+                All that tools/prepare.py converts is read as it is, docs/data.md has the formats.
+            item: which video or image of a file or folder of many; may be left out where it holds one.
+            duration: of the video, in seconds; may be left out where the HDF5 file says it (tools/extract.py).
+            boxes: (regions, 4) x1, y1, x2, y2 in pixels.
+            image_size: (width, height) in pixels.
+            select: "score" or "vote" for moments; None: what selected the epoch of the run.
+
+        Returns:
+            At most five answers, best first.
+
+        Raises:
+            ValueError: features, boxes, duration or a sentence that cannot be used, or an unknown item.
+            FileNotFoundError: no such file.
+        """
+        self.learn_words([query])
+        facts = {"duration": duration, "boxes": boxes, "image_size": image_size}
+        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
+        store = _OneItem(self.feature_dim, content)
+        scored = self.predictor.score([Query("query", "item", query, ())], store, durations, quiet=True)
+        rows = self.modality.select(scored, self.selection(select), self.config.eval)[0]
+        proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
+        return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
+
+    def duration(self, features: object, item: str | None = None) -> float | None:
+        """Return the seconds of a video that an HDF5 file of features says; None: it does not."""
+        return self._stores.duration(features, item)
+
+    def selection(self, select: str | None = None) -> str:
+        """Return the selection method: as asked, or the one that selected the epoch of the run."""
+        return self.modality.check_selection(select or self.modality.default_selection(self.config.eval))
+
+    def ids(self, path: str | os.PathLike) -> list[str]:
+        """Return the ids of the videos or images in an HDF5 file of features."""
+        return self._stores.open(Path(path)).ids
+
+    def regions(self, path: str | os.PathLike, item: str | None = None) -> Regions:
+        """Return the regions of an image in an HDF5 file, of the only one where no id is given."""
+        found = self._stores.read(Path(path), item)
+        if not isinstance(found, Regions):
+            raise ValueError(f"this run answers about {self.modality.item}s, which have no regions")
+        return found
+
+    def learn_words(self, texts: list[str]) -> None:
+        """Read the vectors of all new words of these sentences at once; without a file of vectors nothing happens."""
+        if self._vector_file is None:
+            return
+        met = {word for text in texts for word in tokenize(text)}
+        new = sorted(word for word in met - self._looked_up if word not in self.vocabulary)
+        self._looked_up.update(new)
+        if not new:
+            return
+        # A known word goes along, so that a file without any of the new ones is no error.
+        known, table = load_word_vectors(self._vector_file, Vocabulary([self._anchor, *new]))
+        embedding = self.model.embedding
+        assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
+        embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
+        self.predictor.vocabulary = Vocabulary(self.vocabulary.to_list() + known.to_list()[1:])
+
+    @property
+    def _anchor(self) -> str:
+        return self.vocabulary.to_list()[0]
+
+    def _use_vectors(self, path: Path) -> None:
+        embedding = self.model.embedding
+        if not isinstance(embedding, WordEmbedding):
+            raise ValueError(f"{path}: the run trained its word vectors from scratch and reads no file of them")
+        _, table = load_word_vectors(path, Vocabulary([self._anchor]))
+        if table.shape[1] != embedding.dim or not torch.equal(table[2], embedding.vectors[2].cpu()):
+            raise ValueError(f"{path} is not the file of word vectors that the run was trained with")
+        self._vector_file = path

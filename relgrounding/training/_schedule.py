@@ -1,0 +1,52 @@
+"""The stages of a run, and its learning rate."""
+
+import math
+from typing import NamedTuple
+
+from relgrounding.config import Config
+from relgrounding.objectives import OBJECTIVES, Objective
+
+
+class Stage(NamedTuple):
+    """Epochs with one optimizer and one set of objectives.
+
+    Attributes:
+        objectives: what it trains on.
+        epochs: at most.
+        learning_rate: its highest.
+        start_from: folder of a run whose best.pt it starts from; empty: from where the stage before ended.
+        key: setting that says how many epochs there are.
+    """
+
+    objectives: tuple[type[Objective], ...]
+    epochs: int
+    learning_rate: float
+    start_from: str
+    key: str
+
+
+def stages(config: Config) -> list[Stage]:
+    """Return the stages of a run: that of `train.objectives`, then one per objective that follows and has epochs."""
+    train = config.train
+    first = tuple(OBJECTIVES.get(name) for name in train.objectives)
+    found = [Stage(first, train.epochs, train.learning_rate, "", "train.epochs")]
+    for name, kind in config.classes.items():
+        settings = config.objectives[name]
+        if kind.follows and settings.epochs:
+            rest = settings.epochs, settings.learning_rate, settings.start_from
+            found.append(Stage((kind,), *rest, f"{name}.epochs"))
+    return found
+
+
+def planned(config: Config) -> list[Stage]:
+    """Return the stages that train: a run that starts from another one takes over its first stages."""
+    every = stages(config)
+    start = max((i for i, stage in enumerate(every) if stage.start_from), default=0)
+    return every[start:]
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Return the share of the learning rate at a step: linear from 0 over the warm-up, then a half cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))

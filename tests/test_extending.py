@@ -1,0 +1,103 @@
+"""docs/extending.md: what stands there works, from outside the package, one file each."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from relgrounding import ops
+from relgrounding.config import ConfigError, load_config, model_name
+from relgrounding.graphs import spatial_structure
+from relgrounding.runs import RunFolder
+from relgrounding.training import Trainer, evaluate_run, make_task
+from tests.training.tiny import TINY
+
+TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+FILES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
+COMMON = [
+    word for word in TINY if word.partition("=")[0] not in ("model.fusion_dim", "model.position_dim", "data.demo_pairs")
+]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, code in FILES.items():
+        (folder / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
+    yield
+    for name in FILES:
+        sys.modules.pop(name, None)
+
+
+def trained(folder: Path, *words: str) -> str:
+    task = make_task(load_config(None, list(words)))
+    trainer = Trainer(task, RunFolder(folder / "run"), quiet=True)
+    trainer.run()
+    return evaluate_run(trainer.task, trainer.folder, quiet=True)
+
+
+def test_all_five_are_there():
+    assert list(FILES) == ["my_relation", "my_model", "my_data", "my_objective", "my_backend"]
+    assert len(FILES["my_relation"].strip().splitlines()) <= 20
+
+
+@pytest.mark.parametrize("name", ["my_relation:MeanOfNeighbours", "mean_of_neighbours"])
+def test_a_relation_module_in_ign(tmp_path, name):
+    __import__("my_relation")
+    table = trained(tmp_path, *TINY, f"model.relation={name}", "mil.message_dropout=0.5")
+    assert f"ign, {name}" in table
+
+
+def test_a_model_and_a_data_set_and_an_objective_at_once(tmp_path):
+    words = ["model.name=my_model:Cosine", "model.scale=8", "model.relation=none", "data.dataset=my_data:Colours"]
+    words += [
+        "data.batch_size=32",
+        "train.objectives=[mil,my_objective:Sharpness]",
+        "mil.negatives=3",
+        "train.learning_rate=0.02",
+    ]
+    table = trained(tmp_path, *COMMON, *words, "train.epochs=20", "train.patience=20")
+    assert "my_model:Cosine + sharpness, no relation" in table
+    assert 'my_data:Colours, split test, protocol "single", 300 queries' in table
+    config = RunFolder(tmp_path / "run").read_config()
+    assert (config.model.scale, config.data.images) == (8, 100)
+    assert max(line.get("validation/Acc@0.5", 0) for line in RunFolder(tmp_path / "run").read_log()) > 60
+    assert any("blurred" in line for line in RunFolder(tmp_path / "run").read_log())
+
+
+def test_a_range_beside_a_field_holds():
+    with pytest.raises(ConfigError, match=r"model\.scale is 0.0; it must be above 0 and 100 or less"):
+        load_config(None, ["model.name=my_model:Cosine", "model.scale=0"])
+
+
+def test_a_backend():
+    __import__("my_backend")
+    structure = spatial_structure([[0, 0, 10, 10], [2, 2, 8, 8], [20, 0, 30, 10]], (40, 40))
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    rest = [torch.randn(*shape, dtype=torch.float64) for shape in ((3,), (11,), (11, 5))]
+    own, naive = (ops.gated_sum(structure, x, *rest, backend=name) for name in ("edgewise", "naive"))
+    torch.testing.assert_close(own, naive)
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (own, naive)))
+    assert load_config(None, ["backend=edgewise"]).backend == "edgewise"
+
+
+def test_a_plugin_is_found_by_its_entry_point(monkeypatch):
+    from importlib import metadata
+
+    entry = metadata.EntryPoint("mine", "my_model", "relgrounding.plugins")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "relgrounding.plugins" else [])
+    config = load_config(None, ["model.name=cosine", "model.relation=none"])
+    assert model_name(config) == "cosine, no relation"
+
+
+def test_names_that_lead_nowhere():
+    with pytest.raises(ConfigError, match=r"there is no model 'vng'; there is .*; did you mean 'vgn'\?"):
+        load_config(None, ["model.name=vng"])
+    with pytest.raises(ConfigError, match="model 'no_such_module:X' cannot be imported: No module named"):
+        load_config(None, ["model.name=no_such_module:X"])
+    with pytest.raises(ConfigError, match=r"model\.heads is a setting of vgn; this run has none of them"):
+        load_config(None, ["model.heads=2"])
