@@ -2,7 +2,7 @@ import json
 
 from tiny import tool
 
-from tests.cases.inputs import threshold
+from tests.cases import threshold
 from tests.evaluation.recount import recount
 
 

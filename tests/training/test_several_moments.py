@@ -5,7 +5,7 @@ from tiny import tool
 
 from relgrounding.evaluation import VideoEvaluator
 from relgrounding.viz import read_run
-from tests.cases.inputs import several_moments
+from tests.cases import several_moments
 from tests.evaluation.recount import recount
 
 
