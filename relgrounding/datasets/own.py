@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from relgrounding._printing import brief, printable
 from relgrounding._settings import ConfigError
 from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, find_file, register_dataset
-from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
+from relgrounding.io._regular import existing
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["Own", "OwnQueries", "load_own"]
@@ -81,8 +82,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
     problems = problems or Problems()
     in_name = "{split}" in str(path)
     path = Path(str(path).replace("{split}", split or "")) if in_name else Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path} not found; {REMEDY}")
+    existing(path, REMEDY)
     result = OwnQueries([], {}, {})
     ids: set[str] = set()
     cut = 0

@@ -25,9 +25,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
-from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
 from relgrounding.io._pickle import load_plain_pickle
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
@@ -314,11 +314,8 @@ def _sentence(sentence: Any, where: str) -> tuple[str, str]:
 def _find(root: str | Path, name: str, file: str) -> Path:
     if name not in SPLIT_BY:
         raise BadAnnotation(f"{name!r} is not one of the RefCOCO family: {', '.join(SPLIT_BY)}")
-    path = Path(root) / name / file
-    if not path.exists():
-        raise MissingFile(
-            f"{path} not found; download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
-        )
+    remedy = f"download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
+    path = existing(Path(root) / name / file, remedy)
     check_regular(path, follow_links=False)
     return path
 

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding._printing import get_logger
-from relgrounding.io._errors import BadFeatures, MissingFeatures, MissingFile
+from relgrounding.io._errors import BadFeatures, MissingFeatures
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 from relgrounding.io._ids import Spellings, did_you_mean
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -44,12 +44,7 @@ class _Store:
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise MissingFile(
-                f"feature file {self.path} not found; tools/prepare.py makes two such files, "
-                "docs/features.md has the layouts"
-            )
-        check_regular(self.path)
+        check_regular(existing(self.path, "tools/prepare.py makes such files, docs/features.md has the layouts"))
         self._auto = in_memory is None
         self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
         self._forget()

@@ -10,9 +10,9 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from relgrounding.io._errors import BadFeatures, DataError, MissingFile, UnsafeFile
+from relgrounding.io._errors import BadFeatures, DataError, UnsafeFile
 from relgrounding.io._hdf5_heap import CheckedFile, read_into
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 MOST_SQUEEZED = 2**12
 """How many times smaller compression may have made a dataset: gzip reaches 1,032."""
@@ -45,9 +45,7 @@ def open_hdf5(path: Path) -> h5py.File:
         MissingFile: no such file.
         BadFeatures: it is no HDF5 file, or cut off.
     """
-    if not path.exists():
-        raise MissingFile(f"feature file {path} not found; tools/prepare.py makes such files, docs/data.md says how")
-    check_regular(path)
+    check_regular(existing(path, "tools/prepare.py makes feature files, docs/data.md says how"))
     with damage(str(path)):
         return h5py.File(CheckedFile(path), "r")
 

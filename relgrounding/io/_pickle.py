@@ -11,8 +11,8 @@ from typing import IO, Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from relgrounding.io._errors import BadAnnotation, MissingFile, UnsafeFile
-from relgrounding.io._regular import check_regular
+from relgrounding.io._errors import BadAnnotation, UnsafeFile
+from relgrounding.io._regular import check_regular, existing
 
 __all__ = ["CharadesGlove", "load_charades_glove", "load_plain_pickle"]
 
@@ -79,9 +79,7 @@ class _Unpickler(pickle.Unpickler):
 def _check_places(path: str | Path) -> None:
     """Refuse a pickle whose memo, a table that grows to the largest index in it, would fill the memory."""
     path = Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path} not found; take it from its official source")
-    check_regular(path)
+    check_regular(existing(path, "take it from its official source"))
     stat = path.stat()
     _check_memo(path, stat.st_size, stat.st_mtime_ns)
 

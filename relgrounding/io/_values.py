@@ -53,6 +53,12 @@ def is_number(value: Any) -> TypeGuard[float]:
     return math.isfinite(value) if isinstance(value, float) else value.bit_length() < 512
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...], owner: str) -> None:
+    """Raise BadAnnotation where a value is not one of the owner's choices; `name` says what it is."""
+    if value not in choices:
+        raise BadAnnotation(f"{name} {value!r} is not one of {owner}: {', '.join(choices)}")
+
+
 def has_area(boxes: Float[np.ndarray, "boxes 4"]) -> Bool[np.ndarray, " boxes"]:
     """Whether each box x1, y1, x2, y2 is wider and higher than 0, also as float32, which feature files hold."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -22,9 +22,9 @@ from relgrounding.features.convert._regions import BOX_KEYS, Hdf5Regions, NpzReg
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
-from relgrounding.io._errors import BadFeatures, MissingFile, Problems
+from relgrounding.io._errors import BadFeatures, Problems
 from relgrounding.io._hdf5 import damage, member, names, open_hdf5
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 __all__ = ["FORMATS", "Converted", "convert_features", "detect_format", "open_source"]
 
@@ -97,9 +97,7 @@ def detect_format(path: Path, follow_links: bool = False) -> str:
                 "name the format with --format"
             )
         return detect_format(folder_files(path, tuple(endings), follow_links)[0])
-    if not path.exists():
-        raise MissingFile(f"{path} not found; name a feature file, or the folder of such files")
-    check_regular(path)
+    check_regular(existing(path, "name a feature file, or the folder of such files"))
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):

@@ -9,9 +9,9 @@ import numpy as np
 
 from relgrounding.features.convert._regions import RegionSource
 from relgrounding.features.convert._sources import Entry, Item
-from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, MissingFile, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, check_id, read_text
 from relgrounding.io._ids import canonical_id
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing
 from relgrounding.io._values import is_number
 
 CHUNK = 2**20
@@ -122,8 +122,7 @@ def image_sizes(path: Path | None) -> dict[str, tuple[int, int]]:
     """
     if path is None:
         return {}
-    if not path.exists():
-        raise MissingFile(f"{path} not found; --sizes names COCO's instances.json, or any file with its 'images'")
+    existing(path, "--sizes names COCO's instances.json, or any file with its 'images'")
     try:
         images = json.loads(read_text(path, follow_links=True))["images"]
         return {canonical_id(str(image["id"])): (int(image["width"]), int(image["height"])) for image in images}

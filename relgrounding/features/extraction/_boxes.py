@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from relgrounding._files import sha256
 from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError, require
-from relgrounding.features.extraction._weights import build, sha256
+from relgrounding.features.extraction._weights import build
 
 FASTER_RCNN = (
     "fasterrcnn_resnet50_fpn_v2",

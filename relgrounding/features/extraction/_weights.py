@@ -1,6 +1,5 @@
 """A torchvision model with the weights that were asked for."""
 
-import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from relgrounding._files import sha256
 from relgrounding.features.extraction._errors import ExtractionError, require
 
 COUNTER = ".num_batches_tracked"
@@ -78,12 +78,3 @@ def _named(model: str, weights: str, make: Callable[..., torch.nn.Module]) -> to
         raise ExtractionError(
             f"weights {weights} could not be fetched ({error}); download {chosen.url} to {folder}"
         ) from None
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
