@@ -18,7 +18,7 @@ from relgrounding.io._ids import near_id
 
 @runtime_checkable  # so that types can be checked in tests
 class Facts(Protocol):
-    """What is asked of a modality about features; `relgrounding.modalities.Modality` documents it."""
+    """What `verify` needs of a modality; `relgrounding.modalities.Modality` documents it."""
 
     remedy: ClassVar[str]
 

@@ -42,7 +42,7 @@ def load_activitynet(root: str | Path, split: str, problems: Problems | None = N
 
     Args:
         root: folder with `train.json`, `val_1.json` and `val_2.json`.
-        split: "train", "val_1" or "val_2"; the latter two ask about the same videos in other words.
+        split: "train", "val_1" or "val_2"; the latter two describe the same videos in other words.
         problems: what becomes of a bad record; None: the first one stops.
 
     Returns:
@@ -84,7 +84,7 @@ def load_activitynet_durations(root: str | Path, split: str) -> dict[str, float]
     path, videos = _read(root, split)
     durations = {}
     for video, entry in videos.items():
-        with Problems("skip"):  # the loader of queries has reported it, and no query asks for it
+        with Problems("skip"):  # the loader of queries has reported it, and no query needs it
             durations[video] = _duration(entry, f"{path}, video {video!r}")
     return durations
 
@@ -95,7 +95,7 @@ def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
     path = existing(Path(root) / f"{split}.json", f"download {split}.json from {source}")
     content = parse_json(read_text(path), str(path), "download it again")
     if not isinstance(content, dict):
-        raise BadAnnotation(f"{path} holds a {type(content).__name__}; expected an object of one entry a video")
+        raise BadAnnotation(f"{path} holds a {type(content).__name__}; expected an object of one entry per video")
     return path, content
 
 

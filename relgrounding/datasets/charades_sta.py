@@ -75,7 +75,7 @@ class CharadesSTA(Dataset):
 
 
 class ActionInterval(NamedTuple):
-    """An action that goes on in a video.
+    """An action in a video.
 
     Args:
         action: class, 0 to 156.
@@ -198,7 +198,7 @@ def _rows(root: str | Path, only: str | None = None) -> Iterator[tuple[dict[str,
                 check_id(row["id"], where)
                 yield row, f"{path}, video {row['id']}"
         except csv.Error as error:
-            raise BadAnnotation(f"{path}, line {rows.line_num}: no CSV: {error}; download it again") from None
+            raise BadAnnotation(f"{path}, line {rows.line_num}: not CSV: {error}; download it again") from None
 
 
 def _parse_actions(text: str, where: str) -> list[ActionInterval]:

@@ -136,7 +136,7 @@ def _open(root: Path) -> Iterator[_Annotations]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
-        raise BadAnnotation(f"{path} is damaged or no ZIP archive: {error}; download it again") from None
+        raise BadAnnotation(f"{path} is damaged or not a ZIP archive: {error}; download it again") from None
     with archive:
         names = (Path(name) for name in archive.namelist())
         images = frozenset(name.stem for name in names if name.suffix == ".xml")
@@ -184,7 +184,7 @@ def _read_boxes(content: bytes, image: str) -> tuple[dict[str, list[Box]], int]:
             for element in entry.iter("bndbox"):
                 box = x1, y1, x2, y2 = tuple(float(element.findtext(corner, "")) for corner in _CORNERS)
                 if not all(abs(value) <= LARGEST for value in box):
-                    raise ValueError(f"{box} is no box xmin ymin xmax ymax")
+                    raise ValueError(f"{box} is not a box xmin ymin xmax ymax")
                 fine = bool(has_area(np.array([box])).all())
                 left_out += not fine
                 for name in entry.iter("name"):

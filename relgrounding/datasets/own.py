@@ -59,7 +59,7 @@ class OwnQueries(NamedTuple):
 
 
 def load_own(path: str | Path, item: str, split: str | None = None, problems: Problems | None = None) -> OwnQueries:
-    """Load queries of your own videos or images, one JSON object a line.
+    """Load queries of your own videos or images, one JSON object per line.
 
     `{"video": "kitchen", "duration": 31.2, "query": "person opens the door", "segment": [3, 7.5]}` or
     `{"image": "street", "size": [640, 480], "query": "the red car", "box": [10, 20, 200, 120]}`. The right answer
@@ -100,7 +100,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    entry = parse_json(line, where, "write one object a line")
+    entry = parse_json(line, where, "write one object per line")
     if not isinstance(entry, dict):
         raise BadAnnotation(f"{where}: expected an object such as {{...}}, found {line[:40]!r}")
     unknown = sorted(set(entry) - set(KEYS))

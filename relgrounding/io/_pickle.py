@@ -60,7 +60,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in self.admitted:
             raise UnsafeFile(
                 f"{self._name} asks for {module}.{name}, which is not plain data; a pickle can run any code: "
-                "take the file from its official source, or convert it to JSON where you trust it"
+                "download the file from its official source, or convert it to JSON where you trust it"
             )
         return _Call(self.admitted[module, name])
 
@@ -72,14 +72,15 @@ class _Unpickler(pickle.Unpickler):
             raise
         except Exception as error:  # a damaged pickle can end in an exception of any kind
             raise UnsafeFile(
-                f"{self._name} is no pickle of plain data, or damaged: {error}; take it anew from its official source"
+                f"{self._name} is not a pickle of plain data, or damaged: {error}; download it again from its official "
+                "source"
             ) from error
 
 
 def _check_places(path: str | Path) -> None:
     """Refuse a pickle whose memo, a table that grows to the largest index in it, would fill the memory."""
     path = Path(path)
-    check_regular(existing(path, "take it from its official source"))
+    check_regular(existing(path, "download it from its official source"))
     stat = path.stat()
     _check_memo(path, stat.st_size, stat.st_mtime_ns)
 
@@ -89,7 +90,9 @@ def _check_memo(path: Path, size: int, time: int) -> None:
     try:
         for code, argument, _ in pickletools.genops(path.read_bytes()):
             if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= size:
-                raise UnsafeFile(f"{path} wants a table of {argument} places; take it anew from its official source")
+                raise UnsafeFile(
+                    f"{path} wants a table of {argument} places; download it again from its official source"
+                )
     except UnsafeFile:
         raise
     except Exception:  # damage of any kind: the unpickler ends at the same byte, and says so

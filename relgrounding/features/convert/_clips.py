@@ -1,4 +1,4 @@
-"""Clip features in the formats that people have: a file a video, or HDF5 with a dataset or a group a video."""
+"""Clip features as they circulate: one file per video, or HDF5 with one dataset or group per video."""
 
 import pickle
 import zipfile
@@ -32,7 +32,7 @@ class NpyClips(Source):
     """`VIDEO.npy` each, (clips, dim) or (clips, 1, 1, dim): I3D features of Charades-STA."""
 
     suffix: ClassVar[str] = ".npy"
-    kind: ClassVar[str] = "NumPy file"
+    kind: ClassVar[str] = "a NumPy file"
 
     def index(self) -> Iterator[Entry]:
         """Yield the videos by the names of their files; only the headers are read."""
@@ -65,7 +65,7 @@ class NpzClips(NpyClips):
     """`VIDEO.npz` each, with `features` or a single array: moment_detr's and lighthouse's."""
 
     suffix = ".npz"
-    kind = "NumPy archive"
+    kind = "a NumPy archive"
 
     def _header(self, path: Path) -> Header:
         with zipfile.ZipFile(path) as archive:
@@ -85,7 +85,7 @@ class PtClips(NpyClips):
     """`VIDEO.pt` each: a tensor, or a dict with one under `features`; nothing that a pickle could run is loaded."""
 
     suffix = ".pt"
-    kind = "file of torch.save"
+    kind = "a file of torch.save"
 
     def _header(self, path: Path) -> Header:
         tensor = self._tensor(path)
@@ -123,12 +123,12 @@ def _numpy_type(tensor: torch.Tensor, path: Path) -> np.dtype:
 
 
 class Hdf5Clips(Hdf5Source):
-    """One dataset a video, or one group a video that holds a single dataset, such as `VIDEO/c3d_features`."""
+    """One dataset per video, or one group per video with a single dataset in it, such as `VIDEO/c3d_features`."""
 
     def _entries(self) -> Iterator[Entry]:
         videos = names(self._file, str(self.path))
         if not videos:
-            raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video")
+            raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) per video")
         for name in videos:
             where = f"{name!r} in {self.path}"
             with self.problems, damage(where):
@@ -153,5 +153,5 @@ class Hdf5Clips(Hdf5Source):
             group, key = name, inner[0]
             found = member(found, key, where)
         if not isinstance(found, h5py.Dataset):
-            raise BadFeatures(f"{where} is no dataset (clips, dim); make the file again")
+            raise BadFeatures(f"{where} is not a dataset (clips, dim); make the file again")
         return group, key, found

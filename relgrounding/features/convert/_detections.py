@@ -66,14 +66,14 @@ def iter_json_list(path: Path) -> Iterator[Any]:
     """Yield the elements of a file that is one JSON list, a piece of the file at a time.
 
     Raises:
-        BadFeatures: it is no list, not UTF-8, cut off, or an element is longer than 1 MB.
+        BadFeatures: it is not a list, not UTF-8, cut off, or an element is longer than 1 MB.
     """
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHUNK).lstrip()
             if not text.startswith("["):
-                raise BadFeatures(f"{path} is no JSON list of detections; it begins with {text[:20]!r}")
+                raise BadFeatures(f"{path} is not a JSON list of detections; it begins with {text[:20]!r}")
             at, ended = 1, False
             while True:
                 while at < len(text) and text[at] in " \t\r\n,":
@@ -89,7 +89,7 @@ def iter_json_list(path: Path) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     more = file.read(CHUNK)
                     if isinstance(error, RecursionError) or not more or len(text) - at > 4 * CHUNK:
-                        raise BadFeatures(f"{path} is cut off or no JSON: {error}; copy it again") from None
+                        raise BadFeatures(f"{path} is cut off or not JSON: {error}; copy it again") from None
                     text, at = text[at:] + more, 0
     except UnicodeDecodeError as error:
         raise BadFeatures(f"{path} is not UTF-8: {error}; convert it") from None
@@ -101,7 +101,7 @@ def _detection(entry: Any, where: str) -> tuple[str, tuple[float, ...]]:
         raise BadFeatures(f"{where}: expected image_id, bbox of four numbers, category_id, score")
     category, score = entry.get("category_id", 0), entry.get("score", 1.0)
     if not isinstance(category, int) or not 0 <= category < 10_000 or not is_number(score):
-        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
+        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is not a valid number")
     return canonical_id(check_id(entry.get("image_id"), where)), (*map(float, box), float(category), float(score))
 
 

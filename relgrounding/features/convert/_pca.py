@@ -102,7 +102,7 @@ def load_components(path: Path) -> tuple[Components, str]:
         BadFeatures: it is another or a damaged file.
     """
     check_regular(existing(path, "--pca takes a number, or the .pca.npz beside a file made with one"))
-    with damage(str(path), "file of components"), zipfile.ZipFile(path) as archive:
+    with damage(str(path), "a file of components"), zipfile.ZipFile(path) as archive:
         mean, matrix, share, text = (
             read_member(archive, key, str(path), kinds="fU") for key in ("mean", "matrix", "share", "fingerprint")
         )

@@ -1,4 +1,4 @@
-"""Region features in the formats that people have: bottom-up-attention `.tsv`, `.npz` an image, HDF5."""
+"""Region features as they circulate: bottom-up-attention `.tsv`, one `.npz` per image, HDF5."""
 
 import base64
 import codecs
@@ -94,7 +94,7 @@ class RegionSource(Source):
 
 
 class TsvRegions(RegionSource):
-    """Bottom-up attention: a line an image, its arrays in base64.
+    """Bottom-up attention: one line per image, its arrays in base64.
 
     The columns are those that a first line names, or else 6, or 10 with objects and attributes.
     """
@@ -143,7 +143,7 @@ class TsvRegions(RegionSource):
 
 
 def header_columns(line: bytes, where: str) -> list[str] | None:
-    """Return the columns that a first line names, by the names they have here; None: it is no such line.
+    """Return the columns that a first line names, by the names they have here; None: it is not such a line.
 
     Raises:
         BadFeatures: it names columns, but not those that are needed.
@@ -161,7 +161,7 @@ def base64_numbers(text: bytes | str, shape: tuple[int, int], where: str) -> np.
     """Return float32 numbers that are written in base64.
 
     Raises:
-        BadFeatures: it is no base64, or of another number of numbers.
+        BadFeatures: it is not base64, or of another length.
     """
     with damage(where, "base64"):
         return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
@@ -178,13 +178,13 @@ class NpzRegions(RegionSource):
         """Yield the images by the names of their files."""
         self._files = folder_files(self.path, [".npz"], self.options.follow_links)
         for path in self._files:
-            with self.problems, damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+            with self.problems, damage(str(path), "a NumPy archive"), zipfile.ZipFile(path) as archive:
                 names = {name.removesuffix(".npy") for name in archive.namelist()}
                 keys = [one_of(names, known, str(path)) for known in (FEATURE_KEYS, BOX_KEYS)]
                 where = f"{path}, {keys[0]}"
                 shape, dtype = member_header(archive, keys[0], str(path))
                 boxes = self._boxes(archive, keys[1], path)
-                # One tool that writes this format has the axes of features the other way round.
+                # One tool that writes this format transposes the features.
                 turned = len(shape) == 2 and shape[0] != len(boxes) and shape[1] == len(boxes)
                 rows, dim = check_shape(shape[::-1] if turned else shape, where, self.options.max_bytes)
                 if rows != len(boxes):
@@ -196,7 +196,7 @@ class NpzRegions(RegionSource):
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
         path, keys, turned = entry.at
-        with damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+        with damage(str(path), "a NumPy archive"), zipfile.ZipFile(path) as archive:
             features = read_member(archive, keys[0], str(path), self.options.max_bytes)
             boxes = self._boxes(archive, keys[1], path)
             return self.item(entry, features.T if turned else features, boxes, str(path))
@@ -217,12 +217,14 @@ class NpzRegions(RegionSource):
         if not values and "size" in names:
             values = list(read_member(archive, "size", str(path), 64).reshape(-1)[:2, None])
         if len(values) != 2 or not all(len(v) and np.isfinite(v[0]) and v[0] >= 1 for v in values):
-            raise BadFeatures(f"{path} says no size of the image; add image_w and image_h, or size (width, height)")
+            raise BadFeatures(
+                f"{path} does not state the size of the image; add image_w and image_h, or size (width, height)"
+            )
         return int(values[0][0]), int(values[1][0])
 
 
 class Hdf5Regions(Hdf5Source, RegionSource):
-    """The library's own flat ragged layout, to reduce, or a group an image: `IMAGE/features`, `IMAGE/boxes`."""
+    """The library's own flat ragged layout, to reduce it, or one group per image: `IMAGE/features`, `IMAGE/boxes`."""
 
     def _entries(self) -> Iterator[Entry]:
         if member(self._file, "offsets", str(self.path)) is not None:
@@ -260,7 +262,7 @@ class Hdf5Regions(Hdf5Source, RegionSource):
     def _group_entry(self, name: str, where: str) -> Entry:
         group = member(self._file, name, str(self.path))
         if not isinstance(group, h5py.Group):
-            raise BadFeatures(f"{where} is no group of an image with features and boxes; name the format")
+            raise BadFeatures(f"{where} is not a group of an image with features and boxes; name the format")
         present = set(names(group, where))
         pairs = ((self._scalar(group, w, where), self._scalar(group, h, where)) for w, h in SIZE_KEYS)
         sizes = next((pair for pair in pairs if None not in pair), None)

@@ -215,7 +215,7 @@ def number_type(dtype: np.dtype, where: str) -> str:
     """Return the type that numbers are kept in.
 
     Raises:
-        BadFeatures: they are no numbers.
+        BadFeatures: they are not numbers.
     """
     if dtype.kind not in "fiu":
         raise BadFeatures(f"{where} holds {dtype}, expected numbers; make the file again")

@@ -25,7 +25,7 @@ class ImageSizes:
     """Sizes of images where their features come without, or with some only.
 
     Args:
-        source: whose `--sizes` are asked first.
+        source: whose `--sizes` come first.
     """
 
     def __init__(self, source: RegionSource) -> None:

@@ -1,4 +1,4 @@
-"""VinVL's `.tsv`: a line an image, its regions as JSON with arrays in base64."""
+"""VinVL's `.tsv`: one line per image, its regions as JSON with arrays in base64."""
 
 import json
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ class VinvlRegions(RegionSource):
         texts = [text for entry in objects if isinstance(text := entry.get("feature"), str)]
         if not objects or len(texts) < len(objects):
             raise BadFeatures(f"{where}: its objects have no 'feature'; name the features.tsv beside this file")
-        with damage(where, "list of equally long features"):
+        with damage(where, "a list of equally long features"):
             features = np.concatenate([_features(text, 1, where) for text in texts])
         return key, features, (_rects(objects, where), size)
 
@@ -114,7 +114,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadFeatures(f"{where} is cut off or no JSON: {str(error)[:200]}; copy it again") from None
+        raise BadFeatures(f"{where} is cut off or not JSON: {str(error)[:200]}; copy it again") from None
 
 
 def _objects(content: Any, where: str) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:

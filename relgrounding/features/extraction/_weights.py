@@ -1,4 +1,4 @@
-"""A torchvision model with the weights that were asked for."""
+"""A torchvision model with the requested weights."""
 
 import pickle
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExtractionError(f"{path} is no file of a state_dict that can be read safely: {reason}") from None
+        raise ExtractionError(f"{path} is not a state_dict that can be read safely: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -69,7 +69,7 @@ def _named(model: str, weights: str, make: Callable[..., torch.nn.Module]) -> to
     chosen: Any = known.get(weights)
     if chosen is None:
         raise ExtractionError(
-            f"weights {weights!r} are no file and no weights of {model}; torchvision has {', '.join(known)}"
+            f"weights {weights!r} are neither a file nor weights of {model}; torchvision has {', '.join(known)}"
         )
     try:
         return make(chosen, None)
