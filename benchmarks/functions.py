@@ -1,13 +1,17 @@
 """What the providers compute: the weights of each function, and a slow rendering in float64 to check against.
 
-A provider is checked against the function that it names. Two of them, "typed" and "typed_attention", are the peers'
-own: one matrix a relation and no gate. They cannot equal ours and are therefore rendered here, with dense matrices and
-without a line of the libraries that are checked.
+A provider is checked against the function that it names. Ours are the operators' own references, the backend `naive`.
+"typed" and "typed_attention" are the peers': one matrix per relation and no gate. They cannot equal ours and are
+therefore rendered here, without a line of the libraries that are checked.
+
+A reference returns its outputs and its slack: for each element of the output, or for rows of it, the distance of what
+it depends on from a bend of a ReLU, where the gradient jumps; None where nothing bends. Close to a bend rounding
+decides which side a value falls on, for every provider.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,25 +22,17 @@ from relgrounding import ops
 from relgrounding.graphs import GraphStructure
 
 Weights = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
 Outputs = tuple[Tensor, ...]
 # Elements of one (edges x columns) tensor of the reference.
 CHUNK = 8_000_000
 
 
-@dataclass(frozen=True)
-class Function:
-    """A function of a graph, of features and of weights.
+class Function(NamedTuple):
+    """A function of a graph, of features and of weights; the fan-in of a weight is its last dimension."""
 
-    Args:
-        shapes: the shape of each weight in a case; the fan-in is the last dimension.
-        reference: its value in float64, one or more outputs.
-        slack: for each element of the output, or for rows of it, how far what it depends on stays from a place where
-            the gradient jumps; None where there is no such place. Rounding decides the side there, for everybody.
-    """
-
-    shapes: Callable[[Case], dict[str, tuple[int, ...]]]
-    reference: Callable[[GraphStructure, Case, Tensor, Weights], Outputs]
-    slack: Callable[[GraphStructure, Case, Tensor, Weights], Tensor] | None = None
+    shapes: Callable[[Case], Shapes]
+    reference: Callable[[GraphStructure, Case, Tensor, Weights], tuple[Outputs, Tensor | None]]
 
 
 def draw_weights(function: Function, case: Case, dtype: torch.dtype, seed: int = 0) -> Weights:
@@ -50,27 +46,22 @@ def draw_weights(function: Function, case: Case, dtype: torch.dtype, seed: int =
     return {name: one(shape) for name, shape in function.shapes(case).items()}
 
 
-def _attention_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+def _attention_shapes(case: Case) -> Shapes:
     heads = (case.heads, case.dim)
     return {"linear": (case.out_dim, case.in_dim), "att_src": heads, "att_dst": heads, "bias": (case.out_dim,)}
 
 
-def _attention(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
-    feat = (x @ w["linear"].t()).unflatten(1, (case.heads, case.dim))
-    scores = (feat * w["att_src"]).sum(2), (feat * w["att_dst"]).sum(2)
-
-    def columns(part: Tensor) -> Tensor:
-        return ops.graph_attention(structure, part, *scores, backend="naive")
-
-    step = max(1, CHUNK // max(1, structure.num_edges * case.heads))
-    return (_by_columns(columns, feat, 2, step).flatten(1) + w["bias"],)
-
-
-def _attention_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
-    """(N, 1): the smallest logit of the node's in-edges, in size; the leaky ReLU bends at 0."""
+def _attention(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, Tensor]:
     feat = (x @ w["linear"].t()).unflatten(1, (case.heads, case.dim))
     score_src, score_dst = (feat * w["att_src"]).sum(2), (feat * w["att_dst"]).sum(2)
-    return _smallest(structure, (score_src[structure.indices] + score_dst[structure.destinations]).abs().amin(1))
+
+    def columns(part: Tensor) -> Tensor:
+        return ops.graph_attention(structure, part, score_src, score_dst, backend="naive")
+
+    step = max(1, CHUNK // max(1, structure.num_edges * case.heads))
+    out = _by_columns(columns, feat, 2, step).flatten(1) + w["bias"]
+    logit = score_src[structure.indices] + score_dst[structure.destinations]
+    return (out,), _smallest(structure, logit.detach().abs().amin(1))
 
 
 def _smallest(structure: GraphStructure, values: Tensor) -> Tensor:
@@ -79,12 +70,12 @@ def _smallest(structure: GraphStructure, values: Tensor) -> Tensor:
     return start.scatter_reduce(0, structure.destinations, values, "amin").unsqueeze(1)
 
 
-def _gated_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+def _gated_shapes(case: Case) -> Shapes:
     linear, types = (case.out_dim, case.in_dim), case.num_types
     return {"linear": linear, "gate": (1, case.in_dim), "gate_bias": (types,), "type_bias": (types, case.out_dim)}
 
 
-def _gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
+def _gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, None]:
     gate = x @ w["gate"][0]
 
     def columns(part: Tensor) -> Tensor:
@@ -92,31 +83,7 @@ def _gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outp
         return ops.gated_sum(structure, feat, gate, w["gate_bias"], type_bias, backend="naive")
 
     step = max(1, CHUNK // max(1, structure.num_edges))
-    return (_by_columns(columns, torch.cat([x @ w["linear"].t(), w["type_bias"]]), 1, step),)
-
-
-def _edge_gated_shapes(case: Case) -> dict[str, tuple[int, ...]]:
-    directions = {f"{way}_{name}": shape for way in ("in", "out") for name, shape in _gated_shapes(case).items()}
-    return directions | {"self_linear": (case.out_dim, case.in_dim), "bias": (case.out_dim,)}
-
-
-def direction(weights: Weights, way: str) -> Weights:
-    """The weights of one direction of the edge-gated layer, named as in the gated one."""
-    return {name.removeprefix(f"{way}_"): value for name, value in weights.items() if name.startswith(f"{way}_")}
-
-
-def _edge_gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
-    return (torch.relu(_before_relu(structure, case, x, w)),)
-
-
-def _before_relu(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
-    (into,) = _gated(structure, case, x, direction(w, "in"))
-    (out_of,) = _gated(structure.reverse(), case, x, direction(w, "out"))
-    return into + out_of + x @ w["self_linear"].t() + w["bias"]
-
-
-def _edge_gated_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
-    return _before_relu(structure, case, x, w).abs()
+    return (_by_columns(columns, torch.cat([x @ w["linear"].t(), w["type_bias"]]), 1, step),), None
 
 
 def _by_columns(function: Callable[[Tensor], Tensor], feat: Tensor, dim: int, step: int) -> Tensor:
@@ -127,7 +94,20 @@ def _by_columns(function: Callable[[Tensor], Tensor], feat: Tensor, dim: int, st
     return torch.cat(parts, dim)
 
 
-def _typed_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+def _edge_gated_shapes(case: Case) -> Shapes:
+    both = {f"{side}_{name}": shape for side in ("in", "out") for name, shape in _gated_shapes(case).items()}
+    return both | {"self_linear": (case.out_dim, case.in_dim), "bias": (case.out_dim,)}
+
+
+def _edge_gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, Tensor]:
+    total = x @ w["self_linear"].t() + w["bias"]
+    for side, graph in (("in", structure), ("out", structure.reverse())):
+        weights = {name: w[f"{side}_{name}"] for name in _gated_shapes(case)}
+        total = total + _gated(graph, case, x, weights)[0][0]
+    return (torch.relu(total),), total.detach().abs()
+
+
+def _typed_shapes(case: Case) -> Shapes:
     if case.layer == "edge_gated":
         # Reversed edges have relations of their own; the node itself has a matrix.
         shape = (2 * case.num_types, case.in_dim, case.out_dim)
@@ -135,66 +115,54 @@ def _typed_shapes(case: Case) -> dict[str, tuple[int, ...]]:
     return {"weight": (case.num_types, case.in_dim, case.out_dim)}
 
 
-def _typed(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
+def _typed(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, None]:
     """x_i' = sum over relations of (sum over their in-edges of x_j) W_r, and in both directions root and bias."""
-    out = x.new_zeros(len(x), case.out_dim)
-    for way, graph in enumerate(_ways(structure, case)):
+    out = x @ w["root"] + w["bias"] if "root" in w else x.new_zeros(len(x), case.out_dim)
+    graphs = (structure, structure.reverse()) if case.layer == "edge_gated" else (structure,)
+    matrices = iter(w["weight"])
+    for graph in graphs:
         for r in range(case.num_types):
             edges = graph.etype == r
             gathered = torch.zeros_like(x).index_add(0, graph.destinations[edges], x[graph.indices[edges]])
-            out = out + gathered @ w["weight"][way * case.num_types + r]
-    if "root" in w:
-        out = out + x @ w["root"] + w["bias"]
-    return (out,)
+            out = out + gathered @ next(matrices)
+    return (out,), None
 
 
-def _typed_attention_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+def _typed_attention_shapes(case: Case) -> Shapes:
     weight, vector = (case.num_types, case.in_dim, case.out_dim), (case.out_dim, 1)
     return {"weight": weight, "q": vector, "k": vector, "bias": (case.out_dim,)}
 
 
-def _typed_attention(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
+def _typed_attention(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, Tensor]:
     """Softmax over all in-edges of leaky_relu(q . W_r x_i + k . W_r x_j); the sum of alpha W_r x_j."""
-    nodes, places = len(x), (structure.etype, structure.destinations, structure.indices)
-    joined = torch.zeros(case.num_types, nodes, nodes, dtype=torch.bool).index_put(places, torch.tensor(True))
+    edges = (structure.etype, structure.destinations, structure.indices)
     feat = x @ w["weight"]
     logits = (feat @ w["q"]) + (feat @ w["k"]).transpose(1, 2)
+    slack = _smallest(structure, logits.detach()[edges].abs())
+    joined = torch.zeros_like(logits, dtype=torch.bool).index_put(edges, torch.tensor(True))
     logits = torch.nn.functional.leaky_relu(logits, 0.2).masked_fill(~joined, -torch.inf)
     # Nodes without in-edges have no softmax; they get the bias.
     alive = joined.any(2).any(0)
     rows = torch.softmax(logits[:, alive].transpose(0, 1).flatten(1), 1)
-    shares = rows.unflatten(1, (case.num_types, nodes)).transpose(0, 1)
+    shares = rows.unflatten(1, (case.num_types, len(x))).transpose(0, 1)
     alpha = torch.zeros_like(logits).index_copy(1, alive.nonzero()[:, 0], shares)
-    return ((alpha @ feat).sum(0) + w["bias"],)
+    return ((alpha @ feat).sum(0) + w["bias"],), slack
 
 
-def _typed_attention_slack(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Tensor:
-    feat = x @ w["weight"]
-    query, key = (feat @ w["q"])[..., 0], (feat @ w["k"])[..., 0]
-    logit = query[structure.etype, structure.destinations] + key[structure.etype, structure.indices]
-    return _smallest(structure, logit.abs())
+def _linear_shapes(case: Case) -> Shapes:
+    names = ("in_linear", "out_linear", "self_linear") if case.layer == "edge_gated" else ("linear",)
+    return dict.fromkeys(names, (case.out_dim, case.in_dim))
 
 
-def _ways(structure: GraphStructure, case: Case) -> tuple[GraphStructure, ...]:
-    return (structure, structure.reverse()) if case.layer == "edge_gated" else (structure,)
-
-
-def _linear_shapes(case: Case) -> dict[str, tuple[int, ...]]:
-    linear = (case.out_dim, case.in_dim)
-    if case.layer == "edge_gated":
-        return {"in_linear": linear, "out_linear": linear, "self_linear": linear}
-    return {"linear": linear}
-
-
-def _linear(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> Outputs:
-    return tuple(x @ matrix.t() for matrix in w.values())
+def _linear(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, None]:
+    return tuple(x @ matrix.t() for matrix in w.values()), None
 
 
 FUNCTIONS = {
-    "attention": Function(_attention_shapes, _attention, _attention_slack),
+    "attention": Function(_attention_shapes, _attention),
     "gated": Function(_gated_shapes, _gated),
-    "edge_gated": Function(_edge_gated_shapes, _edge_gated, _edge_gated_slack),
+    "edge_gated": Function(_edge_gated_shapes, _edge_gated),
     "typed": Function(_typed_shapes, _typed),
-    "typed_attention": Function(_typed_attention_shapes, _typed_attention, _typed_attention_slack),
+    "typed_attention": Function(_typed_attention_shapes, _typed_attention),
     "linear": Function(_linear_shapes, _linear),
 }

@@ -1,20 +1,21 @@
 """The correctness gate: a provider gets a figure only where its output and gradients are right.
 
-The reference is the function in float64 (`benchmarks.functions`); ours is rendered with the backend `naive`. The
-inputs are numbers that the provider's type holds, so that the two differ by the provider's arithmetic alone.
+The reference is the function in float64 (`benchmarks.functions`). The inputs are numbers that the provider's type
+holds, so that the two differ by the provider's arithmetic alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.functions import FUNCTIONS, Function, Outputs, Weights, draw_weights
+from benchmarks.functions import FUNCTIONS, Outputs, Weights, draw_weights
 from benchmarks.providers import Provider
 from relgrounding.graphs import GraphStructure
 
-# Largest difference over the largest value, a tensor.
+# Per tensor: the largest difference over the largest value.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 # Nearer than this to a bend of a ReLU the gradient is left out of the comparison, unless that were most of it, as it is
 # for the attention logits of short types; there the tolerance has to be wide enough.
@@ -25,14 +26,7 @@ LARGEST = 20_000_000
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found.
-
-    Args:
-        passed: whether every tensor is within the tolerance.
-        error: the largest difference over the largest value, of all tensors.
-        where: the tensor it was found in.
-        items: number of items of the batch that was checked.
-    """
+    """What the gate found: the largest error of all tensors, the tensor that has it, the number of items checked."""
 
     passed: bool
     error: float
@@ -43,53 +37,48 @@ class Verdict:
         return f"{'right' if self.passed else 'wrong'}: {self.where} differs by {self.error:.1e} ({self.items} items)"
 
 
-@dataclass
+class Answer(NamedTuple):
+    """What is right for a function.
+
+    Args:
+        weights: its weights, in float64.
+        right: its outputs, and its gradients with respect to x and each weight.
+        above: the gradient that arrives at each output, the same for all; 0 where rounding decides what it becomes.
+    """
+
+    weights: Weights
+    right: Weights
+    above: Outputs
+
+
 class Problem:
     """Inputs of a case on a batch that the reference can work through, and what is right for them."""
 
-    case: Case
-    structure: GraphStructure
-    dtype: torch.dtype
-    x: Tensor = field(init=False)
-    _answers: dict[str, tuple[Weights, Weights, Outputs]] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.structure = reduced(self.structure, self.case).to("cpu")
+    def __init__(self, case: Case, structure: GraphStructure, dtype: torch.dtype) -> None:
+        self.case, self.dtype = case, dtype
+        self.structure = reduced(structure, case).to("cpu")
         generator = torch.Generator().manual_seed(1)
-        self.x = torch.randn(self.structure.num_nodes, self.case.in_dim, generator=generator).to(self.dtype).double()
+        self.x = torch.randn(self.structure.num_nodes, case.in_dim, generator=generator).to(dtype).double()
+        self.answers: dict[str, Answer] = {}
 
-    def weights_of(self, function: str) -> Weights:
-        """The function's weights, in float64."""
-        return self._answer(function)[0]
+    def answer(self, name: str) -> Answer:
+        """What is right for a function, computed once."""
+        if name not in self.answers:
+            self.answers[name] = self.solve(name, draw_weights(FUNCTIONS[name], self.case, self.dtype))
+        return self.answers[name]
 
-    def right(self, function: str) -> Weights:
-        """The outputs of the function and its gradients with respect to x and each weight."""
-        return self._answer(function)[1]
-
-    def above(self, function: str) -> Outputs:
-        """The gradient that arrives at each output, the same for all; 0 where rounding decides what it becomes."""
-        return self._answer(function)[2]
-
-    def _answer(self, name: str) -> tuple[Weights, Weights, Outputs]:
-        if name not in self._answers:
-            function = FUNCTIONS[name]
-            weights = draw_weights(function, self.case, self.dtype)
-            self._answers[name] = (weights, *self._reference(function, weights))
-        return self._answers[name]
-
-    def _reference(self, function: Function, weights: Weights) -> tuple[Weights, Outputs]:
+    def solve(self, name: str, weights: Weights) -> Answer:
+        """What is right for a function with these weights."""
         x = self.x.clone().requires_grad_()
         leaves = {key: value.clone().requires_grad_() for key, value in weights.items()}
-        outputs = function.reference(self.structure, self.case, x, leaves)
+        outputs, slack = FUNCTIONS[name].reference(self.structure, self.case, x, leaves)
         above = output_gradients(outputs, self.dtype)
-        if function.slack is not None:
-            with torch.no_grad():
-                steady = function.slack(self.structure, self.case, self.x, weights) > SLACK[self.dtype]
+        if slack is not None:
+            steady = slack > SLACK[self.dtype]
             if self.dtype in (torch.float32, torch.float64) or steady.float().mean() > 0.5:
                 above = tuple(gradient * steady for gradient in above)
-        gradients = torch.autograd.grad(outputs, [x, *leaves.values()], above)
-        named = dict(zip(("gradient of x", *_gradient_names(leaves)), gradients, strict=True))
-        return _named(outputs) | named, above
+        x_gradient, *gradients = torch.autograd.grad(outputs, [x, *leaves.values()], above)
+        return Answer(weights, _named(outputs, x_gradient, dict(zip(leaves, gradients, strict=True))), above)
 
 
 def reduced(structure: GraphStructure, case: Case) -> GraphStructure:
@@ -101,62 +90,45 @@ def reduced(structure: GraphStructure, case: Case) -> GraphStructure:
     return structure.select(torch.arange(items, device=structure.device))
 
 
-def output_gradients(outputs: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+def output_gradients(outputs: Outputs, dtype: torch.dtype) -> Outputs:
     """What arrives from above in the backward, the same for every provider of a function."""
     generator = torch.Generator().manual_seed(2)
     drawn = (torch.randn(out.shape, generator=generator).to(dtype) for out in outputs)
     return tuple(value.to(out.device, out.dtype) for value, out in zip(drawn, outputs, strict=True))
 
 
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def as_tuple(outputs: Tensor | Outputs) -> Outputs:
     """One output or several, as several."""
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def check(provider: Provider, problem: Problem, device: torch.device, module: nn.Module | None = None) -> Verdict:
     """Compare a provider with its function; `module` is for tests of the gate, which break it beforehand."""
-    right = problem.right(provider.function)
-    found = _run(provider, problem, device, module)
-    missing = sorted(right.keys() - found.keys())
-    if missing:
-        return Verdict(False, float("inf"), f"no {missing[0]}", problem.structure.batch_size)
-    errors = {name: _difference(found[name], value) for name, value in right.items()}
-    where = max(errors, key=lambda name: errors[name])
-    passed = errors[where] <= TOLERANCE[problem.dtype]
-    return Verdict(passed, errors[where], where, problem.structure.batch_size)
-
-
-def _run(provider: Provider, problem: Problem, device: torch.device, module: nn.Module | None) -> Weights:
-    weights = problem.weights_of(provider.function)
+    answer, items = problem.answer(provider.function), problem.structure.batch_size
     if module is None:
-        module = provider.build(problem.case, weights, device, problem.dtype)
-    graph = provider.convert(problem.structure.to(device))
+        module = provider.build(problem.case, answer.weights, device, problem.dtype)
     x = problem.x.to(device, problem.dtype).requires_grad_()
-    outputs = as_tuple(module(graph, x))
+    outputs = as_tuple(module(provider.convert(problem.structure.to(device)), x))
+    if [out.shape for out in outputs] != [gradient.shape for gradient in answer.above]:
+        return Verdict(False, float("inf"), "output", items)
+    above = tuple(gradient.to(device, problem.dtype) for gradient in answer.above)
     parameters = list(module.parameters())
-    above = tuple(gradient.to(device, problem.dtype) for gradient in problem.above(provider.function))
-    if [out.shape for out in outputs] != [gradient.shape for gradient in above]:
-        return _named(outputs) | dict.fromkeys(problem.right(provider.function), torch.empty(0))
     # Layers of other libraries own parameters that this use of them leaves out.
-    x_gradient, *rest = torch.autograd.grad(outputs, [x, *parameters], above, allow_unused=True)
-    pairs = zip(parameters, rest, strict=True)
-    known = {p: torch.zeros_like(p) if gradient is None else gradient for p, gradient in pairs}
-    gradients = provider.gradients(module, known)
-    named = dict(zip(_gradient_names(gradients), gradients.values(), strict=True))
-    return _named(outputs) | {"gradient of x": x_gradient} | named
+    x_gradient, *rest = torch.autograd.grad(outputs, [x, *parameters], above, materialize_grads=True)
+    gradients = provider.gradients(module, problem.case, dict(zip(parameters, rest, strict=True)))
+    found = _named(outputs, x_gradient, gradients)
+    errors = {name: _difference(found[name], value) for name, value in answer.right.items()}
+    where = max(errors, key=lambda name: errors[name])
+    return Verdict(errors[where] <= TOLERANCE[problem.dtype], errors[where], where, items)
 
 
 def _difference(found: Tensor, right: Tensor) -> float:
-    if found.shape != right.shape:
-        return float("inf")
-    largest = right.abs().max().clamp_min(1e-30) if right.numel() else 1.0
-    error = (found.detach().cpu().double() - right).abs().max() / largest if right.numel() else torch.zeros(())
+    if not right.numel():
+        return 0.0
+    error = (found.cpu().double() - right).abs().max() / right.abs().max().clamp_min(1e-30)
     return float(error.nan_to_num(torch.inf))
 
 
-def _named(outputs: tuple[Tensor, ...]) -> Weights:
-    return {f"output {k}" if k else "output": out.detach() for k, out in enumerate(outputs)}
-
-
-def _gradient_names(weights: Weights) -> list[str]:
-    return [f"gradient of {name}" for name in weights]
+def _named(outputs: Outputs, x_gradient: Tensor, gradients: Weights) -> Weights:
+    named = {f"output {k}" if k else "output": out.detach() for k, out in enumerate(outputs)}
+    return named | {f"gradient of {name}": value for name, value in ({"x": x_gradient} | gradients).items()}

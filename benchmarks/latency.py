@@ -7,41 +7,34 @@ Questions go from item to item, all of one size; what depends on the size alone 
 
 import argparse
 import itertools
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmarks.timing import Quantiles, milliseconds
+from benchmarks.timing import Quantiles, interleaved
 from relgrounding import Grounder
 from relgrounding.config import load_config
 from relgrounding.features import Regions, Vocabulary
 from relgrounding.graphs import window_proposals
-from relgrounding.modalities._batches import ClipStore, RegionStore
-from relgrounding.training._task import Split, Task, build_model
+from relgrounding.predictor import untrained
 
 WORDS = ["a", "person", "opens", "the", "door", "and", "walks", "out", "of", "room"]
 QUERY = "a person opens the door and walks out of the room"
 DIM = 500
-ITEMS = 8
-FEWEST = 20
+ITEMS, MOST_TURNS = 8, 1000
 WIDTHS = [2, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 96, 128]
 SETTINGS = [f"data.widths={WIDTHS}", "data.stride=2", "data.max_clips=128"]
 
 
-class _Width(dict):
-    dim = DIM
-
-
 def grounder(kind: str) -> Grounder:
     """Return one with random weights."""
-    config = load_config(None, [f"model.name={kind}", "data.dataset=own", "data.queries=questions.jsonl", *SETTINGS])
-    store: ClipStore | RegionStore = _Width()
+    words = [f"model.name={kind}", "data.dataset=own", "data.queries=questions.jsonl", *SETTINGS]
     vectors = torch.randn(len(Vocabulary.from_list(WORDS)), 300)
-    task = Task(config, Split([], store), Split([], store), Vocabulary.from_list(WORDS), vectors)
-    return Grounder(config, build_model(task).state_dict(), WORDS)
+    config = load_config(None, words)
+    model = untrained(config, DIM, len(vectors), vectors)
+    return Grounder(config, {"model": model.state_dict(), "vocabulary": WORDS})
 
 
 def regions(count: int, random: np.random.Generator) -> Regions:
@@ -51,33 +44,30 @@ def regions(count: int, random: np.random.Generator) -> Regions:
     return Regions(random.standard_normal((count, DIM)).astype(np.float32), boxes, (640, 480))
 
 
-def _times(ask: Callable[[], object], seconds: float) -> list[float]:
-    times: list[float] = []
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < FEWEST:
-        times.append(milliseconds(ask, torch.device("cpu")))
-    return times
+def questions(kind: str, size: int, random: np.random.Generator) -> Callable[[], object]:
+    """Return what asks the next question."""
+    drawn, asked = [regions(size, random) for _ in range(ITEMS)], grounder(kind)
+    if kind == "ign":
+        items = itertools.cycle(drawn)
+        return lambda: asked.ground(QUERY, next(items))
+    videos = itertools.cycle(item.features for item in drawn)
+    return lambda: asked.ground(QUERY, next(videos), duration=31.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each row, on average")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     random, rows = np.random.default_rng(0), []
     sizes = [("vgn", 32), ("vgn", 64), ("vgn", 128), ("ign", 10), ("ign", 36), ("ign", 100)]
-    for kind, size in sizes:
-        asked = grounder(kind)
-        more: dict[str, float] = {"duration": 31.2} if kind == "vgn" else {}
-        items = itertools.cycle(
-            random.standard_normal((size, DIM)).astype(np.float32) if kind == "vgn" else regions(size, random)
-            for _ in range(ITEMS)
-        )
-        asked.ground(QUERY, next(items), **more)
-        times = Quantiles.of(_times(lambda: asked.ground(QUERY, next(items), **more), arguments.seconds))  # noqa: B023
+    asked = {f"{kind}, {size}": {"ask": questions(kind, size, random)} for kind, size in sizes}
+    times = interleaved(asked, torch.device("cpu"), MOST_TURNS, arguments.seconds * len(sizes))
+    for (kind, size), (name, of) in zip(sizes, times.items(), strict=True):
         nodes = len(window_proposals(size, WIDTHS, 2)) if kind == "vgn" else size
-        rows.append([f"{kind}, {size}", f"{nodes}", *(f"{ms:.1f}" for ms in (times.p20, times.p50, times.p80))])
+        quantiles = Quantiles.of(of["ask"])
+        rows.append([name, f"{nodes}", *(f"{ms:.1f}" for ms in (quantiles.p20, quantiles.p50, quantiles.p80))])
     print(
         tabulate(
             rows,

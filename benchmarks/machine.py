@@ -9,13 +9,18 @@ import torch
 PACKAGES = ("torch", "dgl", "torch-geometric", "pyg-lib", "torch-scatter", "triton", "numpy")
 
 
+def _line(path: str, key: str) -> str | None:
+    """The value of the first line ``key: value`` of a file of the system; None where there is none."""
+    try:
+        with open(path) as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith(key))
+    except (OSError, StopIteration):
+        return None
+
+
 def processor() -> str:
     """The processor's name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def version(package: str) -> str:
@@ -27,12 +32,15 @@ def version(package: str) -> str:
 
 
 def facts(device: torch.device) -> dict[str, str]:
-    """One line a fact for the header of a table."""
+    """One line per fact for the header of a table."""
+    load = (
+        f"{os.getloadavg()[0]:.1f} processes ready to run, one-minute mean" if hasattr(os, "getloadavg") else "unknown"
+    )
     found = {
         "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "memory": f"{_total_memory() / 2**30:.0f} GiB",
         "system": f"{platform.system()}, Python {platform.python_version()}",
-        "load before the run": _load(),
+        "load before the run": load,
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -44,19 +52,9 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return _total_memory() // 2
+    available = _line("/proc/meminfo", "MemAvailable")
+    return int(available.split()[0]) * 1024 if available else _total_memory() // 2
 
 
 def _total_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _load() -> str:
-    try:
-        return f"{os.getloadavg()[0]:.1f} processes ready to run, one-minute mean"
-    except OSError:
-        return "unknown"

@@ -1,24 +1,26 @@
-"""The three figures: speed against density, speed against size, memory."""
+"""The figures: speed against density, against size and against batch, and memory."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
+from matplotlib import pyplot
+
 from benchmarks.cases import HEADLINE
 from benchmarks.criteria import memory_limit
 from benchmarks.measure import Row
 
-# One colour a library; the line style tells its members apart.
+matplotlib.use("Agg")
+# One colour per library; the line style tells its members apart.
 COLOURS = {"ours": "#0072b2", "dgl": "#d55e00", "pyg": "#009e73", "torch": "#cc79a7", "limit": "#555555"}
 STYLES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1)))
+Lines = dict[str, list[tuple[float, float]]]
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write the figures for which there are at least two points a line; returns their paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    measured = [row for row in rows if row.ok and row.both_p50]
+    """Write the figures for which there are at least two points per line; returns their paths."""
+    measured = [row for row in rows if row.ok and row.both]
     drawn = [
         _against(measured, "density", "density", lambda row: 100 * row.density, "edges per pair, %", folder),
         _against(measured, "scaling", "size", lambda row: row.nodes, "nodes in the batch", folder),
@@ -31,42 +33,31 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 def _against(
     rows: list[Row], series: str, name: str, x_of: Callable[[Row], float], label: str, folder: Path
 ) -> Path | None:
-    from matplotlib import pyplot
-
-    rows = [row for row in rows if row.series == series]
-    # Cases of one kind of graph make a panel; those of the other series are one kind a layer.
-    panels = sorted({_panel(row) for row in rows if sum(_panel(r) == _panel(row) for r in rows) > 1})
-    lines = {panel: _lines([row for row in rows if _panel(row) == panel], x_of) for panel in panels}
-    panels = [panel for panel in panels if any(len(points) > 1 for points in lines[panel].values())]
-    if not panels:
+    # Cases of one kind of graph make a panel; those of the other series are one kind per layer.
+    panels: dict[str, Lines] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        times = row.sizes or row.both
+        if row.series == series and times:
+            panel = row.case.rpartition("/")[0] if series == "batch" else row.layer
+            panels[panel][row.provider].append((x_of(row), 1e6 * times.p50 / max(row.edges, 1)))
+    drawn = sorted(panel for panel, lines in panels.items() if any(len(points) > 1 for points in lines.values()))
+    if not drawn:
         return None
-    columns = min(3, len(panels))
-    count = -(-len(panels) // columns)
+    columns = min(3, len(drawn))
+    count = -(-len(drawn) // columns)
     figure, axes = pyplot.subplots(count, columns, figsize=(6.8 * columns, 4.2 * count), squeeze=False)
-    for axis, panel in zip(axes.flat, panels, strict=False):
-        for provider, points in lines[panel].items():
-            colour, style = _look(provider, list(lines[panel]))
+    for axis, panel in zip(axes.flat, drawn, strict=False):
+        for provider, points in panels[panel].items():
+            colour, style = _look(provider, list(panels[panel]))
             x, y = zip(*sorted(points), strict=True)
             axis.plot(x, y, linestyle=style, color=colour, label=provider, marker=".", linewidth=1.3)
-        axis.set(
-            xscale="log", yscale="log", title=panel, xlabel=label, ylabel="nanoseconds an edge, forward + backward"
-        )
+        axis.set(xscale="log", yscale="log", title=panel, xlabel=label)
+        axis.set_ylabel("nanoseconds per edge, forward + backward")
         axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))  # beside the lines, not on them
         axis.grid(True, which="major", linewidth=0.3)
-    for axis in list(axes.flat)[len(panels) :]:
+    for axis in list(axes.flat)[len(drawn) :]:
         axis.set_visible(False)
     return _save(figure, folder / f"speed_against_{name}.png")
-
-
-def _panel(row: Row) -> str:
-    return f"{row.layer}/{row.case.split('/')[1]}" if row.series == "batch" else row.layer
-
-
-def _lines(rows: list[Row], x_of: Callable[[Row], float]) -> dict[str, list[tuple[float, float]]]:
-    lines = defaultdict(list)
-    for row in rows:
-        lines[row.provider].append((x_of(row), 1e6 * (row.sizes_p50 or row.both_p50 or 0) / max(row.edges, 1)))
-    return dict(lines)
 
 
 def _look(provider: str, everyone: list[str]) -> tuple[str, object]:
@@ -76,8 +67,6 @@ def _look(provider: str, everyone: list[str]) -> tuple[str, object]:
 
 
 def _memory(rows: list[Row], folder: Path) -> Path | None:
-    from matplotlib import pyplot
-
     cases = [case for case in HEADLINE.values() if any(row.case == case for row in rows)]
     if not cases:
         return None
@@ -95,8 +84,6 @@ def _memory(rows: list[Row], folder: Path) -> Path | None:
 
 
 def _save(figure, path: Path) -> Path:
-    from matplotlib import pyplot
-
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -10,15 +10,16 @@ import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from benchmarks import cases, criteria, machine, providers
-from benchmarks.building import BuildRow, measure_building
+from benchmarks.graph_building import measure_building
 from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import own_pages
-from benchmarks.report import case_table, markdown, write_build_csv, write_csv
+from benchmarks.report import case_table, markdown, write_csv
 from relgrounding._files import check_output_folder
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,7 +35,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
-    parser.add_argument("--repeats", type=int, default=30, help="most turns of a case, two calls each")
+    parser.add_argument("--repeats", type=int, default=30, help="most turns per case, two calls each")
     parser.add_argument("--seconds", type=float, default=30.0, help="no further turn of a case begins after so long")
     parser.add_argument("--max-memory", type=float, default=0.0, help="GiB a provider may take; 0: half of the free")
     parser.add_argument("--no-memory", action="store_true", help="without the peak of memory")
@@ -56,13 +57,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def run_cases(chosen: list[cases.Case], patterns: list[str], settings: Settings, memory: bool) -> list[Row]:
     rows: dict[str, list[Row]] = {}
-    with tqdm(total=len(chosen) * (1 + memory), unit="pass", file=sys.stderr) as bar:
+    with tqdm(total=len(chosen) * (1 + memory), unit="pass", file=sys.stderr, disable=None) as bar:
         for case in chosen:
             rows[case.name] = measure(case, providers.select(case.layer, patterns), settings, bar.set_description)
             bar.update()
         for layer in cases.LAYERS:
-            sizes = [(case, row) for case in chosen if case.layer == layer for row in rows[case.name]]
-            sizes = [(case, row) for case, row in sizes if row.ok and criteria.in_scaling(row)]
+            of_layer = [(case, row) for case in chosen if case.layer == layer for row in rows[case.name]]
+            sizes = [(case, row) for case, row in of_layer if criteria.in_scaling(row)]
             if len(sizes) > 1:
                 (provider,) = providers.select(layer, [criteria.OURS])
                 bar.set_description(f"{layer}: sizes in turns")
@@ -85,11 +86,11 @@ def weigh_case(name: str, patterns: list[str], rows: list[Row], settings: Settin
     return weigh(case, providers.select(case.layer, patterns), rows, settings)
 
 
-def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[BuildRow]) -> None:
+def save(args: argparse.Namespace, facts: dict[str, str], rows: list[Row], building: list[dict[str, Any]]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out / "results.csv", rows)
+    write_csv(args.out / "results.csv", [row.flat() for row in rows])
     if building:
-        write_build_csv(args.out / "building.csv", building)
+        write_csv(args.out / "building.csv", building)
     page = markdown("Benchmark of message-passing layers", facts, rows, building, criteria.lines(rows))
     (args.out / "table.md").write_text(page, encoding="utf-8")
     try:
@@ -117,11 +118,11 @@ def main() -> None:
         sys.exit(f"--out: {error}")
     settings = settings_of(args)
     facts = machine.facts(settings.device)
-    facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s a case, two calls a turn"
+    facts["settings"] = f"{settings.repeats} turns or {settings.seconds:g} s per case, two calls per turn"
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     # Only where nothing narrower was asked for.
     narrow = args.no_building or args.case or args.provider or settings.device.type != "cpu"
-    building = [] if narrow else measure_building(settings.repeats, settings.seconds, lambda text: print(text))
+    building = [] if narrow else list(measure_building(settings.repeats, settings.seconds, print))
     rows = run_cases(chosen, args.provider, settings, not args.no_memory)
     save(args, facts, rows, building)
     for case in chosen:

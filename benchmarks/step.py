@@ -2,7 +2,7 @@
 
 A step starts with the batch on its device and ends with the optimizer's update: each item with its own sentence and
 with one other of the batch (`draw_negatives`), the hinge loss, backward, clipping of the gradient norm, Adam. Ours is
-`relgrounding.training.mil_step`; the other is `benchmarks.eager_models` with the same weights, batch and pairings.
+`relgrounding.objectives.MIL`; the other is `benchmarks.eager_models` with the same weights, batch and pairings.
 "stage 2" is a step of counterfactual contrastive learning with all levels and one draw, on top of the same MIL loss.
 
 Before any figure, loss and gradients of both are compared: in float64 on a small batch, in float32 on the batch that is
@@ -21,8 +21,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,21 +29,22 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from benchmarks import machine
-from benchmarks.eager_models import EagerIGN, EagerVGN, eager_names
+from benchmarks.eager_models import EagerIGN, EagerModel, EagerVGN
+from benchmarks.graph_specs import IMAGE_SIZE, draw_boxes
 from benchmarks.memory import own_pages, peak_memory
-from benchmarks.timing import Quantiles, interleaved
-from relgrounding.config import CCLConfig, ModelConfig, TrainConfig
-from relgrounding.graphs import GraphStructure, SpatialRelation, spatial_structure, temporal_structure, window_proposals
-from relgrounding.modalities._batches import Batch, ImageBatch, VideoBatch
-from relgrounding.models import IGN, VGN
+from benchmarks.report import table
+from benchmarks.timing import Quantiles, interleaved, synchronize
+from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals
+from relgrounding.modalities import Batch, ImageBatch, VideoBatch
+from relgrounding.models import IGN, VGN, IGNConfig, VGNConfig
 from relgrounding.nn import WordEmbedding
-from relgrounding.objectives import draw_negatives, mil_loss
-from relgrounding.training import CounterfactualStep, mil_step
+from relgrounding.objectives import CCL, MIL, CCLConfig, MILConfig, draw_negatives, mil_loss
 
 WORDS, WORD_DIM, VOCABULARY = 20, 300, 1000
 CLIPS, CLIP_DIM, WIDTHS, STRIDE = 64, 500, (4, 8, 12, 16, 24), 0.25
 """130 windows a video, whose graph is 13 % dense."""
-REGIONS, REGION_DIM, SIZE = 50, 256, (640, 480)
+REGIONS, REGION_DIM = 50, 256
+CLIP_NORM = 5.0
 ENCODERS = ("embedding", "clip_encoder", "word_encoder")
 PARTS = (*ENCODERS, "pooling", "attention", "fusion", "relation", "position", "score", "aggregate")
 
@@ -70,102 +70,87 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
         structure = GraphStructure.batch([temporal_structure(spans)] * items)
         full = torch.full((items,), CLIPS)
         return VideoBatch(structure, **common, clips=clips, clip_lengths=full, spans=spans.repeat(items, 1))
-    extent = torch.randint(8, 201, (items, REGIONS, 2), generator=generator)
-    corner = (torch.rand(items, REGIONS, 2, generator=generator) * (torch.tensor(SIZE) - extent)).long()
-    boxes = torch.cat([corner, corner + extent], 2).float()
-    places = torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], 2) / torch.tensor(SIZE * 2)
+    boxes = [draw_boxes(REGIONS, 1000 * seed + number, sides=(8, 200)) for number in range(items)]
+    joined = torch.cat(boxes).float()
+    places = torch.cat([joined[:, :2], joined[:, 2:] - joined[:, :2]], 1) / torch.tensor(IMAGE_SIZE * 2)
     regions = torch.randn(items * REGIONS, REGION_DIM, generator=generator)
-    structure = spatial_structure(list(boxes), SIZE)
-    return ImageBatch(structure, **common, regions=regions, places=places.flatten(0, 1), boxes=boxes.flatten(0, 1))
+    structure = spatial_structure(boxes, IMAGE_SIZE)
+    return ImageBatch(structure, **common, regions=regions, places=places, boxes=joined)
 
 
-def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerVGN | EagerIGN]:
+def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerModel]:
     """Ours and the eager rendering with the same weights; the biases are drawn too, so that each one matters."""
     torch.manual_seed(seed)
-    embedding = WordEmbedding(torch.randn(VOCABULARY, WORD_DIM))
-    ours: VGN | IGN
-    eager: EagerVGN | EagerIGN
-    if name == "vgn":
-        config = ModelConfig(name="vgn", top_r=32)
-        ours = VGN(config, CLIP_DIM, embedding, WORD_DIM, backend)
-        eager = EagerVGN(config, CLIP_DIM, copy.deepcopy(embedding), WORD_DIM)
-    else:
-        config = ModelConfig(name="ign", top_r=12)
-        ours = IGN(config, REGION_DIM, embedding, WORD_DIM, backend)
-        eager = EagerIGN(config, REGION_DIM, copy.deepcopy(embedding), WORD_DIM, len(SpatialRelation))
+    vectors = torch.randn(VOCABULARY, WORD_DIM)
+
+    def model(backend: str) -> VGN | IGN:
+        if name == "vgn":
+            return VGN(VGNConfig(name="vgn", top_r=32), CLIP_DIM, WordEmbedding(vectors), WORD_DIM, backend)
+        return IGN(IGNConfig(top_r=12), REGION_DIM, WordEmbedding(vectors), WORD_DIM, backend)
+
+    ours = model(backend)
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    eager.load_state_dict(eager_names(ours.state_dict()))
+    eager = (EagerVGN if name == "vgn" else EagerIGN)(model("naive"))
+    eager.load_state_dict(ours.state_dict())
     return ours, eager
 
 
-def loss_of(model: nn.Module, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def loss_of(model: VGN | IGN | EagerModel, batch: Batch, generator: torch.Generator) -> Tensor:
     """The loss of either model; both draw the same from equal generators."""
-    if isinstance(model, (VGN, IGN)):
-        return mil_step(model, batch, config, generator)
+    config = MILConfig()
+    if not isinstance(model, EagerModel):
+        return MIL(model, {"mil": config}, generator)(batch)[0]
     negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
     own, wrong = model(batch, negatives)
     valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
     return mil_loss(own, wrong, negatives, valid, config.margin)
 
 
-class Step:
-    """One training step of one model."""
+def stage_2_of(model: VGN | IGN, generator: torch.Generator) -> CCL:
+    """From a batch to the loss of stage 2 and its parts: MIL and one draw of every level."""
+    return CCL(model, {"ccl": CCLConfig(), "mil": MILConfig()}, generator)
 
-    def __init__(self, model: nn.Module, batch: Batch) -> None:
-        self.model, self.batch, self.config = model, batch, TrainConfig()
+
+class Step:
+    """One training step of one model; `stage_2`: with the counterfactual losses."""
+
+    def __init__(self, model: VGN | IGN | EagerModel, batch: Batch, stage_2: bool = False) -> None:
+        self.model, self.batch = model, batch
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
         self.generator = torch.Generator()
+        self.counterfactual = stage_2_of(model, self.generator) if stage_2 else None  # type: ignore[arg-type]
         self.mark: Callable[[str], None] = lambda part: None
-
-    def loss(self) -> Tensor:
-        """Return the loss of this step."""
-        return loss_of(self.model, self.batch, self.config, self.generator)
 
     def __call__(self) -> None:
         """Take it."""
-        loss = self.loss()
+        if self.counterfactual:
+            loss = self.counterfactual(self.batch)[0]
+        else:
+            loss = loss_of(self.model, self.batch, self.generator)
         self.mark("optimizer")
         self.optimizer.zero_grad(set_to_none=True)
         self.mark("rest")
         loss.backward()
         self.mark("optimizer")
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
-        if self.batch.words.is_cuda:
-            torch.cuda.synchronize()
+        synchronize(self.batch.words.device)
         self.mark("")
 
 
-class Stage2Step(Step):
-    """One step of stage 2: MIL and one draw of every level of the counterfactual losses."""
-
-    def __init__(self, model: nn.Module, batch: Batch) -> None:
-        super().__init__(model, batch)
-        if not isinstance(model, (VGN, IGN)):
-            raise TypeError(f"stage 2 is there for VGN and IGN, not for {type(model).__name__}")
-        self.counterfactual = CounterfactualStep(model, CCLConfig(), self.config, self.generator)
-
-    def loss(self) -> Tensor:
-        """Return the loss of this step."""
-        return self.counterfactual(self.batch)[0]
-
-
-def difference(ours: nn.Module, eager: nn.Module, batch: Batch) -> float:
+def difference(ours: VGN | IGN, eager: EagerModel, batch: Batch) -> float:
     """Largest difference of loss and gradients, each as a share of its size."""
     found = []
     for model in (ours, eager):
-        loss = loss_of(model, batch, TrainConfig(), torch.Generator().manual_seed(0))
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
-        names = [name for name, _ in model.named_parameters()]
-        found.append({"loss": loss} | dict(zip(names, gradients, strict=True)))
-    named, expected = eager_names(found[0]), found[1]
-    eager_values = list(expected.values())
-    ours_values = [named[name] for name in expected]
+        loss = loss_of(model, batch, torch.Generator().manual_seed(0))
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        found.append({"loss": loss} | dict(zip(names, torch.autograd.grad(loss, parameters), strict=True)))
+    values, expected = found
     # Where a gradient is zero but for rounding, the largest one is its measure.
-    least = 1e-6 * max(value.norm() for value in eager_values)
-    errors = [(a - b).norm() / b.norm().clamp_min(least) for a, b in zip(ours_values, eager_values, strict=True)]
+    least = 1e-6 * max(value.norm() for value in expected.values())
+    errors = [(values[name] - right).norm() / right.norm().clamp_min(least) for name, right in expected.items()]
     return max(errors).item()
 
 
@@ -174,7 +159,7 @@ def as_double(batch: Batch) -> Batch:
     return type(batch)(**{**vars(batch), **floating})
 
 
-def gate(name: str, ours: nn.Module, eager: nn.Module, batch: Batch) -> str:
+def gate(name: str, ours: VGN | IGN, eager: EagerModel, batch: Batch) -> str:
     """Say how well both agree, or leave with an error.
 
     In float32 a proposal at the edge of the R highest may fall on either side, hence the wider bound there.
@@ -187,113 +172,86 @@ def gate(name: str, ours: nn.Module, eager: nn.Module, batch: Batch) -> str:
     return f"loss and gradients agree to {exact:.0e} in float64 and {single:.0e} in float32"
 
 
-class Breakdown:
-    """Wall time between the hooks of a model's parts, forward and backward."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.part, self.since = "", time.perf_counter()
-        self.handles: list[RemovableHandle] = []
-        for name in PARTS:
-            found = getattr(model, name, None)
-            for module in found if isinstance(found, nn.ModuleList) else [found] if found is not None else []:
-                self._watch(module, name)
-
-    def _watch(self, module: nn.Module, name: str) -> None:
-        self.handles += [
-            module.register_forward_pre_hook(lambda *_: self.mark(name)),
-            module.register_forward_hook(lambda *_: self.mark("rest")),
-            module.register_full_backward_pre_hook(lambda *_: self.mark(name)),
-        ]
-        if name not in ENCODERS:
-            # Where no input has a gradient, the hook fires at the start: such a part lasts to the next one.
-            self.handles.append(module.register_full_backward_hook(lambda *_: self.mark("rest")))
-
-    def mark(self, part: str) -> None:
-        """Say what begins."""
-        now = time.perf_counter()
-        if self.part:
-            self.seconds[self.part] += now - self.since
-        self.part, self.since = part, now
-
-    def close(self) -> None:
-        """Stop watching."""
-        for handle in self.handles:
-            handle.remove()
-
-
 def breakdown(step: Step, repeats: int) -> dict[str, float]:
-    """Median milliseconds of each part of a step."""
-    parts = defaultdict(list)
+    """Median milliseconds of each part of a step: wall time between the hooks of the parts, forward and backward."""
+    parts: dict[str, list[float]] = defaultdict(list)
+    part, since, seconds = "rest", 0.0, dict[str, float]()
+
+    def mark(name: str) -> None:
+        nonlocal part, since
+        now = time.perf_counter()
+        seconds[part] = seconds.get(part, 0.0) + now - since
+        part, since = name, now
+
+    handles = list(_hooks(step.model, mark))
+    step.mark = mark
     for _ in range(repeats):
-        watch = Breakdown(step.model)
-        step.mark = watch.mark
-        watch.mark("rest")
+        part, since, seconds = "rest", time.perf_counter(), {}
         with warnings.catch_warnings():
-            # Of parts whose input has no gradient; `Breakdown` knows.
+            # Of parts whose input has no gradient; `_hooks` knows.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             step()
-        step.mark = lambda part: None
-        watch.close()
-        for name, seconds in watch.seconds.items():
-            parts[name].append(1000 * seconds)
+        for name, value in seconds.items():
+            parts[name].append(1000 * value)
+    step.mark = lambda part: None
+    for handle in handles:
+        handle.remove()
     return {name: statistics.median(values) for name, values in parts.items()}
 
 
-@dataclass
-class Section:
-    """What is measured of one model."""
+def _hooks(model: nn.Module, mark: Callable[[str], None]) -> Iterable[RemovableHandle]:
+    for name, part in model.named_children():
+        for module in part if isinstance(part, nn.ModuleList) else [part]:
+            if name in PARTS:
+                yield module.register_forward_pre_hook(lambda *_, name=name: mark(name))
+                yield module.register_forward_hook(lambda *_: mark("rest"))
+                yield module.register_full_backward_pre_hook(lambda *_, name=name: mark(name))
+                if name not in ENCODERS:
+                    # Where no input has a gradient, the hook fires at the start: such a part lasts to the next one.
+                    yield module.register_full_backward_hook(lambda *_: mark("rest"))
 
-    title: str
-    steps: dict[str, Step]
-    times: dict[str, Quantiles]
-    parts: dict[str, dict[str, float]]
 
-
-def measure(name: str, args: argparse.Namespace) -> Section:
-    """Everything but memory."""
+def measure(name: str, args: argparse.Namespace) -> Callable[[], str]:
+    """Everything but memory; returns what measures that and gives all tables, for after `own_pages`."""
     device = torch.device(args.device)
     batch = draw_batch(name, args.items, args.shortest, seed=0).to(device)
-    ours, eager = (model.to(device) for model in draw_models(name, args.backend, seed=0))
+    ours, eager = draw_models(name, args.backend, seed=0)
+    ours.to(device)
+    eager.to(device)
     verdict = gate(name, ours, eager, batch)
     words = f"{WORDS} words" if args.shortest == WORDS else f"{args.shortest} to {WORDS} words"
     proposals = f"{batch.structure.num_nodes // args.items} proposals ({batch.structure.num_edges} edges)"
-    steps = {"eager": Step(eager, batch), "ours": Step(ours, batch), "stage 2": Stage2Step(ours, batch)}
+    steps = {"eager": Step(eager, batch), "ours": Step(ours, batch), "stage 2": Step(ours, batch, stage_2=True)}
     turns = {key: {"step": step} for key, step in steps.items()}
     found = interleaved(turns, device, args.repeats, seconds=float("inf"), calls=1)
-    return Section(
-        title=f"## {name}: batch {args.items}, {proposals}, {words}\n\n{verdict}",
-        steps=steps,
-        times={key: of["step"] for key, of in found.items()},
-        parts={key: breakdown(step, max(3, args.repeats // 2)) for key, step in steps.items()},
-    )
+    times = {key: Quantiles.of(of["step"]) for key, of in found.items()}
+    parts = {key: breakdown(step, max(3, args.repeats // 2)) for key, step in steps.items()}
+    title = f"## {name}: batch {args.items}, {proposals}, {words}\n\n{verdict}"
+    return lambda: "\n\n".join([title, *report(times, parts, steps, device)])
 
 
-def report(section: Section, device: torch.device) -> None:
-    """Measure the memory and print all tables."""
-    print(f"\n{section.title}\n\n| step | p20 ms | p50 ms | p80 ms | allocator MB | process MB |")
-    print("| --- |" + " ---: |" * 5)
-    peaks = {}
-    for key, step in section.steps.items():
-        peaks[key] = peak_memory(step, device)
+def report(
+    times: dict[str, Quantiles], parts: dict[str, dict[str, float]], steps: dict[str, Step], device: torch.device
+) -> Iterable[str]:
+    """Measure the memory and give all tables."""
+    peaks = {key: peak_memory(step, device) for key, step in steps.items()}
+    rows = []
+    for key, of in times.items():
         seen = "-" if peaks[key].process is None else f"{(peaks[key].process or 0) / 1e6:.0f}"
-        time = section.times[key]
-        cells = f"{time.p20:.0f} | {time.p50:.0f} | {time.p80:.0f} | {peaks[key].allocator / 1e6:.0f} | {seen}"
-        print(f"| {key} | {cells} |")
-    stage_2 = section.times["stage 2"].p50 / section.times["ours"].p50
-    speedup = section.times["eager"].p50 / section.times["ours"].p50
-    print(
-        f"\n{speedup:.2f} times faster, {peaks['ours'].peak / peaks['eager'].peak:.2f} of the memory; a step of "
-        f"stage 2 (all levels, J = 1) takes {stage_2:.2f} steps of MIL\n"
+        milliseconds = [f"{quantile:.0f}" for quantile in (of.p20, of.p50, of.p80)]
+        rows.append([key, *milliseconds, f"{peaks[key].allocator / 1e6:.0f}", seen])
+    yield table(rows, ["step", "p20 ms", "p50 ms", "p80 ms", "allocator MB", "process MB"])
+    yield (
+        f"{times['eager'].p50 / times['ours'].p50:.2f} times faster, {peaks['ours'].peak / peaks['eager'].peak:.2f} of "
+        f"the memory; a step of stage 2 (all levels, J = 1) takes {times['stage 2'].p50 / times['ours'].p50:.2f} steps "
+        "of MIL"
     )
-    print("| part | " + " | ".join(f"{key} ms | share" for key in section.parts) + " |")
-    print("| --- |" + " ---: | ---: |" * len(section.parts))
+    rows = []
     for part in (*PARTS, "rest", "optimizer"):
-        if any(part in found for found in section.parts.values()):
-            pairs = [(found.get(part, 0), sum(found.values())) for found in section.parts.values()]
-            print(
-                f"| {part} | " + " | ".join(f"{time:.1f} | {100 * time / total:.0f} %" for time, total in pairs) + " |"
-            )
+        if any(part in of for of in parts.values()):
+            pairs = [(of.get(part, 0), sum(of.values())) for of in parts.values()]
+            rows.append([part, *(cell for ms, total in pairs for cell in (f"{ms:.1f}", f"{100 * ms / total:.0f} %"))])
+    yield table(rows, ["part", *(header for key in parts for header in (f"{key} ms", "share"))])
 
 
 def main() -> None:
@@ -307,10 +265,10 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     print("\n".join(f"- {name}: {value}" for name, value in machine.facts(device).items()))
-    sections = [measure(name, args) for name in args.model]
+    reports = [measure(name, args) for name in args.model]
     own_pages()
-    for section in sections:
-        report(section, device)
+    for report_of in reports:
+        print(f"\n{report_of()}")
 
 
 if __name__ == "__main__":

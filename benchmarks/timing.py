@@ -1,14 +1,13 @@
 """Times of functions that take turns."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 Function = Callable[[], object]
-MILLISECONDS = 1e-6
 FEWEST_TURNS = 3
 
 
@@ -26,18 +25,11 @@ class Quantiles:
     def of(times: list[float]) -> "Quantiles":
         """By linear interpolation between the sorted times.
 
-        >>> Quantiles.of([3.0, 1.0, 2.0])
-        Quantiles(least=1.0, p20=1.4, p50=2.0, p80=2.6, count=3)
+        >>> Quantiles.of([5.0, 1.0, 3.0])
+        Quantiles(least=1.0, p20=1.8, p50=3.0, p80=4.2, count=3)
         """
-        ordered = sorted(times)
-
-        def at(share: float) -> float:
-            place = share * (len(ordered) - 1)
-            low = math.floor(place)
-            high = min(low + 1, len(ordered) - 1)
-            return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-        return Quantiles(ordered[0], at(0.2), at(0.5), at(0.8), len(ordered))
+        least, p20, p50, p80 = np.quantile(times, (0.0, 0.2, 0.5, 0.8)).tolist()
+        return Quantiles(least, p20, p50, p80, len(times))
 
 
 def milliseconds(function: Function, device: torch.device) -> float:
@@ -46,7 +38,7 @@ def milliseconds(function: Function, device: torch.device) -> float:
     start = time.perf_counter_ns()
     function()
     synchronize(device)
-    return (time.perf_counter_ns() - start) * MILLISECONDS
+    return (time.perf_counter_ns() - start) / 1e6
 
 
 def synchronize(device: torch.device) -> None:
@@ -62,7 +54,7 @@ def interleaved(
     seconds: float,
     calls: int = 2,
     tick: Callable[[], object] = lambda: None,
-) -> dict[str, dict[str, Quantiles]]:
+) -> dict[str, dict[str, list[float]]]:
     """Time all functions of all contestants in turns, so that a disturbance hits all alike.
 
     A turn of a contestant: one call that is not counted, which brings its data back into the caches and the GPU's
@@ -73,10 +65,14 @@ def interleaved(
         device: where they run.
         repeats: most turns of each contestant.
         seconds: the time they share from the second turn on: none after the third begins once it has passed. Whoever
-            has spent a sixth of it (more, where they are fewer than six) leaves, after one turn at the earliest, and so
-            does after three turns whose turns take more than a fifteenth; the others get their repeats.
-        calls: counted calls a turn; one where a call takes more than a sixtieth of `seconds`.
+            has spent a sixth of it (or their share, where they are fewer than six) leaves, after one turn at the
+            earliest; so does, after three turns, whoever's turns take more than a fifteenth. The others get their
+            repeats.
+        calls: counted calls per turn; one where a call takes more than a sixtieth of `seconds`.
         tick: called after each round.
+
+    Returns:
+        Milliseconds of the counted calls.
     """
     times: dict[str, dict[str, list[float]]] = {key: {n: [] for n in of} for key, of in contestants.items()}
     spent = dict.fromkeys(contestants, 0.0)
@@ -95,16 +91,10 @@ def interleaved(
         first = turn % max(len(order), 1)
         for key in order[first:] + order[:first]:
             start = time.perf_counter()
-            _take_turn(contestants[key], times[key], device, calls, seconds / 60)
+            warm_up = list(contestants[key].values())[-1]
+            counted = 1 if milliseconds(warm_up, device) > 1e3 * seconds / 60 else calls
+            for name, function in contestants[key].items():
+                times[key][name] += [milliseconds(function, device) for _ in range(counted)]
             spent[key] += time.perf_counter() - start
         tick()
-    return {key: {name: Quantiles.of(t) for name, t in of.items()} for key, of in times.items()}
-
-
-def _take_turn(
-    functions: Mapping[str, Function], times: dict[str, list[float]], device: torch.device, calls: int, slow: float
-) -> None:
-    if milliseconds(functions[list(functions)[-1]], device) > 1e3 * slow:
-        calls = 1
-    for name, function in functions.items():
-        times[name] += [milliseconds(function, device) for _ in range(calls)]
+    return times

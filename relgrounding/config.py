@@ -132,7 +132,10 @@ class Config:
         except ValueError as error:
             raise ConfigError(f"backend: {error}") from None
         if self.model.relation not in ("graph", "none"):
-            RELATIONS.get(self.model.relation)
+            try:
+                RELATIONS.get(self.model.relation)
+            except ConfigError as error:
+                raise ConfigError(f"model.relation: {error}") from None
         self.system.check(self.model)
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
         for objective in self.classes.values():

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relgrounding.config import Config, ConfigError, config_to_yaml, data_root, find_file, load_config
+from relgrounding.config import Config, ConfigError, config_to_yaml, data_root, find_file, load_config, make_config
 
+VIDEO = ["model.name=vgn", "data.dataset=charades_sta"]
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -21,13 +22,13 @@ def test_every_configuration_of_the_project_is_valid_and_named_after_its_file(pa
 def test_words_win_over_the_file(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("train:\n  epochs: 3\n  learning_rate: 0.5\n")
-    config = load_config(path, ["train.epochs=7", "data.widths=[2,3]", "name=mine"])
+    config = load_config(path, ["train.epochs=7", "data.widths=[2,3]", "name=mine", *VIDEO])
     assert (config.train.epochs, config.train.learning_rate) == (7, 0.5)
     assert (config.data.widths, config.name) == ([2, 3], "mine")
 
 
 def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
-    config = load_config(None, ["seed=5", "model.relation=none", "eval.select=[vote]"])
+    config = load_config(None, ["seed=5", "model.relation=none", *VIDEO, "eval.select=[vote]"])
     path = tmp_path / "resolved.yaml"
     path.write_text(config_to_yaml(config))
     assert load_config(path) == config
@@ -39,19 +40,20 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
         (["train.epoch=3"], r"there is no key 'train.epoch'; the nearest one is 'train.epochs'"),
         (["modle.top_r=3"], r"there is no key 'modle'; the nearest one is 'model'"),
         (["train.epochs=many"], r"train.epochs: .*'many'"),
-        (["model.relation=gnn"], r"model.relation: .*'gnn'.*'graph'.*'none'"),
+        (["model.relation=gnn"], r"model.relation: there is no relation module 'gnn'; there is graph, none"),
         (["train.epochs"], r"'train.epochs': settings are given as key=value"),
         (["train.epochs=0"], r"train.epochs is 0; it must be 1 or more"),
         (["data.batch_size=1"], r"data.batch_size is 1; it must be from 2 to "),
         (["data.validation=1.5"], r"data.validation is 1.5; it must be above 0 and below 1"),
         (["data.dataset=charades_sta"], r"model.name is ign, but charades_sta needs vgn"),
-        (["eval.select=[best]"], r"eval.select is \['best'\]; it is a list of 'score' and 'vote'"),
-        (["model.contrast=2", "model.pooling=mean"], r"model.contrast is 2.0; it must be from 0 to 1"),
-        (["model.contrast=0.5"], r"model.contrast is 0.5 with model.pooling=max; it needs mean"),
-        (["model.context=0"], r"model.context is 0.0; it must be above 0"),
-        (["eval.vote_prior=-1"], r"eval.vote_prior is -1.0; it must be from 0 to 1"),
-        (["eval.vote_by=mean"], r"eval.vote_by: .*'mean'.*'score'.*'odds'"),
-        (["model.heads=3"], r"model.relation_dim \(256\) must be a multiple of model.heads \(3\)"),
+        ([*VIDEO, "eval.select=[best]"], r"eval.select is \['best'\]; it is a list of 'score' and 'vote'"),
+        ([*VIDEO, "model.contrast=2", "model.pooling=mean"], r"model.contrast is 2.0; it must be from 0 to 1"),
+        ([*VIDEO, "model.contrast=0.5"], r"model.contrast is 0.5 with model.pooling=max; it needs mean"),
+        ([*VIDEO, "model.context=0"], r"model.context is 0.0; it must be above 0"),
+        ([*VIDEO, "eval.vote_prior=-1"], r"eval.vote_prior is -1.0; it must be from 0 to 1"),
+        ([*VIDEO, "eval.vote_by=mean"], r"eval.vote_by: .*'mean'.*'score'.*'odds'"),
+        (["model.heads=3"], r"'model.heads=3': model.heads is a setting of vgn; this run has none of them"),
+        ([*VIDEO, "model.heads=3"], r"model.relation_dim \(256\) must be a multiple of model.heads \(3\)"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_the_remedy(words, message):
@@ -87,16 +89,37 @@ def test_a_missing_file_or_root_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_file_builds_on_another_beside_it(tmp_path):
-    (tmp_path / "first.yaml").write_text("name: first\ntrain: {epochs: 3, margin: 0.4}\n")
+    (tmp_path / "first.yaml").write_text("name: first\ntrain: {epochs: 3}\nmil: {margin: 0.4}\n")
     (tmp_path / "second.yaml").write_text("base: first.yaml\nname: second\ntrain: {epochs: 5}\n")
     config = load_config(tmp_path / "second.yaml", ["seed=2"])
-    assert (config.name, config.train.epochs, config.train.margin, config.seed) == ("second", 5, 0.4, 2)
+    assert (config.name, config.train.epochs, config.mil.margin, config.seed) == ("second", 5, 0.4, 2)
     (tmp_path / "first.yaml").write_text("base: second.yaml\n")
     with pytest.raises(ConfigError, match="builds on itself"):
         load_config(tmp_path / "second.yaml")
     (tmp_path / "third.yaml").write_text("base: none.yaml\n")
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         load_config(tmp_path / "third.yaml")
+
+
+def test_the_names_of_before_work_and_warn(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("train: {epochs: 3, negatives: 4}\nmil: {margin: 0.3}\n")
+    with pytest.warns(DeprecationWarning, match=r"old\.yaml: train\.negatives is now mil\.negatives"):
+        config = load_config(path)
+    assert (config.mil.negatives, config.mil.margin, config.train.epochs) == (4, 0.3, 3)
+    with pytest.warns(DeprecationWarning, match=r"'train\.loss=contrastive': train\.loss is now mil\.loss"):
+        assert load_config(None, ["train.loss=contrastive"]).mil.loss == "contrastive"
+
+
+def test_settings_of_a_run_of_before_are_read():
+    old = {
+        "model": {"name": "ign", "heads": "4", "clip_encoder": "bigru"},
+        "data": {"widths": ["4"], "protocol": "official"},
+    }
+    old |= {"train": {"message_dropout": "0.25"}, "eval": {"nms": "0.55"}}
+    assert make_config([("config.yaml", old)], old=True).mil.message_dropout == 0.25
+    with pytest.raises(ConfigError, match=r"model\.depth"):
+        make_config([("config.yaml", old | {"model": {"depth": "3"}})], old=True)
 
 
 TEXTS = ["2024_01_01", "007", "no", "null", "1e5", "12:30:45", "0x1f", "~", "run #3", "a: b", "[x]", "test🎬", "𠮷野",

@@ -1,13 +1,16 @@
-"""Draw examples of what runs answered: the best, the worst and, of several runs, the most improved.
+"""Draw examples of what runs answered: the best, the worst misses and, of several runs, the most improved.
 
     python tools/figures.py runs/charades_vgn --n 12
     python tools/figures.py runs/refcoco_ign runs/refcoco_ign_ccl --images /data/coco/train2014
 
-Of several runs the last one is looked at, and "improved" is against the first one. Needs the extra `plot`.
+Of several runs, examples are chosen by the last one, and "improved" is against the first one. Pictures of an earlier
+call in the same directory are removed. Needs the extra `plot`.
 """
 
 import argparse
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,27 +19,18 @@ from relgrounding._files import check_output_folder
 from relgrounding._printing import printable, show
 from relgrounding.config import ConfigError
 from relgrounding.runs import RunError
-from relgrounding.viz import (
-    Items,
-    Prediction,
-    Run,
-    Shown,
-    choose_examples,
-    match_runs,
-    moments_figure,
-    read_run,
-    regions_figure,
-    save_figure,
-)
+from relgrounding.viz import Items, Prediction, Run, Shown, choose_examples, match_runs, read_run, save_figure
+
+OURS = re.compile(r"(best|worst|improved)_\d{2,}\.png")
 
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
     parser.add_argument("--n", type=int, default=12, help="pictures in all (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder of the pictures (default: figures/ in the last run)")
-    parser.add_argument("--images", type=Path, help="folder of the data set's pictures; without it: a blank canvas")
-    parser.add_argument("--protocol", help="as in results.json (default: the one that chose the epoch)")
+    parser.add_argument("--out", type=Path, help="directory of the pictures (default: figures/ in the last run)")
+    parser.add_argument("--images", type=Path, help="directory of the data set's pictures; without it: a blank canvas")
+    parser.add_argument("--protocol", help="as in results.json (default: the one that chose each run's epoch)")
     parser.add_argument("--seed", type=int, default=0, help="draws among equally good examples (default: %(default)s)")
     arguments = parser.parse_args(words)
     try:
@@ -45,14 +39,16 @@ def main(words: list[str] | None = None) -> int:
         folder = arguments.out or Path(arguments.runs[-1]) / "figures"
         check_output_folder(folder, [arguments.images] if arguments.images else ())
         runs = [read_run(path) for path in arguments.runs]
-        if len({run.video for run in runs}) > 1:
-            raise ValueError("one run is about videos, another about images; draw them apart")
         examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
         items = Items(runs[-1].config, arguments.images)
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
+        written = set()
         for kind, predictions in tqdm(examples, desc="figures", unit="picture"):
-            counts[kind] = counts.get(kind, 0) + 1
-            draw(runs, predictions, items, folder / f"{kind}_{counts[kind]:02d}.png")
+            counts[kind] += 1
+            name = f"{kind}_{counts[kind]:02d}.png"
+            draw(runs, predictions, items, folder / name)
+            written.add(name)
+        remove_earlier(folder, written)
     except (ConfigError, RunError, ValueError, OSError, ImportError) as error:
         show(f"error: {printable(error)}", sys.stderr)
         return 2
@@ -66,14 +62,15 @@ def draw(runs: list[Run], predictions: list[Prediction], items: Items, path: Pat
     shown = [Shown("ground truth", first.targets, truth=True)]
     for run, prediction in zip(runs, predictions, strict=True):
         shown.append(Shown(run.name, [prediction.top[0][0]], f"IoU {prediction.iou:.2f}"))
-    proposals = [p for one in shown for p in one.proposals]
-    if runs[0].video:
-        duration = items.duration(first.item) or max(end for _, end in proposals)
-        figure = moments_figure(first.text, duration, shown)
-    else:
-        size = items.size(first.item) or (max(p[2] for p in proposals) * 1.05, max(p[3] for p in proposals) * 1.05)
-        figure = regions_figure(first.text, size, shown, items.picture(first.item), items.boxes(first.item))
-    save_figure(figure, path)
+    frame = next((p.frame for p in predictions if p.frame), ())
+    save_figure(runs[0].view.figure(first.text, shown, first.item, frame, items), path)
+
+
+def remove_earlier(folder: Path, written: set[str]) -> None:
+    """Remove what an earlier call left: files that are named as pictures of this tool and were not just written."""
+    for path in folder.iterdir():
+        if OURS.fullmatch(path.name) and path.name not in written and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 if __name__ == "__main__":

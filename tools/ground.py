@@ -99,7 +99,7 @@ def _check(arguments: argparse.Namespace, grounder: Grounder) -> None:
     else:
         if arguments.video_features:
             raise ValueError("this run answers about images: give --regions and --image")
-        if not arguments.regions and (not grounder.config.dataset.generated):
+        if not arguments.regions and not grounder.config.dataset.generated:
             raise ValueError("--regions is missing: the HDF5 file of region features")
         if not (arguments.batch or arguments.image or arguments.item or arguments.regions):
             raise ValueError("--image is missing: the id of a generated scene, such as test-0-00000-a")

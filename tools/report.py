@@ -19,7 +19,7 @@ from relgrounding.viz import read_run, report_page
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the last run)")
     arguments = parser.parse_args(words)
     try:

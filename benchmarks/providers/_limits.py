@@ -1,50 +1,31 @@
 """What no layer can beat: its linear maps alone, and a copy of the bytes that must be read and written."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import LAYERS, Case
 from benchmarks.functions import FUNCTIONS
-from benchmarks.providers._provider import Of, Provider, node_floats
-from relgrounding.graphs import GraphStructure
+from benchmarks.providers._provider import Provider
 
-
-def _nothing(structure: GraphStructure) -> None:
-    return None
+THREE = "in_linear out_linear self_linear"
 
 
 class Maps(nn.Module):
-    """The layer's linear maps, one product each."""
+    """The layer's linear maps: one product each, or `at_once`, with their matrices stacked."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, at_once: bool) -> None:
         super().__init__()
-        names = FUNCTIONS["linear"].shapes(case)
-        self.maps = nn.ModuleDict({name: nn.Linear(case.in_dim, case.out_dim, bias=False) for name in names})
+        maps = len(FUNCTIONS["linear"].shapes(case))
+        widths = [case.out_dim * maps] if at_once else [case.out_dim] * maps
+        self.maps = nn.ModuleList(nn.Linear(case.in_dim, width, bias=False) for width in widths)
+        self.chunks = maps if at_once else 1
 
     def forward(self, graph: None, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(linear(x) for linear in self.maps.values())
-
-
-def _map_weights(module: Maps, of: Of) -> dict[str, Tensor]:
-    return {name: of(linear.weight) for name, linear in module.maps.items()}
-
-
-class OneProduct(nn.Module):
-    """The same maps with their matrices on top of each other, one product for all."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.names = list(FUNCTIONS["linear"].shapes(case))
-        self.linear = nn.Linear(case.in_dim, case.out_dim * len(self.names), bias=False)
-
-    def forward(self, graph: None, x: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(x).chunk(len(self.names), dim=1)
-
-
-def _product_weights(module: OneProduct, of: Of) -> dict[str, Tensor]:
-    return dict(zip(module.names, of(module.linear.weight).chunk(len(module.names)), strict=True))
+        products = tuple(linear(x) for linear in self.maps)
+        return products[0].chunk(self.chunks, dim=1) if self.chunks > 1 else products
 
 
 class _CopyBytes(torch.autograd.Function):
@@ -77,18 +58,15 @@ class CopyBytes(nn.Module):
         return _CopyBytes.apply(x, self.out_dim)
 
 
-def _no_weights(module: CopyBytes, of: Of) -> dict[str, Tensor]:
-    return {}
-
-
-def _floats(case: Case, size: Size) -> int:
-    return node_floats(case, size)
-
-
 def providers() -> Iterable[Provider]:
     """The limits of each layer."""
-    for layer in ("attention", "gated", "edge_gated"):
-        yield Provider("limit.linear", layer, "linear", _nothing, Maps, _map_weights, _floats)
+    for layer in LAYERS:
+        limit = partial(Provider, layer=layer, convert=lambda structure: None)
+        names = THREE.split() if layer == "edge_gated" else ["linear"]
+        each = {f"maps.{k}.weight": name for k, name in enumerate(names)}
+        maps = partial(limit, function="linear")
+        yield maps("limit.linear", layer_of=partial(Maps, at_once=False), parameters=each)
         if layer == "edge_gated":
-            yield Provider("limit.linear at once", layer, "linear", _nothing, OneProduct, _product_weights, _floats)
-        yield Provider("limit.copy", layer, "", _nothing, CopyBytes, _no_weights, _floats, note="computes nothing")
+            stacked = {"maps.0.weight": THREE}
+            yield maps("limit.linear at once", layer_of=partial(Maps, at_once=True), parameters=stacked)
+        yield limit("limit.copy", function="", layer_of=CopyBytes, parameters={}, note="computes nothing")

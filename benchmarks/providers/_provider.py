@@ -1,23 +1,16 @@
 """What a provider is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.functions import FUNCTIONS, Weights
 from relgrounding.graphs import GraphStructure
-
-# Any: what modules hold is typed as tensors or modules.
-Of = Callable[[Any], Tensor]
-
-
-def always(device: torch.device, dtype: torch.dtype) -> str | None:
-    """A provider without conditions."""
-    return None
 
 
 @dataclass(frozen=True)
@@ -30,9 +23,8 @@ class Provider:
         function: what it computes, a key of `FUNCTIONS`; empty: nothing to check.
         convert: from the structure to what the library calls a graph.
         layer_of: the module of a case, called as ``module(graph, x)``.
-        weights: each weight of the function as a view of ``of(parameter)``: with the parameters' values it serves to
-            load weights, with their gradients to read those.
-        floats: numbers alive at the peak, a rough bound: whether to start at all.
+        parameters: for each parameter of the module the weights that it holds, one after another.
+        floats: numbers alive at the peak beyond those of the nodes, a rough bound: whether to start at all.
         reason: why it cannot run on a device and type; None where it can.
         note: for the table.
     """
@@ -42,9 +34,9 @@ class Provider:
     function: str
     convert: Callable[[GraphStructure], Any]
     layer_of: Callable[[Case], nn.Module]
-    weights: Callable[[Any, Of], Weights]
-    floats: Callable[[Case, Size], int]
-    reason: Callable[[torch.device, torch.dtype], str | None] = always
+    parameters: Mapping[str, str]
+    floats: Callable[[Case, GraphStructure], int] = lambda case, graph: 0
+    reason: Callable[[torch.device, torch.dtype], str | None] = lambda device, dtype: None
     note: str = ""
 
     @property
@@ -52,38 +44,44 @@ class Provider:
         """Whether it computes what ours does."""
         return self.function == self.layer
 
-    def build(self, case: Case, weights: Weights, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """The module with these weights.
+    def bytes(self, case: Case, graph: GraphStructure, dtype: torch.dtype) -> int:
+        """Memory at the peak: input, output, maps, the gradients of all, and `floats`."""
+        maps = 3 if case.layer == "edge_gated" else 1
+        nodes = graph.num_nodes * (2 * case.in_dim + (3 + maps) * case.out_dim)
+        return (nodes + self.floats(case, graph)) * dtype.itemsize
 
-        Raises:
-            ValueError: weights that the module does not take.
-        """
+    def build(self, case: Case, weights: Weights, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """The module with these weights, all of which it must take."""
         module = self.layer_of(case)
-        with torch.no_grad():
-            views = self.weights(module, lambda parameter: parameter)
-            if views.keys() != weights.keys():
-                raise ValueError(f"{self.name} takes the weights {sorted(views)}, its function {sorted(weights)}")
-            for name, view in views.items():
-                view.copy_(weights[name])
+        taken = sorted(name for names in self.parameters.values() for name in names.split())
+        if taken != sorted(weights):
+            raise ValueError(f"{self.name} takes the weights {taken}, its function {sorted(weights)}")
+        for path, names in self.parameters.items():
+            parameter = module.get_parameter(path)
+            values = torch.cat([weights[name].flatten() for name in names.split()])
+            parameter.data.copy_(values.view_as(parameter))
         return module.to(device, dtype)
 
-    def gradients(self, module: nn.Module, found: dict[nn.Parameter, Tensor]) -> Weights:
+    def gradients(self, module: nn.Module, case: Case, found: Mapping[nn.Parameter, Tensor]) -> Weights:
         """The gradients of the function's weights from those of the parameters."""
-        return self.weights(module, lambda parameter: found[parameter])
+        shapes, named = FUNCTIONS[self.function].shapes(case), {}
+        for path, names in self.parameters.items():
+            rest = found[module.get_parameter(path)].flatten()
+            for name in names.split():
+                count = torch.Size(shapes[name]).numel()
+                named[name], rest = rest[:count].view(shapes[name]), rest[count:]
+        return named
 
-    def weight_shapes(self, case: Case) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight."""
-        return FUNCTIONS[self.function].shapes(case) if self.function else {}
 
-
-def node_floats(case: Case, size: Size) -> int:
-    """Input, output, maps, and the gradients of all."""
-    maps = 3 if case.layer == "edge_gated" else 1
-    return size.nodes * (2 * case.in_dim + (3 + maps) * case.out_dim)
+GATED = {"linear.weight": "linear", "gate.weight": "gate", "gate_bias": "gate_bias", "type_bias": "type_bias"}
+EDGE_GATED = {f"{side}_edges.{path}": f"{side}_{name}" for side in ("in", "out") for path, name in GATED.items()} | {
+    "self_loop.weight": "self_linear",
+    "self_loop.bias": "bias",
+}
 
 
 class GatedWeights(nn.Module):
-    """The weights of one direction, for the providers that are no layer of a library."""
+    """The weights of one direction, for the providers that are not a layer of a library."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -91,16 +89,6 @@ class GatedWeights(nn.Module):
         self.gate = nn.Linear(case.in_dim, 1, bias=False)
         self.gate_bias = nn.Parameter(torch.empty(case.num_types))
         self.type_bias = nn.Parameter(torch.empty(case.num_types, case.out_dim))
-
-
-def gated_weights(module: Any, of: Of) -> Weights:
-    """The weights of anything that has the attributes of `GatedWeights`."""
-    return {
-        "linear": of(module.linear.weight),
-        "gate": of(module.gate.weight),
-        "gate_bias": of(module.gate_bias),
-        "type_bias": of(module.type_bias),
-    }
 
 
 class BothDirections(nn.Module):
@@ -117,8 +105,63 @@ class BothDirections(nn.Module):
         return torch.relu(self.in_edges(forward, x) + self.out_edges(backward, x) + self.self_loop(x))
 
 
-def edge_gated_weights(module: Any, of: Of) -> Weights:
-    """The weights of anything that has the attributes of `BothDirections`."""
-    ways = (("in", module.in_edges), ("out", module.out_edges))
-    named = {f"{way}_{name}": value for way, part in ways for name, value in gated_weights(part, of).items()}
-    return named | {"self_linear": of(module.self_loop.weight), "bias": of(module.self_loop.bias)}
+def gated_pair(
+    name: str, convert: Callable[[GraphStructure], Any], one: Callable[[Case], nn.Module], **options: Any
+) -> list[Provider]:
+    """The gated and the edge-gated layer from a module for one direction with the weights of `GatedWeights`."""
+    return [
+        Provider(name, "gated", "gated", convert, one, GATED, **options),
+        Provider(
+            name,
+            "edge_gated",
+            "edge_gated",
+            lambda structure: (convert(structure), convert(structure.reverse())),
+            partial(BothDirections, one=one),
+            EDGE_GATED,
+            **options,
+        ),
+    ]
+
+
+def edges_of(structure: GraphStructure, by_type: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Source, destination and type of each edge, sorted by type where asked."""
+    columns = (structure.indices, structure.destinations, structure.etype)
+    if not by_type:
+        return columns
+    order = structure.etype.argsort(stable=True)
+    source, destination, etype = (column[order] for column in columns)
+    return source, destination, etype
+
+
+def both_ways(structure: GraphStructure) -> GraphStructure:
+    """The edges and, with types of their own, the reversed edges."""
+    names = [*structure.edge_types, *(f"{name}_reversed" for name in structure.edge_types)]
+    source, destination, etype = edges_of(structure)
+    ends = torch.cat([source, destination]), torch.cat([destination, source])
+    etype = torch.cat([etype, etype + structure.num_types])
+    return GraphStructure.from_edges(*ends, etype, names, structure.batch_num_nodes)
+
+
+def relational_pair(
+    convert: Callable[[GraphStructure], Any], parameters: Sequence[str], **options: Any
+) -> Iterable[Provider]:
+    """The peers' layer with one matrix per relation, in one direction and in both.
+
+    Args:
+        convert: as of `Provider`.
+        parameters: names of the matrices, and of root and bias, which are for both directions.
+        options: everything else.
+    """
+    relational = partial(Provider, function="typed", note="one matrix per relation, no gate", **options)
+    weight, root, bias = parameters
+    yield relational(layer="gated", convert=convert, parameters={weight: "weight"})
+    yield relational(
+        layer="edge_gated",
+        convert=lambda structure: convert(both_ways(structure)),
+        parameters={weight: "weight", root: "root", bias: "bias"},
+    )
+
+
+def by_edge(case: Case, graph: GraphStructure) -> int:
+    """Floats of layers that gather features to the edges."""
+    return 5 * graph.num_edges * case.out_dim

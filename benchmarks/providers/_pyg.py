@@ -10,9 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
-from benchmarks.providers._dgl import both_ways
-from benchmarks.providers._provider import Of, Provider, node_floats
+from benchmarks.cases import Case
+from benchmarks.providers._provider import Provider, by_edge, edges_of, relational_pair
 from relgrounding.graphs import GraphStructure
 
 
@@ -35,109 +34,66 @@ def pyg(module: str) -> types.ModuleType:
         return importlib.import_module(f"torch_geometric.{module}")
 
 
-def _edge_index(structure: GraphStructure) -> tuple[Tensor, Tensor]:
-    return torch.stack([structure.indices, structure.destinations]), structure.etype
+def _edge_index(structure: GraphStructure, by_type: bool = False) -> tuple[Tensor, Tensor]:
+    source, destination, etype = edges_of(structure, by_type)
+    return torch.stack([source, destination]), etype
 
 
-def _sorted_by_type(structure: GraphStructure) -> tuple[Tensor, Tensor]:
-    order = structure.etype.argsort(stable=True)
-    return torch.stack([structure.indices, structure.destinations])[:, order], structure.etype[order]
+class Conv(nn.Module):
+    """A layer of the library; without `typed`, one that knows no edge types."""
 
-
-def _both_sorted(structure: GraphStructure) -> tuple[Tensor, Tensor]:
-    return _sorted_by_type(both_ways(structure))
-
-
-class Attention(nn.Module):
-    """`GATConv`; the graph has its self-loops already."""
-
-    def __init__(self, case: Case) -> None:
+    def __init__(self, conv: nn.Module, typed: bool = True) -> None:
         super().__init__()
-        self.conv = pyg("nn").GATConv(case.in_dim, case.dim, case.heads, add_self_loops=False)
+        self.conv, self.inputs = conv, 2 if typed else 1
 
-    def forward(self, typed: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return self.conv(x, typed[0])
-
-
-def _attention_weights(module: Attention, of: Of) -> dict[str, Tensor]:
-    conv = module.conv
-    weights = {"linear": of(conv.lin.weight), "att_src": of(conv.att_src)[0], "att_dst": of(conv.att_dst)[0]}
-    return weights | {"bias": of(conv.bias)}
+    def forward(self, graph: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        return self.conv(x, *graph[: self.inputs])
 
 
-class Relational(nn.Module):
-    """`RGCNConv` with sums instead of its means, as in the other layers; edges come sorted by type."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        both = case.layer == "edge_gated"
-        types = case.num_types * (2 if both else 1)
-        sizes = (case.in_dim, case.out_dim, types)
-        self.conv = pyg("nn").RGCNConv(*sizes, aggr="add", root_weight=both, bias=both, is_sorted=True)
-
-    def forward(self, typed: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return self.conv(x, *typed)
+def _attention(case: Case) -> Conv:
+    # The graph has its self-loops already.
+    return Conv(pyg("nn").GATConv(case.in_dim, case.dim, case.heads, add_self_loops=False), typed=False)
 
 
-def _relational_weights(module: Relational, of: Of) -> dict[str, Tensor]:
-    weights = {"weight": of(module.conv.weight)}
-    if module.conv.root is not None:
-        weights |= {"root": of(module.conv.root), "bias": of(module.conv.bias)}
-    return weights
+def _relational(case: Case) -> Conv:
+    """Sums instead of its means, as in the other layers; edges come sorted by type."""
+    both = case.layer == "edge_gated"
+    options = {"aggr": "add", "root_weight": both, "bias": both, "is_sorted": True}
+    return Conv(pyg("nn").RGCNConv(case.in_dim, case.out_dim, case.num_types * (1 + both), **options))
 
 
-class RelationalAttention(nn.Module):
-    """`RGATConv`, one head: attention across relations, one matrix a relation."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.conv = pyg("nn").RGATConv(case.in_dim, case.out_dim, case.num_types)
-
-    def forward(self, typed: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return self.conv(x, *typed)
-
-
-def _relational_attention_weights(module: RelationalAttention, of: Of) -> dict[str, Tensor]:
-    return {name: of(getattr(module.conv, name)) for name in ("weight", "q", "k", "bias")}
-
-
-def _edge_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 5 * size.edges * case.out_dim
-
-
-def _relational_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 2 * size.edges * case.in_dim + size.types * size.nodes * case.in_dim
-
-
-def _matrix_an_edge(case: Case, size: Size) -> int:
-    return node_floats(case, size) + size.edges * (3 * case.in_dim * case.out_dim + 8 * case.out_dim)
+def _relational_attention(case: Case) -> Conv:
+    return Conv(pyg("nn").RGATConv(case.in_dim, case.out_dim, case.num_types))
 
 
 def providers() -> Iterable[Provider]:
     """Its graph attention and its two relational layers."""
     yield Provider(
-        "pyg.GATConv", "attention", "attention", _edge_index, Attention, _attention_weights, _edge_floats, _reason
-    )
-    relational = partial(
-        Provider,
-        "pyg.RGCNConv",
-        function="typed",
-        layer_of=Relational,
-        weights=_relational_weights,
-        floats=_relational_floats,
+        "pyg.GATConv",
+        "attention",
+        "attention",
+        _edge_index,
+        _attention,
+        {"conv.lin.weight": "linear", "conv.att_src": "att_src", "conv.att_dst": "att_dst", "conv.bias": "bias"},
+        floats=by_edge,
         reason=_reason,
-        note="one matrix a relation, no gate",
     )
-    yield relational(layer="gated", convert=_sorted_by_type)
-    yield relational(layer="edge_gated", convert=_both_sorted)
+    yield from relational_pair(
+        partial(_edge_index, by_type=True),
+        ("conv.weight", "conv.root", "conv.bias"),
+        name="pyg.RGCNConv",
+        layer_of=_relational,
+        floats=lambda case, graph: case.in_dim * (2 * graph.num_edges + graph.num_types * graph.num_nodes),
+        reason=_reason,
+    )
     yield Provider(
-        name="pyg.RGATConv",
-        layer="gated",
-        function="typed_attention",
-        convert=_edge_index,
-        layer_of=RelationalAttention,
-        weights=_relational_attention_weights,
-        floats=_matrix_an_edge,
+        "pyg.RGATConv",
+        "gated",
+        "typed_attention",
+        _edge_index,
+        _relational_attention,
+        {f"conv.{name}": name for name in ("weight", "q", "k", "bias")},
+        floats=lambda case, graph: graph.num_edges * (3 * case.in_dim * case.out_dim + 8 * case.out_dim),
         reason=_reason,
-        note="one matrix a relation, attention for a gate; copies the matrix to each edge",
+        note="one matrix per relation, attention for a gate; copies the matrix to each edge",
     )

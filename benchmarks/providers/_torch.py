@@ -1,75 +1,14 @@
-"""Plain PyTorch: edge by edge, and padded to dense matrices, without custom kernels or gradients."""
+"""Plain PyTorch, padded to dense matrices, without custom kernels or gradients; edge by edge it is `ours.naive`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Case, Size
-from benchmarks.providers._provider import (
-    BothDirections,
-    GatedWeights,
-    Of,
-    Provider,
-    edge_gated_weights,
-    gated_weights,
-    node_floats,
-)
+from benchmarks.cases import Case
+from benchmarks.providers._provider import GatedWeights, Provider, gated_pair
 from relgrounding.graphs import GraphStructure
-
-Ends = tuple[Tensor, Tensor, Tensor]
-
-
-def _ends(structure: GraphStructure) -> Ends:
-    return structure.indices, structure.destinations, structure.etype
-
-
-class AttentionWeights(nn.Module):
-    """The weights of the attention layer."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.heads = (case.heads, case.dim)
-        self.linear = nn.Linear(case.in_dim, case.out_dim, bias=False)
-        self.att_src, self.att_dst = (nn.Parameter(torch.empty(self.heads)) for _ in range(2))
-        self.bias = nn.Parameter(torch.empty(case.out_dim))
-
-    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (N, H, D) and both scores (N, H)."""
-        feat = self.linear(x).unflatten(1, self.heads)
-        return feat, (feat * self.att_src).sum(2), (feat * self.att_dst).sum(2)
-
-
-def _attention_weights(module: AttentionWeights, of: Of) -> dict[str, Tensor]:
-    weights = {"linear": of(module.linear.weight), "bias": of(module.bias)}
-    return weights | {"att_src": of(module.att_src), "att_dst": of(module.att_dst)}
-
-
-class EdgewiseAttention(AttentionWeights):
-    """Features are gathered to the edges, weighted there and summed."""
-
-    def forward(self, ends: Ends, x: Tensor) -> Tensor:
-        src, dst, _ = ends
-        feat, score_src, score_dst = self.projected(x)
-        logit = torch.nn.functional.leaky_relu(score_src[src] + score_dst[dst], 0.2)
-        place = dst[:, None].expand_as(logit)
-        largest = logit.new_full(score_dst.shape, -torch.inf).scatter_reduce(0, place, logit.detach(), "amax")
-        weight = (logit - largest[dst]).exp()
-        alpha = weight / torch.zeros_like(score_dst).scatter_add(0, place, weight)[dst]
-        message = alpha.unsqueeze(2) * feat[src]
-        return torch.zeros_like(feat).index_add(0, dst, message).flatten(1) + self.bias
-
-
-class EdgewiseGated(GatedWeights):
-    """Features and biases are gathered to the edges, gated there and summed."""
-
-    def forward(self, ends: Ends, x: Tensor) -> Tensor:
-        src, dst, etype = ends
-        feat = self.linear(x)
-        gate = torch.sigmoid(self.gate(x)[src] + self.gate_bias[etype].unsqueeze(1))
-        return torch.zeros_like(feat).index_add(0, dst, gate * (feat[src] + self.type_bias[etype]))
 
 
 @dataclass(frozen=True)
@@ -77,16 +16,16 @@ class Padded:
     """Items side by side, filled up to the longest.
 
     Args:
-        place: (N,) place of each node in (items x longest).
+        node: (N,) index of each node in (items x longest).
         items: B.
         longest: T.
-        edge: (E,) place of each edge in (B, destination, source); parallel edges are not supported.
+        edge: (E,) index of each edge in (B, destination, source); parallel edges are not supported.
         edge_type: (E,) its type.
         apart: (B, 1, T, T) whether there is no edge.
         alive: (B, 1, T, 1) whether a node has an in-edge.
     """
 
-    place: Tensor
+    node: Tensor
     items: int
     longest: int
     edge: Tensor
@@ -96,12 +35,12 @@ class Padded:
 
     def pad(self, values: Tensor) -> Tensor:
         """(N, ...) to (B, T, ...)."""
-        wide = values.new_zeros(self.items * self.longest, *values.shape[1:]).index_copy(0, self.place, values)
+        wide = values.new_zeros(self.items * self.longest, *values.shape[1:]).index_copy(0, self.node, values)
         return wide.unflatten(0, (self.items, self.longest))
 
     def unpad(self, values: Tensor) -> Tensor:
         """(B, T, ...) to (N, ...)."""
-        return values.flatten(0, 1)[self.place]
+        return values.flatten(0, 1)[self.node]
 
 
 def _padded(structure: GraphStructure) -> Padded:
@@ -117,23 +56,28 @@ def _padded(structure: GraphStructure) -> Padded:
     return Padded(item * longest + within, len(counts), longest, edge, structure.etype, *masks)
 
 
-class PaddedAttention(AttentionWeights):
+class PaddedAttention(nn.Module):
     """A masked softmax over all pairs of an item, then a matrix product."""
 
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.heads = (case.heads, case.dim)
+        self.linear = nn.Linear(case.in_dim, case.out_dim, bias=False)
+        self.att_src, self.att_dst = (nn.Parameter(torch.empty(self.heads)) for _ in range(2))
+        self.bias = nn.Parameter(torch.empty(case.out_dim))
+
     def forward(self, graph: Padded, x: Tensor) -> Tensor:
-        feat, score_src, score_dst = (graph.pad(t).transpose(1, 2) for t in map(_with_width, self.projected(x)))
+        feat = self.linear(x).unflatten(1, self.heads)
+        score_src, score_dst = ((feat * vector).sum(2, keepdim=True) for vector in (self.att_src, self.att_dst))
+        feat, score_src, score_dst = (graph.pad(t).transpose(1, 2) for t in (feat, score_src, score_dst))
         logit = torch.nn.functional.leaky_relu(score_dst + score_src.transpose(2, 3), 0.2)
         # With minus infinity rows without an edge would be NaN; they are cleared afterwards.
         alpha = torch.softmax(logit.masked_fill(graph.apart, torch.finfo(logit.dtype).min), 3)
         return graph.unpad((alpha @ feat * graph.alive).transpose(1, 2)).flatten(1) + self.bias
 
 
-def _with_width(values: Tensor) -> Tensor:
-    return values if values.ndim == 3 else values.unsqueeze(2)
-
-
 class PaddedGated(GatedWeights):
-    """Gates as a matrix an item, and its product with the features; a table of gate sums for the biases."""
+    """Gates as a matrix per item, and its product with the features; a table of gate sums for the biases."""
 
     def forward(self, graph: Padded, x: Tensor) -> Tensor:
         types, (items, longest) = len(self.gate_bias), (graph.items, graph.longest)
@@ -147,26 +91,12 @@ class PaddedGated(GatedWeights):
         return graph.unpad(matrix @ graph.pad(self.linear(x)) + table @ self.type_bias)
 
 
-def _pair(structure: GraphStructure, convert) -> tuple:
-    return convert(structure), convert(structure.reverse())
-
-
-def _edge_floats(case: Case, size: Size) -> int:
-    return node_floats(case, size) + 5 * size.edges * case.out_dim
-
-
-def _pair_floats(case: Case, size: Size) -> int:
-    return 2 * node_floats(case, size) + 6 * size.pairs * case.heads
+def _floats(case: Case, graph: GraphStructure) -> int:
+    return graph.num_nodes * 4 * (case.in_dim + case.out_dim) + 6 * graph.num_pairs * case.heads
 
 
 def providers() -> Iterable[Provider]:
-    """Both ways for each layer."""
-    ways = (
-        ("torch.edgewise", _ends, EdgewiseAttention, EdgewiseGated, _edge_floats),
-        ("torch.padded", _padded, PaddedAttention, PaddedGated, _pair_floats),
-    )
-    for name, convert, attention, gated, floats in ways:
-        yield Provider(name, "attention", "attention", convert, attention, _attention_weights, floats)
-        yield Provider(name, "gated", "gated", convert, gated, gated_weights, floats)
-        pair, both = partial(_pair, convert=convert), partial(BothDirections, one=gated)
-        yield Provider(name, "edge_gated", "edge_gated", pair, both, edge_gated_weights, floats)
+    """Each layer."""
+    weights = {"linear.weight": "linear", "att_src": "att_src", "att_dst": "att_dst", "bias": "bias"}
+    yield Provider("torch.padded", "attention", "attention", _padded, PaddedAttention, weights, _floats)
+    yield from gated_pair("torch.padded", _padded, PaddedGated, floats=_floats)

@@ -117,6 +117,10 @@ class SceneStore(Mapping[str, Regions]):
         """Length of a feature vector."""
         return next(iter(self._features.values())).shape[1]
 
+    def size(self, item: str) -> tuple[int, int]:
+        """Return (width, height) of a scene in pixels."""
+        return self.scene(item).size
+
     def scene(self, item: str) -> Scene:
         """Return the objects of a scene, in the order of its regions; an unknown id raises `KeyError`."""
         if item not in self._scenes:

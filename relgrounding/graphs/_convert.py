@@ -1,12 +1,17 @@
-"""Structures from DGL graphs, and networkx graphs for drawing and checking."""
+"""Structures from and to the graphs of other libraries: DGL, PyTorch Geometric, networkx."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import networkx
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from relgrounding._dgl import dgl
-from relgrounding.graphs._relations import SPATIAL_EDGE_TYPES
+from relgrounding.graphs._inputs import ArrayLike, read_integers
+from relgrounding.graphs._spatial import SPATIAL_EDGE_TYPES
 from relgrounding.graphs._structure import GraphStructure
 
 # Attribute of a DGL graph that holds its structure, and what the structure was computed from.
@@ -16,8 +21,8 @@ _KEPT = "_relgrounding_structure"
 def from_dgl(graph: dgl.DGLGraph) -> GraphStructure:
     """Structure of a DGL graph with one node type; features are left behind.
 
-    It is kept with the graph, so that a second call costs nothing, and computed anew after the graph's edges, nodes or
-    batch have changed.
+    It is kept with the graph, so a second call costs nothing, and computed anew once the graph's edges, nodes or batch
+    have changed.
 
     Args:
         graph: any edge types, batched or not. Parallel edges are kept.
@@ -48,7 +53,7 @@ def from_dgl(graph: dgl.DGLGraph) -> GraphStructure:
 
 
 def _item_sizes(graph: dgl.DGLGraph) -> Int[Tensor, " items"] | None:
-    """Nodes of each item; None for one item, as `batch_num_nodes()` would make of it a batch without edge counts."""
+    """Nodes of each item; None for one item: `batch_num_nodes()` would turn it into a batch without edge counts."""
     return None if graph._batch_num_nodes is None else graph.batch_num_nodes()
 
 
@@ -67,8 +72,99 @@ def _structure(graph: dgl.DGLGraph, counts: Int[Tensor, " items"] | int) -> Grap
     )
 
 
+def from_pyg(
+    data: Any,
+    num_nodes: int | ArrayLike | None = None,
+    edge_type: ArrayLike | None = None,
+    edge_types: Sequence[str] | None = None,
+) -> GraphStructure:
+    """Structure of a PyTorch Geometric graph or of a plain `edge_index`; features are left behind.
+
+    An edge of a structure passes messages from its source, row 0, to its destination, row 1: PyG's
+    ``flow="source_to_target"``.
+
+    Args:
+        data: a `Data` or a `Batch` of them; or (2, E) an `edge_index`: a tensor, array or list, row 0 the sources, row
+            1 the destinations. Its nodes count through the whole batch.
+        num_nodes: nodes of the graph, or (B,) nodes of each item; by default those of `data`, by its ``ptr``, its
+            ``batch`` or its ``num_nodes``. An `edge_index` does not say how many there are, so it must be given.
+        edge_type: (E,) type of each edge; by default that of `data`. Without one, all edges are of one type.
+        edge_types: names of the types; by default ``"0"``, ``"1"``, ... up to the highest in `edge_type`.
+
+    Returns:
+        Structure whose edges are in the forward order, which may differ from the order of `data`.
+
+    Raises:
+        ValueError: another shape, no number of nodes, nodes that are not sorted by item; or as in
+            `GraphStructure.from_edges`.
+
+    >>> structure = from_pyg(torch.tensor([[1, 2], [0, 0]]), num_nodes=3)
+    >>> structure.indptr.tolist(), structure.edge_types
+    ([0, 2, 2, 2], ('0',))
+    """
+    edge_index = data
+    if not isinstance(data, (Tensor, np.ndarray, list, tuple)):
+        edge_index = getattr(data, "edge_index", None)
+        if edge_index is None:
+            raise ValueError(
+                f"from_pyg: the {type(data).__name__} has no edge_index; give a Data, a Batch or an edge_index "
+                "(of a HeteroData, take to_homogeneous())"
+            )
+        num_nodes = _pyg_nodes(data) if num_nodes is None else num_nodes
+        edge_type = getattr(data, "edge_type", None) if edge_type is None else edge_type
+    if num_nodes is None:
+        raise ValueError("from_pyg: an edge_index does not say how many nodes there are; give num_nodes")
+    if len(edge_index) != 2:
+        raise ValueError(f"from_pyg: edge_index has {len(edge_index)} rows; give (2, E), sources and destinations")
+    sources, destinations = edge_index
+    etype = read_integers(np.zeros(len(sources), int) if edge_type is None else edge_type, "edge_type")
+    if edge_types is None:
+        edge_types = [str(number) for number in range(int(etype.max()) + 1 if len(etype) else 1)]
+    counts = read_integers([num_nodes] if isinstance(num_nodes, int) else num_nodes, "num_nodes")
+    device = sources.device if isinstance(sources, Tensor) else "cpu"
+    return GraphStructure.from_edges(sources, destinations, etype.to(device), edge_types, counts.to(device))
+
+
+def _pyg_nodes(data: Any) -> Tensor | int | None:
+    if getattr(data, "ptr", None) is not None:
+        return data.ptr.diff()
+    if getattr(data, "batch", None) is None:
+        return data.num_nodes
+    if (data.batch.diff() < 0).any():
+        raise ValueError("from_pyg: batch is not ascending; sort the nodes by item")
+    return torch.bincount(data.batch)
+
+
+def to_pyg(structure: GraphStructure) -> Any:
+    """The items as a PyTorch Geometric `Batch`, also where there is only one; ``to_data_list()`` gives them back.
+
+    Its edges are in the forward order: column e of ``edge_index`` and entry e of ``edge_type`` are edge e of the
+    structure. The names of the types are not kept: ``from_pyg(batch, edge_types=structure.edge_types)`` is the
+    structure.
+
+    Raises:
+        ImportError: PyTorch Geometric is not installed.
+        ValueError: a structure without items, which PyTorch Geometric has no form for.
+    """
+    try:
+        from torch_geometric.data import Batch, Data
+    except ImportError as error:
+        message = (
+            'to_pyg needs PyTorch Geometric, which is not installed: run python -m pip install "torch-geometric>=2.4"'
+        )
+        raise ImportError(message) from error
+    if not structure.batch_size:
+        raise ValueError("to_pyg: the structure has no items; PyTorch Geometric has no batch without items")
+    edge_index, bounds, items = structure.edge_index, structure.item_edges, []
+    for number, nodes in enumerate(structure.batch_num_nodes.tolist()):
+        edges = slice(bounds[number], bounds[number + 1])
+        own = edge_index[:, edges] - structure.item_indptr[number]
+        items.append(Data(edge_index=own, edge_type=structure.etype[edges], num_nodes=nodes))
+    return Batch.from_data_list(items)
+
+
 def to_networkx(graph: dgl.DGLGraph | GraphStructure) -> networkx.MultiDiGraph:
-    """The graph as a networkx one: nodes 0 to N - 1 with attribute ``item``, edges with attribute ``type``, the name.
+    """The graph in networkx: nodes 0 to N - 1 with attribute ``item``, edges with attribute ``type``, the name.
 
     >>> list(to_networkx(from_dgl(dgl.graph(([1, 2], [0, 0])))).edges(data="type"))
     [(1, 0, '_E'), (2, 0, '_E')]

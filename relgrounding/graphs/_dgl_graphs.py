@@ -1,17 +1,13 @@
 """From tensors to DGL graphs."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from relgrounding._dgl import dgl, dgl_cuda_reason
-from relgrounding.graphs._ragged import offsets
-from relgrounding.graphs._relations import NODE_TYPE
+from relgrounding.graphs._items import offsets
 
-if TYPE_CHECKING:
-    from relgrounding.graphs._structure import GraphStructure
+NODE_TYPE = "proposal"
 
 
 def _graph_device(device: torch.device) -> torch.device:
@@ -21,35 +17,29 @@ def _graph_device(device: torch.device) -> torch.device:
     return device
 
 
-def assemble(
-    number: Shaped[Tensor, " places"],
-    first_number: int,
-    sources: Int64[Tensor, " places"],
-    destinations: Int64[Tensor, " places"],
+def heterograph(
+    number: Shaped[Tensor, " rows"],
+    sources: Int64[Tensor, " rows"],
+    destinations: Int64[Tensor, " rows"],
     item_ends: Int64[Tensor, " items"],
     edge_types: tuple[str, ...],
     batch_num_nodes: Int64[Tensor, " items"],
 ) -> dgl.DGLGraph:
-    """Batched heterograph of the edges at some places; edges of one type keep the order of the places.
+    """Batched heterograph of one node type, see `GraphStructure.to_dgl`; edges of one type keep the order of the rows.
 
     Args:
-        number: (P,) type of the edge at each place plus `first_number`; below that there is no edge.
-        first_number: number of the first type, 0 or 1.
-        sources: (P,) node numbers.
-        destinations: (P,) node numbers.
-        item_ends: (B,) the place after the last one of each item; items stand one after another.
+        number: (R,) 0 for a row without an edge, otherwise its type + 1; items stand one after another.
+        sources: (R,) node numbers through the batch.
+        destinations: (R,) the same.
+        item_ends: (B,) the end of each item's rows.
         edge_types: names of the types.
         batch_num_nodes: (B,) nodes of each item.
     """
     device = _graph_device(number.device)
-    if len(edge_types) + first_number <= 256:
-        # Bytes are sorted by counting.
-        number = number.to(torch.uint8)
-    counts = torch.bincount(number, minlength=len(edge_types) + first_number).tolist()[first_number:]
-    order = number.argsort(stable=True)[len(number) - sum(counts) :]
-    by_type = order.split(counts)
-    edges_before = torch.stack([torch.searchsorted(places, item_ends) for places in by_type])
-    item_counts = edges_before.diff(prepend=edges_before.new_zeros(len(by_type), 1)).to(device)
+    none, *counts = torch.bincount(number, minlength=len(edge_types) + 1).tolist()
+    order = number.argsort(stable=True)[none:]
+    edges_before = torch.stack([torch.searchsorted(rows, item_ends) for rows in order.split(counts)])
+    item_counts = edges_before.diff(prepend=edges_before.new_zeros(len(counts), 1)).to(device)
     names = [(NODE_TYPE, name, NODE_TYPE) for name in edge_types]
     ends = (values.index_select(0, order).to(device).split(counts) for values in (sources, destinations))
     edges = dict(zip(names, zip(*ends, strict=True), strict=True))
@@ -60,21 +50,18 @@ def assemble(
     return graph
 
 
-def heterograph(structure: "GraphStructure") -> dgl.DGLGraph:
-    """Batched heterograph of one node type, see `GraphStructure.to_dgl`."""
-    ends = structure.indptr[offsets(structure.batch_num_nodes)[1:]]
-    columns = (structure.etype, 0, structure.indices, structure.destinations)
-    return assemble(*columns, ends, structure.edge_types, structure.batch_num_nodes)
-
-
-def homogeneous(structure: "GraphStructure") -> dgl.DGLGraph:
-    """Batched graph of one edge type, see `GraphStructure.homogeneous`."""
-    structure = structure.to(_graph_device(structure.device))
-    # In this form message passing needs no conversion. The edge numbers are spelt out although they count up: without
+def homogeneous(
+    indptr: Int64[Tensor, " nodes_plus_one"],
+    indices: Int64[Tensor, " edges"],
+    batch_num_nodes: Int64[Tensor, " items"],
+) -> dgl.DGLGraph:
+    """Batched graph of one edge type, see `GraphStructure.homogeneous`; the columns are those of a structure."""
+    device = _graph_device(indptr.device)
+    indptr, indices, batch_num_nodes = (values.to(device) for values in (indptr, indices, batch_num_nodes))
+    # In this form message passing needs no conversion. The edge numbers are given although they count up: without
     # them DGL 1.1.3 refuses float32 edge tensors ("Check notnull: edges").
-    numbers = torch.arange(structure.num_edges, device=structure.device)
-    data = ("csc", (structure.indptr, structure.indices, numbers))
-    graph = dgl.graph(data, num_nodes=structure.num_nodes, device=structure.device)
-    graph.set_batch_num_nodes(structure.batch_num_nodes)
-    graph.set_batch_num_edges(structure.indptr[offsets(structure.batch_num_nodes)].diff())
+    numbers = torch.arange(len(indices), device=device)
+    graph = dgl.graph(("csc", (indptr, indices, numbers)), num_nodes=len(indptr) - 1, device=device)
+    graph.set_batch_num_nodes(batch_num_nodes)
+    graph.set_batch_num_edges(indptr[offsets(batch_num_nodes)].diff())
     return graph

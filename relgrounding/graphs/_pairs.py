@@ -1,143 +1,161 @@
-"""All ordered pairs of nodes within each item of a batch, and the graph of those that are kept.
+"""All ordered pairs of nodes within each item of a batch, and the graph of those that are joined.
 
-Pairs are sorted by item, destination, source. That is the order of a structure's edges, so nothing has to be sorted;
-with source and destination exchanged it is the order of the transpose.
+Pairs are the cells of a few padded matrices (item, destination, source). Read row by row, that is the order of a
+structure's edges, so nothing has to be sorted; transposed, it is the order by source.
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Bool, Int64, Shaped, UInt8
 from torch import Tensor
 
 from relgrounding._dgl import dgl
-from relgrounding.graphs._dgl_graphs import assemble
-from relgrounding.graphs._ragged import offsets, ragged_arange
+from relgrounding.graphs._dgl_graphs import heterograph
+from relgrounding.graphs._items import group_sizes, offsets, padded_rows, row_blocks
 from relgrounding.graphs._structure import GraphStructure
 
+# Pairs that a rule is evaluated at together, so that its intermediate results stay in the processor's cache.
 CHUNK = 20000
+# Pairs that are made into edges together, which limits the memory for intermediate results.
+CELLS = 2**20
 
 
+@dataclass(frozen=True)
 class Pairs:
-    """The P = sum of ``counts ** 2`` ordered pairs, a node with itself included.
+    """The pairs of consecutive items.
 
     Args:
-        counts: (B,) nodes of each item.
+        items: these items.
+        nodes: (items, longest) number through the batch of each node; padding repeats some node.
+        filled: (items, longest) False for padding; None without padding.
+        number: (items, longest, longest) 0 where source (last) -> destination is no edge, else its type + 1.
     """
 
-    def __init__(self, counts: Int64[Tensor, " items"]) -> None:
-        self.counts = counts
-        sizes = counts.tolist()
-        self.nodes = sum(sizes)
-        self.longest = max(sizes)
-        self.total = sum(size * size for size in sizes)
-        # Items of one size are plain arrays (B, T, T): most steps below are then views.
-        self.uniform = min(sizes) == self.longest
-        self._block = (len(sizes), self.longest, self.longest)
+    items: slice
+    nodes: Int64[Tensor, "items longest"]
+    filled: Bool[Tensor, "items longest"] | None
+    number: UInt8[Tensor, "items longest longest"]
 
-    @cached_property
-    def sources(self) -> Int64[Tensor, " pairs"]:
-        """(P,) node numbers through the batch."""
-        if self.uniform:
-            return self._all_nodes.view(len(self.counts), 1, self.longest).expand(self._block).reshape(-1)
-        return ragged_arange(self._first_node, self._row_length)
+    def sources(self) -> Int64[Tensor, " cells"]:
+        """Source at each cell, row by row; at a cell of the transposed matrices, the destination."""
+        return self.nodes[:, None].expand(self.number.shape).flatten()
 
-    @cached_property
-    def destinations(self) -> Int64[Tensor, " pairs"]:
-        """(P,) node numbers through the batch, ascending."""
-        if self.uniform:
-            return self._all_nodes.view(len(self.counts), self.longest, 1).expand(self._block).reshape(-1)
-        return torch.repeat_interleave(self._row_length, output_size=self.total)
-
-    @cached_property
-    def rows(self) -> Int64[Tensor, " nodes_plus_one"]:
-        """(N + 1,) the pairs with destination i are ``rows[i] : rows[i + 1]``."""
-        return offsets(self._row_length)
-
-    @cached_property
-    def _all_nodes(self) -> Tensor:
-        return torch.arange(self.nodes, device=self.counts.device)
-
-    @cached_property
-    def _row_length(self) -> Tensor:
-        return torch.repeat_interleave(self.counts, self.counts, output_size=self.nodes)
-
-    @cached_property
-    def _first_node(self) -> Tensor:
-        return torch.repeat_interleave(self.counts.cumsum(0) - self.counts, self.counts, output_size=self.nodes)
-
-    @cached_property
-    def _turned(self) -> Tensor:
-        """(P,) position of the pair with source and destination exchanged: pair (d, s) is rows[d] + s - first node."""
-        shift = torch.repeat_interleave(self._all_nodes - self._first_node, self._row_length, output_size=self.total)
-        return self.rows[self.sources] + shift
-
-    def transpose(self, values: Shaped[Tensor, " pairs"]) -> Shaped[Tensor, " pairs"]:
-        """The value of the exchanged pair at every pair."""
-        if self.uniform:
-            return values.view(self._block).transpose(1, 2).reshape(-1)
-        return values.index_select(0, self._turned)
-
-    def evaluate(
-        self,
-        function: Callable[..., Tensor],
-        nodes: Shaped[Tensor, "columns nodes"],
-        items: Shaped[Tensor, " items"],
-        diagonal: int = 0,
-    ) -> UInt8[Tensor, " pairs"]:
-        """``function(source columns, destination columns, item value)`` at every pair.
-
-        Args:
-            function: elementwise, to bytes, for arguments that broadcast against each other.
-            nodes: (columns, N) values of the nodes.
-            items: (B,) values of the items.
-            diagonal: the value at pairs of a node with itself.
-        """
-        if self.uniform:
-            block = nodes.view(len(nodes), len(self.counts), self.longest)
-            # A few items at a time, so that what is in between stays in the processor's cache.
-            step = max(1, CHUNK // max(1, self.longest**2))
-            parts = zip(block.split(step, 1), items[:, None, None].split(step), strict=True)
-            done = [function(part[:, :, None, :], part[:, :, :, None], values) for part, values in parts]
-            result = torch.cat(done).expand(self._block).reshape(-1)
-        elif self.total * 2 >= self._block[0] * self.longest**2:
-            result = self._evaluate_padded(function, nodes, items)
-        else:
-            # One long item among short ones: padding all of them to its length would cost more than these copies.
-            item = torch.repeat_interleave(items, self.counts.square(), output_size=self.total)
-            result = function(nodes[:, self.sources], nodes[:, self.destinations], item)
-        result[self.rows[:-1] + self._all_nodes - self._first_node] = diagonal
-        return result
-
-    def _evaluate_padded(self, function: Callable[..., Tensor], nodes: Tensor, items: Tensor) -> Tensor:
-        within = torch.arange(self.longest, device=self.counts.device)
-        filled = within < self.counts[:, None]
-        place = (offsets(self.counts)[:-1, None] + within).clamp_max(self.nodes - 1)
-        block = nodes[:, place]
-        result = function(block[:, :, None, :], block[:, :, :, None], items[:, None, None])
-        return result.expand(self._block).masked_select(filled[:, :, None] & filled[:, None, :])
+    def unpadded(self, values: Shaped[Tensor, "items longest"]) -> Shaped[Tensor, " nodes"]:
+        """The values of the nodes."""
+        return values.flatten() if self.filled is None else values.masked_select(self.filled)
 
 
-def structure_of_pairs(pairs: Pairs, number: UInt8[Tensor, " pairs"], edge_types: tuple[str, ...]) -> GraphStructure:
+def evaluate(
+    function: Callable[..., Tensor],
+    counts: Int64[Tensor, " items"],
+    nodes: Shaped[Tensor, "columns nodes"],
+    items: Shaped[Tensor, " items"],
+    diagonal: int = 0,
+) -> list[Pairs]:
+    """``function(source columns, destination columns, item value)`` at every pair.
+
+    Args:
+        function: elementwise, to bytes, for arguments that broadcast against each other.
+        counts: (B,) nodes of each item.
+        nodes: (columns, N) values of the nodes.
+        items: (B,) values of the items.
+        diagonal: the number of pairs of a node with itself.
+    """
+    sizes = counts.tolist()
+    result, first = [], 0
+    for group in group_sizes(sizes, CELLS):
+        own = nodes[:, first : first + sum(sizes[group])]
+        if not own.shape[1]:
+            continue
+        rows, filled = padded_rows(sizes[group], counts.device)
+        columns = own.unflatten(1, rows.shape) if filled is None else own[:, rows]
+        number = _fill(function, columns, items[group, None, None])
+        number.diagonal(dim1=1, dim2=2).fill_(diagonal)
+        if filled is not None:
+            number *= filled[:, :, None] & filled[:, None, :]
+        result.append(Pairs(group, rows + first, filled, number))
+        first += own.shape[1]
+    return result
+
+
+def _fill(function: Callable[..., Tensor], columns: Tensor, items: Tensor) -> UInt8[Tensor, "items longest longest"]:
+    longest = columns.shape[2]
+    number = torch.empty(len(items), longest, longest, dtype=torch.uint8, device=columns.device)
+    step = max(1, CHUNK // max(1, longest**2))
+    for first in range(0, len(items), step):
+        own = slice(first, first + step)
+        part = columns[:, own]
+        for rows in row_blocks(part.shape[1], longest, CHUNK):
+            number[own, rows] = function(part[:, :, None], part[:, :, rows, None], items[own])
+    return number
+
+
+Columns = tuple[Tensor, Tensor, Tensor]
+
+
+def _forward(pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"]) -> Columns:
+    """In-degree of each node; source and type of each edge."""
+    cells = kept.flatten()
+    etype = pairs.number.flatten().masked_select(cells).long().sub_(1)
+    return pairs.unpadded(kept.sum(2)), sources.masked_select(cells), etype
+
+
+def _backward(
+    pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"], first: int
+) -> Columns:
+    """Out-degree of each node; destination and number of each edge, counted from `first`, in the order by source."""
+    edges = kept.flatten().cumsum(0).add_(first - 1).view(kept.shape)
+    # Flat copies, because `masked_select` is slower on strides.
+    turned = kept.mT.flatten()
+    return pairs.unpadded(kept.sum(1)), sources.masked_select(turned), edges.mT.flatten().masked_select(turned)
+
+
+def _concatenated(parts: list[Columns], none: Int64[Tensor, " zero"]) -> Columns:
+    """The columns of all groups."""
+    columns = zip(*(parts or [(none, none, none)]), strict=True)
+    first, second, third = (column[0] if len(column) == 1 else torch.cat(column) for column in columns)
+    return first, second, third
+
+
+def structure_of_pairs(
+    pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_types: tuple[str, ...]
+) -> GraphStructure:
     """The edges whose number is not 0; their type is ``number - 1``."""
-    kept = number != 0
-    turned = pairs.transpose(kept)
-    edges_before = offsets(kept)
+    forward, backward, first = [], [], 0
+    for group in pairs:
+        kept, sources = group.number != 0, group.sources()
+        forward.append(_forward(group, kept, sources))
+        backward.append(_backward(group, kept, sources, first))
+        first += len(forward[-1][1])
+    in_degree, indices, etype = _concatenated(forward, counts[:0])
+    out_degree, out_indices, out_edges = _concatenated(backward, counts[:0])
     return GraphStructure(
-        indptr=edges_before[pairs.rows],
-        indices=pairs.sources.masked_select(kept),
-        etype=number.masked_select(kept).long() - 1,
+        indptr=offsets(in_degree),
+        indices=indices,
+        etype=etype,
         edge_types=edge_types,
-        batch_num_nodes=pairs.counts,
-        out_indptr=offsets(turned)[pairs.rows],
-        # What is the source in the forward order is the destination at an exchanged pair.
-        out_indices=pairs.sources.masked_select(turned),
-        out_edges=pairs.transpose(edges_before[:-1]).masked_select(turned),
+        batch_num_nodes=counts,
+        out_indptr=offsets(out_degree),
+        out_indices=out_indices,
+        out_edges=out_edges,
     )
 
 
-def graph_of_pairs(pairs: Pairs, number: UInt8[Tensor, " pairs"], edge_types: tuple[str, ...]) -> dgl.DGLGraph:
+def graph_of_pairs(pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_types: tuple[str, ...]) -> dgl.DGLGraph:
     """``structure_of_pairs(...).to_dgl()`` without the structure, which takes longer to make than the graph."""
-    ends = pairs.counts.square().cumsum(0)
-    return assemble(number, 1, pairs.sources, pairs.destinations, ends, edge_types, pairs.counts)
+    cells, parts = torch.zeros_like(counts), []
+    for group in pairs:
+        shape = group.number.shape
+        cells[group.items] = shape[1] ** 2
+        destinations = group.nodes[:, :, None].expand(shape).flatten()
+        parts.append((group.number.flatten(), group.sources(), destinations))
+    number, sources, destinations = _concatenated(parts, counts[:0])
+    item_ends = cells.cumsum(0)
+    if 2 * number.count_nonzero() < len(number):
+        # Sorting all pairs by type would take longer than selecting the few that are joined.
+        joined = number.nonzero().flatten()
+        number, sources, destinations = number[joined], sources[joined], destinations[joined]
+        item_ends = torch.searchsorted(joined, item_ends)
+    return heterograph(number, sources, destinations, item_ends, edge_types, counts)

@@ -1,22 +1,46 @@
 """Spatial graphs: eleven relations between the boxes of an image."""
 
 import math
+from enum import IntEnum
 from fractions import Fraction
 from functools import partial
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
 from relgrounding._dgl import dgl
-from relgrounding.graphs._inputs import ArrayLike, check_places, read_boxes, read_image_sizes
-from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
-from relgrounding.graphs._relations import SPATIAL_EDGE_TYPES, SpatialRelation
+from relgrounding.graphs._inputs import ArrayLike, Rows, check_positions, read_boxes, read_image_sizes
+from relgrounding.graphs._pairs import Pairs, evaluate, graph_of_pairs, structure_of_pairs
 from relgrounding.graphs._structure import GraphStructure
 
 
+class SpatialRelation(IntEnum):
+    """Relation of the edge i -> j between two boxes; 0 in a relation matrix means no edge.
+
+    ``INSIDE``: r_i contains r_j. ``COVER``: r_i lies inside r_j. ``OVERLAP``: IoU above the threshold.
+    ``ANGLE_k``: the vector from the centre of r_i to that of r_j, x right and y down, has an angle in
+    (45 (k - 1), 45 k] degrees: ANGLE_2 ends at straight down, ANGLE_4 at left, ANGLE_6 at up, ANGLE_8 at right.
+    """
+
+    INSIDE = 1
+    COVER = 2
+    OVERLAP = 3
+    ANGLE_1 = 4
+    ANGLE_2 = 5
+    ANGLE_3 = 6
+    ANGLE_4 = 7
+    ANGLE_5 = 8
+    ANGLE_6 = 9
+    ANGLE_7 = 10
+    ANGLE_8 = 11
+
+
+SPATIAL_EDGE_TYPES = tuple(relation.name.lower() for relation in SpatialRelation)
+
+
 def _rules(distance_ratio: float, overlap_iou: float) -> tuple[Fraction, Fraction]:
-    """Both thresholds as they are written in decimals, so that "equal to the threshold" has a meaning."""
+    """Both thresholds as they are written in decimals, so that "equal to the threshold" is well defined."""
     if not (math.isfinite(distance_ratio) and distance_ratio >= 0):
         raise ValueError(f"distance_ratio: {distance_ratio} is not a distance; give a finite number of at least 0")
     if not 0 <= overlap_iou <= 1:
@@ -46,7 +70,7 @@ def _angle_bin(dx: Tensor, dy: Tensor) -> Tensor:
 def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) -> Tensor:
     """Relation of the edge i -> j, 0 for none; the columns are those of `_numbers`, all broadcast against each other.
 
-    Every quantity is an integer where the coordinates are, and so each comparison is exact: none is of a quotient.
+    Every quantity is an integer where the coordinates are, and so each comparison is exact: no quotients are compared.
     """
     ix1, iy1, ix2, iy2, icx, icy, iarea = i.unbind(0)
     jx1, jy1, jx2, jy2, jcx, jcy, jarea = j.unbind(0)
@@ -54,7 +78,7 @@ def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) 
     near = (dx * dx).addcmul_(dy, dy) < far
     width = (torch.minimum(ix2, jx2) - torch.maximum(ix1, jx1)).clamp_min_(0)
     shared = (torch.minimum(iy2, jy2) - torch.maximum(iy1, jy1)).mul_(width)
-    # The common part is a box itself: as large as r_j only where it is r_j.
+    # The intersection is itself a box: as large as r_j only where it is r_j.
     j_in_i, i_in_j = shared == jarea, shared == iarea
     # shared / (area_i + area_j - shared) > p / q, without the division.
     areas = (iarea + jarea).mul_(overlap_iou.numerator)
@@ -72,12 +96,12 @@ def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) 
 
 def _numbers(
     boxes: ArrayLike, image_size: ArrayLike, box_format: str, distance_ratio: float, overlap_iou: float
-) -> tuple[Pairs, UInt8[Tensor, " pairs"], bool]:
-    """Relation number of every pair, and whether one item was given."""
+) -> tuple[list[Pairs], Rows]:
+    """Relation number of every pair, and the boxes."""
     ratio, iou = _rules(distance_ratio, overlap_iou)
     rows = read_boxes(boxes, box_format)
     sizes = read_image_sizes(image_size, rows)
-    check_places(rows, sizes)
+    check_positions(rows, sizes)
     diagonal_squared = sizes.square().sum(1)
     x1, y1, x2, y2 = rows.values.unbind(1)
     area = (y2 - y1) * (x2 - x1)
@@ -85,9 +109,7 @@ def _numbers(
     columns = torch.stack((x1, y1, x2, y2, x1 + x2, y1 + y2, area))
     limit = 4 * ratio**2
     far = diagonal_squared * limit.numerator / limit.denominator
-    pairs = Pairs(rows.counts)
-    number = pairs.evaluate(partial(_relation_numbers, overlap_iou=iou), columns, far)
-    return pairs, number, rows.single
+    return evaluate(partial(_relation_numbers, overlap_iou=iou), rows.counts, columns, far), rows
 
 
 def spatial_structure(
@@ -103,8 +125,8 @@ def spatial_structure(
     >>> [structure.edge_types[t] for t in structure.etype]
     ['cover', 'inside']
     """
-    pairs, number, _ = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
-    return structure_of_pairs(pairs, number, SPATIAL_EDGE_TYPES)
+    pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    return structure_of_pairs(pairs, rows.counts, SPATIAL_EDGE_TYPES)
 
 
 def spatial_graph(
@@ -122,9 +144,10 @@ def spatial_graph(
     vector between the centres in pixels, x right and y down, in (0, 360]; without a direction it is 360.
 
     Args:
-        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4). They may stick out of the image. Boxes that are
-            shares of the image must be multiplied by its width and height first: angles and distances are of pixels.
-        image_size: (width, height) in pixels, one for all items or one an item.
+        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4). They may extend beyond the image. Boxes
+            given as fractions of the image must be multiplied by its width and height first: angles and distances are
+            in pixels.
+        image_size: (width, height) in pixels, one for all items or one per item.
         box_format: ``xyxy`` (corners), ``xywh`` (first corner, size) or ``cxcywh`` (centre, size).
         distance_ratio: at least 0; phi equal to it gives no edge.
         overlap_iou: 0 to 1; an IoU equal to it is no overlap. Every rule is exact for integer coordinates.
@@ -143,8 +166,8 @@ def spatial_graph(
     >>> {name: graph.num_edges(name) for name in graph.etypes if graph.num_edges(name)}
     {'angle_4': 2, 'angle_8': 2, 'cover': 1, 'inside': 1}
     """
-    pairs, number, _ = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
-    return graph_of_pairs(pairs, number, SPATIAL_EDGE_TYPES)
+    pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    return graph_of_pairs(pairs, rows.counts, SPATIAL_EDGE_TYPES)
 
 
 def spatial_relations(
@@ -172,8 +195,10 @@ def spatial_relations(
     >>> spatial_relations([[0, 0, 40, 40], [10, 10, 20, 20]], (100, 80)).tolist()
     [[0, 1], [2, 0]]
     """
-    pairs, number, single = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
-    within = torch.arange(pairs.longest, device=number.device) < pairs.counts[:, None]
-    matrix = number.new_zeros(len(pairs.counts), pairs.longest, pairs.longest, dtype=torch.int64)
-    matrix[within[:, :, None] & within[:, None, :]] = pairs.transpose(number).long()
-    return matrix[0] if single else matrix
+    pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
+    longest = int(rows.counts.max())
+    matrix = rows.counts.new_zeros(len(rows.counts), longest, longest)
+    for group in pairs:
+        own = group.number.shape[1]
+        matrix[group.items, :own, :own] = group.number.mT
+    return matrix[0] if rows.single else matrix

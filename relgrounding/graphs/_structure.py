@@ -11,10 +11,8 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import _dgl_graphs
-from relgrounding.graphs._edge_checks import check_edges
-from relgrounding.graphs._padded import ItemGroup, item_groups
-from relgrounding.graphs._pieces import pieces, ranges
-from relgrounding.graphs._ragged import offsets, ragged_arange
+from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
+from relgrounding.graphs._items import ItemGroup, cut, item_groups, offsets, ragged_arange
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +44,11 @@ class GraphStructure:
 
     @staticmethod
     def from_edges(
-        sources: Int64[Tensor, " edges"],
-        destinations: Int64[Tensor, " edges"],
-        etype: Int64[Tensor, " edges"],
+        sources: ArrayLike,
+        destinations: ArrayLike,
+        etype: ArrayLike,
         edge_types: Sequence[str],
-        batch_num_nodes: Int64[Tensor, " items"],
+        batch_num_nodes: ArrayLike,
     ) -> "GraphStructure":
         """Structure from edges in any order; parallel edges are kept.
 
@@ -62,15 +60,16 @@ class GraphStructure:
             batch_num_nodes: (B,) number of nodes of each item.
 
         Raises:
-            ValueError: a node or type that does not exist, or an edge between two items.
+            ValueError: a node or type that does not exist, an edge between two items, or other numbers than whole ones.
 
-        >>> one = GraphStructure.from_edges(
-        ...     torch.tensor([2, 0]), torch.tensor([1, 1]), torch.tensor([0, 0]), ["near"], torch.tensor([3])
-        ... )
+        >>> one = GraphStructure.from_edges([2, 0], [1, 1], [0, 0], ["near"], [3])
         >>> one.indptr.tolist(), one.indices.tolist()
         ([0, 0, 2, 2], [0, 2])
         """
         edge_types = tuple(edge_types)
+        columns = (sources, destinations, etype, batch_num_nodes)
+        names = ("sources", "destinations", "etype", "batch_num_nodes")
+        sources, destinations, etype, batch_num_nodes = map(read_integers, columns, names)
         check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
@@ -126,7 +125,7 @@ class GraphStructure:
             out_edges=joined("out_edges", edges),
         )
 
-    def select(self, items: Int64[Tensor, " selected"]) -> "GraphStructure":
+    def select(self, items: ArrayLike) -> "GraphStructure":
         """The batch made of these items, in this order; an item may come several times.
 
         Args:
@@ -135,9 +134,8 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        nodes = self.item_nodes(items)
-        items = items.to(self.device)
-        starts = offsets(self.batch_num_nodes)[:-1][items]
+        items, nodes = self._items_and_nodes(items)
+        starts = self.item_indptr[items]
         counts = self.batch_num_nodes[items]
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
         edge_starts = self.indptr[starts]
@@ -162,7 +160,7 @@ class GraphStructure:
             out_edges=taken("out_edges").add_(edge_shift),
         )
 
-    def item_nodes(self, items: Int64[Tensor, " selected"]) -> Int64[Tensor, " nodes"]:
+    def item_nodes(self, items: ArrayLike) -> Int64[Tensor, " nodes"]:
         """The nodes of these items, one item after another: node n of `select(items)` is node ``item_nodes(items)[n]``.
 
         Args:
@@ -171,16 +169,17 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        if items.dtype in (torch.bool, torch.float32, torch.float64) or items.ndim != 1:
-            raise ValueError(f"items are {items.dtype} of shape {tuple(items.shape)}; give a list of whole numbers")
-        wrong = (items < 0) | (items >= len(self.batch_num_nodes))
+        return self._items_and_nodes(items)[1]
+
+    def _items_and_nodes(self, items: ArrayLike) -> tuple[Tensor, Tensor]:
+        items = read_integers(items, "items")
+        wrong = (items < 0) | (items >= self.batch_size)
         if wrong.any():
             raise ValueError(
-                f"item {int(items[wrong][0])} does not exist; "
-                f"the batch has {len(self.batch_num_nodes)} items, counted from 0"
+                f"item {int(items[wrong][0])} does not exist; the batch has {self.batch_size} items, counted from 0"
             )
         items = items.to(self.device)
-        return ragged_arange(offsets(self.batch_num_nodes)[:-1][items], self.batch_num_nodes[items])
+        return items, ragged_arange(self.item_indptr[items], self.batch_num_nodes[items])
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
@@ -225,12 +224,12 @@ class GraphStructure:
 
     @property
     def num_types(self) -> int:
-        """Number of edge types, those without an edge included."""
+        """Number of edge types, those without edges included."""
         return len(self.edge_types)
 
     @property
     def batch_size(self) -> int:
-        """Number of items of the batch, those without a node included."""
+        """Number of items in the batch, those without nodes included."""
         return len(self.batch_num_nodes)
 
     @property
@@ -239,9 +238,14 @@ class GraphStructure:
         return self.indptr.device
 
     @property
+    def sources(self) -> Int64[Tensor, " edges"]:
+        """(E,) source of each edge: `indices`."""
+        return self.indices
+
+    @property
     def destinations(self) -> Int64[Tensor, " edges"]:
         """(E,) destination of each edge, ascending; computed once."""
-        # A compiler does not see through what is kept; it computes these once a graph by itself.
+        # A compiler cannot trace a cache; it computes these once per graph by itself.
         return self._find_destinations() if torch.compiler.is_compiling() else self._destinations
 
     @cached_property
@@ -251,6 +255,19 @@ class GraphStructure:
     def _find_destinations(self) -> Tensor:
         nodes = torch.arange(self.num_nodes, device=self.device)
         return torch.repeat_interleave(nodes, self.indptr.diff(), output_size=self.num_edges)
+
+    @property
+    def edge_index(self) -> Int64[Tensor, "2 edges"]:
+        """(2, E) sources and destinations in the forward order, as PyTorch Geometric takes them; a new tensor.
+
+        Column e belongs to ``etype[e]``.
+        """
+        return torch.stack([self.sources, self.destinations])
+
+    @cached_property
+    def item_indptr(self) -> Int64[Tensor, " items_plus_one"]:
+        """(B + 1,) the nodes of item b are ``item_indptr[b] : item_indptr[b + 1]``."""
+        return offsets(self.batch_num_nodes)
 
     @cached_property
     def node_item(self) -> Int64[Tensor, " nodes"]:
@@ -264,28 +281,52 @@ class GraphStructure:
         return int(self.batch_num_nodes.square().sum())
 
     def pieces(self, edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
-        """Consecutive items of at most so many edges together, or one: their nodes, their edges and their graph.
+        """Consecutive items with at most `edges` edges together, or one item: their nodes, their edges and their graph.
 
-        The graph itself, uncopied, where it has no more.
+        A batch with at most `edges` edges is one piece, the structure itself.
         """
-        return pieces(self, edges)
+        for items, nodes, own in self._cut(edges):
+            yield nodes, own, self._piece(items, nodes, own)
 
     def ranges(self, edges: int) -> Iterator[tuple[slice, slice]]:
         """Nodes and edges of the `pieces`, without their graphs."""
-        return ((nodes, own) for _, nodes, own in ranges(self, edges))
+        return ((nodes, own) for _, nodes, own in self._cut(edges))
+
+    def _cut(self, edges: int) -> Iterator[tuple[slice, slice, slice]]:
+        if self.num_edges <= edges:
+            # Does not wait for the device.
+            return iter([(slice(0, self.batch_size), slice(0, self.num_nodes), slice(0, self.num_edges))])
+        return cut(self.batch_num_nodes.tolist(), self.item_edges, edges)
+
+    def _piece(self, items: slice, nodes: slice, edges: slice) -> "GraphStructure":
+        if nodes == slice(0, self.num_nodes):
+            return self
+        pointers = slice(nodes.start, nodes.stop + 1)
+        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
+        return replace(
+            self,
+            indptr=self.indptr[pointers] - edges.start,
+            indices=self.indices[edges] - nodes.start,
+            etype=self.etype[edges],
+            batch_num_nodes=self.batch_num_nodes[items],
+            out_indptr=self.out_indptr[pointers] - edges.start,
+            out_indices=self.out_indices[edges] - nodes.start,
+            out_edges=self.out_edges[edges] - edges.start,
+        )
 
     @cached_property
     def item_edges(self) -> list[int]:
-        """Number of the first edge of each item, and of all edges. Waits for the device."""
-        return self.indptr[offsets(self.batch_num_nodes)].tolist()
+        """First edge of each item, and the number of all edges. Waits for the device."""
+        return self.indptr[self.item_indptr].tolist()
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:
         """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
-        return item_groups(self)
+        sizes = self.batch_num_nodes.tolist()
+        return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
     def reverse(self) -> "GraphStructure":
-        """The graph with every edge turned round and its type kept; computed once."""
+        """The graph with every edge reversed and its type kept; computed once."""
         return self._turn() if torch.compiler.is_compiling() else self._reversed
 
     @cached_property
@@ -313,7 +354,7 @@ class GraphStructure:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "GraphStructure":
-        """The structure in page-locked memory, from where copies to a GPU run beside other work."""
+        """The structure in page-locked memory, from which copies to a GPU run asynchronously."""
         return self._mapped(lambda tensor: tensor.pin_memory())
 
     def _mapped(self, function) -> "GraphStructure":
@@ -321,9 +362,9 @@ class GraphStructure:
         return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
 
     def to_dgl(self) -> dgl.DGLGraph:
-        """The batched heterograph with node type ``proposal``; built once, and again after it was changed.
+        """The batched heterograph with node type ``proposal``; built once, and rebuilt after somebody changed it.
 
-        Edges of one type keep the forward order. It lives on the structure's device where DGL can, else on the CPU.
+        Edges of one type keep the forward order. It is on the structure's device if DGL supports that, else on the CPU.
         """
         return self._unchanged("_heterograph")
 
@@ -340,16 +381,19 @@ class GraphStructure:
 
     @cached_property
     def _heterograph(self) -> tuple[dgl.DGLGraph, object]:
-        graph = _dgl_graphs.heterograph(self)
+        # Bytes are sorted by counting.
+        number = (self.etype + 1).to(torch.uint8 if self.num_types < 256 else torch.int64)
+        columns = (number, self.indices, self.destinations, self.indptr[self.item_indptr[1:]])
+        graph = _dgl_graphs.heterograph(*columns, self.edge_types, self.batch_num_nodes)
         return graph, graph._graph
 
     @cached_property
     def _homogeneous(self) -> tuple[dgl.DGLGraph, object]:
-        graph = _dgl_graphs.homogeneous(self)
+        graph = _dgl_graphs.homogeneous(self.indptr, self.indices, self.batch_num_nodes)
         return graph, graph._graph
 
     def __getstate__(self) -> dict:
-        # What was computed from the tensors would only make the way between processes longer.
+        # What was computed from the tensors is cheaper to compute than to send to another process.
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __repr__(self) -> str:

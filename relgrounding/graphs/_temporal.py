@@ -3,14 +3,14 @@
 from functools import partial
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._inputs import ArrayLike, Rows, read_segments
-from relgrounding.graphs._pairs import Pairs, graph_of_pairs, structure_of_pairs
-from relgrounding.graphs._relations import TEMPORAL_EDGE_TYPES
+from relgrounding.graphs._pairs import Pairs, evaluate, graph_of_pairs, structure_of_pairs
 from relgrounding.graphs._structure import GraphStructure
+
+EDGE_TYPES = ("overlaps",)
 
 
 def _overlaps(source: Tensor, destination: Tensor, rounding: Tensor, iou_threshold: float) -> Tensor:
@@ -27,14 +27,12 @@ def _read(segments: ArrayLike, iou_threshold: float) -> Rows:
     return read_segments(segments)
 
 
-def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> tuple[Pairs, UInt8[Tensor, " pairs"]]:
+def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> list[Pairs]:
     """1 at every pair that is joined."""
-    pairs = Pairs(rows.counts)
-    function = partial(_overlaps, iou_threshold=iou_threshold)
-    # More than rounding makes of an equality, and less than what sets apart integers, or decimals of a few digits.
+    # More than rounding makes of an equality, and less than the gap between integers, or decimals of a few digits.
     latest = torch.segment_reduce(rows.values.abs().amax(1), "max", lengths=rows.counts, initial=0.0)
-    number = pairs.evaluate(function, rows.values.t().contiguous(), latest * 2.0**-47, diagonal=int(self_loops))
-    return pairs, number
+    function = partial(_overlaps, iou_threshold=iou_threshold)
+    return evaluate(function, rows.counts, rows.values.t().contiguous(), latest * 2.0**-47, diagonal=int(self_loops))
 
 
 def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> GraphStructure:
@@ -44,9 +42,9 @@ def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loo
     [0, 1, 0, 1, 2]
     """
     # Videos share their candidates: each distinct set of them is built once.
-    rows, same = _read(segments, iou_threshold).distinct()
-    structure = structure_of_pairs(*_numbers(rows, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)
-    return structure if len(same) == len(rows.counts) else structure.select(same)
+    rows, numbers = _read(segments, iou_threshold).distinct()
+    structure = structure_of_pairs(_numbers(rows, iou_threshold, self_loops), rows.counts, EDGE_TYPES)
+    return structure if len(numbers) == len(rows.counts) else structure.select(numbers)
 
 
 def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> dgl.DGLGraph:
@@ -67,4 +65,4 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
     5
     """
     rows = _read(segments, iou_threshold)
-    return graph_of_pairs(*_numbers(rows, iou_threshold, self_loops), TEMPORAL_EDGE_TYPES)
+    return graph_of_pairs(_numbers(rows, iou_threshold, self_loops), rows.counts, EDGE_TYPES)

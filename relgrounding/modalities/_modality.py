@@ -109,12 +109,12 @@ class Modality(ABC):
         return selection
 
     @abstractmethod
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         """Return for each query the indices of its best candidates, best first, at most `TOP`.
 
         Args:
             scored: candidates and scores.
-            selection: method; see `selections`.
+            variant: a selection method, or what else `protocols` says of a protocol.
             settings: the section `eval`.
         """
 
@@ -132,13 +132,13 @@ class Modality(ABC):
             settings: the section `eval`.
         """
 
-    def main_protocol(self, protocols: Sequence[str]) -> str:
-        """Return the protocol that selects the epoch, of those of a run in their order."""
-        return protocols[0]
+    @abstractmethod
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        """Return the protocol that selects the epoch, of those of a run; `settings`: the section `eval`."""
 
     @abstractmethod
-    def choose(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
-        """Return the answers of a protocol: `select`, by what `protocols` says of it."""
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        """Return what a drawing of an answer needs to know of an item, for predictions.jsonl."""
 
     @abstractmethod
     def metrics(
@@ -153,10 +153,8 @@ class Modality(ABC):
             kinds: for each query its kind, where metrics are wanted by kind.
         """
 
-    @abstractmethod
-    def overlaps(self, first: Sequence[Any], targets: Sequence[Any], protocol: str) -> Any:
-        """Return the IoU of each query's first answer with its target, as the named protocol reads several targets."""
-
+    has_misses: ClassVar[bool] = False
+    """Whether `relgrounding.evaluation.name_misses` says how its answers miss."""
     fits_floors: ClassVar[bool] = False
     """Whether some floor is fitted on the answers of training queries."""
 

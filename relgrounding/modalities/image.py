@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,22 +113,22 @@ class Image(Modality):
         boxes = list(batch.boxes.split(batch.structure.batch_num_nodes.tolist()))
         return boxes, boxes
 
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
-
-    choose = select
 
     def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
         return {reading: reading for reading in names or ["any"]}
+
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        return next((name for name in READINGS if name in protocols), protocols[0])
+
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        return {"size": tuple(store.size(item) if hasattr(store, "size") else store[item].size)}
 
     def metrics(
         self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
     ) -> dict[str, float]:
         return ImageEvaluator(variant)([answers[0] for answers in chosen], targets, kinds)
-
-    def overlaps(self, first: Sequence[Any], targets: Sequence[Any], protocol: str) -> np.ndarray:
-        reading = next((r for r in READINGS if r in protocol.split(", ")), "any")
-        return ImageEvaluator(reading).overlaps(first, targets)
 
     def floors(
         self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any

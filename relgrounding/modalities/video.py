@@ -182,7 +182,7 @@ class Video(Modality):
     item, answer, layout = "video", "moment", "clips"
     metric = "R@1,IoU=0.5"
     selections = ("score", "vote")
-    fits_floors = True
+    has_misses = fits_floors = True
     DataConfig, EvalConfig = VideoData, VideoEval
     remedy = "extract the features from the videos that were annotated, or correct the durations"
 
@@ -205,7 +205,7 @@ class Video(Modality):
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         return [durations[query.item] for query in queries]
 
-    def select(self, scored: Scored, selection: str, settings: Any) -> list[list[int]]:
+    def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         # Overlaps do not depend on the length of a second: videos of equally many clips share their candidates.
         same: dict[bytes, list[int]] = {}
         for i, spans in enumerate(scored.candidates):
@@ -214,7 +214,7 @@ class Video(Modality):
         for indices in same.values():
             spans = scored.candidates[indices[0]].to(torch.float32)
             scores = torch.stack([scored.scores[i] for i in indices])
-            if selection == "vote":
+            if variant == "vote":
                 ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
                 options = settings.vote_temperature, settings.vote_prior
                 chosen = select_by_vote(spans, ballots, settings.nms, TOP, *options)
@@ -224,24 +224,23 @@ class Video(Modality):
                 top[i] = [k for k in row if k >= 0]
         return top
 
-    choose = select
-
     def default_selection(self, settings: Any) -> str:
         return settings.select[-1]
 
     def protocols(self, names: Sequence[str] | None, dataset: str, settings: Any) -> dict[str, str]:
         return {f"{name}, select={s}": s for name in names or [dataset] for s in settings.select}
 
-    def main_protocol(self, protocols: Sequence[str]) -> str:
-        return protocols[-1]
+    def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
+        ending = f"select={settings.select[-1]}"
+        return next((name for name in protocols if name.endswith(ending)), protocols[-1])
+
+    def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
+        return {"duration": durations[item]}
 
     def metrics(
         self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
     ) -> dict[str, float]:
         return MOMENTS(chosen, targets)
-
-    def overlaps(self, first: Sequence[Any], targets: Sequence[Any], protocol: str) -> np.ndarray:
-        return MOMENTS.overlaps([[answer] for answer in first], targets)
 
     def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> ConstantSegments:
         return fit_constant_segments(MOMENTS, [q.targets for q in queries], self.seconds(queries, durations))

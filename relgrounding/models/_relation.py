@@ -31,7 +31,8 @@ class Relation(nn.ModuleList):
         self, layers: Iterable[nn.Module], activation: Callable[[Tensor], Tensor] | None = None, silent: bool = False
     ) -> None:
         super().__init__(layers)
-        self.activation, self.has_graph = activation, not silent
+        self.activation: Callable[[Tensor], Tensor] | None = activation
+        self.has_graph = not silent
         self._heard: Sequence[bool] = [not silent] * len(self)
 
     @contextmanager
@@ -47,7 +48,7 @@ class Relation(nn.ModuleList):
     def forward(self, structure: GraphStructure, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
         """Return what the proposals of a graph are after all layers."""
         for layer, heard in zip(self, self._heard, strict=True):
-            x = layer(structure, x) if heard or not hasattr(layer, "silent") else layer.silent(x)
+            x = layer(structure, x) if heard or not hasattr(layer, "silent") else layer.silent(x)  # type: ignore[operator]
             x = x if self.activation is None else self.activation(x)
         return x
 

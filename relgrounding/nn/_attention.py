@@ -1,11 +1,9 @@
 """Attention of proposals over the words of a sentence."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relgrounding.nn._additive_attention import AdditiveAttention, Pieces
-from relgrounding.nn._checks import check_item, check_lengths, check_shape
+from relgrounding.ops import additive_attention
 
 
 class ProposalToWordAttention(nn.Module):
@@ -46,7 +44,7 @@ class ProposalToWordAttention(nn.Module):
 
         Args:
             proposals: (N, P), of all items.
-            words: (B, L, W), one sentence an item, padded at the end with finite numbers.
+            words: (B, L, W), one sentence per item, padded at the end with finite numbers.
             word_lengths: (B,) real words of each sentence, 1 to L.
             item: (N,) sentence of each proposal, in any order.
 
@@ -66,7 +64,7 @@ class ProposalToWordAttention(nn.Module):
         word_lengths: Int[Tensor, " items"],
         item: Int[Tensor, " nodes"],
     ) -> tuple[Float[Tensor, "nodes value_dim"], Float[Tensor, "nodes length"]]:
-        """Attend where the maps into the space of the comparison were made before.
+        """Attend where the maps into the space of the comparison were made before: see `ops.additive_attention`.
 
         As the weights of a proposal sum to 1, an affine map of its context is the context of the mapped words.
 
@@ -75,39 +73,6 @@ class ProposalToWordAttention(nn.Module):
             words: (B, L, A), W_2 s.
             values: (B, L, V), of which the mean is taken: the words or a map of them.
             word_lengths: as for the call.
-            item: as for the call; fastest where it ascends.
-
-        Returns:
-            sum_n gamma_tn value_n (N, V) and the weights gamma (N, L).
-
-        Raises:
-            ValueError: shapes that do not fit each other, a length outside 1 to L, or an item that does not exist.
+            item: as for the call.
         """
-        sentences, width = tuple(words.shape[:2]), self.score.in_features
-        check_shape("proposals", proposals, (len(item), width))
-        check_shape("words", words, (*sentences, width))
-        check_shape("values", values, (*sentences, values.shape[-1]))
-        check_shape("word_lengths", word_lengths, sentences[:1])
-        check_lengths(word_lengths, words.shape[1], "sentence")
-        check_item(item, len(words))
-        counts = torch.bincount(item, minlength=len(words)).tolist()
-        if (item.diff() >= 0).all():
-            return self._attend(proposals, words, values, word_lengths, counts)
-        order = item.argsort(stable=True)
-        context, weights = self._attend(proposals.index_select(0, order), words, values, word_lengths, counts)
-        back = order.argsort()
-        return context.index_select(0, back), weights.index_select(0, back)
-
-    def _attend(
-        self, proposals: Tensor, words: Tensor, values: Tensor, word_lengths: Tensor, counts: list[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Attend, the proposals of one item standing together."""
-        compared = proposals, words, self.score.weight[0]
-        # Half precision has neither the range of the exponentials nor the digits of the sums over words.
-        wide = torch.promote_types(proposals.dtype, torch.float32)
-        pieces = Pieces(counts, word_lengths.tolist(), self.score.in_features, words.device)
-        with torch.autocast(words.device.type, enabled=False):
-            context, weights = AdditiveAttention.apply(
-                *(x.to(wide) for x in (*compared, values)), word_lengths.to(words.device), pieces
-            )
-        return context.to(values.dtype), weights.to(values.dtype)
+        return additive_attention(proposals, words, self.score.weight[0], values, word_lengths, item)

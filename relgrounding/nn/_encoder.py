@@ -1,12 +1,11 @@
 """Bidirectional GRU over sequences of any length."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from relgrounding.nn._checks import check_lengths
-from relgrounding.nn._gru import bidirectional_gru
+from relgrounding.ops import gru
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class BiGRUEncoder(nn.Module):
@@ -14,8 +13,7 @@ class BiGRUEncoder(nn.Module):
 
         y_t = [GRU forward over x_1 ... x_t; GRU backward over x_L ... x_t]
 
-    Sequences are packed: padding is never read, and the backward GRU starts at a sequence's own last step. On a CPU the
-    recurrence is `relgrounding.nn._gru`, elsewhere PyTorch's, of which cuDNN refuses gradients of gradients.
+    Padding is never read, and the backward GRU starts at a sequence's own last step: see `relgrounding.ops.gru`.
     Input weights start Xavier-uniform and recurrent weights orthogonal, gate by gate; biases start at zero.
 
     Args:
@@ -53,11 +51,5 @@ class BiGRUEncoder(nn.Module):
         Raises:
             ValueError: a length outside 1 to L.
         """
-        check_lengths(lengths, x.shape[1], "sequence")
-        if len(lengths) == 0:
-            return x.new_zeros(0, x.shape[1], 2 * self.gru.hidden_size)
-        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-            return bidirectional_gru(x, lengths, self.gru)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        encoded, _ = self.gru(packed)
-        return pad_packed_sequence(encoded, batch_first=True, total_length=x.shape[1])[0]
+        weights = [getattr(self.gru, f"{name}_l0{direction}") for direction in ("", "_reverse") for name in _WEIGHTS]
+        return gru(x, lengths, weights)

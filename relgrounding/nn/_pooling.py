@@ -6,15 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relgrounding.nn._checks import check_item
-from relgrounding.nn._window_max import window_max
+from relgrounding.ops import window_max
+from relgrounding.ops._checks import check_spans
 
 
 class ProposalPooling(nn.Module):
     """Pool the clips of each proposal.
 
-    `reduce="max"`: the gradient goes to the clip that is the largest, to one of them where several are. See
-    `relgrounding.nn._window_max` for how.
+    `reduce="max"`: see `relgrounding.ops.window_max`.
 
     `reduce="mean"`: difference of two prefix sums, which are kept in float64.
 
@@ -73,17 +72,10 @@ class ProposalPooling(nn.Module):
         >>> ProposalPooling()(clips, torch.tensor([[0, 3], [1, 3]]), torch.tensor([0, 0])).tolist()
         [[3.0], [2.0]]
         """
-        start, end = spans.long().unbind(1)
-        wrong = ((start < 0) | (start >= end) | (end > clips.shape[1])).nonzero()
-        if len(wrong):
-            row = int(wrong[0])
-            raise ValueError(
-                f"proposal {row} is the span {spans[row].tolist()}; spans are [start, end) with "
-                f"0 <= start < end <= {clips.shape[1]}, the number of clips"
-            )
-        check_item(item, len(clips))
         if self.reduce == "max":
-            return window_max(clips, start, end, item.long())
+            return window_max(clips, spans, item)
+        check_spans(spans, item, clips)
+        start, end = spans.long().unbind(1)
         stop = torch.full_like(end, clips.shape[1]) if lengths is None else lengths.long()[item]
         return self._mean(clips, start, end, item.long(), stop)
 

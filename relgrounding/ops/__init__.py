@@ -2,16 +2,22 @@
 
 from relgrounding.ops._dispatch import as_structure, set_backend
 from relgrounding.ops._registry import available_backends, backend_names, check_backend, register_backend
+from relgrounding.ops.additive_attention import additive_attention
 from relgrounding.ops.gated_sum import gated_sum
 from relgrounding.ops.graph_attention import graph_attention
+from relgrounding.ops.gru import gru
+from relgrounding.ops.window_max import window_max
 
 __all__ = [
+    "additive_attention",
     "as_structure",
     "available_backends",
     "backend_names",
     "check_backend",
     "gated_sum",
     "graph_attention",
+    "gru",
     "register_backend",
     "set_backend",
+    "window_max",
 ]

@@ -34,8 +34,19 @@ _OPEN = Backend(lambda: None, widen_half=True, opaque=True)
 
 
 def as_structure(graph: "dgl.DGLGraph | GraphStructure") -> GraphStructure:
-    """Return the structure of a graph that is given in either form."""
-    return graph if isinstance(graph, GraphStructure) else from_dgl(graph)
+    """Return the structure of a graph that is given in either form.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(graph, GraphStructure):
+        return graph
+    if isinstance(graph, dgl.DGLGraph):
+        return from_dgl(graph)
+    raise TypeError(
+        f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg makes one of a "
+        f"PyG graph, or of an edge_index and num_nodes; graphs.GraphStructure.from_edges of sources and destinations"
+    )
 
 
 class set_backend:
@@ -90,7 +101,7 @@ def launch(
     autocast = first.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(first.device.type)
     if autocast:
         inputs = [x.to(first.dtype) for x in inputs]
-    _check_tensors(graph, *inputs)
+    check_tensors(graph, *inputs)
     if chosen.widen_half and first.dtype in HALF:
         inputs = [x.float() for x in inputs]
     if chosen.opaque and torch.compiler.is_compiling():
@@ -153,7 +164,8 @@ def choose_backend(backend: str, operator: str, graph: GraphStructure | None, te
     return "naive"
 
 
-def _check_tensors(structure: GraphStructure | None, tensor: Tensor, *others: Tensor) -> None:
+def check_tensors(structure: GraphStructure | None, tensor: Tensor, *others: Tensor) -> None:
+    """Raise ValueError where the tensors, or the graph and they, are of different types or on different devices."""
     if structure is not None and structure.device != tensor.device:
         raise ValueError(
             f"the graph is on {structure.device}, the features are on {tensor.device}; move one with .to()"

@@ -7,6 +7,7 @@ import os
 import platform
 import zipfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ TRAINED: Mapping[str, type] = {"model": dict, "vocabulary": list}
 """What a checkpoint needs to answer."""
 WHOLE: Mapping[str, type] = {**TRAINED, "state": dict, "optimizer": dict, "random": dict}
 """What it needs to be trained on."""
+
+ORIGIN = ("started", "versions")
+"""Sections of config.yaml that are not settings."""
 
 
 class RunError(RuntimeError):
@@ -47,15 +51,21 @@ class RunFolder:
         """Whether a run has left a checkpoint here."""
         return (self.path / "last.pt").is_file()
 
-    def write_config(self, config: Config) -> None:
-        """Write the resolved configuration, with seed and versions."""
+    def write_config(self, config: Config, device: torch.device | None = None) -> None:
+        """Write the resolved configuration with seed, versions, the date, and the device (None: as configured)."""
+        name = str(device or config.device)
+        if device is not None and device.type == "cuda":
+            name += f" ({torch.cuda.get_device_name(device)})"
+        started = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "device": name}
         versions = {
             "relgrounding": relgrounding.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "dgl": dgl.__version__,
         }
-        text = config_to_yaml(config) + "versions:\n" + "".join(f"  {k}: {v}\n" for k, v in versions.items())
+        text = config_to_yaml(config)
+        for section, facts in zip(ORIGIN, (started, versions), strict=True):
+            text += f"{section}:\n" + "".join(f"  {k}: {v}\n" for k, v in facts.items())
         with replacing(self.path / "config.yaml") as beside:
             beside.write_text(text, encoding="utf-8")
 
@@ -70,10 +80,20 @@ class RunFolder:
         if not os.path.isfile(path):
             raise RunError(f"{self.path} is no run: it has no config.yaml; tools/train.py makes one")
         settings = read_yaml(path)
-        settings.pop("versions", None)
+        for section in ORIGIN:
+            settings.pop(section, None)
         if name_fault(settings.get("name")):  # of a run from before names were names; nothing is called so any more
             settings["name"] = self.path.resolve().name
         return make_config([(str(path), settings)], old=True)
+
+    def read_origin(self) -> dict[str, str]:
+        """Read when ("date"), on what ("device") and with which versions it was trained, as far as that is recorded.
+
+        A run that was resumed has the date and device of its last start.
+        """
+        settings = read_yaml(self.path / "config.yaml")
+        sections = [settings.get(section) for section in ORIGIN]
+        return {str(k): str(v) for facts in sections if isinstance(facts, dict) for k, v in facts.items()}
 
     def log(self, record: Record) -> None:
         """Add one line to log.jsonl, and its numbers to those of TensorBoard."""

@@ -40,7 +40,7 @@ def protocols(task: Task) -> dict[str, str]:
 
 def split_metrics(task: Task, split: Split, scored: Scored, variant: str) -> dict[str, float]:
     """Return the metrics of one protocol."""
-    top = task.modality.choose(scored, variant, task.config.eval)
+    top = task.modality.select(scored, variant, task.config.eval)
     chosen = [p[rows].numpy() for p, rows in zip(scored.proposals, top, strict=True)]
     return task.modality.metrics(chosen, [q.targets for q in split.queries], variant, kinds(task, split))
 
@@ -60,7 +60,8 @@ def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[
         return name, {}
     known, scored = answered(task.validation, score_split(model, task, task.validation, quiet, "validation"))
     all_protocols = protocols(task)
-    return name, split_metrics(task, known, scored, all_protocols[task.modality.main_protocol(list(all_protocols))])
+    main = task.modality.main_protocol(list(all_protocols), task.config.eval)
+    return name, split_metrics(task, known, scored, all_protocols[main])
 
 
 def _kept_floors(task: Task, folder: RunFolder) -> Any:
@@ -111,8 +112,8 @@ def evaluate_split(
     scored = score_split(model, task, split, quiet, f"scoring {name}")
     entries, lines = [], []
     for protocol, variant in protocols(task).items():
-        top = task.modality.choose(scored, variant, task.config.eval)
-        lines.extend(_prediction_lines(split, scored, top, name, protocol))
+        top = task.modality.select(scored, variant, task.config.eval)
+        lines.extend(_prediction_lines(task, split, scored, top, name, protocol))
         known, known_scored = answered(split, scored)
         if not known.queries:
             continue
@@ -135,13 +136,16 @@ def evaluate_split(
     return entries, lines
 
 
-def _prediction_lines(split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str) -> list[dict]:
+def _prediction_lines(
+    task: Task, split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str
+) -> list[dict]:
     return [
         {
             "split": name,
             "protocol": protocol,
             "id": query.id,
             "item": query.item,
+            **task.modality.frame(query.item, task.durations, split.store),
             "text": query.text,
             # All digits: whoever computes metrics from these lines finds those of results.json.
             "top": [{"proposal": proposals[k].tolist(), "score": round(scores[k].item(), 4)} for k in rows],

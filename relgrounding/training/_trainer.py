@@ -113,7 +113,7 @@ class Trainer:
         with held(self._last_words):
             for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on
                 (folder.path / name).unlink(missing_ok=True)
-            folder.write_config(self.config)
+            folder.write_config(self.config, self.device)
             folder.rewind(state["step"], state["epoch"])
             if not folder.started:
                 self._save("last.pt")
@@ -175,7 +175,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.state["step"] - start, config.warmup_steps, total)
             group["lr"] = self.stage.learning_rate * factor
-        losses, extra = [], {}
+        losses: list[torch.Tensor] = []
+        extra: dict[str, torch.Tensor] = {}
         for objective in self.objectives.values():
             loss, logged = objective(batch)
             losses.append(loss)

@@ -2,13 +2,12 @@
 
 from relgrounding.viz._ablation import ablation_figure
 from relgrounding.viz._draw_graph import draw_graph
-from relgrounding.viz._figure import save_figure
+from relgrounding.viz._figure import Shown, save_figure
 from relgrounding.viz._items import Items, picture_ids, read_picture
 from relgrounding.viz._moments import moments_figure
 from relgrounding.viz._predictions import Prediction, Run, choose_examples, match_runs, read_run
 from relgrounding.viz._regions import regions_figure
 from relgrounding.viz._report import report_page
-from relgrounding.viz._shown import Shown
 
 __all__ = [
     "Items",

@@ -1,4 +1,4 @@
-"""Rows of an ablation as points with their deviation."""
+"""Rows of an ablation as points with their standard deviation."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 def ablation_figure(
     parts: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], rows: Sequence[str], line: str = ""
 ) -> "Figure":
-    """Draw one panel an experiment: a row of the ablation a line, a metric a colour, mean with standard deviation.
+    """Draw one panel per experiment: a line per row of the ablation, a colour per metric, mean and standard deviation.
 
     Args:
-        parts: (mean, deviation) by experiment, row and metric; what is absent is not drawn.
+        parts: (mean, deviation) by experiment, row and metric; those that are absent are not drawn.
         rows: their order, from the top.
-        line: row whose mean is drawn through the panel.
+        line: the row whose mean is drawn across the panel.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -35,10 +35,8 @@ def ablation_figure(
             at = [k for k, row in enumerate(rows) if metric in part.get(row, {})]
             means, deviations = zip(*(part[rows[k]][metric] for k in at), strict=True)
             shift = 0.16 * (number - (len(metrics) - 1) / 2)
-            axis.errorbar(
-                means, [k + shift for k in at], xerr=deviations, fmt="o", markersize=4, capsize=2, color=colour,
-                label=metric,
-            )  # fmt: skip
+            style = {"fmt": "o", "markersize": 4, "capsize": 2, "color": colour, "label": metric}
+            axis.errorbar(means, [k + shift for k in at], xerr=deviations, **style)
             if metric in part.get(line, {}):
                 axis.axvline(part[line][metric][0], color=colour, linewidth=0.7, linestyle=":")
         axis.set_title(name)

@@ -2,25 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from relgrounding.features import tokenize
 from relgrounding.viz._predictions import Prediction
+from relgrounding.viz._views import View
 
-SPATIAL = (
-    "left", "right", "above", "below", "under", "over", "behind", "front", "beside", "next", "near", "between",
-    "middle", "center", "top", "bottom", "on", "in", "with", "holding", "wearing",
-)  # fmt: skip
-TEMPORAL = (
-    "before", "after", "then", "while", "first", "again", "starts", "begins", "finally", "next", "on", "in", "into",
-    "out", "off", "up", "down", "from", "through", "with",
-)  # fmt: skip
+WORDS = (1, 2, 4, 6, 9, 13)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One group of queries: its name, how many, and each run's share of hits and mean IoU, both in percent."""
+class QueryGroup:
+    """Some of the queries: their name and number, and each run's share of hits and mean IoU, both in percent."""
 
     name: str
     queries: int
@@ -28,61 +23,44 @@ class Row:
     iou: list[float]
 
 
-def breakdowns(matched: Sequence[list[Prediction]], video: bool) -> dict[str, list[Row]]:
-    """Return tables by name; a hit is an answer of IoU 0.5 or more.
+def breakdowns(matched: Sequence[list[Prediction]], view: View) -> dict[str, list[QueryGroup]]:
+    """Return groups of the queries, by the title of their table.
 
     Args:
         matched: for each query what each run answered.
-        video: whether targets are moments.
+        view: of all these runs.
     """
-    words = [tokenize(row[0].text) for row in matched]
-    size = [_extent(row[0].targets, video) for row in matched]
-    lengths = _bins([len(w) for w in words], (2, 4, 6, 9, 13), "words")
-    if video:
-        sizes = _bins(size, (4, 7, 10, 15), "s")
-    else:
-        sizes = _bins([s**0.5 for s in size], (32, 96, 192), "px")
-    tables = {
-        "by length of the query": _group(matched, lengths),
-        "by length of the window" if video else "by size of the target (root of its area)": _group(matched, sizes),
-        "by relation word": _relations(matched, words, TEMPORAL if video else SPATIAL),
+    words = [tokenize(answers[0].text) for answers in matched]
+    lengths = np.array([max(1, len(w)) for w in words])
+    names = [f"{low} to {high - 1} words" if high > 2 else "1 word" for low, high in pairwise(WORDS)]
+    by_length = _between(lengths, WORDS, [*names, f"{WORDS[-1]} words or more"])
+    edges, unit = view.size_edges, view.size_unit
+    names = [f"under {edges[0]} {unit}", *(f"{low} to under {high} {unit}" for low, high in pairwise(edges))]
+    sizes = np.array([view.size(answers[0].targets) for answers in matched])
+    by_size = _between(sizes, (0, *edges), [*names, f"{edges[-1]} {unit} or more"])
+    having = {word: np.array([word in w for w in words]) for word in view.relation_words}
+    none = ~np.logical_or.reduce(list(having.values()))
+    relations = _groups(matched, having)
+    relations.sort(key=lambda group: -group.queries)
+    return {
+        "all queries": _groups(matched, {"all": np.ones(len(matched), dtype=bool)}),
+        "by length of the query": _groups(matched, by_length),
+        view.size_title: _groups(matched, by_size),
+        "by relation word": relations + _groups(matched, {"none of these": none}),
     }
-    return {name: rows for name, rows in tables.items() if rows}
 
 
-def _extent(targets: Sequence[Sequence[float]], video: bool) -> float:
-    """Length or area; of several targets, that of the largest."""
-    if video:
-        return max(end - start for start, end in targets)
-    return max(max(0.0, (x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in targets)
+def _between(values: np.ndarray, edges: Sequence[int], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each name which values lie from its edge to the next one."""
+    ends = zip(names, edges, (*edges[1:], np.inf), strict=True)
+    return {name: (values >= low) & (values < high) for name, low, high in ends}
 
 
-def _bins(values: Sequence[float | int], edges: Sequence[int], unit: str) -> list[tuple[str, np.ndarray]]:
-    array, groups = np.asarray(values, dtype=float), []
-    for low, high in zip((0, *edges), (*edges, np.inf), strict=True):
-        if high == np.inf:
-            name = f"{low} {unit} or more"
-        elif unit == "words":
-            name = f"{max(low, 1)} to {high - 1} {unit}" if high - 1 > max(low, 1) else f"{high - 1} word"
-        else:
-            name = f"{low} to under {high} {unit}" if low else f"under {high} {unit}"
-        groups.append((name, (array >= low) & (array < high)))
-    return groups
-
-
-def _group(matched: Sequence[list[Prediction]], groups: Sequence[tuple[str, np.ndarray]]) -> list[Row]:
-    iou = np.array([[p.iou for p in row] for row in matched])
+def _groups(matched: Sequence[list[Prediction]], named: dict[str, np.ndarray]) -> list[QueryGroup]:
+    """Of each name and (queries,) mask, but for the empty ones."""
+    values = 100.0 * np.array([[(p.hit, p.iou) for p in answers] for answers in matched])
     return [
-        Row(name, int(mask.sum()), (100 * (iou[mask] >= 0.5).mean(0)).tolist(), (100 * iou[mask].mean(0)).tolist())
-        for name, mask in groups
+        QueryGroup(name, int(mask.sum()), *values[mask].mean(0).T.tolist())
+        for name, mask in named.items()
         if mask.any()
     ]
-
-
-def _relations(matched: Sequence[list[Prediction]], words: list[list[str]], relations: Sequence[str]) -> list[Row]:
-
-    found = [(word, np.array([word in w for w in words])) for word in relations]
-    none = ~np.logical_or.reduce([mask for _, mask in found])
-    rows = _group(matched, found)
-    rows.sort(key=lambda row: -row.queries)
-    return rows + _group(matched, [("none of these", none)])

@@ -10,7 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 24, 12, 34
 
 
 def line_chart(title: str, series: Sequence[Series], dots: bool = False) -> str:
-    """Return a figure with one line for each series, in the order of the page's colours; empty without points.
+    """Return a figure with one line per series, in the order of the page's colours; empty without points.
 
     Args:
         title: what is on the y axis.
@@ -23,25 +23,27 @@ def line_chart(title: str, series: Sequence[Series], dots: bool = False) -> str:
         return ""
     xs, ys = _ticks(0.0, max(x for x, _ in points)), _ticks(min(y for _, y in points), max(y for _, y in points))
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         across = (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - LEFT - RIGHT)
         return LEFT + across, HEIGHT - BOTTOM - (y - ys[0]) / (ys[-1] - ys[0]) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
     for y in ys:
-        _, level = place(xs[0], y)
+        _, level = position(xs[0], y)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in xs:
-        parts.append(f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>')
+        parts.append(
+            f'<text x="{position(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
+        )
     parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 3}" text-anchor="middle">step</text>')
     for number, (name, line) in enumerate(clean):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in line))
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (position(x, y) for x, y in line))
         label = f"<title>{html.escape(name)}</title>"
         parts.append(f'<polyline class="line c{number % 5}" points="{path}">{label}</polyline>')
         if dots or len(line) == 1:
             parts += [f'<circle class="dot c{number % 5}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
-                      for a, b in (place(x, y) for x, y in line)]  # fmt: skip
+                      for a, b in (position(x, y) for x, y in line)]  # fmt: skip
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
 

@@ -18,6 +18,8 @@ _DIRECTIONS = ("#e6194b", "#f58231", "#d4ac00", "#7cb518", "#00a878", "#0096c7",
 EDGE_COLOURS = {"inside": "#000000", "cover": "#8d6e63", "overlap": "#757575"} | {
     f"angle_{k}": colour for k, colour in enumerate(_DIRECTIONS, start=1)
 }
+OTHER = "#333333"
+ARROW: dict[str, Any] = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.2", "shrinkA": 8, "shrinkB": 8}
 MANY_EDGES = 60
 NEAREST = 3
 
@@ -32,37 +34,37 @@ def draw_graph(
 ) -> "Figure":
     """Draw the graph of one image over its boxes, or the graph of one video as arcs beside its moments.
 
-    Spatial: one arrow an edge, one colour an edge type, with a legend. Temporal: one line a moment, one arc a pair.
+    Spatial: an arrow per edge, a colour per edge type, with a legend. Temporal: a line per moment, an arc per pair.
 
     Args:
         graph: a `DGLGraph` or `GraphStructure` of one item.
         boxes: (T, 4) x1, y1, x2, y2 in pixels, of a spatial graph.
         segments: (T, 2) start, end, of a temporal graph.
         image_size: (width, height) in pixels; None: as large as the boxes reach.
-        nearest: of each box draw the edges to so many nearest ones only, and say so below; None: all edges up to 60,
-            else 3 a box. Arcs are always all drawn.
+        nearest: draw only the edges from each box to this many nearest ones, and say so above; None: all of up to 60
+            edges, else 3 per box. Arcs are always all drawn.
 
     Returns:
         A figure for `save_figure`.
 
     Raises:
-        ValueError: neither or both of boxes and segments, or not one for each node.
+        ValueError: neither or both of boxes and segments, or not one per node.
         ImportError: matplotlib is missing.
     """
     if (boxes is None) == (segments is None):
         raise ValueError("give either boxes=, of a spatial graph, or segments=, of a temporal one")
     name, width = ("boxes", 4) if segments is None else ("segments", 2)
     given = boxes if segments is None else segments
-    places = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, dtype=float)
+    proposals = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, dtype=float)
     network = to_networkx(graph)
-    if places.shape != (len(network), width):
+    if proposals.shape != (len(network), width):
         raise ValueError(
-            f"{name} have shape {places.shape}; the graph's {len(network)} nodes need ({len(network)}, {width})"
+            f"{name} have shape {proposals.shape}; the graph's {len(network)} nodes need ({len(network)}, {width})"
         )
     if segments is not None:
-        return _temporal(network, places)
-    size = image_size if image_size is not None else places[:, 2:].max(0)
-    return _spatial(network, places, size, nearest)
+        return _temporal(network, proposals)
+    size = image_size if image_size is not None else proposals[:, 2:].max(0)
+    return _spatial(network, proposals, size, nearest)
 
 
 def _spatial(
@@ -75,40 +77,27 @@ def _spatial(
     figure = new_figure(9.0, 1 + 7.2 * min(max(height / width, 0.4), 1.4))
     axes = figure.add_subplot()
     few = len(boxes) <= 10
+    sizes: dict[str, Any] = {"mutation_scale": 14, "linewidth": 1.8} if few else {"mutation_scale": 8, "linewidth": 1.0}
+    thin = 1.8 if few else 0.8
     for x1, y1, x2, y2 in boxes:
-        axes.add_patch(
-            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=1.8 if few else 0.8, edgecolor="0.55")
-        )
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=thin, edgecolor="0.55"))
     middle = _spread((boxes[:, :2] + boxes[:, 2:]) / 2, least=max(width, height) / 34)
     edges = list(network.edges(data="type"))
     limit = nearest if nearest is not None else (NEAREST if len(edges) > MANY_EDGES else len(boxes))
     drawn = _nearest_edges(edges, middle, limit)
     for source, destination, kind in drawn:
-        axes.add_patch(
-            FancyArrowPatch(
-                middle[source],
-                middle[destination],
-                connectionstyle="arc3,rad=0.2",
-                arrowstyle="-|>",
-                mutation_scale=14 if few else 8,
-                shrinkA=8,
-                shrinkB=8,
-                linewidth=1.8 if few else 1.0,
-                color=EDGE_COLOURS.get(kind, "#333333"),
-                zorder=3,
-            )
-        )
+        colour = EDGE_COLOURS.get(kind, OTHER)
+        axes.add_patch(FancyArrowPatch(middle[source], middle[destination], color=colour, zorder=3, **ARROW, **sizes))
     _numbers(axes, middle)
     order = [kind for kind in SpatialRelation.__members__ if any(kind.lower() == k for _, _, k in edges)]
     names = [kind.lower() for kind in order] or sorted({k for _, _, k in edges})
-    handles = [Line2D([], [], color=EDGE_COLOURS.get(kind, "#333333"), linewidth=2.4, label=kind) for kind in names]
+    handles = [Line2D([], [], color=EDGE_COLOURS.get(kind, OTHER), linewidth=2.4, label=kind) for kind in names]
     if handles:
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), title="edge type", frameon=False)
     axes.set(xlim=(0, width), ylim=(height, 0), xlabel="x in pixels", ylabel="y in pixels", aspect="equal")
     if len(drawn) < len(edges):
-        axes.set_title(
-            f"{len(drawn)} of {len(edges)} edges: from each box to its {limit} nearest neighbours", fontsize=10
-        )
+        text = f"{len(drawn)} of {len(edges)} edges: from each box to its {limit} nearest neighbours"
+        axes.set_title(text, fontsize=10)
     return figure
 
 
@@ -122,7 +111,7 @@ def _nearest_edges(edges: list, middle: np.ndarray, limit: int) -> list:
 
 
 def _spread(points: np.ndarray, least: float) -> np.ndarray:
-    """Push points apart that are nearer than `least`, so that their numbers can be read."""
+    """Push points apart that are closer than `least`, so that their numbers can be read."""
     points = points.copy()
     upper = np.triu(np.ones((len(points), len(points)), dtype=bool), 1)
     for _ in range(100):
@@ -139,8 +128,8 @@ def _spread(points: np.ndarray, least: float) -> np.ndarray:
     return points
 
 
-def _numbers(axes: Any, places: np.ndarray) -> None:
-    for number, (x, y) in enumerate(places):
+def _numbers(axes: Any, points: np.ndarray) -> None:
+    for number, (x, y) in enumerate(points):
         circle = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": "0.3", "linewidth": 0.8}
         axes.text(x, y, str(number), ha="center", va="center", fontsize=8, color="0.1", bbox=circle, zorder=4)
 

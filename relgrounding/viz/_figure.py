@@ -3,6 +3,8 @@
 import os
 import textwrap
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,6 @@ from relgrounding._files import replacing
 from relgrounding._printing import printable
 from relgrounding.features.vocabulary import INVISIBLE
 from relgrounding.viz._fonts import add_fonts
-from relgrounding.viz._shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,27 @@ if TYPE_CHECKING:
 TRUTH = "#00795c"
 MODELS = ("#0060a8", "#c24a00", "#8e4a86", "#8a6d00", "#4d4d4d")
 """Told apart also by people who confuse red and green, and dark enough for text on white."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Proposals with a name.
+
+    Args:
+        name: of who answers: "ground truth", a model.
+        proposals: (start, end) in seconds or (x1, y1, x2, y2) in pixels.
+        note: short text beside the name, such as "IoU 0.71".
+        labels: one per proposal; none: they are drawn without.
+        truth: whether it is the ground truth, which has a colour of its own.
+        colour: empty: that of the ground truth, or the next one of the models.
+    """
+
+    name: str
+    proposals: Sequence[Sequence[float | int]]
+    note: str = ""
+    labels: Sequence[str] = field(default_factory=tuple)
+    truth: bool = False
+    colour: str = ""
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -37,7 +59,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> No
     """Write a figure as PNG, and make its folder; characters that its font lacks are taken from installed ones."""
     add_fonts(figure)
     with replacing(Path(path)) as beside, warnings.catch_warnings():
-        # A script that no font has shows boxes: `add_fonts` has said so, and it is no reason to fail.
+        # A script that no font has is drawn as boxes, which `add_fonts` has reported; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from|.* does not support .* natively")
         figure.savefig(beside, dpi=dpi, format="png")
 
@@ -46,11 +68,11 @@ def set_query(figure: "Figure", query: str, width: int) -> None:
     """Put the sentence above a figure, in at most three lines of `width` characters."""
     query = printable(" ".join(INVISIBLE.sub("", query).split()))
     lines = textwrap.wrap(query, width, max_lines=3, placeholder=" ...")
-    # Sentences are not ours: a dollar sign in one is no formula.
+    # Sentences are untrusted: a dollar sign does not begin a formula.
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
 
 
 def colours(shown: list[Shown]) -> list[str]:
-    """Return a colour for each line or panel: the truth has its own, models take turns."""
+    """Return a colour per line or panel: the truth has its own, models take turns."""
     models = iter(range(len(shown)))
     return [one.colour or (TRUTH if one.truth else MODELS[next(models) % len(MODELS)]) for one in shown]

@@ -1,4 +1,4 @@
-"""Fonts for the scripts of sentences: what matplotlib's own font lacks is drawn with one that is installed."""
+"""Fonts for the scripts of sentences: characters that matplotlib's own font lacks are drawn with an installed one."""
 
 import os
 import unicodedata
@@ -17,12 +17,12 @@ FAMILIES = (
     "Malgun Gothic", "WenQuanYi", "IPA", "Droid Sans Fallback", "Nirmala UI", "Leelawadee UI", "Segoe UI", "Symbola",
     "Arial", "Amiri", "Unifont",
 )  # fmt: skip
-"""Beginnings of the names of fonts that are looked at, the best first."""
+"""Prefixes of the names of fonts to try, the best first."""
 _mentioned: set[str] = set()
 
 
 def add_fonts(figure: "Figure") -> None:
-    """Let the texts of a figure use installed fonts where their own lacks a character; say once a script has none.
+    """Let texts of a figure use installed fonts where their own lacks a character; warn once per script without any.
 
     Letters stand side by side from left to right: matplotlib neither joins nor reorders those of Arabic.
     """
@@ -58,7 +58,7 @@ def _script(character: str) -> str:
 
 @lru_cache(maxsize=1)
 def _candidates() -> list[tuple[str, str]]:
-    """Return name and file of the installed fonts to look at."""
+    """Return name and file of the installed fonts to try."""
     from matplotlib.font_manager import fontManager
 
     found = {font.name: font.fname for font in fontManager.ttflist if font.style == "normal" and font.weight == 400}
@@ -72,7 +72,7 @@ def _candidates() -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=256)
 def _characters(path: str | os.PathLike) -> frozenset[str]:
-    """Return what a font can draw; nothing where it cannot be read."""
+    """Return the characters of a font; none where it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:

@@ -1,17 +1,20 @@
-"""What is known of a run's videos and images beside its predictions: durations, sizes, pictures."""
+"""What is known of a run's videos and images besides its predictions: durations, sizes, pictures."""
 
 import os
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from relgrounding.config import Config, ConfigError, find_file
-from relgrounding.datasets._annotations import read_annotations
-from relgrounding.datasets.demo import Scene, SceneStore, make_scenes
-from relgrounding.features import RegionFeatures
+from relgrounding.config import Config, ConfigError
+from relgrounding.datasets.demo import Demo, Scene, SceneStore
+from relgrounding.features import RegionFeatures, Regions
 
 PICTURES = (".jpg", ".jpeg", ".png")
+UNREADABLE = (ConfigError, OSError, ValueError)
+"""Errors of a data set that is not at hand: figures then do with what the predictions say."""
 
 
 class Items:
@@ -19,23 +22,31 @@ class Items:
 
     Args:
         config: of the run.
-        images: folder of pictures, named by their ids or as COCO names them.
+        images: directory of pictures, named by their ids or as COCO names them.
     """
 
     def __init__(self, config: Config, images: str | os.PathLike | None = None) -> None:
         self.config = config
         self._pictures = _by_id(Path(images)) if images else {}
         self._scenes: dict[str, SceneStore] = {}
-        self._durations: dict[str, float] = {}
-        self._regions: RegionFeatures | None = None
+
+    @cached_property
+    def _durations(self) -> dict[str, float]:
         try:
-            if config.model.name == "vgn":
-                for split in config.data.test_splits:
-                    self._durations |= read_annotations(config.data, split, video=True).durations
-            elif config.data.dataset != "demo":
-                self._regions = RegionFeatures(find_file(config.data, config.data.features, "data.features", ""))
-        except (ConfigError, OSError, ValueError):
-            pass  # figures then do with what the predictions say
+            dataset, splits = self.config.dataset, self.config.data.test_splits
+            found = [dataset.read(split).durations for split in splits]
+        except UNREADABLE:
+            return {}
+        return {item: seconds for durations in found for item, seconds in durations.items()}
+
+    @cached_property
+    def _regions(self) -> Mapping[str, Regions] | RegionFeatures:
+        if self.config.dataset.generated:
+            return {}
+        try:
+            return RegionFeatures(self.config.dataset.feature_file())
+        except UNREADABLE:
+            return {}
 
     def duration(self, item: str) -> float | None:
         """Return the length of a video in seconds."""
@@ -46,11 +57,11 @@ class Items:
         scene = self.scene(item)
         if scene is not None:
             return scene.size
-        return self._regions[item].size if self._regions is not None and item in self._regions else None
+        return self._regions[item].size if item in self._regions else None
 
     def boxes(self, item: str) -> list[list[float]]:
-        """Return all boxes of an image."""
-        return self._regions[item].boxes.tolist() if self._regions is not None and item in self._regions else []
+        """Return all boxes of an image; none of a generated scene."""
+        return self._regions[item].boxes.tolist() if item in self._regions else []
 
     def picture(self, item: str) -> np.ndarray | Scene | None:
         """Return the pixels of an image, or its generated scene."""
@@ -65,13 +76,12 @@ class Items:
     def scenes(self, item: str) -> SceneStore | None:
         """Return the generated scenes among which this id is; None where it names none."""
         named = re.fullmatch(r"(train|test)-(\d+)-\d+-[ab]", item)
-        settings = self.config.data
-        if settings.dataset != "demo" or not named or int(named[2]) != self.config.seed:
+        dataset = self.config.dataset
+        if not isinstance(dataset, Demo) or not named or int(named[2]) != self.config.seed:
             return None
         split = named[1]
         if split not in self._scenes:
-            pairs = settings.demo_pairs if split == "train" else max(1, settings.demo_pairs // 10)
-            self._scenes[split] = make_scenes(split, pairs, self.config.seed, settings.demo_noise)[1]
+            self._scenes[split] = dataset.read(split).store
         return self._scenes[split] if item in self._scenes[split] else None
 
 
@@ -91,7 +101,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read: {error}") from None
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from None
 
 
 def picture_ids(path: str | os.PathLike) -> list[str]:
@@ -103,7 +113,7 @@ def picture_ids(path: str | os.PathLike) -> list[str]:
 
 def _by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder of pictures")
+        raise ConfigError(f"{folder} is not a directory of pictures")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in PICTURES:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from relgrounding._printing import printable
-from relgrounding.viz._figure import colours, new_figure, set_query
-from relgrounding.viz._shown import Shown
+from relgrounding.viz._figure import Shown, colours, new_figure, set_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,13 +13,13 @@ MOST_TIMES = 3
 
 
 def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) -> "Figure":
-    """Draw who answers what: one line each, moments as bars over the video's time, the sentence above.
+    """Draw answers: one line each, moments as bars on the time axis of the video, the sentence above.
 
     Args:
         query: the sentence.
         duration: of the video, in seconds.
-        shown: who answers, from top to bottom; the first moment of each is its answer, others are drawn paler. Of the
-            ground truth all moments are right.
+        shown: the answers, from top to bottom; the first moment of each counts, others are drawn paler. Of the ground
+            truth, all moments are right.
 
     Returns:
         A figure for `save_figure`.
@@ -34,9 +33,9 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
     set_query(figure, query, 90)
     for row, (one, colour) in enumerate(zip(shown, colours(shown), strict=True)):
         axes.axhline(row, color="0.9", linewidth=1, zorder=0)
-        for place, (start, end) in enumerate(one.proposals):
-            alpha = 1 if place == 0 or one.truth else 0.3
-            axes.barh(row, end - start, left=start, height=0.56, color=colour, alpha=alpha, zorder=2 - place / 10)
+        for rank, (start, end) in enumerate(one.proposals):
+            alpha = 1 if rank == 0 or one.truth else 0.3
+            axes.barh(row, end - start, left=start, height=0.56, color=colour, alpha=alpha, zorder=2 - rank / 10)
         listed = one.proposals[: MOST_TIMES if one.truth else 1]
         times = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in listed)
         if one.truth and len(one.proposals) > MOST_TIMES:

@@ -1,22 +1,28 @@
 """What runs answered, query by query: read, scored, matched, and the examples worth a look."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from relgrounding.config import Config
-from relgrounding.evaluation import ImageEvaluator, VideoEvaluator
 from relgrounding.runs import RunError, RunFolder
+from relgrounding.viz._views import View, view_of
 
-READINGS = ("single", "union", "any")
+REPEAT = "repeat it with tools/evaluate.py --write"
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One line of predictions.jsonl with the IoU of its first answer, of several right moments with the best."""
+    """One line of predictions.jsonl with how good its first answer is.
+
+    Attributes:
+        iou: of the first answer, of several right answers with the best.
+        hit: whether the first answer counts as right in the protocol's metric at IoU 0.5.
+        frame: (duration,) of the video in seconds or (width, height) of the image in pixels; empty: not recorded.
+    """
 
     id: str
     item: str
@@ -26,11 +32,13 @@ class Prediction:
     top: tuple[tuple[tuple[float, ...], float], ...]
     targets: tuple[tuple[float, ...], ...]
     iou: float
+    hit: bool
+    frame: tuple[float, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, ...]:
         """What is the same query in another run."""
-        return self.split, self.id
+        return self.split, self.id, self.item, self.text
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,7 @@ class Run:
         name: of the folder.
         config: resolved.
         config_text: the same as it was written, with versions.
+        origin: when, on what and with which versions it was trained, by name; what was not recorded is absent.
         log: lines of log.jsonl.
         results: entries of results.json.
         predictions: of all splits and protocols, where a right answer is known.
@@ -49,14 +58,15 @@ class Run:
     name: str
     config: Config
     config_text: str
+    origin: Mapping[str, str]
     log: list[dict[str, Any]]
     results: list[dict[str, Any]]
     predictions: list[Prediction]
 
     @property
-    def video(self) -> bool:
-        """Whether it is about videos; else about images."""
-        return self.config.model.name == "vgn"
+    def view(self) -> View:
+        """How its answers are looked at."""
+        return view_of(self.config)
 
     @property
     def protocols(self) -> list[str]:
@@ -65,15 +75,15 @@ class Run:
 
     @property
     def main_protocol(self) -> str:
-        """The protocol that chose the epoch: the last way of choosing moments, the first reading of boxes."""
-        return self.protocols[-1 if self.video else 0]
+        """The protocol that chose the epoch."""
+        return self.config.modality.main_protocol(self.protocols, self.config.eval)
 
 
 def read_run(path: str | os.PathLike) -> Run:
     """Read a finished run.
 
     Raises:
-        RunError: no run, one that is not finished, or a file that cannot be read.
+        RunError: not a run, one that is not finished, or a file that cannot be read.
     """
     folder = RunFolder(path)
     config = folder.read_config()
@@ -85,69 +95,79 @@ def read_run(path: str | os.PathLike) -> Run:
     results = folder.read_results()
     for entry in results:
         if not {type(entry.get(name)) for name in ("dataset", "model", "queries", "seed")} <= {str, int}:
-            raise RunError(f"{folder.path / 'results.json'} is damaged; repeat it with tools/evaluate.py --write")
-    records = folder.read_predictions()
-    if not records:
-        raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; repeat it with tools/evaluate.py --write")
+            raise RunError(f"{folder.path / 'results.json'} is damaged; {REPEAT}")
+    lines = folder.read_predictions()
+    if not lines:
+        raise RunError(f"{folder.path / 'predictions.jsonl'} is empty; {REPEAT}")
     try:
-        predictions = _scored([record for record in records if record["targets"]], config.model.name == "vgn")
+        predictions = _scored([line for line in lines if line["targets"]], view_of(config))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; repeat it with tools/evaluate.py") from None
+        raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; {REPEAT}") from None
     if not predictions:
         raise RunError(f"{folder.path}: no query has a right answer to compare with; give some in the annotations")
     text = (folder.path / "config.yaml").read_text(encoding="utf-8-sig")
-    return Run(folder.path.resolve().name, config, text, log, results, predictions)
+    return Run(folder.path.resolve().name, config, text, folder.read_origin(), log, results, predictions)
 
 
 def match_runs(runs: Sequence[Run], protocol: str | None = None) -> list[list[Prediction]]:
     """Return for each query that all runs answered what each of them said.
 
     Args:
-        runs: one or more.
-        protocol: None: the main one of the first run.
+        runs: one or more, all about videos or all about images.
+        protocol: None: the main one of each run.
 
     Raises:
-        RunError: a run without that protocol, or no query in common.
+        RunError: videos and images mixed, a run without that protocol, or no query in common.
     """
-    wanted = protocol or runs[0].main_protocol
-    tables = []
+    check_alike(runs)
     for run in runs:
-        if wanted not in run.protocols:
-            raise RunError(f"run {run.name} has no protocol '{wanted}'; it has {', '.join(run.protocols)}")
-        tables.append({p.key: p for p in run.predictions if p.protocol == wanted})
-    matched = [[table[key] for table in tables] for key in tables[0] if all(key in table for table in tables)]
+        if protocol and protocol not in run.protocols:
+            raise RunError(f"run {run.name} has no protocol '{protocol}'; it has {', '.join(run.protocols)}")
+    matched = match_protocols([(run, protocol or run.main_protocol) for run in runs])
     if not matched:
         raise RunError(f"runs {', '.join(run.name for run in runs)} answered no query in common")
     return matched
 
 
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raise RunError where videos and images are mixed."""
+    if len({run.view.kind for run in runs}) > 1:
+        raise RunError("one run is about videos, another about images; look at them separately")
+
+
+def match_protocols(pairs: Sequence[tuple[Run, str]]) -> list[list[Prediction]]:
+    """Return for each query that all runs answered, each by the protocol given with it, what each of them said."""
+    tables = [{p.key: p for p in run.predictions if p.protocol == protocol} for run, protocol in pairs]
+    return [[table[key] for table in tables] for key in tables[0] if all(key in table for table in tables)]
+
+
 def choose_examples(
     matched: Sequence[list[Prediction]], count: int, seed: int = 0
 ) -> list[tuple[str, list[Prediction]]]:
-    """Choose the best and the worst answers of the last run, and where it gained most on the first run.
+    """Choose the best answers of the last run, its worst misses, and where it gained most on the first run.
 
-    Every video or image is chosen once at most while there are enough; of equal ones the seed draws.
+    Every video or image is chosen once at most while there are enough; the seed draws among equal ones.
 
     Args:
         matched: see `match_runs`.
-        count: of examples in all, shared out among the kinds.
+        count: of examples in all, shared among the kinds that there are: a run without a miss has no "worst".
         seed: of the draw.
 
     Returns:
         Pairs of kind ("best", "worst", "improved") and predictions, at most `count`.
     """
-    last = np.array([row[-1].iou for row in matched])
-    gain = last - np.array([row[0].iou for row in matched])
+    last = np.array([answers[-1].iou for answers in matched])
+    hit = np.array([answers[-1].hit for answers in matched])
+    gain = last - np.array([answers[0].iou for answers in matched])
     rank = np.random.default_rng(seed).permutation(len(matched))
-    kinds = {"best": -last, "worst": last}
-    if len(matched[0]) > 1:
-        kinds["improved"] = -gain
+    kinds = {"best": (-last, last > 0), "worst": (last, ~hit), "improved": (-gain, gain > 0)}
+    kinds = {kind: (values, fit) for kind, (values, fit) in kinds.items() if fit.any()}
     chosen: list[tuple[str, list[Prediction]]] = []
     used: set[int] = set()
     items: set[str] = set()
-    for place, (kind, values) in enumerate(kinds.items()):
-        share = count * (place + 1) // len(kinds) - count * place // len(kinds)
-        order = [int(i) for i in np.lexsort((rank, values)) if kind != "improved" or gain[i] > 0]
+    for number, (kind, (values, fit)) in enumerate(kinds.items()):
+        share = count * (number + 1) // len(kinds) - count * number // len(kinds)
+        order = [int(i) for i in np.lexsort((rank, values)) if fit[i]]
         for once in (True, False):
             for i in order:
                 if share and i not in used and not (once and matched[i][0].item in items):
@@ -158,28 +178,27 @@ def choose_examples(
     return chosen
 
 
-def _scored(records: list[dict[str, Any]], video: bool) -> list[Prediction]:
-    ious = np.zeros(len(records))
-    protocols = np.array([r["protocol"] for r in records])
-    for protocol in dict.fromkeys(protocols.tolist()):
-        places = np.flatnonzero(protocols == protocol)
-        first = [records[i]["top"][0]["proposal"] for i in places]
-        targets = [records[i]["targets"] for i in places]
-        if video:
-            ious[places] = VideoEvaluator(reversed_targets=True).overlaps([[f] for f in first], targets)
-        else:
-            reading = next((r for r in READINGS if r in protocol.split(", ")), "any")
-            ious[places] = ImageEvaluator(reading).overlaps(first, targets)
+def _scored(lines: list[dict[str, Any]], view: View) -> list[Prediction]:
+    by_protocol: dict[str, list[int]] = {}
+    for i, line in enumerate(lines):
+        by_protocol.setdefault(str(line["protocol"]), []).append(i)
+    scores: dict[int, tuple[float, bool]] = {}
+    for protocol, rows in by_protocol.items():
+        answers, targets = [lines[i]["top"][0]["proposal"] for i in rows], [lines[i]["targets"] for i in rows]
+        ious, hits = view.score(protocol, answers, targets)
+        scores |= dict(zip(rows, zip(ious.tolist(), hits.tolist(), strict=True), strict=True))
     return [
         Prediction(
-            id=str(r["id"]),
-            item=str(r["item"]),
-            text=str(r["text"]),
-            split=str(r["split"]),
-            protocol=str(r["protocol"]),
-            top=tuple((tuple(map(float, t["proposal"])), float(t["score"])) for t in r["top"]),
-            targets=tuple(tuple(map(float, t)) for t in r["targets"]),
-            iou=float(iou),
+            id=str(line["id"]),
+            item=str(line["item"]),
+            text=str(line["text"]),
+            split=str(line["split"]),
+            protocol=str(line["protocol"]),
+            top=tuple((tuple(map(float, answer["proposal"])), float(answer["score"])) for answer in line["top"]),
+            targets=tuple(tuple(map(float, target)) for target in line["targets"]),
+            iou=scores[i][0],
+            hit=scores[i][1],
+            frame=view.frame(line),
         )
-        for r, iou in zip(records, ious, strict=True)
+        for i, line in enumerate(lines)
     ]

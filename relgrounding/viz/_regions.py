@@ -7,8 +7,7 @@ import numpy as np
 
 from relgrounding._printing import printable
 from relgrounding.datasets.demo import Scene
-from relgrounding.viz._figure import TRUTH, colours, new_figure, set_query
-from relgrounding.viz._shown import Shown
+from relgrounding.viz._figure import TRUTH, Shown, colours, new_figure, set_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,14 +29,14 @@ def regions_figure(
     picture: np.ndarray | Scene | None = None,
     context: Sequence[Sequence[float | int]] = (),
 ) -> "Figure":
-    """Draw who answers what: one panel each, boxes over the picture, the sentence above.
+    """Draw answers: one panel each, boxes over the picture, the sentence above.
 
     The ground truth is dashed in the panels of the others.
 
     Args:
         query: the sentence.
         image_size: (width, height) in pixels.
-        shown: who answers, from left to right.
+        shown: the answers, from left to right.
         picture: (height, width, 3) pixels, or a generated scene; None: a blank canvas.
         context: other boxes of the image, drawn thin where there is no picture.
 
@@ -67,8 +66,8 @@ def regions_figure(
             for box in truth:
                 _box(axes, box, TRUTH, style="--", width=1.8, grow=grow)
         # The best one comes last, on top of the others.
-        for place, box in reversed(list(enumerate(one.proposals))):
-            first = place == 0 or one.truth
+        for rank, box in reversed(list(enumerate(one.proposals))):
+            first = rank == 0 or one.truth
             _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
         _labels(axes, one, colour, image_size, unit=width / panel)
         note = f"   {one.note}" if one.note else ""
@@ -111,28 +110,28 @@ def _box(
 
 
 def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> None:
-    """Write each label beside its box, at the first of some places that no earlier label has taken.
+    """Write each label beside its box, at the first position that no earlier label has taken.
 
     Args:
         axes: the panel.
         one: whose boxes and labels.
         colour: of the boxes.
         size: (width, height) of the image in pixels.
-        unit: pixels of the image in an inch of the panel, by which the size of a label is known.
+        unit: pixels of the image per inch of the panel, which give the size of a label.
     """
     taken: list[tuple[float, float]] = []
     wide, tall = 0.56 * unit, 0.2 * unit
     for label, (x1, y1, x2, y2) in zip(one.labels, one.proposals, strict=False):
         across = (x1 + wide / 2, x2 - wide / 2, (x1 + x2) / 2)
-        places = [(x, y) for y in (y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7) for x in across]
+        spots = [(x, y) for y in (y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7) for x in across]
         inside = [
-            (min(max(x, wide / 2), size[0] - wide / 2), min(max(y, tall / 2), size[1] - tall / 2)) for x, y in places
+            (min(max(x, wide / 2), size[0] - wide / 2), min(max(y, tall / 2), size[1] - tall / 2)) for x, y in spots
         ]
         free = [c for c in inside if all(abs(c[0] - x) > wide or abs(c[1] - y) > tall for x, y in taken)]
-        place = (free or inside)[0]
-        taken.append(place)
+        position = (free or inside)[0]
+        taken.append(position)
         axes.text(
-            *place,
+            *position,
             label,
             ha="center",
             va="center",

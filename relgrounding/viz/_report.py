@@ -1,46 +1,59 @@
-"""One page about one or more runs, complete in itself: nothing is loaded from anywhere."""
+"""One page about one or more runs, complete in itself: it loads nothing from elsewhere."""
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding.runs import RunError
-from relgrounding.viz._breakdown import Row, breakdowns
+from relgrounding.viz._breakdown import QueryGroup, breakdowns
 from relgrounding.viz._curves import line_chart
-from relgrounding.viz._predictions import Prediction, Run, match_runs
+from relgrounding.viz._predictions import Prediction, Run, check_alike, match_protocols
 
 MOST_KINDS = 4
 LESS_TELLING = (",kind=", "R@5", "IoU=0.1", "IoU=0.3")
 
 
-def report_page(runs: Sequence[Run]) -> str:
-    """Return the report of runs as HTML: results, curves, failures, every query, configuration.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs side by side on the queries that all of them answered.
 
-    Everything that comes from data is escaped; queries are strangers' text.
+    Attributes:
+        name: the protocol or protocols, and the runs where they are not all of the page's.
+        runs: their numbers on the page.
+        matched: for each query what each of them answered.
+        main: whether it is about the protocols that chose the epochs.
+    """
+
+    name: str
+    runs: tuple[int, ...]
+    matched: list[list[Prediction]]
+    main: bool
+
+
+def report_page(runs: Sequence[Run]) -> str:
+    """Return the report of runs as HTML: origin, results, curves, failures, every query, configuration.
+
+    Runs are side by side where they share queries, whatever their protocols, and apart where they do not. Everything
+    that comes from data is escaped: queries are untrusted text.
 
     Args:
         runs: one or more, all about videos or all about images.
 
     Raises:
-        RunError: videos and images mixed, or runs without a query in common.
+        RunError: videos and images mixed.
     """
-    if len({run.video for run in runs}) > 1:
-        raise RunError("one run is about videos, another about images; report on them apart")
-    common = [p for p in runs[0].protocols if all(p in run.protocols for run in runs)]
-    matched = {protocol: match_runs(runs, protocol) for protocol in common}
-    main = runs[0].main_protocol if runs[0].main_protocol in common else None
-    if main is None:
-        raise RunError(f"runs {', '.join(run.name for run in runs)} have no protocol in common")
+    check_alike(runs)
+    comparisons = _compare(runs)
     title = ", ".join(run.name for run in runs)
     sections = [
         ("results", "Results", _results(runs)),
         ("curves", "Curves", _curves(runs)),
-        ("failures", "Where they fail", _failures(runs, matched[main], main)),
-        ("queries", "Every query", _browser()),
+        ("failures", "Where they fail", _failures(runs, [c for c in comparisons if c.main])),
+        ("queries", "Every query", _BROWSER),
         ("configuration", "Configuration", _configuration(runs)),
     ]
     links = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name, _ in sections)
@@ -49,10 +62,10 @@ def report_page(runs: Sequence[Run]) -> str:
         title=html.escape(title),
         style=_resource("report.css"),
         script=_resource("report.js"),
-        legend=_legend(runs),
+        origins="".join(_origin(k, run) for k, run in enumerate(runs)),
         links=links,
         body=body,
-        data=_embedded(_data(runs, matched, main)),
+        data=_embedded(_data(runs, comparisons)),
     )
 
 
@@ -68,7 +81,8 @@ _PAGE = """<!doctype html>
 <style>{style}</style>
 </head>
 <body>
-<header><h1>{title}</h1><nav>{links}</nav>{legend}</header>
+<header><h1>{title}</h1><nav>{links}</nav>
+<p><span class="key truth"></span>ground truth</p>{origins}</header>
 <main>{body}</main>
 <script type="application/json" id="data">{data}</script>
 <script>{script}</script>
@@ -87,31 +101,69 @@ def _embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _legend(runs: Sequence[Run]) -> str:
-    keys = ['<span class="key truth"></span>ground truth']
-    keys += [f'<span class="key c{k % 5}"></span>{html.escape(run.name)}' for k, run in enumerate(runs)]
-    return f'<p class="legend">{"".join(f"<span>{key}</span>" for key in keys)}</p>'
+def _compare(runs: Sequence[Run]) -> list[Comparison]:
+    """Return the comparisons by main protocols, then those by every other protocol that two or more runs share."""
+    found: dict[tuple[tuple[int, str], ...], Comparison] = {}
+
+    def add(pairs: tuple[tuple[int, str], ...], main: bool) -> None:
+        matched = match_protocols([(runs[k], protocol) for k, protocol in pairs])
+        if not matched:
+            for pair in pairs:
+                add((pair,), main)
+            return
+        names = list(dict.fromkeys(protocol for _, protocol in pairs))
+        if len(names) > 1:
+            name = "; ".join(f"{protocol} ({runs[k].name})" for k, protocol in pairs)
+        else:
+            name = names[0] if len(pairs) == len(runs) else f"{names[0]} ({', '.join(runs[k].name for k, _ in pairs)})"
+        found.setdefault(pairs, Comparison(name, tuple(k for k, _ in pairs), matched, main))
+
+    add(tuple((k, run.main_protocol) for k, run in enumerate(runs)), True)
+    for protocol in dict.fromkeys(name for run in runs for name in run.protocols):
+        add(tuple((k, protocol) for k, run in enumerate(runs) if protocol in run.protocols), False)
+    return list(found.values())
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
-    """A table of text; the first column is a heading, the others are numbers."""
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+def _origin(number: int, run: Run) -> str:
+    """What the header says of a run."""
+    tested = dict.fromkeys(f"{entry['dataset']}, split {entry['split']}" for entry in run.results)
+    facts = {
+        "data": "; ".join(tested) or run.config.data.dataset,
+        "model": f"{run.results[0]['model'] if run.results else run.config.model.name}, seed {run.config.seed}",
+        "trained": run.origin.get("date", "date not recorded"),
+        "device": run.origin.get("device", "not recorded"),
+        "relgrounding": run.origin.get("relgrounding", "version not recorded"),
+    }
+    listed = "".join(f"<div><dt>{name}</dt><dd>{html.escape(fact)}</dd></div>" for name, fact in facts.items())
+    key = f'<span class="key c{number % 5}"></span>'
+    return f'<p class="run">{key}{html.escape(run.name)}</p><dl>{listed}</dl>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """A table of text; the first column is a heading. On a narrow page each row is a card of named cells."""
+    head = [html.escape(cell) for cell in head]
     lines = []
     for number, (first, *others) in enumerate(rows):
         name = f' class="{classes[number]}"' if classes else ""
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
-        lines.append(f"<tr{name}><th>{html.escape(first)}</th>{cells}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        cells = (
+            f'<td data-name="{column}">{html.escape(cell)}</td>' for column, cell in zip(head[1:], others, strict=True)
+        )
+        lines.append(f"<tr{name}><th>{html.escape(first)}</th>{''.join(cells)}</tr>")
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        f'<div class="scroll"><table class="cards"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _results(runs: Sequence[Run]) -> str:
-    places: dict[tuple, list[tuple[Run, dict[str, Any]]]] = {}
+    tables: dict[tuple, list[tuple[Run, dict[str, Any]]]] = {}
     for run in runs:
         for entry in run.results:
             key = (entry["dataset"], entry["split"], entry["protocol"], entry["queries"])
-            places.setdefault(key, []).append((run, entry))
+            tables.setdefault(key, []).append((run, entry))
     parts = []
-    for (dataset, split, protocol, queries), entries in places.items():
+    for (dataset, split, protocol, queries), entries in tables.items():
         first = entries[0][1]
         metrics = [m for m in first["metrics"] if ",kind=" not in m]
         kinds = [m for m in first["metrics"] if ",kind=" in m]
@@ -123,8 +175,10 @@ def _results(runs: Sequence[Run]) -> str:
         rows.append(["oracle", *_numbers(first["oracle"], metrics)])
         classes += ["run"] * len(entries) + ["oracle"]
         parts.append(f"<h3>{html.escape(f'{dataset}, split {split}, {protocol}, {queries} queries')}</h3>")
-        parts.append(_table(["answer", *metrics], rows, classes))
-    note = "Floors know nothing of the query; the oracle takes the best proposal. All in percent."
+        parts.append(_table(["answer", *(m.replace(",", ", ") for m in metrics)], rows, classes))
+    note = "Floors do not see the query; the oracle takes the best proposal. All in percent."
+    if len(runs) > 1 and any(len(entries) < len(runs) for entries in tables.values()):
+        note += " Runs share a table where data set, split, protocol and queries are the same."
     return f'<p class="note">{note}</p>' + "".join(parts)
 
 
@@ -134,49 +188,55 @@ def _numbers(values: dict[str, int | float], metrics: Sequence[str]) -> list[str
 
 def _curves(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(k for run in runs for line in run.log for k in line))
-    # One curve a question: of ten recalls two and the mean tell what happens.
+    # Of ten recalls, two and the mean tell what happens.
     kept = [n for n in names if n == "loss" or (n.startswith("validation/") and not any(w in n for w in LESS_TELLING))]
     charts = []
     for name in kept:
         series = [
             (run.name, [(float(line["step"]), float(line[name])) for line in run.log if name in line]) for run in runs
         ]
-        charts.append(line_chart(name.replace("/", ": "), series, dots=name != "loss"))
+        charts.append(line_chart(name.replace("/", ": ").replace(",", ", "), series, dots=name != "loss"))
     if not any(charts):
         return "<p>log.jsonl holds no losses.</p>"
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def _failures(runs: Sequence[Run], matched: Sequence[list[Prediction]], protocol: str) -> str:
-    text = f"{len(matched)} queries, protocol {protocol}; a hit is an answer of IoU 0.5 or more; IoU is the mean."
-    parts = [f'<p class="note">{html.escape(text)}</p><div class="tables">']
-    for name, rows in breakdowns(matched, runs[0].video).items():
-        parts.append(f"<div><h3>{html.escape(name)}</h3>{_bars(runs, rows)}</div>")
-    return "".join(parts) + "</div>"
+def _failures(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
+    note = "A hit is a first answer that the metric at IoU 0.5 counts as right; IoU is the mean."
+    if len(comparisons) > 1:
+        note += " The runs answered no query in common: each has its own tables."
+    parts = [f'<p class="note">{note}</p>']
+    for comparison in comparisons:
+        named = [(runs[k].name, k) for k in comparison.runs]
+        parts.append(f'<p class="note">{len(comparison.matched)} queries, protocol {html.escape(comparison.name)}</p>')
+        tables = breakdowns(comparison.matched, runs[0].view)
+        parts.append('<div class="tables">')
+        parts += [f"<div><h3>{html.escape(name)}</h3>{_bars(named, groups)}</div>" for name, groups in tables.items()]
+        parts.append("</div>")
+    return "".join(parts)
 
 
-def _bars(runs: Sequence[Run], rows: Sequence[Row]) -> str:
+def _bars(runs: Sequence[tuple[str, int]], groups: Sequence[QueryGroup]) -> str:
     lines = []
-    for row in rows:
+    for group in groups:
         bars = "".join(
             f'<div class="bar"><i class="c{k % 5}" style="width:{hits:.1f}%"></i>'
-            f'<span title="{html.escape(runs[k].name)}">{hits:.0f} % hits, IoU {iou:.0f}</span></div>'
-            for k, (hits, iou) in enumerate(zip(row.hits, row.iou, strict=True))
+            f'<span title="{html.escape(name)}">{hits:.0f} % hits, IoU {iou:.0f}</span></div>'
+            for (name, k), hits, iou in zip(runs, group.hits, group.iou, strict=True)
         )
-        lines.append(f"<tr><th>{html.escape(row.name)}</th><td>{row.queries}</td><td class='bars'>{bars}</td></tr>")
+        lines.append(f"<tr><th>{html.escape(group.name)}</th><td>{group.queries}</td><td class='bars'>{bars}</td></tr>")
     head = "<tr><th>group</th><th>queries</th><th class='bars'>hits</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _browser() -> str:
-    return """<div class="controls">
+_BROWSER = """<div class="controls">
 <label>search <input id="search" type="search" placeholder="words, or an id"></label>
 <label>split and protocol <select id="group"></select></label>
 <label>sort <select id="sort"></select></label>
 <span id="count" role="status"></span>
 <span class="pages"><button id="back" type="button">previous</button> <span id="page"></span>
 <button id="next" type="button">next</button></span>
-</div><div class="scroll"><table id="rows"><thead></thead><tbody></tbody></table></div>"""
+</div><div class="scroll"><table id="rows" class="cards"><thead></thead><tbody></tbody></table></div>"""
 
 
 def _configuration(runs: Sequence[Run]) -> str:
@@ -199,14 +259,22 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def _data(runs: Sequence[Run], matched: dict[str, list[list[Prediction]]], main: str) -> dict[str, Any]:
-    groups: dict[str, list] = {}
-    for protocol, rows in matched.items():
-        for row in rows:
-            first = row[0]
-            tops = [[[*(round(v, 2) for v in proposal), score] for proposal, score in p.top] for p in row]
-            answers = [[round(p.iou, 4), top] for p, top in zip(row, tops, strict=True)]
-            record = [first.id, first.item, first.text, [list(t) for t in first.targets], answers]
-            groups.setdefault(f"{first.split}, {protocol}", []).append(record)
-    start = next(name for name in groups if name.endswith(f", {main}"))
-    return {"runs": [run.name for run in runs], "video": runs[0].video, "groups": groups, "start": start}
+def _data(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """What report.js reads: of each query its id, item, text, targets, answers and frame."""
+    groups: dict[tuple[int, str], list] = {}
+    for number, comparison in enumerate(comparisons):
+        for answers in comparison.matched:
+            first = answers[0]
+            tops = [[[*(round(v, 2) for v in proposal), score] for proposal, score in p.top] for p in answers]
+            listed = [[round(p.iou, 4), top] for p, top in zip(answers, tops, strict=True)]
+            frame = next((p.frame for p in answers if p.frame), ())
+            record = [first.id, first.item, first.text, first.targets, listed, frame]
+            groups.setdefault((number, first.split), []).append(record)
+    return {
+        "kind": runs[0].view.kind,
+        "runs": [run.name for run in runs],
+        "groups": [
+            {"name": f"{split}, {comparisons[k].name}", "runs": comparisons[k].runs, "queries": queries}
+            for (k, split), queries in groups.items()
+        ],
+    }

@@ -2,10 +2,11 @@
 // Everything that comes from the data is set with textContent, never as HTML.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const [ID, ITEM, TEXT, TARGETS, ANSWERS] = [0, 1, 2, 3, 4];
+  const [ID, ITEM, TEXT, TARGETS, ANSWERS, FRAME] = [0, 1, 2, 3, 4, 5];
   const PAGE = 50;
   const byId = (id) => document.getElementById(id);
   let page = 0;
+  let orders = [];
 
   const element = (name, text, className) => {
     const made = document.createElement(name);
@@ -18,98 +19,128 @@
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     return made;
   };
-  const lanes = (row) => [
-    ["truth", row[TARGETS]],
-    ...row[ANSWERS].map((answer, k) => [`c${k % 5}`, [answer[1][0].slice(0, -1)]]),
+  const cell = (name, text) => {
+    const made = element("td", text);
+    made.dataset.name = name;
+    return made;
+  };
+  const group = () => data.groups[byId("group").selectedIndex];
+  const proposals = (query) => query[TARGETS].concat(query[ANSWERS].flatMap((answer) => answer[1]));
+  const furthest = (query, index) => Math.max(...proposals(query).map((p) => p[index]), 1e-9);
+  const lanes = (query) => [
+    ["truth", query[TARGETS]],
+    ...query[ANSWERS].map((answer, k) => [`c${group().runs[k] % 5}`, [answer[1][0].slice(0, -1)]]),
   ];
 
-  function moments(row) {
-    const drawn = lanes(row);
-    const ends = row[ANSWERS].flatMap((a) => a[1].map((t) => t[1])).concat(row[TARGETS].map((t) => t[1]));
-    const scale = 280 / Math.max(...ends, 1e-9);
-    const svg = shape("svg", { width: 280, height: 12 * drawn.length });
-    drawn.forEach(([name, proposals], k) =>
-      proposals.forEach(([start, end]) => svg.append(shape("rect", {
-        class: name, x: start * scale, y: 12 * k + 2, width: Math.max(1, (end - start) * scale), height: 8,
+  // One lane per run over the whole video: percentages follow the width of the page.
+  function timeline(query) {
+    const [duration] = query[FRAME].length ? query[FRAME] : [furthest(query, 1)];
+    const share = (seconds) => `${100 * seconds / duration}%`;
+    const drawn = lanes(query);
+    const svg = shape("svg", { class: "timeline", height: 12 * drawn.length });
+    drawn.forEach(([name, moments], k) =>
+      moments.forEach(([start, end]) => svg.append(shape("rect", {
+        class: name, x: share(start), y: 12 * k + 2, width: share(Math.max(duration / 250, end - start)), height: 8,
       }))));
-    return svg;
+    const end = `${duration.toFixed(1)} s`;
+    return [svg, query[FRAME].length ? `0 to ${end}` : `0 to ${end}, the length of the video is not recorded`];
   }
 
-  function boxes(row) {
-    const all = row[TARGETS].concat(row[ANSWERS].flatMap((a) => a[1].map((t) => t.slice(0, 4))));
-    const wide = Math.max(...all.map((b) => b[2])), tall = Math.max(...all.map((b) => b[3]));
-    const scale = Math.min(150 / wide, 110 / tall);
-    const svg = shape("svg", { width: wide * scale + 4, height: tall * scale + 4 });
-    for (const [name, proposals] of lanes(row).reverse())
-      for (const [x1, y1, x2, y2] of proposals) svg.append(shape("rect", {
-        class: `frame ${name}`, x: x1 * scale + 2, y: y1 * scale + 2,
-        width: (x2 - x1) * scale, height: (y2 - y1) * scale,
+  // Boxes in the frame of the whole image.
+  function picture(query) {
+    const [width, height] = query[FRAME].length ? query[FRAME] : [furthest(query, 2), furthest(query, 3)];
+    const scale = Math.min(210 / width, 150 / height);
+    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, width: width * scale, height: height * scale });
+    for (const [name, boxes] of lanes(query).reverse())
+      for (const [x1, y1, x2, y2] of boxes) svg.append(shape("rect", {
+        class: `frame ${name}`, x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1),
       }));
-    return svg;
+    const size = `${Math.round(width)} x ${Math.round(height)} px`;
+    return [svg, query[FRAME].length ? size : `${size}, the size of the image is not recorded`];
   }
 
-  const orders = [["as in the data set", null]];
-  data.runs.forEach((run, k) => orders.push(
-    [`IoU of ${run}, lowest first`, (a, b) => a[ANSWERS][k][0] - b[ANSWERS][k][0]],
-    [`IoU of ${run}, highest first`, (a, b) => b[ANSWERS][k][0] - a[ANSWERS][k][0]],
-  ));
-  if (data.runs.length > 1) {
-    const gain = (row) => row[ANSWERS][data.runs.length - 1][0] - row[ANSWERS][0][0];
-    orders.push([`most improved by ${data.runs.at(-1)}`, (a, b) => gain(b) - gain(a)]);
+  const kind = {
+    moments: { draw: timeline, unit: "seconds", write: (p) => p.map((v) => v.toFixed(1)).join(" to ") },
+    regions: { draw: picture, unit: "x1, y1, x2, y2", write: (p) => p.map(Math.round).join(", ") },
+  }[data.kind];
+  const names = () => group().runs.map((k) => data.runs[k]);
+  const headings = () => names().map((name) => `${name}: IoU`);
+
+  function choices() {
+    const found = [["as in the data set", null]];
+    names().forEach((run, k) => found.push(
+      [`IoU of ${run}, lowest first`, (a, b) => a[ANSWERS][k][0] - b[ANSWERS][k][0]],
+      [`IoU of ${run}, highest first`, (a, b) => b[ANSWERS][k][0] - a[ANSWERS][k][0]],
+    ));
+    if (names().length > 1) {
+      const gain = (query) => query[ANSWERS].at(-1)[0] - query[ANSWERS][0][0];
+      found.push([`most improved by ${names().at(-1)}`, (a, b) => gain(b) - gain(a)]);
+    }
+    return found;
   }
 
   function found() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = data.groups[byId("group").value].filter((row) => {
-      const text = `${row[TEXT]} ${row[ID]} ${row[ITEM]}`.toLowerCase();
+    const queries = group().queries.filter((query) => {
+      const text = `${query[TEXT]} ${query[ID]} ${query[ITEM]}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const order = orders[byId("sort").selectedIndex][1];
-    return order ? rows.sort(order) : rows;
+    return order ? queries.sort(order) : queries;
   }
 
-  function place(proposal) {
-    return proposal.map((v) => (data.video ? v.toFixed(1) : Math.round(v))).join(data.video ? " to " : ", ");
-  }
-
-  function line(row) {
+  function line(query) {
     const tr = element("tr");
-    const text = element("td", undefined, "text");
-    text.append(element("div", row[TEXT]), element("small", `${row[ID]}, ${row[ITEM]}`));
-    const picture = element("td", undefined, "draw");
-    picture.append(data.video ? moments(row) : boxes(row));
-    tr.append(text, picture, element("td", row[TARGETS].map(place).join("; ")));
-    for (const [iou, top] of row[ANSWERS]) {
-      const cell = element("td", iou.toFixed(2));
-      cell.title = top.map((t, k) => `${k + 1}: ${place(t.slice(0, -1))}, score ${t.at(-1).toFixed(3)}`).join("\n");
-      tr.append(cell, element("td", place(top[0].slice(0, -1))));
-    }
+    const text = element("td", undefined, "whole text");
+    text.append(element("div", query[TEXT]), element("small", `${query[ID]}, ${query[ITEM]}`));
+    const drawing = element("td", undefined, "whole draw");
+    const [svg, caption] = kind.draw(query);
+    drawing.append(svg, element("small", caption));
+    const truth = cell(`truth (${kind.unit})`, query[TARGETS].map(kind.write).join("; "));
+    truth.className = "whole";
+    tr.append(text, drawing, truth);
+    const titles = headings();
+    query[ANSWERS].forEach(([iou, top], k) => {
+      const scored = cell(titles[k], iou.toFixed(2));
+      scored.title = top.map((t, n) => `${n + 1}: ${kind.write(t.slice(0, -1))}, score ${t.at(-1).toFixed(3)}`).join("\n");
+      tr.append(scored, cell("first answer", kind.write(top[0].slice(0, -1))));
+    });
     return tr;
   }
 
   function show() {
-    const rows = found();
-    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    const queries = found();
+    const pages = Math.max(1, Math.ceil(queries.length / PAGE));
     page = Math.min(Math.max(page, 0), pages - 1);
-    byId("count").textContent = `${rows.length} queries`;
+    byId("count").textContent = `${queries.length} queries`;
     byId("page").textContent = `page ${page + 1} of ${pages}`;
     byId("back").disabled = page === 0;
     byId("next").disabled = page === pages - 1;
-    byId("rows").tBodies[0].replaceChildren(...rows.slice(page * PAGE, (page + 1) * PAGE).map(line));
+    byId("rows").tBodies[0].replaceChildren(...queries.slice(page * PAGE, (page + 1) * PAGE).map(line));
   }
 
-  for (const name of Object.keys(data.groups)) byId("group").append(element("option", name));
-  byId("group").value = data.start;
-  for (const [name] of orders) byId("sort").append(element("option", name));
-  byId("sort").selectedIndex = 1;
-  const head = element("tr");
-  const unit = data.video ? "seconds" : "x1, y1, x2, y2";
-  head.append(element("th", "query"), element("th", ""), element("th", `truth (${unit})`));
-  for (const run of data.runs) head.append(element("th", `${run}: IoU`), element("th", "first answer"));
-  byId("rows").tHead.append(head);
-  const restart = () => { page = 0; show(); };
-  for (const id of ["search", "group", "sort"]) byId(id).addEventListener("input", restart);
+  function restart() {
+    page = 0;
+    show();
+  }
+
+  function open() {
+    const sort = byId("sort");
+    orders = choices();
+    const chosen = sort.options.length === orders.length ? sort.selectedIndex : 1;
+    sort.replaceChildren(...orders.map(([name]) => element("option", name)));
+    sort.selectedIndex = chosen;
+    const head = element("tr");
+    const titles = ["query", "", `truth (${kind.unit})`, ...headings().flatMap((title) => [title, "first answer"])];
+    head.append(...titles.map((title) => element("th", title)));
+    byId("rows").tHead.replaceChildren(head);
+    restart();
+  }
+
+  byId("group").append(...data.groups.map(({ name }) => element("option", name)));
+  byId("group").addEventListener("input", open);
+  for (const id of ["search", "sort"]) byId(id).addEventListener("input", restart);
   byId("back").addEventListener("click", () => { page -= 1; show(); });
   byId("next").addEventListener("click", () => { page += 1; show(); });
-  show();
+  open();
 })();

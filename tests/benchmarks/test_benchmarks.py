@@ -1,3 +1,5 @@
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -6,23 +8,23 @@ import torch
 
 from benchmarks import cases, criteria, providers, timing
 from benchmarks import measure as measure_module
-from benchmarks.building import ways
-from benchmarks.cases import Case, Size
+from benchmarks.cases import Case
 from benchmarks.functions import FUNCTIONS, draw_weights
 from benchmarks.gate import Problem, check, reduced
-from benchmarks.graph_specs import DenserImages, DenserVideos, Images, Videos
+from benchmarks.graph_building import KINDS, right_ways, ways
+from benchmarks.graph_specs import denser_images, denser_videos, images, videos
 from benchmarks.measure import Row, Settings, measure, time_sizes, weigh
 from benchmarks.memory import allocated, peak_memory
-from benchmarks.plots import draw
 from benchmarks.report import case_table
 from benchmarks.timing import Quantiles, interleaved
-from relgrounding import ops
+from relgrounding import graphs, ops
 
 CPU = torch.device("cpu")
+WINDOWS = partial(graphs.window_proposals, widths=(2, 4, 8), stride=1)
 TINY = {
-    "attention": Case("tiny", "attention", Videos(3, (12, 16), ("windows", (2, 4, 8), 1)), in_dim=12, dim=4, heads=2),
-    "gated": Case("tiny", "gated", Images(3, 6), in_dim=8, dim=6),
-    "edge_gated": Case("tiny", "edge_gated", Images(3, 6), in_dim=8, dim=6),
+    "attention": Case("attention", "tiny", videos(3, (12, 16), WINDOWS), in_dim=12, dim=4, heads=2),
+    "gated": Case("gated", "tiny", images(3, 6), in_dim=8, dim=6),
+    "edge_gated": Case("edge_gated", "tiny", images(3, 6), in_dim=8, dim=6),
 }
 EVERY = [pytest.param(p, id=f"{layer}-{name}") for (layer, name), p in providers.registry().items() if p.function]
 
@@ -82,7 +84,7 @@ def test_the_gate_rejects_what_is_wrong(layer, spoil, problems):
     function, where = SPOILS[spoil]
     provider = providers.registry()[layer, "torch.edgewise"]
     problem = problems[layer]
-    right = provider.build(TINY[layer], problem.weights_of(layer), CPU, torch.float32)
+    right = provider.build(TINY[layer], problem.answer(layer).weights, CPU, torch.float32)
     assert check(provider, problem, CPU, right).passed
     verdict = check(provider, problem, CPU, _Wrong(right, function))
     assert not verdict.passed
@@ -91,7 +93,7 @@ def test_the_gate_rejects_what_is_wrong(layer, spoil, problems):
 
 def test_one_wrong_weight_gradient_is_found(problems):
     provider = providers.registry()["gated", "torch.edgewise"]
-    module = provider.build(TINY["gated"], problems["gated"].weights_of("gated"), CPU, torch.float32)
+    module = provider.build(TINY["gated"], problems["gated"].answer("gated").weights, CPU, torch.float32)
     module.type_bias.register_hook(lambda gradient: gradient * 1.01)
     verdict = check(provider, problems["gated"], CPU, module)
     assert not verdict.passed
@@ -102,12 +104,11 @@ def test_the_gate_does_not_blame_a_provider_for_the_side_of_a_bend_that_rounding
     # Logits of float32 that differ from 0 by their rounding only: half of them lie on the other side in float64.
     case = TINY["attention"]
     problem = Problem(case, case.graph.structure(), torch.float32)
-    weights = problem.weights_of("attention")
-    weights["att_src"].copy_(weights["att_dst"] * 0 + 1e-9)
-    weights["att_dst"].copy_(-weights["att_src"])
-    problem._answers["attention"] = (weights, *problem._reference(FUNCTIONS["attention"], weights))
-    assert all(not gradient.any() for gradient in problem.above("attention"))
-    assert all(gradient.bool().float().mean() > 0.9 for gradient in problems["attention"].above("attention"))
+    weights = dict(problem.answer("attention").weights)
+    weights["att_src"] = torch.full_like(weights["att_src"], 1e-9)
+    weights["att_dst"] = -weights["att_src"]
+    assert all(not gradient.any() for gradient in problem.solve("attention", weights).above)
+    assert all(gradient.bool().float().mean() > 0.9 for gradient in problem.answer("attention").above)
 
 
 def test_what_peers_compute_is_not_called_ours():
@@ -117,18 +118,18 @@ def test_what_peers_compute_is_not_called_ours():
 
 
 def test_a_wrong_provider_gets_no_figure_and_the_others_theirs(monkeypatch):
-    every = providers.select("gated", ["torch.edgewise", "limit.linear"])
+    every = providers.select("gated", ["torch.padded", "limit.linear"])
     monkeypatch.setattr(type(every[0].layer_of(TINY["gated"])), "forward", lambda self, graph, x: self.linear(x))
     settings = Settings(CPU, repeats=1, seconds=0.0)
     rows = measure(TINY["gated"], every, settings)
     weigh(TINY["gated"], every, rows, settings)
     by_name = {row.provider: row for row in rows}
-    wrong, right = by_name["torch.edgewise"], by_name["limit.linear"]
+    wrong, right = by_name["torch.padded"], by_name["limit.linear"]
     assert wrong.status.startswith("wrong: ")
-    assert (wrong.forward_p50, wrong.both_p50, wrong.fresh_p50, wrong.peak) == (None, None, None, None)
+    assert (wrong.forward, wrong.both, wrong.fresh, wrong.peak) == (None, None, None, None)
     assert right.ok
-    assert min(right.forward_p50, right.both_p50, right.fresh_p50, right.peak) > 0
-    assert "torch.edgewise: no figure, wrong" in case_table(rows)
+    assert min(right.forward.p50, right.both.p50, right.fresh.p50, right.peak) > 0
+    assert "torch.padded: no figure, wrong" in case_table(rows)
 
 
 def test_what_would_take_too_much_memory_is_not_started():
@@ -148,7 +149,7 @@ def test_contestants_take_turns():
     times = interleaved(contestants, CPU, repeats=3, seconds=60, calls=1)
     # One call that is not counted, one that is; each turn begins with the next.
     assert "".join(calls) == "aabbccbbccaaccaabb"
-    assert all(times[name]["both"].count == 3 for name in "abc")
+    assert all(len(times[name]["both"]) == 3 for name in "abc")
 
 
 def test_slow_contestants_leave_and_the_others_get_their_turns(monkeypatch):
@@ -164,7 +165,7 @@ def test_slow_contestants_leave_and_the_others_get_their_turns(monkeypatch):
     times = interleaved(contestants, CPU, repeats=5, seconds=30.0)
     # A call that is not counted and, where it was slow, one that is; two in each turn of the others.
     assert calls == {"slow": 2} | dict.fromkeys("abcde", 15)
-    assert [times[name]["both"].count for name in calls] == [1, 10, 10, 10, 10, 10]
+    assert [len(times[name]["both"]) for name in calls] == [1, 10, 10, 10, 10, 10]
 
 
 def test_memory_of_a_known_allocation():
@@ -188,53 +189,59 @@ def test_memory_seen_by_the_allocator_includes_the_backward():
     assert allocated(lambda: torch.autograd.grad((x * x).sum(), x))[0] >= 8e6
 
 
-@pytest.mark.parametrize("spec", [DenserVideos(2, 0.1), DenserVideos(2, 1.0), DenserImages(2, 20, 0.3)], ids=str)
-def test_graphs_of_the_density_series_are_as_dense_as_they_say(spec):
-    size = Size.of(spec.structure())
-    assert size.density == pytest.approx(spec.density, rel=0.06)
+@pytest.mark.parametrize(
+    ("batch_of", "density"), [(denser_videos, 0.1), (denser_videos, 1.0), (partial(denser_images, regions=20), 0.3)]
+)
+def test_graphs_of_the_density_series_are_as_dense_as_they_say(batch_of, density):
+    assert cases.density(batch_of(2, density=density).structure()) == pytest.approx(density, rel=0.06)
 
 
 def test_headline_cases_are_those_of_the_goals():
     every = cases.registry()
-    attention = Size.of(every[cases.HEADLINE["attention"]].graph.with_batch(1).structure())
-    assert attention.nodes == 136
-    assert attention.density == pytest.approx(0.13, abs=0.005)
+    attention = replace(every[cases.HEADLINE["attention"]].graph, batch_size=1).structure()
+    assert attention.num_nodes == 136
+    assert cases.density(attention) == pytest.approx(0.13, abs=0.005)
     for layer in ("gated", "edge_gated"):
-        size = Size.of(every[cases.HEADLINE[layer]].graph.structure())
-        assert size.nodes == 1600
-        assert size.density == pytest.approx(0.9, abs=0.03)
+        structure = every[cases.HEADLINE[layer]].graph.structure()
+        assert structure.num_nodes == 1600
+        assert cases.density(structure) == pytest.approx(0.9, abs=0.03)
     assert every.keys() >= cases.CORE
 
 
 def test_a_batch_larger_than_the_distinct_items_repeats_them():
-    structure = Images(70, 4).structure()
+    structure = images(70, 4).structure()
     assert structure.batch_size == 70
     assert torch.equal(structure.select(torch.arange(64, 70)).indices, structure.select(torch.arange(6)).indices)
 
 
 def test_the_gate_works_on_fewer_items_where_all_would_take_too_long():
     case = cases.registry()["gated/regions50/b256"]
-    structure = Images(256, 50).structure()
+    structure = images(256, 50).structure()
     assert 1 <= reduced(structure, case).batch_size < 256
     assert reduced(structure.select(torch.arange(8)), case).batch_size == 8
 
 
-@pytest.mark.parametrize("batch", [Images(3, 5), Videos(2, (12,), ("windows", (2, 4), 1))], ids=["images", "videos"])
-def test_all_ways_to_build_give_the_same_edges(batch):
-    from benchmarks.building import same_edges, structure_edges
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [("64 images x 50 regions", images(3, 5)), ("64 videos x 136 windows", videos(2, (12,), WINDOWS))],
+    ids=["images", "videos"],
+)
+def test_all_ways_to_build_give_the_same_edges(name, batch):
+    everything = ways(replace(KINDS[name], batch=batch))
+    assert right_ways(batch.structure(), everything).keys() == everything.keys()
 
-    items = batch.items()
-    right = structure_edges(batch.build(items))
-    for name, way in ways(batch, items).items():
-        assert same_edges(way.edges(way.build()), right), name
-    assert not same_edges(right.roll(1, 0), right)
+
+def test_a_way_with_other_edges_is_found():
+    structure = images(3, 5).structure()
+    ways = {"right": lambda: structure, "wrong": structure.reverse}
+    assert right_ways(structure, ways).keys() == {"right"}
 
 
 def _row(case: str, provider: str, both: float) -> Row:
     sizes = {"items": 32, "nodes": 10, "edges": 100, "density": 1.0, "in_dim": 8, "out_dim": 8, "heads": 1}
     names = {"case": case, "series": "batch", "layer": "gated", "provider": provider, "status": "ok"}
     row = Row(**names, same_function=True, note="", **sizes, device="cpu", dtype="float32")
-    row.both_p50 = row.both_least = both
+    row.both = Quantiles(both, both, both, both, 1)
     row.peak = 10
     return row
 
@@ -263,11 +270,12 @@ def test_a_slow_choice_of_backend_fails():
 def test_cost_per_edge_is_compared_over_the_sizes_that_took_turns(small, verdict):
     rows = [_row(f"gated/scaling/b{items}", "ours.auto", 100.0) for items in (10, 1000, 10_000, 20_000)]
     for row, milliseconds in zip(rows, (small, 0.01, 0.0105, 9.0), strict=True):
-        row.series, row.items, row.sizes_p50 = "scaling", int(row.case.split("/b")[1]), milliseconds
-    line = next(line for line in criteria.lines(rows) if "nanoseconds an edge" in line)
+        row.series, row.items = "scaling", int(row.case.split("/b")[1])
+        row.sizes = replace(row.both, p50=milliseconds)
+    line = next(line for line in criteria.lines(rows) if "nanoseconds per edge" in line)
     assert line.startswith(f"{verdict}: gated, ")
     assert f"the worst is {small / 0.01:.2f} of the best" in line
-    rows[2].sizes_p50 = None
+    rows[2].sizes = None
     assert "not measured: cost per edge of gated from 10 to 10,000 items" in criteria.lines(rows)
 
 
@@ -287,12 +295,14 @@ def test_sizes_take_turns(monkeypatch):
     time_sizes(pairs, provider, settings)
     assert order == ([names[0]] * 3 + [names[1]] * 3) * 2
     # Calls 1 to 3 and 7 to 9 of the first, 4 to 6 and 10 to 12 of the second.
-    assert [row.sizes_p50 for _, row in pairs] == [5.0, 8.0]
-    assert [row.sizes_least for _, row in pairs] == [1.0, 4.0]
+    assert [row.sizes.p50 for _, row in pairs] == [5.0, 8.0]
+    assert [row.sizes.least for _, row in pairs] == [1.0, 4.0]
 
 
 def test_every_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
+    from benchmarks.plots import draw
+
     rows = [_row(case, name, 2.0) for case in cases.HEADLINE.values() for name in ("ours.auto", "dgl.gspmm")]
     for series in ("density", "scaling", "batch"):
         # As many of one library as there are backends: each has a style of its own.
@@ -309,7 +319,7 @@ def test_every_figure_is_drawn(tmp_path):
 def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match="no case matches 'nothing'; the cases are attention/"):
         cases.select(["nothing"], core=True)
-    with pytest.raises(ValueError, match=r"no provider matches 'nothing'; they are dgl\.GATConv"):
+    with pytest.raises(ValueError, match=r"no provider matches 'nothing'; the providers are ours\.auto"):
         providers.select("gated", ["nothing"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.step import Stage2Step, Step, as_double, breakdown, difference, draw_batch, draw_models
+from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models
 
 models = pytest.mark.parametrize("name", ["vgn", "ign"])
 
@@ -30,7 +30,7 @@ def test_the_parts_make_up_the_step():
 @models
 def test_a_step_of_stage_2_has_all_levels(name):
     ours, _ = draw_models(name, "naive", seed=0)
-    step = Stage2Step(ours, draw_batch(name, 3, 1, seed=0))
+    step = Step(ours, draw_batch(name, 3, 1, seed=0), stage_2=True)
     _, log = step.counterfactual(step.batch)
     assert {key.split("/")[1] for key in log} == {"feature", "interaction", "relation"}
     step()

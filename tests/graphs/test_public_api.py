@@ -15,6 +15,7 @@ def test_public_names():
         "SpatialRelation",
         "box_iou",
         "from_dgl",
+        "from_pyg",
         "map_proposals",
         "spatial_graph",
         "spatial_relations",
@@ -23,6 +24,7 @@ def test_public_names():
         "temporal_iou",
         "temporal_structure",
         "to_networkx",
+        "to_pyg",
         "window_proposals",
     ]
     assert all(hasattr(graphs, name) for name in graphs.__all__)

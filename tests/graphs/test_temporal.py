@@ -1,14 +1,13 @@
 import dgl
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from multigraphs import assert_equal
 
 from relgrounding import graphs
-from relgrounding.graphs import GraphStructure
+from relgrounding.graphs import GraphStructure, naive
+from tests.graphs.multigraphs import assert_equal
 
 segment = st.tuples(st.integers(0, 20), st.integers(1, 20)).map(lambda s: (s[0], s[0] + s[1]))
 
@@ -26,7 +25,7 @@ def edges(graph) -> list[tuple[int, int]]:
 @example([(0, 10), (10, 12), (0, 10)], 0.0, False)
 def test_edges_equal_the_reference(segments, threshold, self_loops):
     graph = graphs.temporal_graph(segments, threshold, self_loops)
-    assert edges(graph) == reference.temporal_edges(segments, threshold, self_loops)
+    assert edges(graph) == naive.temporal_edges(segments, threshold, self_loops)
     assert graph.canonical_etypes == [("proposal", "overlaps", "proposal")]
 
 
@@ -46,7 +45,7 @@ def test_no_difference_on_fifty_thousand_random_pairs():
         items.append(np.stack([start, start + generator.integers(1, 30, 22)], 1))
     for threshold in (0.3, 0.5):
         for part, item in zip(dgl.unbatch(graphs.temporal_graph(items, threshold)), items, strict=True):
-            assert edges(part) == reference.temporal_edges(item.tolist(), threshold)
+            assert edges(part) == naive.temporal_edges(item.tolist(), threshold)
 
 
 def test_an_iou_equal_to_the_threshold_joins_nothing():
@@ -71,7 +70,7 @@ def test_a_batch_equals_its_items(items):
 @given(st.lists(segment, min_size=1, max_size=5), st.lists(segment, min_size=1, max_size=5))
 def test_temporal_iou_is_the_exact_quotient(a, b):
     found = graphs.temporal_iou(np.array(a), torch.tensor(b))
-    expected = [[float(reference.temporal_iou(x, y)) for y in b] for x in a]
+    expected = [[float(naive.temporal_iou(x, y)) for y in b] for x in a]
     assert found.dtype == torch.float64
     assert found.tolist() == expected
 

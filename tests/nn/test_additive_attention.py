@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.nn import ProposalToWordAttention, _additive_attention
+from relgrounding.nn import ProposalToWordAttention
+from relgrounding.ops import _cpp
+from relgrounding.ops.additive_attention import pieces as in_pieces
 
 
 @pytest.fixture(autouse=True, scope="module", params=["compiled", "in pieces"])
@@ -13,8 +15,8 @@ def _way(request):
     """Both ways of computing it, of which a machine without a compiler has the second alone."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "in pieces":
-            patch.setattr(_additive_attention, "cpp_reason", lambda *_: "left out")
-        elif reason := _additive_attention.cpp_reason():
+            patch.setattr(_cpp, "_library", lambda: (None, "left out"))
+        elif reason := _cpp.cpp_reason():
             pytest.skip(f"the C++ kernel was not tested: {reason}")
         yield
 
@@ -53,7 +55,7 @@ def test_values_and_gradients_wherever_the_batch_is_cut(items, most, seed):
     module, arguments = draw(*zip(*items, strict=True))
     expected = with_gradients(lambda *x: all_pairs(module, *x), module, arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_additive_attention, "PIECE_ON_CPU", most)
+        patch.setattr(in_pieces, "PIECE_ON_CPU", most)
         found = with_gradients(module, module, arguments)
     torch.testing.assert_close(found, expected)
 
@@ -66,8 +68,8 @@ def test_values_and_gradients_wherever_the_batch_is_cut(items, most, seed):
 def test_pieces_cover_every_proposal_once_and_stay_small(counts, most, data):
     lengths = data.draw(st.lists(st.integers(1, 4), min_size=len(counts), max_size=len(counts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_additive_attention, "PIECE_ON_CPU", most)
-        pieces = _additive_attention.Pieces(counts, lengths, 4, torch.device("cpu")).pieces
+        patch.setattr(in_pieces, "PIECE_ON_CPU", most)
+        pieces = in_pieces.Pieces(counts, lengths, 4, torch.device("cpu")).pieces
     assert [n for p in pieces for n in range(p.nodes.start, p.nodes.stop)] == list(range(sum(counts)))
     for piece in pieces:
         rows = len(piece.counts) * max(piece.counts)

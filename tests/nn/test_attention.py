@@ -108,8 +108,8 @@ attention = ProposalToWordAttention(2, 3, 6)
 fine = [torch.randn(20, 6), torch.randn(4, 5, 6), torch.randn(4, 5, 3), torch.tensor([5, 1, 3, 2])]
 attention.attend(*fine, torch.arange(20) // 5)
 wrong = [(0, (20, 7)), (0, (19, 6)), (1, (4, 5, 7)), (1, (3, 5, 6)), (2, (4, 4, 3)), (3, (3,)), (3, (4, 1))]
-for place, shape in wrong:
-    given = [x if i != place else torch.ones(shape, dtype=x.dtype) for i, x in enumerate(fine)]
+for changed, shape in wrong:
+    given = [x if i != changed else torch.ones(shape, dtype=x.dtype) for i, x in enumerate(fine)]
     try:
         attention.attend(*given, torch.arange(20) // 5)
     except ValueError as error:

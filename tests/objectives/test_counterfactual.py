@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from multigraphs import build, in_edges, multigraphs
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.objectives import MemoryBank, destroy_edges, replace_rows
+from tests.graphs.multigraphs import build, in_edges, multigraphs
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -39,6 +39,10 @@ for backend in ("naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"):
             )
     for layer in (nn.GraphAttention(4, 6, 2, backend=backend), nn.EdgeGatedGCN(4, 6, 3, backend=backend)):
         agree(lambda x, run=layer: run(STRUCTURE, x), draw_inputs(0, [(9, 4)], torch.float32))
+        agree(
+            lambda x, b, run=layer: torch.cat([y.flatten() for y in run(STRUCTURE, x, b, True)]),
+            draw_inputs(0, [(9, 4), (5,)], torch.float32),
+        )
         if backend != "naive":
             refuse_twice(layer)
     print(backend)

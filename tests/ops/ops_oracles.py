@@ -1,6 +1,4 @@
-"""Slow references that share no code with the library, random graphs, and inputs for both operators."""
-
-import math
+"""Random graphs and inputs for the operators on graphs."""
 
 import torch
 from hypothesis import strategies as st
@@ -9,29 +7,6 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.ops._cpp import cpp_reason
 
 HAS_CPP = cpp_reason() is None
-
-
-def attention_oracle(edges, feat, score_src, score_dst, negative_slope):
-    nodes, heads, dim = feat.shape
-    out = torch.zeros(nodes, heads, dim, dtype=feat.dtype)
-    for i in range(nodes):
-        sources = [s for s, d, _ in edges if d == i]
-        for h in range(heads):
-            logits = [float(score_src[j, h] + score_dst[i, h]) for j in sources]
-            logits = [x if x > 0 else negative_slope * x for x in logits]
-            weights = [math.exp(x - max(logits)) for x in logits]
-            for j, weight in zip(sources, weights, strict=True):
-                out[i, h] += weight / sum(weights) * feat[j, h]
-    return out
-
-
-def gated_oracle(edges, feat, gate, gate_bias, type_bias):
-    out = torch.zeros_like(feat)
-    for j, i, r in edges:
-        x = float(gate[j] + gate_bias[r])
-        opened = 1 / (1 + math.exp(-x)) if x > -700 else 0.0
-        out[i] += opened * (feat[j] + type_bias[r])
-    return out
 
 
 @st.composite

@@ -16,14 +16,17 @@ operators = pytest.mark.parametrize(("operator", "shapes"), CALLS, ids=["graph_a
 
 def test_public_api():
     assert ops.__all__ == [
+        "additive_attention",
         "as_structure",
         "available_backends",
         "backend_names",
         "check_backend",
         "gated_sum",
         "graph_attention",
+        "gru",
         "register_backend",
         "set_backend",
+        "window_max",
     ]
     assert all(callable(getattr(ops, name)) for name in ops.__all__)
 

@@ -7,7 +7,7 @@ import torch
 from ops_oracles import attention_shapes, draw_inputs, gated_shapes, values_and_gradients
 
 from relgrounding import ops
-from relgrounding.graphs import GraphStructure, _padded
+from relgrounding.graphs import GraphStructure, _items
 
 BACKENDS = ("dgl", "cpp", "dense", "csr")
 TYPES = ("a", "b", "c")
@@ -101,7 +101,7 @@ def test_large_scores(operator, backend, scale, dtype):
 @pytest.mark.parametrize("counts", [[23, 5, 31, 2, 2, 2], [16, 16, 16]])
 @pytest.mark.parametrize("cells", [8, 200, 2000])
 def test_dense_in_smaller_pieces_gives_the_same(operator, counts, cells, monkeypatch):
-    monkeypatch.setattr(_padded, "CELLS", cells)
+    monkeypatch.setattr(_items, "CELLS", cells)
     structure = random_structure(counts, 0.4, copies=2)
     pieces = structure.groups
     assert sum(group.nodes.stop - group.nodes.start for group in pieces) == sum(counts)

@@ -1,6 +1,7 @@
 """What a run has come to, so that an interrupted run can be compared with one that was not."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     if (folder / "results.json").is_file():
         found["results.json"] = _plain(json.loads((folder / "results.json").read_bytes()))
         found["predictions.jsonl"] = (folder / "predictions.jsonl").read_bytes()
-    found["config.yaml"] = (folder / "config.yaml").read_text()
+    found["config.yaml"] = re.sub(r"(?m)^  date: .*\n", "", (folder / "config.yaml").read_text())
     found["files"] = sorted(path.name for path in folder.rglob("*") if "tfevents" not in path.name)
     return found
 

@@ -81,11 +81,11 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
     masks = torch.arange(structure.num_nodes) % 3 == 0, torch.arange(structure.num_nodes) % 3 == 1
     fused = model.fuse(proposals, contexts)
     copies = step._copies("relation", batch, Encoded(proposals, words), contexts, fused, *masks)
-    together = step._scores(copies, [True, True])
+    together = step._scores(copies)
     alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.fused) for copy in copies])
     torch.testing.assert_close(together, alone)
     monkeypatch.setattr("relgrounding.objectives._pairings.MOST_NODES", 1)
-    torch.testing.assert_close(step._scores(copies, [True, True]), alone)
+    torch.testing.assert_close(step._scores(copies), alone)
 
 
 def test_what_is_logged_as_robust_and_destructive_are_alignments_of_such_copies():
@@ -134,7 +134,7 @@ def test_a_batch_of_one_sample_has_no_counterfactual():
 def test_video_models_take_stage_2_too():
     from relgrounding.config import load_config
     from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
-    from relgrounding.modalities._batches import VideoBatch
+    from relgrounding.modalities import VideoBatch
     from relgrounding.models import VGN
     from relgrounding.nn import trained_embedding
 

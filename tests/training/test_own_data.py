@@ -70,14 +70,14 @@ def test_videos_with_right_answers(tmp_path):
     table, lines, results = run(settings(videos(tmp_path, True), "vgn"), tmp_path / "run")
     assert [entry["protocol"] for entry in results] == ["own, select=score", "own, select=vote"]
     assert results[0]["oracle"]["R@1,IoU=0.7"] == 100  # clips 1 to 3 of 4 are 2 to 6 of 8 seconds
-    assert len(lines) == 4
+    assert [line["duration"] for line in lines] == [8.0] * 4
     assert "constant" in table
 
 
 def test_images_with_right_answers(tmp_path):
     _, lines, results = run(settings(images(tmp_path), "ign"), tmp_path / "run")
     assert [(entry["protocol"], entry["queries"]) for entry in results] == [("any", 2)]
-    assert {line["item"] for line in lines} == {"i10", "i11"}
+    assert {(line["item"], *line["size"]) for line in lines} == {("i10", 10, 10), ("i11", 10, 10)}
 
 
 def test_without_right_answers_there_are_predictions_and_no_metrics(tmp_path):

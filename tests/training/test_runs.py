@@ -35,6 +35,9 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     }  # fmt: skip
     predictions = [json.loads(line) for line in (folder.path / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == entry["queries"] == 4
+    assert all(p["size"] == [640, 480] for p in predictions)
+    assert folder.read_origin().keys() >= {"date", "relgrounding", "torch"}
+    assert folder.read_origin()["device"] == "cpu"
     hits = [p["top"][0]["proposal"] == pytest.approx(p["targets"][0], abs=0.01) for p in predictions]
     assert entry["metrics"]["Acc@0.5"] == pytest.approx(100 * sum(hits) / len(hits))
     ((written, again),) = recount(folder.path)

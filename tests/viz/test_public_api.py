@@ -37,7 +37,7 @@ def test_pictures_are_found_by_their_names_and_by_their_coco_numbers(tmp_path):
     assert items.picture("1000268201").shape == (2, 5, 3)
     assert np.array_equal(items.picture("581857")[0, 0], [10, 20, 30])
     assert items.picture("notes") is None
-    with pytest.raises(ConfigError, match="is no folder of pictures"):
+    with pytest.raises(ConfigError, match="is not a directory of pictures"):
         viz.Items(load_config(), tmp_path / "gone")
 
 

@@ -1,29 +1,19 @@
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 from relgrounding.runs import RunError
 from relgrounding.viz import read_run, report_page
-
-
-def _module(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runs = _module(Path(__file__).parent / "runs.py")
-tool = _module(Path(__file__).parent.parent.parent / "tools" / "report.py")
+from tests.viz import runs
+from tools import report as tool
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the report page was NOT opened")
+MAIN = "official, select=vote"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +21,10 @@ def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     videos = [read_run(runs.write_run(root / name, shift, queries=70)) for name, shift in (("a<i>", 0.3), ("b", 0.1))]
     images = [read_run(runs.write_run(root / "images", 1.0, video=False))]
-    return {"videos": report_page(videos), "images": report_page(images)}
+    many = [read_run(runs.write_run(root / ("long_name_of_a_run_" * 4 + str(k)), k, queries=9)) for k in range(7)]
+    old = [read_run(runs.write_run(root / "old", 1.0, video, old=True)) for video in (True, False)]
+    return {"videos": report_page(videos), "images": report_page(images), "many runs": report_page(many),
+            "old videos": report_page(old[:1]), "old images": report_page(old[1:])}  # fmt: skip
 
 
 class _Tags(HTMLParser):
@@ -66,32 +59,32 @@ def test_a_page_holds_everything_and_loads_nothing(pages):
             assert f'<section id="{anchor}">' in page
         assert "prefers-color-scheme: dark" in page
         for number in ("10.0", "12.0", "40.0", "99.0"):
-            assert f"<td>{number}</td>" in page
+            assert f">{number}</td>" in page
 
 
-def test_strangers_text_is_text(pages):
+def test_untrusted_text_is_text(pages):
     page = pages["videos"]
     assert "<script>alert" not in page
     assert "<i>" not in page.replace("<i class", "")
     assert "floor: &lt;b&gt;" in page
     data = json.loads(_Tags(page).data)
-    texts = [row[2] for row in data["groups"]["test, official, select=vote"]]
-    assert texts[3] == runs.HOSTILE
+    first, second = data["groups"]
+    assert first["queries"][3][2] == runs.HOSTILE
     assert data["runs"] == ["a<i>", "b"]
-    assert set(data["groups"]) == {"test, official, select=score", "test, official, select=vote"}
+    assert (first["name"], second["name"]) == (f"test, {MAIN}", "test, official, select=score")
 
 
 def test_groups_of_a_breakdown_hold_every_query_once(pages):
     for page, queries in ((pages["videos"], 70), (pages["images"], 30)):
-        tables = re.findall(r"<h3>by (?:length|size).*?</table>", page)
-        assert len(tables) == 2
+        tables = re.findall(r"<h3>(?:all|by length|by size).*?</table>", page)
+        assert len(tables) == 3
         for table in tables:
             assert sum(map(int, re.findall(r"</th><td>(\d+)</td>", table))) == queries
 
 
 def test_videos_and_images_do_not_mix(tmp_path, capsys):
     folders = [str(runs.write_run(tmp_path / name, 1.0, video)) for name, video in (("v", True), ("i", False))]
-    with pytest.raises(RunError, match="report on them apart"):
+    with pytest.raises(RunError, match="look at them separately"):
         report_page([read_run(folder) for folder in folders])
     assert tool.main(folders) == 2
     assert tool.main(folders[:1]) == 0
@@ -99,10 +92,56 @@ def test_videos_and_images_do_not_mix(tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-def _browse(folder, page, script=""):
-    """Open a page, run a script in it, and return the document and what the console said."""
+def test_the_header_says_where_a_run_comes_from_and_what_was_not_recorded(pages):
+    def facts(page):
+        return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+
+    new, old = facts(pages["images"]), facts(pages["old images"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", new["trained"])
+    assert (new["data"], new["device"]) == ("demo, split test", "cpu")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", new["relgrounding"])
+    assert (old["trained"], old["device"]) == ("date not recorded", "not recorded")
+    assert old["relgrounding"] == new["relgrounding"]
+
+
+def _groups(page):
+    return {(group["name"], *group["runs"]): len(group["queries"]) for group in json.loads(_Tags(page).data)["groups"]}
+
+
+def test_runs_of_different_protocols_are_side_by_side_where_they_share_queries(tmp_path):
+    folders = [
+        runs.write_run(tmp_path / "a", 1.0, queries=9),
+        runs.write_run(tmp_path / "b", 1.0, queries=7, protocols=["reduced, select=score", "reduced, select=vote"]),
+        runs.write_run(tmp_path / "c", 1.0, queries=5),
+    ]
+    both = f"test, {MAIN} (a); reduced, select=vote (b); {MAIN} (c)"
+    page = report_page([read_run(folder) for folder in folders])
+    assert _groups(page) == {
+        (both, 0, 1, 2): 5, ("test, official, select=score (a, c)", 0, 2): 5, (f"test, {MAIN} (a, c)", 0, 2): 5,
+        ("test, reduced, select=score (b)", 1): 7, ("test, reduced, select=vote (b)", 1): 7,
+    }  # fmt: skip
+    assert "Runs share a table where" in page
+    assert len(re.findall("<h3>all queries", page)) == 1
+    runs.change_lines(folders[2], lambda line: line | {"id": "of another file"})
+    apart = report_page([read_run(folders[k]) for k in (0, 2)])
+    assert {(name, run) for name, run in _groups(apart) if MAIN in name} == {
+        (f"test, {MAIN} (a)", 0), (f"test, {MAIN} (c)", 1)
+    }  # fmt: skip
+    assert "no query in common: each has its own tables" in apart
+    assert len(re.findall("<h3>all queries", apart)) == 2
+
+
+def _browse(folder, page, script="", width=0):
+    """Open a page, run a script in it, and return the document and what the console said.
+
+    A browser's window has a least width; with `width` the page stands in a frame of so many pixels.
+    """
     path = folder / "page.html"
     path.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    if width:
+        outer = folder / "outer.html"
+        outer.write_text(f'<iframe src="{path.name}" style="width:{width}px;height:900px;border:0"></iframe>')
+        path = outer
     done = subprocess.run(
         [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom",
          "--enable-logging=stderr", "--log-level=0", f"--user-data-dir={folder / 'profile'}",
@@ -112,36 +151,72 @@ def _browse(folder, page, script=""):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+MEASURE = """
+const cut = [...document.querySelectorAll("body *")].filter((e) =>
+  (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible" && e.tagName !== "PRE")
+  || (e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre")));
+console.log(JSON.stringify([innerWidth, document.scrollingElement.scrollWidth,
+  [...new Set(cut.map((e) => `${e.tagName} ${e.className.baseVal ?? e.className}`))]]));
+"""
+
+
 @needs_browser
-@pytest.mark.parametrize("kind", ["videos", "images"])
-def test_the_page_opens_without_a_console_error(pages, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["videos", "images", "many runs", "old videos", "old images"])
+def test_nothing_is_cut_off_on_a_phone(pages, tmp_path, kind):
+    _, console = _browse(tmp_path, pages[kind], MEASURE, width=390)
+    (line,) = console
+    inner, scrolled, cut = json.loads(re.search(r"\[390,.*\]\]", line)[0])
+    assert (inner, cut) == (390, [])
+    assert scrolled <= 390
+
+
+@needs_browser
+@pytest.mark.parametrize(("kind", "queries"), [("videos", 50), ("images", 30)])
+def test_the_page_opens_without_a_console_error(pages, tmp_path, kind, queries):
     document, console = _browse(tmp_path, pages[kind])
     assert console == []
-    table = document[document.index('<table id="rows">') :]
-    assert table.count('<td class="text">') == (50 if kind == "videos" else 30)
+    table = document[document.index('<table id="rows"') :]
+    assert table.count('<td class="whole text">') == table.count("<svg") == queries
     assert "&lt;script&gt;alert" in table or kind == "videos"
-    assert table.count("<svg") == table.count('<td class="text">')
     _, console = _browse(tmp_path, pages[kind], "nothing_of_this_name()")
     assert len(console) == 1  # else the check above could see nothing
 
 
 @needs_browser
-def test_search_and_sort_find_the_right_queries(pages, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "drawn"),
+    [
+        ("videos", ['x="12.5%" y="2" width="12.5%"', "<small>0 to 80.0 s</small>"]),
+        ("images", ['viewBox="0 0 640 480"', "<small>640 x 480 px</small>"]),
+        ("old videos", ["<small>0 to 20.0 s, the length of the video is not recorded</small>"]),
+        ("old images", ['viewBox="0 0 60 60"', "<small>60 x 60 px, the size of the image is not recorded</small>"]),
+    ],
+)
+def test_answers_are_drawn_in_the_frame_of_the_video_or_image(pages, tmp_path, kind, drawn):
+    script = "const s = document.getElementById('sort'); s.selectedIndex = 0; s.dispatchEvent(new Event('input'));"
+    document, console = _browse(tmp_path, pages[kind], script)
+    assert console == []
+    first = re.search(r'<td class="whole draw">(.*?)</td>', document)[1]
+    assert all(part in first for part in drawn)
+
+
+@needs_browser
+def test_search_sort_and_pages_find_the_right_queries(pages, tmp_path):
     script = """
     const set = (id, value) => {
       const field = document.getElementById(id);
-      if (id === "sort") field.selectedIndex = value; else field.value = value;
+      if (id === "search") field.value = value; else field.selectedIndex = value;
       field.dispatchEvent(new Event("input"));
     };
-    set("sort", 2); set("search", "number person 1");
+    set("sort", 2); set("group", 1); set("search", "number person 1");
     """
     document, console = _browse(tmp_path, pages["videos"], script)
     assert console == []
-    shown = re.findall(r'<td class="text"><div>person number (\d+) ', document)
+    shown = re.findall(r'<td class="whole text"><div>person number (\d+) ', document)
     # The run is off by more the later the query: the best ones come first.
     expected = [i for i in range(70) if i != 3 and "1" in f"person number {i} q{i} v{i // 2}"]
     assert sorted(map(int, shown)) == expected
     assert list(map(int, shown))[:20] == expected[:20]
-    document, _ = _browse(tmp_path, pages["videos"], "set = 0; document.getElementById('next').click()")
+    document, _ = _browse(tmp_path, pages["videos"], "document.getElementById('next').click()")
     assert "page 2 of 2" in document
-    assert document.count('<td class="text">') == 20
+    assert document.count('<td class="whole text">') == 20

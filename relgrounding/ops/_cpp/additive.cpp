@@ -1,4 +1,4 @@
-// Additive attention of proposals over the words of sentences: see `relgrounding/nn/_additive_attention.py`.
+// Additive attention of proposals over the words of sentences: see `relgrounding/ops/additive_attention/pieces.py`.
 //
 // B sentences of up to L words, of `lengths` (B,); N proposals, those of sentence i from starts[i] to starts[i + 1].
 // a (N, A) and b (B, L, A) are the exponentials of twice the arguments: r = 1 / (1 + a b), tanh = 1 - 2 r. w (A,);

@@ -1,4 +1,4 @@
-"""Edge by edge: the reference of tests and benchmarks, in any float type; and the layers made of any operator."""
+"""Edge by edge: the reference of tests and benchmarks, in any float type; and the layer made of any operator."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._edges import take_rows, weighted_sum
 from relgrounding.ops._registry import register_backend
 
 
@@ -19,10 +20,32 @@ def gated_sum_naive(
     type_bias_RD: Float[Tensor, "types dim"],
 ) -> Float[Tensor, "nodes dim"]:
     """See `relgrounding.ops.gated_sum`; makes (edges, dim) tensors."""
+    return gated_by_edge(structure, feat_ND, gate_N, gate_bias_R, type_bias_RD)[0]
+
+
+def gated_by_edge(
+    structure: GraphStructure,
+    feat_ND: Float[Tensor, "nodes dim"],
+    gate_N: Float[Tensor, " nodes"],
+    gate_bias_R: Float[Tensor, " types"],
+    type_bias_RD: Float[Tensor, "types dim"],
+    *,
+    edge_bias_E: Float[Tensor, " edges"] | None = None,
+    dropout: float = 0.0,
+    naive: bool = True,
+) -> tuple[Float[Tensor, "nodes dim"], Float[Tensor, " edges"]]:
+    """`gated_sum` and its gates, with a bias per logit and dropout of the gates; see `ops._edges`."""
     src, dst, etype = structure.indices, structure.destinations, structure.etype
-    gate_E = torch.sigmoid(gate_N[src] + gate_bias_R[etype])
-    message_ED = gate_E[:, None] * (feat_ND[src] + type_bias_RD[etype])
-    return torch.zeros_like(feat_ND).index_add(0, dst, message_ED)
+    logit_E = take_rows(gate_N, src, naive) + take_rows(gate_bias_R, etype, naive)
+    gate_E = torch.sigmoid(logit_E if edge_bias_E is None else logit_E + edge_bias_E)
+    kept_E = torch.nn.functional.dropout(gate_E, dropout) if dropout else gate_E
+    if naive:
+        message_ED = kept_E[:, None] * (feat_ND.index_select(0, src) + type_bias_RD.index_select(0, etype))
+        return torch.zeros_like(feat_ND).index_add(0, dst, message_ED), gate_E
+    # The sums of the type biases: a table of gate sums per node and type, times the biases.
+    cell_E, shape = dst * structure.num_types + etype, (structure.num_nodes, structure.num_types)
+    table_NR = kept_E.new_zeros(shape[0] * shape[1]).index_put((cell_E,), kept_E, accumulate=True).view(shape)
+    return weighted_sum(structure, feat_ND[:, None], kept_E[:, None], naive)[:, 0] + table_NR @ type_bias_RD, gate_E
 
 
 @register_backend("gated_layer", "naive")
@@ -54,5 +77,5 @@ def gated_layer_by(
     graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
     sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k]) for k in range(ways)]
     total = sums[0] if ways == 1 else sums[0].add_(sums[1])
-    # In place: nothing of this is needed for the gradients but the last result.
-    return total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()
+    # In place: the gradients need only the last result.
+    return (total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()).to(x.dtype)

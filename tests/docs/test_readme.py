@@ -3,7 +3,7 @@ import io
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_example_prints_what_the_readme_says():
@@ -16,4 +16,4 @@ def test_the_example_prints_what_the_readme_says():
 
 
 def test_the_picture_exists():
-    assert all((Path(__file__).parent.parent / name).is_file() for name in re.findall(r"!\[.*?\]\((.*?)\)", README))
+    assert all((Path(__file__).parents[2] / name).is_file() for name in re.findall(r"!\[.*?\]\((.*?)\)", README))

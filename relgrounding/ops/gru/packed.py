@@ -1,11 +1,11 @@
-"""Bidirectional GRU on a CPU: both directions of all sequences step together, and the backward is written out.
+"""Both directions of all sequences step together, on the CPU, and the backward is written out.
 
 Letters: N real steps of all sequences, H units, I input width; a leading 2 is forward and backward direction.
 
 Steps are packed time by time, the longest sequences first, so that those still running are the first rows of each time.
 The backward direction reads each sequence from its own end, and is then a recurrence like the forward one. With
 r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z), n = tanh(x_n + r h_n), h' = n + z (h - n), the gradient of a step is the
-gradient of h' times factors that do not depend on it; all are ready before the way back begins.
+gradient of h' times factors that do not depend on it; all are ready before the backward pass begins.
 """
 
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import FLOAT, register_backend
+from relgrounding.ops.gru.naive import gru_naive
 
 
 class Packing(NamedTuple):
@@ -43,50 +45,22 @@ def pack(lengths: Tensor, padded_length: int) -> Packing:
     return Packing(order[row] * padded_length + time, mirrored, before, sizes.tolist())
 
 
-def bidirectional_gru(
-    x: Float[Tensor, "items length input_dim"], lengths: Int[Tensor, " items"], gru: torch.nn.GRU
+@register_backend("gru", "packed", devices=["cpu"], dtypes=FLOAT, auto={"cpu": 20})
+def gru_packed(
+    x: Float[Tensor, "items length input_dim"], *weights: Tensor, lengths: Int[Tensor, " items"]
 ) -> Float[Tensor, "items length output_dim"]:
-    """Return (B, L, 2 H), zeros at the padding, of x (B, L, I), which is never read there.
-
-    Args:
-        x: float32 or float64.
-        lengths: (B,) int64.
-        gru: of one layer, with biases, bidirectional.
-    """
-    w_ih, w_hh, b_ih, b_hh = (
-        torch.stack([getattr(gru, f"{name}_l0"), getattr(gru, f"{name}_l0_reverse")])
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    with torch.autocast("cpu", enabled=False):
-        return _BidirectionalGRU.apply(x, w_ih, w_hh, b_ih, b_hh, pack(lengths.cpu(), x.shape[1]))
-
-
-def _step_by_step(x_BLI: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, packing: Packing) -> Tensor:
-    """`_BidirectionalGRU` in plain operations."""
-    rows_NI = x_BLI.flatten(0, 1).index_select(0, packing.source_N)
-    both = torch.stack([rows_NI, rows_NI.index_select(0, packing.mirrored_N)])
-    inputs = torch.baddbmm(b_ih.unsqueeze(1), both, w_ih.mT)
-    state, states = inputs.new_zeros(2, packing.sizes[0], w_hh.shape[2]), []
-    for now in inputs.split(packing.sizes, 1):
-        state = state[:, : now.shape[1]]
-        (x_r, x_z, x_n), recurrent = now.chunk(3, -1), torch.baddbmm(b_hh.unsqueeze(1), state, w_hh.mT)
-        h_r, h_z, h_n = recurrent.chunk(3, -1)
-        n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
-        state = n + torch.sigmoid(x_z + h_z) * (state - n)
-        states.append(state)
-    forward, backward = torch.cat(states, 1)
-    out = torch.cat([forward, backward.index_select(0, packing.mirrored_N)], -1)
-    rows = out.new_zeros(x_BLI.shape[0] * x_BLI.shape[1], out.shape[1]).index_copy(0, packing.source_N, out)
-    return rows.view(*x_BLI.shape[:2], -1)
+    """See `relgrounding.ops.gru`."""
+    return _BidirectionalGRU.apply(x, *weights, lengths)
 
 
 class _BidirectionalGRU(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x_BLI: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, packing: Packing
-    ) -> Tensor:
+    def forward(ctx: Any, x_BLI: Tensor, *weights_and_lengths: Any) -> Tensor:
+        *weights, lengths = weights_and_lengths
+        ctx.packing = packing = pack(lengths.cpu(), x_BLI.shape[1])
+        w_ih, w_hh, b_ih, b_hh = (torch.stack(pair) for pair in zip(weights[:4], weights[4:], strict=True))
         rows_NI = x_BLI.flatten(0, 1).index_select(0, packing.source_N)
-        # The inputs' part of the gates, in which r, z and n then take their places.
+        # The inputs' part of the gates, which r, z and n then replace.
         rzn = torch.baddbmm(b_ih.unsqueeze(1), rows_NI.expand(2, -1, -1), w_ih.mT)
         rzn[1] = rzn[1].index_select(0, packing.mirrored_N)
         units = w_hh.shape[2]
@@ -100,15 +74,16 @@ class _BidirectionalGRU(torch.autograd.Function):
             n = gates[..., 2 * units :].addcmul_(rz[..., :units], recurrent[..., 2 * units :]).tanh_()
             state = torch.lerp(n, state, rz[..., units:], out=states[:, now])
             start += size
-        keep(ctx, (x_BLI, w_ih, w_hh, b_ih, b_hh, packing), rzn, h_n, states)
+        keep(ctx, (x_BLI, *weights, lengths), w_ih, w_hh, rzn, h_n, states)
         out = rzn.new_zeros(x_BLI.shape[0] * x_BLI.shape[1], 2 * units)
         both = torch.cat([states[0], states[1].index_select(0, packing.mirrored_N)], -1)
         return out.index_copy_(0, packing.source_N, both).view(*x_BLI.shape[:2], -1)
 
     @staticmethod
-    @backward_pass(_step_by_step)
+    @backward_pass(gru_naive)
     def backward(ctx: Any, above_BL: Tensor) -> tuple[Tensor | None, ...]:
-        (x_BLI, w_ih, w_hh, _, _, packing), (rzn, h_n, states) = kept(ctx)
+        (x_BLI, *_), (w_ih, w_hh, rzn, h_n, states) = kept(ctx)
+        packing = ctx.packing
         units = w_hh.shape[2]
         rows = above_BL.flatten(0, 1).index_select(0, packing.source_N)
         above = torch.stack([rows[:, :units], rows[:, units:].index_select(0, packing.mirrored_N)])
@@ -116,7 +91,7 @@ class _BidirectionalGRU(torch.autograd.Function):
         before = torch.cat([first, states.index_select(1, packing.before_N)], 1)
         r, z, n = rzn.split(units, -1)
         factors = _factors(r, z, n, h_n, before)
-        # In the place of the factors: gradients of r, z, h_n and n before their activations.
+        # Written over the factors: gradients of r, z, h_n and n before their activations.
         down, start = torch.zeros_like(first[:, : packing.sizes[-1]]), len(rows)
         for size in reversed(packing.sizes):
             start -= size
@@ -137,7 +112,7 @@ class _BidirectionalGRU(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx_NI = torch.addmm(inputs[0] @ w_ih[0], inputs[1], w_ih[1])
             dx = torch.zeros_like(x_BLI).flatten(0, 1).index_copy_(0, packing.source_N, dx_NI).view_as(x_BLI)
-        return dx, dw_ih, dw_hh, db_ih, db_hh, None
+        return dx, *(d[k] for k in (0, 1) for d in (dw_ih, dw_hh, db_ih, db_hh)), None
 
 
 def _factors(r: Tensor, z: Tensor, n: Tensor, h_n: Tensor, before: Tensor) -> Tensor:

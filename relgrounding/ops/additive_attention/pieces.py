@@ -1,4 +1,4 @@
-"""Additive attention without the tensor of all pairs, forward and backward.
+"""One piece of the pairs after another, forward and backward, on any device.
 
 Letters: N proposals of all items, T of one item; b items of a piece, B of the batch; L words; A width of the
 comparison, W of a word.
@@ -11,8 +11,6 @@ follow:
 - e^{2 (a + b)} = e^{2 a} e^{2 b}: a pair needs a product and a division, not a transcendental function of its own. That
   holds while no factor leaves the range of its type; where one would, r = sigmoid(-2 (a + b)) is computed as it stands.
 
-Where the factors fit and there is a C++ compiler (`relgrounding.ops._cpp`), a compiled loop takes each proposal through
-all steps, and no pair is ever held.
 """
 
 import math
@@ -22,17 +20,19 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding.ops._backward import backward_pass, keep, kept
-from relgrounding.ops._cpp import call, cpp_reason
+from relgrounding.ops._registry import register_backend
+from relgrounding.ops.additive_attention.naive import additive_attention_naive
 
 PIECE_ON_CPU = 2**20
-"""Most numbers in a piece of pairs: 4 MB in float32, which stays in the cache that the cores share."""
+"""Largest piece of pairs, in numbers: 4 MB in float32, which stays in the cache that the cores share."""
 PIECE_ELSEWHERE = 2**26
 """The same on a GPU, where few large pieces are better."""
 WASTE_ON_CPU = 1.25
-"""Items stand together in a piece while padding makes it no larger than this."""
+"""Items share a piece while padding multiplies its size by no more than this."""
 WASTE_ELSEWHERE = 4.0
 
 
@@ -62,11 +62,6 @@ class Pieces:
         self._lengths, self._width = lengths, width
         self.most = PIECE_ON_CPU if on_cpu else PIECE_ELSEWHERE
         self.waste = WASTE_ON_CPU if on_cpu else WASTE_ELSEWHERE
-
-    @cached_property
-    def starts(self) -> Tensor:
-        """(B + 1,) the proposals of item i are ``starts[i] : starts[i + 1]``."""
-        return torch.tensor([0, *accumulate(self.counts)], device=self.device)
 
     @cached_property
     def pieces(self) -> list[Piece]:
@@ -120,39 +115,31 @@ def _unpad(x: Tensor, places: Tensor | None) -> Tensor:
     return rows if places is None else rows.index_select(0, places)
 
 
-def _all_pairs(
-    a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, pieces: Pieces
-) -> tuple[Tensor, Tensor]:
-    """`AdditiveAttention` in plain operations, with the tensor of all pairs."""
-    counts = torch.tensor(pieces.counts, device=a_NA.device)
-    item_N = torch.repeat_interleave(counts, output_size=len(a_NA))
-    logits_NL = torch.tanh(a_NA.unsqueeze(1) + b_BLA.index_select(0, item_N)) @ w_A
-    padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths_B.unsqueeze(1)
-    gamma_NL = torch.softmax(logits_NL.masked_fill(padding_BL.index_select(0, item_N), -torch.inf), -1)
-    return torch.bmm(gamma_NL.unsqueeze(1), s_BLW.index_select(0, item_N)).squeeze(1), gamma_NL
+@register_backend("additive_attention", "pieces", auto={"cpu": 10, "cuda": 10, "mps": 10})
+def additive_attention_pieces(
+    a_NA: Float[Tensor, "nodes hidden_dim"],
+    b_BLA: Float[Tensor, "items length hidden_dim"],
+    w_A: Float[Tensor, " hidden_dim"],
+    s_BLW: Float[Tensor, "items length word_dim"],
+    lengths: Int[Tensor, " items"],
+    counts: list[int],
+) -> tuple[Float[Tensor, "nodes word_dim"], Float[Tensor, "nodes length"]]:
+    """See `relgrounding.ops.additive_attention`."""
+    return _AdditiveAttention.apply(a_NA, b_BLA, w_A, s_BLW, lengths, counts)
 
 
-class AdditiveAttention(torch.autograd.Function):
-    """Contexts and weights of gamma_tn = softmax_n w . tanh(a_t + b_n), c_t = sum_n gamma_tn s_n.
-
-    Arguments: a (N, A), one item after another; b (B, L, A); w (A,); the words s (B, L, W); their numbers (B,); the
-    pieces. Returns c (N, W) and gamma (N, L), zero at the padding.
-    """
-
+class _AdditiveAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, pieces: Pieces
+        ctx: Any, a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, counts: list[int]
     ) -> tuple[Tensor, Tensor]:
-        arguments = a_NA, b_BLA, w_A, s_BLW, lengths_B, pieces
+        arguments = a_NA, b_BLA, w_A, s_BLW, lengths_B, counts
+        ctx.pieces = pieces = Pieces(counts, lengths_B.tolist(), len(w_A), a_NA.device)
         a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         c_NW = s_BLW.new_empty(len(a_NA), s_BLW.shape[2])
         gamma_NL = s_BLW.new_zeros(len(a_NA), s_BLW.shape[1])
         keep(ctx, arguments, gamma_NL)
         ctx.set_materialize_grads(False)
-        if factored and cpp_reason("cpu", a_NA.dtype) is None:
-            tensors = (x.contiguous() for x in (lengths_B.long(), a_NA, b_BLA, w_A, s_BLW))
-            call("additive_forward", *_sizes(b_BLA, s_BLW), len(a_NA), pieces.starts, *tensors, c_NW, gamma_NL)
-            return c_NW, gamma_NL
         padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths_B.unsqueeze(1)
         minus_2w_A1 = (-2 * w_A).unsqueeze(1)
         buffer = a_NA.new_empty(0)
@@ -169,26 +156,15 @@ class AdditiveAttention(torch.autograd.Function):
         return c_NW, gamma_NL
 
     @staticmethod
-    @backward_pass(_all_pairs)
+    @backward_pass(additive_attention_naive)
     def backward(ctx: Any, dc_NW: Tensor | None, dgamma_NL: Tensor | None) -> tuple[Tensor | None, ...]:
-        (a_NA, b_BLA, w_A, s_BLW, lengths_B, pieces), (gamma_NL,) = kept(ctx)
+        (a_NA, b_BLA, w_A, s_BLW, _, _), (gamma_NL,) = kept(ctx)
         a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         # Contiguous, which `zeros_like` need not be.
         da_NA, db_BLA, ds_BLW = a_NA.new_empty(a_NA.shape), b_BLA.new_zeros(b_BLA.shape), s_BLW.new_zeros(s_BLW.shape)
-        if factored and cpp_reason("cpu", a_NA.dtype) is None:
-            given = (lengths_B.long(), a_NA, b_BLA, w_A, s_BLW, gamma_NL, dc_NW, dgamma_NL)
-            tensors = (x if x is None else x.contiguous() for x in given)
-            dw_BA = w_A.new_empty(len(b_BLA), len(w_A))
-            call(
-                "additive_backward",
-                *_sizes(b_BLA, s_BLW),
-                *(pieces.starts, *tensors),
-                *(da_NA, db_BLA, dw_BA, ds_BLW),
-            )
-            return da_NA, db_BLA, dw_BA.sum(0), ds_BLW, None, None
         dw_A1 = w_A.new_zeros(len(w_A), 1)
         buffer = a_NA.new_empty(0)
-        for piece, places in pieces:
+        for piece, places in ctx.pieces:
             words = piece.items, slice(piece.length)
             gamma_bTL = _pad(gamma_NL[:, : piece.length], piece, places)
             above_bTL = torch.zeros_like(gamma_bTL)
@@ -210,24 +186,19 @@ class AdditiveAttention(torch.autograd.Function):
         return da_NA.mul_(slope_A), db_BLA.mul_(slope_A), dw_A1.squeeze(1), ds_BLW, None, None
 
 
-def _sizes(b_BLA: Tensor, s_BLW: Tensor) -> tuple[int, ...]:
-    """B, L, A and W."""
-    return *b_BLA.shape, s_BLW.shape[2]
-
-
 def _doubled(a_NA: Tensor, b_BLA: Tensor) -> tuple[Tensor, Tensor, bool]:
     """2 a and 2 b, or their exponentials, and which."""
+    factored = factors_fit(a_NA, b_BLA)
     a_NA, b_BLA = 2 * a_NA, 2 * b_BLA
-    factored = _factors_fit(a_NA, b_BLA)
     return (a_NA.exp_(), b_BLA.exp_(), True) if factored else (a_NA, b_BLA, False)
 
 
-def _factors_fit(a_NA: Tensor, b_BLA: Tensor) -> bool:
+def factors_fit(a_NA: Tensor, b_BLA: Tensor) -> bool:
     """Whether e^{2 a}, e^{2 b} and their product are all in the range of their type."""
     if a_NA.device.type != "cpu" or not a_NA.numel():
         return False  # elsewhere the exponential is free beside the memory traffic, and asking costs a synchronisation
     limit = 0.45 * math.log(torch.finfo(a_NA.dtype).max)
-    return all(x.abs().max().item() < limit for x in (a_NA, b_BLA))
+    return all(2 * x.abs().max().item() < limit for x in (a_NA, b_BLA))
 
 
 def _r(a_bTA: Tensor, b_bLA: Tensor, factored: bool, buffer: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Maximum over windows of clips, through a sparse table.
+"""A sparse table: the maxima of all runs of 1, 2, 4, ... clips, built once per video.
 
-A table of the maxima of all runs of 1, 2, 4, ... clips is built once a video, and a window is the larger of the two
-runs that cover it. The backward goes the same way down: each window hands its gradient to one of its two runs, and each
-run to one of its two halves, so that every gradient ends at a clip that is the largest of its window. Memory is
-O(clips log clips) a video, there is no loop over windows, and no place of a maximum is ever stored.
+A window is the larger of the two runs that cover it. The backward goes the same way down: each window hands its
+gradient to one of its two runs, and each run to one of its two halves, so that every gradient ends at the first of the
+largest clips of its window. Memory is O(clips log clips) per video, there is no loop over windows, and no index of a
+maximum is stored.
 """
 
 from itertools import pairwise
@@ -14,20 +14,19 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from relgrounding.ops._backward import backward_pass, keep, kept
+from relgrounding.ops._registry import register_backend
+from relgrounding.ops.window_max.naive import window_max_naive
 
 
-def window_max(
+@register_backend("window_max", "table", auto={"cpu": 10, "cuda": 10, "mps": 10})
+def window_max_table(
     clips: Float[Tensor, "items clips dim"],
     start: Int64[Tensor, " nodes"],
     end: Int64[Tensor, " nodes"],
     item: Int64[Tensor, " nodes"],
 ) -> Float[Tensor, "nodes dim"]:
-    """Return (N, D), the maximum of clips (B, C, D) over start to end (exclusive) of video `item`, all (N,) int64."""
-    # The exponent of frexp is exact where a logarithm would be rounded: 2^level <= width < 2^(level + 1).
-    level = torch.frexp((end - start).double()).exponent.long() - 1
-    offsets = _offsets(clips.shape[1], int(level.max()) if len(level) else 0)
-    row = item * offsets[-1] + torch.tensor(offsets, device=clips.device)[level]
-    return _WindowMax.apply(clips, row + start, row + end - (1 << level), offsets)
+    """See `relgrounding.ops.window_max`."""
+    return _WindowMax.apply(clips, start, end, item)
 
 
 def _offsets(clips: int, levels: int) -> list[int]:
@@ -54,30 +53,26 @@ def _halves(offsets: list[int]) -> list[tuple[int, tuple[int, int], tuple[int, i
     return [(1 << level, below, here) for level, (below, here) in enumerate(pairwise(rows))]
 
 
-def _by_selection(clips: Tensor, first: Tensor, second: Tensor, offsets: list[int]) -> Tensor:
-    """`_WindowMax` in plain operations; of equal numbers the first gets the whole gradient, there as here."""
-    levels = [clips]
-    for run, _, _ in _halves(offsets):
-        a, b = levels[-1][:, :-run], levels[-1][:, run:]
-        levels.append(torch.where(b > a, b, a))
-    table = torch.cat(levels, 1).flatten(0, 1)
-    a, b = table.index_select(0, first), table.index_select(0, second)
-    return torch.where(b > a, b, a)
-
-
 class _WindowMax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, clips: Tensor, first: Tensor, second: Tensor, offsets: list[int]) -> Tensor:
+    def forward(ctx: Any, clips: Tensor, start: Tensor, end: Tensor, item: Tensor) -> Tensor:
+        # The exponent of frexp is exact where a logarithm would be rounded: 2^level <= width < 2^(level + 1).
+        level = torch.frexp((end - start).double()).exponent.long() - 1
+        offsets = _offsets(clips.shape[1], int(level.max()) if len(level) else 0)
+        row = item * offsets[-1] + torch.tensor(offsets, device=clips.device)[level]
+        first, second = row + start, row + end - (1 << level)
         table = _fill_table(clips, offsets).flatten(0, 1)
         a, b = table.index_select(0, first), table.index_select(0, second)
         if ctx.needs_input_grad[0]:
-            keep(ctx, (clips, first, second, offsets), b > a)
+            ctx.offsets = offsets
+            keep(ctx, (clips, start, end, item), first, second, b > a)
         return torch.maximum(a, b, out=a)
 
     @staticmethod
-    @backward_pass(_by_selection)
+    @backward_pass(window_max_naive)
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        (clips, first, second, offsets), (is_second,) = kept(ctx)
+        (clips, *_), (first, second, is_second) = kept(ctx)
+        offsets = ctx.offsets
         table = _fill_table(clips, offsets)
         gradient = torch.zeros_like(table)
         rows = gradient.flatten(0, 1)

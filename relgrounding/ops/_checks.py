@@ -1,0 +1,42 @@
+"""Checks of ragged inputs."""
+
+from torch import Tensor
+
+
+def check_shape(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise if a tensor does not have the shape that the other arguments ask for: a kernel would read past its end."""
+    if tuple(x.shape) != expected:
+        raise ValueError(f"{name} have shape {tuple(x.shape)}; beside the other arguments {expected} is needed")
+
+
+def check_lengths(lengths: Tensor, limit: int, what: str) -> None:
+    """Raise if a length is not in 1 to `limit`."""
+    wrong = ((lengths < 1) | (lengths > limit)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{what} {row} has length {int(lengths[row])}; lengths are 1 to {limit}, the padded length: "
+            f"drop empty ones, and pad to the longest"
+        )
+
+
+def check_item(item: Tensor, items: int) -> None:
+    """Raise if a proposal belongs to an item that does not exist."""
+    wrong = ((item < 0) | (item >= items)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(f"proposal {row} belongs to item {int(item[row])}; there are {items}, counted from 0")
+
+
+def check_spans(spans: Tensor, item: Tensor, clips: Tensor) -> None:
+    """Raise if a span (N, 2) is empty or leaves the padded clips (B, C, D), or belongs to an item without clips."""
+    start, end = spans.unbind(1)
+    wrong = ((start < 0) | (start >= end) | (end > clips.shape[1])).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"proposal {row} is the span {spans[row].tolist()}; spans are [start, end) with "
+            f"0 <= start < end <= {clips.shape[1]}, the number of clips"
+        )
+    check_shape("items", item, (len(spans),))
+    check_item(item, len(clips))
