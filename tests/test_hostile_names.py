@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny import TINY, tool
 
-from tests.cases import inputs
+from tests import cases
+from tests.training.tiny import TINY, tool
 
 NAMES = ["..", ".", "", " ", "../valuable", "ABSOLUTE", "a/b", "a/../../valuable", "a\\b", "${oc.env:HOME}", "${name}",
          "\u2025", "a\uff0fb", "\uff0e\uff0e", "x" * 300, "a\0b", "a\nb", "a\u202eb", "a\u2066b", " a", "a ", "a\u3000",
@@ -39,7 +39,7 @@ def world(tmp_path_factory) -> Path:
         (root / place).write_text(place)
     (root / "work" / "link").symlink_to(root / "valuable")
     work = root / "work"
-    inputs.threshold(work)
+    cases.threshold(work)
     (work / "demo.yaml").write_text("name: demo\n")
     np.save(work / "clips" / "v0.npy", np.zeros((8, 8), np.float32))
     os.environ.setdefault("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))

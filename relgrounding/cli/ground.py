@@ -164,7 +164,7 @@ class ImageAsker(Asker):
         """Raise ValueError where the options are those of videos, or the regions are missing."""
         if self.arguments.video_features:
             raise ValueError("this run answers about images: give --regions and --image")
-        if not self.arguments.regions and self.grounder.config.dataset.has_file:
+        if not self.arguments.regions and not self.grounder.config.dataset.generated:
             raise ValueError("--regions is missing: the HDF5 file of region features")
         given = (self.arguments.batch, self.arguments.image, self.arguments.item, self.arguments.regions)
         if not any(given):

@@ -121,7 +121,7 @@ class Dataset(ABC):
     Args:
         config: the section `data` of a configuration, an instance of `Config`.
         seed: of the run.
-        item: what a query asks about, "video" or "image": the modality's word, for data sets that have either.
+        item: what a query is about, "video" or "image": the modality's word, for data sets that have either.
     """
 
     Config: ClassVar[type[DataConfig]] = DataConfig
@@ -138,8 +138,8 @@ class Dataset(ABC):
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
     remedy: ClassVar[str] = "relgrounding prepare features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
-    has_file: ClassVar[bool] = True
-    """Whether its features are in a file; else `read` returns them."""
+    generated: ClassVar[bool] = False
+    """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
     by_kind: ClassVar[bool] = False
     """Whether results are reported for each kind of query, too."""
 
@@ -214,7 +214,7 @@ def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:
-        ConfigError: it is in neither place; the message names both and `remedy`.
+        ConfigError: it is in neither of the two; the message names both and `remedy`.
     """
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")

@@ -30,7 +30,7 @@ def verify(dataset: Dataset, facts: Facts, quiet: bool = True) -> list[Check]:
     Raises:
         ConfigError: there is nothing to check, or no folder of annotations.
     """
-    if not dataset.has_file:
+    if dataset.generated:
         raise ConfigError(f"data.dataset is {dataset.name}: generated data sets have no files to check")
     published, settings = dataset.sizes(), dataset.config
     rows: list[Check] = []

@@ -24,8 +24,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import write_clip_features
-from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
-from relgrounding.io._values import LONGEST, SHORTEST
+from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
+from relgrounding.io._regular import existing
+from relgrounding.io._values import LONGEST, SHORTEST, check_choice
 
 __all__ = ["ActionInterval", "CharadesSTA", "load_actions", "load_charades", "load_durations"]
 
@@ -74,7 +75,7 @@ class CharadesSTA(Dataset):
 
 
 class ActionInterval(NamedTuple):
-    """An action that goes on in a video.
+    """An action in a video.
 
     Args:
         action: class, 0 to 156.
@@ -107,8 +108,8 @@ def load_charades(
         BadAnnotation: unknown split or protocol, a line that is not `VIDEO START END##sentence`, or (where lengths are
             needed) a video without one.
     """
-    _check_choice("split", split, SPLITS)
-    _check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("split", split, SPLITS, "Charades-STA's")
+    check_choice("protocol", protocol, PROTOCOLS, "Charades-STA's")
     path = _find(root, f"charades_sta_{split}.txt")
     problems = problems or Problems()
     durations = load_durations(root, split) if protocol == "reduced" else {}
@@ -133,7 +134,7 @@ def load_durations(root: str | Path, split: str | None = None) -> dict[str, floa
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: a row without id, or whose length is not a number above 0.
     """
-    return {row["id"]: _parse_length(row["length"], place) for row, place in _rows(root, split)}
+    return {row["id"]: _parse_length(row["length"], where) for row, where in _rows(root, split)}
 
 
 def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
@@ -146,27 +147,17 @@ def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: an interval that is not `cCLASS START END` with a class from 0 to 156.
     """
-    return {row["id"]: _parse_actions(row["actions"], place) for row, place in _rows(root)}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise BadAnnotation(f"{name} {value!r} is not one of Charades-STA's: {', '.join(choices)}")
+    return {row["id"]: _parse_actions(row["actions"], where) for row, where in _rows(root)}
 
 
 def _find(root: str | Path, name: str) -> Path:
-    path = Path(root) / name
-    if not path.exists():
-        source = (
-            "https://prior.allenai.org/projects/charades (annotations)"
-            if name.endswith(".csv")
-            else "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/Charades-STA"
-        )
-        raise MissingFile(f"{path} not found; download {name} from {source}")
-    return path
+    source = "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/Charades-STA"
+    if name.endswith(".csv"):
+        source = "https://prior.allenai.org/projects/charades (annotations)"
+    return existing(Path(root) / name, f"download {name} from {source}")
 
 
-def _parse_query(line: str, query_id: str, place: str) -> Query:
+def _parse_query(line: str, query_id: str, where: str) -> Query:
     head, separator, sentence = line.partition("##")
     try:
         video, start, end = head.split()
@@ -174,8 +165,8 @@ def _parse_query(line: str, query_id: str, place: str) -> Query:
     except ValueError:
         separator = ""
     if not separator or not sentence.strip() or not all(abs(time) <= LONGEST for time in segment):
-        raise BadAnnotation(f"{place}: expected VIDEO START END##sentence, found {line[:60]!r}")
-    return Query(query_id, check_id(video, place), sentence.strip(), (segment,))
+        raise BadAnnotation(f"{where}: expected VIDEO START END##sentence, found {line[:60]!r}")
+    return Query(query_id, check_id(video, where), sentence.strip(), (segment,))
 
 
 def _within(query: Query, durations: dict[str, float], path: Path) -> bool:
@@ -185,13 +176,13 @@ def _within(query: Query, durations: dict[str, float], path: Path) -> bool:
     return start < end <= durations[query.item]
 
 
-def _parse_length(text: str, place: str) -> float:
+def _parse_length(text: str, where: str) -> float:
     try:
         length = float(text)
     except ValueError:
         length = 0.0
     if not SHORTEST <= length <= LONGEST:
-        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds, {SHORTEST} to {LONGEST:.0f}")
+        raise BadAnnotation(f"{where}: length is {text[:40]!r}; expected seconds, {SHORTEST} to {LONGEST:.0f}")
     return length
 
 
@@ -201,16 +192,16 @@ def _rows(root: str | Path, only: str | None = None) -> Iterator[tuple[dict[str,
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
         try:
             for row in rows:
-                place = f"{path}, line {rows.line_num}"
+                where = f"{path}, line {rows.line_num}"
                 if any(not isinstance(row.get(key), str) for key in ("id", "actions", "length")):
-                    raise BadAnnotation(f"{place}: expected the columns id, actions and length; download it again")
-                check_id(row["id"], place)
+                    raise BadAnnotation(f"{where}: expected the columns id, actions and length; download it again")
+                check_id(row["id"], where)
                 yield row, f"{path}, video {row['id']}"
         except csv.Error as error:
-            raise BadAnnotation(f"{path}, line {rows.line_num}: no CSV: {error}; download it again") from None
+            raise BadAnnotation(f"{path}, line {rows.line_num}: not CSV: {error}; download it again") from None
 
 
-def _parse_actions(text: str, place: str) -> list[ActionInterval]:
+def _parse_actions(text: str, where: str) -> list[ActionInterval]:
     intervals = []
     for part in filter(None, text.split(";")):
         try:
@@ -219,7 +210,7 @@ def _parse_actions(text: str, place: str) -> list[ActionInterval]:
         except ValueError:
             interval = ActionInterval(-1, 0.0, 0.0)
         if not 0 <= interval.action < NUM_ACTIONS or not all(map(math.isfinite, interval[1:])):
-            raise BadAnnotation(f"{place}: expected an action such as 'c092 11.90 21.20', found {part!r}")
+            raise BadAnnotation(f"{where}: expected an action such as 'c092 11.90 21.20', found {part!r}")
         intervals.append(interval)
     return intervals
 

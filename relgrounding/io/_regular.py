@@ -17,12 +17,23 @@ _KINDS = {
 }
 
 
+def existing(path: Path, remedy: str) -> Path:
+    """Return the path of a file or directory that is there.
+
+    Raises:
+        MissingFile: it is not; the message ends with `remedy`.
+    """
+    if not path.exists():
+        raise MissingFile(f"{path} not found; {remedy}")
+    return path
+
+
 def check_regular(path: Path, follow_links: bool = True) -> None:
     """Refuse what is not a regular file: reading a FIFO or a device may never end.
 
     Args:
         path: file that is to be opened.
-        follow_links: whether the file may be a link to a place outside its folder.
+        follow_links: whether the file may be a link out of its folder.
 
     Raises:
         MissingFile: no such file, or a link to none.

@@ -247,7 +247,7 @@ def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query]
 def open_store(config: Config) -> Any:
     """Return the features that a configuration names; None where they come with the annotations."""
     dataset = config.dataset
-    return config.modality.open_store(dataset.feature_file()) if dataset.has_file else None
+    return None if dataset.generated else config.modality.open_store(dataset.feature_file())
 
 
 def _read_split(config: Config, split: str, store: Any) -> Split:

@@ -41,7 +41,7 @@ class Items:
 
     @cached_property
     def _regions(self) -> Mapping[str, Regions] | RegionFeatures:
-        if not self.config.dataset.has_file:
+        if self.config.dataset.generated:
             return {}
         try:
             return RegionFeatures(self.config.dataset.feature_file())

@@ -9,9 +9,9 @@ import numpy as np
 
 from relgrounding.features.convert._regions import RegionSource
 from relgrounding.features.convert._sources import Entry, Item
-from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, MissingFile, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, check_id, read_text
 from relgrounding.io._ids import canonical_id
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing
 from relgrounding.io._values import is_number
 
 CHUNK = 2**20
@@ -31,20 +31,20 @@ class Detections(RegionSource):
         rows: dict[str, list[tuple[float, ...]]] = {}
         for number, entry in enumerate(iter_json_list(self.path)):
             with self.problems:
-                place = f"{self.path}, detection {number}"
-                image, row = _detection(entry, place)
+                where = f"{self.path}, detection {number}"
+                image, row = _detection(entry, where)
                 if image not in sizes and not _own_size(entry, sizes, image):
                     raise BadFeatures(
-                        f"{place}: size of image {image!r} unknown; name COCO's instances.json with --sizes"
+                        f"{where}: size of image {image!r} unknown; name COCO's instances.json with --sizes"
                     )
                 rows.setdefault(image, []).append(row)
         self._rows = {image: np.array(found, dtype=np.float64) for image, found in rows.items()}
         seen = sorted({int(row[4]) for found in rows.values() for row in found})
-        self._column = {category: place for place, category in enumerate(seen)}
+        self._column = {category: index for index, category in enumerate(seen)}
         for image, found in self._rows.items():
             with self.problems:
-                boxes, place = self._boxes(found, sizes[image]), f"image {image!r} in {self.path}"
-                yield self.entry(image, boxes, len(seen) + 6, "float32", None, sizes[image], place)
+                boxes, where = self._boxes(found, sizes[image]), f"image {image!r} in {self.path}"
+                yield self.entry(image, boxes, len(seen) + 6, "float32", None, sizes[image], where)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's detections."""
@@ -66,14 +66,14 @@ def iter_json_list(path: Path) -> Iterator[Any]:
     """Yield the elements of a file that is one JSON list, a piece of the file at a time.
 
     Raises:
-        BadFeatures: it is no list, not UTF-8, cut off, or an element is longer than 1 MB.
+        BadFeatures: it is not a list, not UTF-8, cut off, or an element is longer than 1 MB.
     """
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHUNK).lstrip()
             if not text.startswith("["):
-                raise BadFeatures(f"{path} is no JSON list of detections; it begins with {text[:20]!r}")
+                raise BadFeatures(f"{path} is not a JSON list of detections; it begins with {text[:20]!r}")
             at, ended = 1, False
             while True:
                 while at < len(text) and text[at] in " \t\r\n,":
@@ -89,20 +89,20 @@ def iter_json_list(path: Path) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     more = file.read(CHUNK)
                     if isinstance(error, RecursionError) or not more or len(text) - at > 4 * CHUNK:
-                        raise BadFeatures(f"{path} is cut off or no JSON: {error}; copy it again") from None
+                        raise BadFeatures(f"{path} is cut off or not JSON: {error}; copy it again") from None
                     text, at = text[at:] + more, 0
     except UnicodeDecodeError as error:
         raise BadFeatures(f"{path} is not UTF-8: {error}; convert it") from None
 
 
-def _detection(entry: Any, place: str) -> tuple[str, tuple[float, ...]]:
+def _detection(entry: Any, where: str) -> tuple[str, tuple[float, ...]]:
     box = entry.get("bbox", entry.get("box")) if isinstance(entry, dict) else None
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise BadFeatures(f"{place}: expected image_id, bbox of four numbers, category_id, score")
+        raise BadFeatures(f"{where}: expected image_id, bbox of four numbers, category_id, score")
     category, score = entry.get("category_id", 0), entry.get("score", 1.0)
     if not isinstance(category, int) or not 0 <= category < 10_000 or not is_number(score):
-        raise BadFeatures(f"{place}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
-    return canonical_id(check_id(entry.get("image_id"), place)), (*map(float, box), float(category), float(score))
+        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is not a valid number")
+    return canonical_id(check_id(entry.get("image_id"), where)), (*map(float, box), float(category), float(score))
 
 
 def _own_size(entry: dict[str, Any], sizes: dict[str, tuple[int, int]], image: str) -> bool:
@@ -122,8 +122,7 @@ def image_sizes(path: Path | None) -> dict[str, tuple[int, int]]:
     """
     if path is None:
         return {}
-    if not path.exists():
-        raise MissingFile(f"{path} not found; --sizes names COCO's instances.json, or any file with its 'images'")
+    existing(path, "--sizes names COCO's instances.json, or any file with its 'images'")
     try:
         images = json.loads(read_text(path, follow_links=True))["images"]
         return {canonical_id(str(image["id"])): (int(image["width"]), int(image["height"])) for image in images}

@@ -1,7 +1,8 @@
 """What every format of features has in common: a list of items whose sizes are known, read one at a time."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,6 +13,9 @@ from relgrounding.io._errors import BadFeatures, MissingFile, Problems, UnsafeFi
 from relgrounding.io._ids import canonical_id
 from relgrounding.io._npy import check_bytes
 from relgrounding.io._regular import MAX_BYTES, check_regular
+
+FEATURE_KEYS = ("features", "x", "feat", "feature")
+LONGEST_LINE = 256 * 2**20
 
 
 class Options(NamedTuple):
@@ -169,38 +173,71 @@ def folder_files(folder: Path, suffixes: Sequence[str], follow_links: bool) -> l
     return found
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the offset, the number from 1 and the bytes of each line of a file that is not blank."""
+    check_regular(path)
+    with path.open("rb") as file:
+        at = 0
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE)
+            if not line:
+                return
+            if line.strip():
+                yield at, number, line
+            at = file.tell()
+
+
+def line_at(path: Path, at: int) -> bytes:
+    """Return the line at an offset."""
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.readline(LONGEST_LINE)
+
+
+def one_of(held: Collection[str], known: Sequence[str], where: str) -> str:
+    """Return the first known name that is held.
+
+    Raises:
+        BadFeatures: none of them is.
+    """
+    for key in known:
+        if key in held:
+            return key
+    raise BadFeatures(f"{where} has none of {', '.join(known)}; it holds {', '.join(sorted(held))[:100]}")
+
+
 def stem_id(path: Path) -> str:
     """Return the id that a file is named after."""
     return check_id(path.stem, str(path))
 
 
-def number_type(dtype: np.dtype, place: str) -> str:
+def number_type(dtype: np.dtype, where: str) -> str:
     """Return the type that numbers are kept in.
 
     Raises:
-        BadFeatures: they are no numbers.
+        BadFeatures: they are not numbers.
     """
     if dtype.kind not in "fiu":
-        raise BadFeatures(f"{place} holds {dtype}, expected numbers; make the file again")
+        raise BadFeatures(f"{where} holds {dtype}, expected numbers; make the file again")
     return dtype.name if dtype.name in ("float16", "float32") else "float32"
 
 
-def check_shape(shape: tuple[int, ...], place: str, limit: int = MAX_BYTES) -> tuple[int, int]:
+def check_shape(shape: tuple[int, ...], where: str, limit: int = MAX_BYTES) -> tuple[int, int]:
     """Return (rows, dim) of features whose inner axes may be of length 1, as in (rows, 1, 1, dim).
 
     Raises:
         BadFeatures: another shape, no features, or more than `limit` bytes as float32.
     """
     if len(shape) < 2 or any(n != 1 for n in shape[1:-1]) or 0 in shape:
-        raise BadFeatures(f"{place} has shape {shape}, expected (rows, dim); make the file again")
-    check_bytes(shape, np.dtype(np.float32), place, limit)
+        raise BadFeatures(f"{where} has shape {shape}, expected (rows, dim); make the file again")
+    check_bytes(shape, np.dtype(np.float32), where, limit)
     return shape[0], shape[-1]
 
 
-def check_finite(features: np.ndarray, place: str) -> np.ndarray:
+def check_finite(features: np.ndarray, where: str) -> np.ndarray:
     """Return the features, or refuse NaN and infinity."""
     if not np.isfinite(features).all():
-        raise BadFeatures(f"{place} holds NaN or infinity; extract it again, or leave it out with --on-error skip")
+        raise BadFeatures(f"{where} holds NaN or infinity; extract it again, or leave it out with --on-error skip")
     return features
 
 
