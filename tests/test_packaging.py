@@ -42,7 +42,8 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(source):
     with zipfile.ZipFile(build(source, "wheel")) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {str(path.relative_to(source)) for path in (source / "relgrounding").rglob("*") if path.is_file()}
-    assert names == package
+    configs = {f"relgrounding/{path.relative_to(source)}" for path in (source / "configs").rglob("*.yaml")}
+    assert names == package | configs
     assert "relgrounding/py.typed" in names
 
 
