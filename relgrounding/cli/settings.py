@@ -26,8 +26,8 @@ PAGE = """# Settings
 
 Every setting of a run, as `relgrounding settings` prints them (`relgrounding settings WORD`: those of a section, or
 those with the word in their name). They are given in a YAML file, as words after a command (`train.epochs=3`), or in
-Python (`relgrounding.train("demo", **{"train.epochs": 3})`). The sections `model`, `data` and `eval` have what is common
-and what the chosen system, data set and modality add."""
+Python (`relgrounding.train("demo", **{"train.epochs": 3})`). The sections `model`, `data` and `eval` have what is
+common and what the chosen system, data set and modality add."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
