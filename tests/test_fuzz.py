@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import tool
 
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
 from relgrounding.viz import choose_examples, match_runs, read_run, report_page
+from tests.training.tiny import tool
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "configs" / "ablations" / "ccl.yaml"]

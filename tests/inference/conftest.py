@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config
 
 from relgrounding.datasets import Query
 from relgrounding.features import ClipFeatures, Vocabulary, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
+from tests.training.tiny import tiny_config
 
 SENTENCES = ["person opens the door", "person runs", "the person closes a door quickly"]
 VGN = ["data.dataset=charades_sta", "model.name=vgn", "data.widths=[2,4]", "data.max_clips=12"]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny import TINY, tool
 
 from relgrounding import predictor
 from relgrounding.objectives import MIL
 from relgrounding.runs import RunFolder
 from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome
+from tests.training.tiny import TINY, tool
 
 ROOT = Path(__file__).parents[2]
 train_tool = tool("train")

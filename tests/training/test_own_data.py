@@ -7,7 +7,6 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from tiny import TINY
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.features import Regions, write_clip_features, write_region_features
@@ -15,6 +14,7 @@ from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
 from tests.evaluation.recount import recount
+from tests.training.tiny import TINY
 
 COLOURS = ("red", "blue", "green", "grey")
 

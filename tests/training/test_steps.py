@@ -2,12 +2,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import tiny_config
 
 from relgrounding.config import load_config
 from relgrounding.datasets import Query
 from relgrounding.objectives import CCL, MIL, align_pairings, draw_negatives
 from relgrounding.training import build_model, hold_out, learning_rate_factor, make_task
+from tests.training.tiny import tiny_config
 
 
 def _queries():
