@@ -216,9 +216,9 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(whole, tmp_path, monkeypa
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {root!r}]
+sys.path.insert(0, {root!r})
 import torch
-from test_interruptions import run, stop
+from tests.training.test_interruptions import run, stop
 from relgrounding._signals import run_command
 save = torch.save
 def twice(*args):
@@ -236,7 +236,7 @@ def test_two_signals_and_a_background_job(whole, tmp_path):
     """Real processes, both at once: they take their time to start."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     twice, behind = tmp_path / "twice", tmp_path / "behind"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), root=str(ROOT), runs=str(twice))
+    script = SCRIPT.format(root=str(ROOT), runs=str(twice))
     first = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "--runs", str(behind), "train.epochs=100000"]
     command += ["--config", str(config_file(behind))]
