@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from relgrounding.config import Config
+from relgrounding.config import load_config
 from relgrounding.datasets import load_own
 from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.io import Problems
@@ -68,11 +68,10 @@ def batch_of_all(config):
 @pytest.mark.parametrize("item", LINES)
 def test_damaged_files(tmp_path, item):
     random, path = np.random.default_rng(12), tmp_path / "q.jsonl"
-    config = Config(name="fuzz")
-    config.model.name = "vgn" if item == "video" else "ign"
-    config.model.hidden = config.model.relation_dim = config.model.attention_dim = config.model.word_dim = 8
-    config.data.dataset, config.data.root, config.data.queries = "own", str(tmp_path), "{split}.jsonl"
-    config.data.features, config.data.test_splits = "f.h5", ["test"]
+    name = "vgn" if item == "video" else "ign"
+    words = [f"model.name={name}", "data.dataset=own", f"data.root={tmp_path}", "data.queries='{split}.jsonl'"]
+    sizes = [f"model.{size}=8" for size in ("hidden", "relation_dim", "attention_dim", "word_dim")]
+    config = load_config(None, [*words, *sizes, "data.features=f.h5"])
     names = [f"v{k}" for k in range(4)]
     if item == "video":
         write_clip_features(tmp_path / "f.h5", ((name, np.ones((4, 2))) for name in names), {})
