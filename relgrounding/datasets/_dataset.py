@@ -192,7 +192,7 @@ register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 
 
-def data_root(config: Any) -> Path:
+def data_root(config: DataConfig) -> Path:
     """Return the folder of the annotations.
 
     Raises:
@@ -210,7 +210,7 @@ def data_root(config: Any) -> Path:
     return path
 
 
-def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:
