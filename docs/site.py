@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "constraints.txt", "setup.cfg")
 FOLDERS = ("benchmarks", "configs")
 PACKAGES = (
-    *("graphs", "ops", "nn", "models", "objectives", "modalities", "datasets", "data", "features", "evaluation"),
-    *("predictor", "inference", "training", "config", "viz"),
+    *("graphs", "ops", "nn", "models", "objectives", "modalities", "datasets", "features", "io", "evaluation"),
+    *("predictor", "training", "runs", "config", "viz"),
 )
 
 

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,15 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.fail(f"RELGROUNDING_DATA names {root}, which is no folder")
     return root
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], Path]:
+    """Makes a case of `tests.cases` in a new folder, the working directory from then on."""
+
+    def make(write: Callable[[Path], None]) -> Path:
+        write(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return make

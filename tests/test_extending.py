@@ -12,13 +12,10 @@ from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.graphs import spatial_structure
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
-from tests.training.tiny import TINY
+from tests.training.tiny import COMMON, TINY
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
-COMMON = [
-    word for word in TINY if word.partition("=")[0] not in ("model.fusion_dim", "model.position_dim", "data.demo_pairs")
-]
 
 
 @pytest.fixture(autouse=True)

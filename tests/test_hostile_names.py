@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.cases import inputs
+from tests import cases
 from tests.training.tiny import TINY, tool
 
 NAMES = ["..", ".", "", " ", "../valuable", "ABSOLUTE", "a/b", "a/../../valuable", "a\\b", "${oc.env:HOME}", "${name}",
@@ -39,7 +39,7 @@ def world(tmp_path_factory) -> Path:
         (root / place).write_text(place)
     (root / "work" / "link").symlink_to(root / "valuable")
     work = root / "work"
-    inputs.threshold(work)
+    cases.threshold(work)
     (work / "demo.yaml").write_text("name: demo\n")
     np.save(work / "clips" / "v0.npy", np.zeros((8, 8), np.float32))
     os.environ.setdefault("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))

@@ -214,7 +214,7 @@ def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:
-        ConfigError: it is in neither place; the message names both and `remedy`.
+        ConfigError: it is in neither of the two; the message names both and `remedy`.
     """
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")

@@ -14,7 +14,7 @@ MOST_BLOCKS = 2**12
 def file_digest(path: Path) -> str:
     """Return a digest of a file's size and content; of a file over 256 MB, of 4,096 blocks spread evenly over it.
 
-    A file of other features of the same shapes differs in every block. A few rows changed in place in a large file may
+    A file of other features of the same shapes differs in every block. A few rows changed within a large file may
     lie between the blocks.
     """
     size = path.stat().st_size

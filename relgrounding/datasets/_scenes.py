@@ -111,7 +111,7 @@ HEADS = 2
 """How many objects fit the head of a relational query.
 
 Exactly two, because the distractor must lie at a right angle to the relation: were it ever on the opposite side, "the
-leftmost" would answer "left of" without any anchor, and a third head has no place that avoids that.
+leftmost" would answer "left of" without any anchor, and a third head cannot lie anywhere that avoids that.
 """
 
 _SIDES = {"small": (24, 36), "large": (48, 64)}
@@ -119,7 +119,8 @@ _GAP = 4
 # "left of" holds within 45 degrees of the left (two angle edge types); both margins keep clear of that border.
 _HOLDS, _CLEARLY_NOT = 40.0, 50.0
 # Centre distances between a target and its anchor: below half of the diagonal, so that there is an angle edge, and
-# small beside the image: else the place of the anchor alone would tell the relation, being right of what is left of it.
+# small beside the image: else the position of the anchor alone would tell the relation, being right of what is left
+# of it.
 _MIN_DISTANCE, _MAX_DISTANCE = 40.0, 200.0
 _REACH = 160
 _HEAD_TRIES, _ANCHOR_TRIES, _PLACE_TRIES = 32, 12, 32
@@ -139,14 +140,14 @@ def scatter_relation(rng: np.random.Generator, sizes: Sequence[str], relation: s
     """Place boxes so that exactly one of the first two, the heads, stands in `relation` to the third, the anchor.
 
     Neither stands in the opposite relation to it. The heads are placed first and kept only where each of them could be
-    the target for some place of the anchor; then the target is drawn uniformly. So the places of the heads alone,
+    the target for some position of the anchor; then the target is drawn uniformly. So where the heads lie,
     whatever the relation, say nothing about which of them is meant; nor does their distance to the anchor.
 
     Returns:
         The boxes, (3, 4) float32 in whole pixels, and the position of the target among the heads.
     """
     while True:
-        # Few places serve both heads in turn, so many are tried at once.
+        # Few positions serve both heads in turn, so many are tried at once.
         first = _draw_boxes(rng, sizes[0], _HEAD_TRIES)
         heads = np.stack([first, _draw_near(rng, sizes[1], _centres(first))], axis=1)
         anchors = _draw_anchors(rng, sizes[HEADS], _centres(heads), RELATIONS[relation], _ANCHOR_TRIES)

@@ -57,15 +57,15 @@ def load_activitynet(root: str | Path, split: str, problems: Problems | None = N
     path, videos = _read(root, split)
     for video, entry in videos.items():
         with problems:
-            place = f"{path}, video {video[:80]!r}"
+            where = f"{path}, video {video[:80]!r}"
             check_id(video, str(path))
-            _duration(entry, place)
-            pairs = list(zip(_list(entry, "timestamps", place), _list(entry, "sentences", place), strict=False))
+            _duration(entry, where)
+            pairs = list(zip(_list(entry, "timestamps", where), _list(entry, "sentences", where), strict=False))
             if not len(pairs) == len(entry["timestamps"]) == len(entry["sentences"]):
-                raise BadAnnotation(f"{place}: timestamps and sentences are not equally many; give each sentence one")
+                raise BadAnnotation(f"{where}: timestamps and sentences are not equally many; give each sentence one")
             for number, (segment, sentence) in enumerate(pairs):
                 with problems:
-                    queries.append(_query(f"{video}-{number}", video, segment, sentence, place))
+                    queries.append(_query(f"{video}-{number}", video, segment, sentence, where))
     return queries
 
 
@@ -103,21 +103,21 @@ def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
     return path, content
 
 
-def _list(entry: dict[str, Any], key: str, place: str) -> list[Any]:
+def _list(entry: dict[str, Any], key: str, where: str) -> list[Any]:
     value = entry.get(key)
     if not isinstance(value, list):
-        raise BadAnnotation(f"{place}: expected a list '{key}', found {brief(value)!r}")
+        raise BadAnnotation(f"{where}: expected a list '{key}', found {brief(value)!r}")
     return value
 
 
-def _duration(entry: Any, place: str) -> float:
+def _duration(entry: Any, where: str) -> float:
     value = entry.get("duration") if isinstance(entry, dict) else None
-    return check_seconds(value, "duration", place)
+    return check_seconds(value, "duration", where)
 
 
-def _query(name: str, video: str, segment: Any, sentence: Any, place: str) -> Query:
+def _query(name: str, video: str, segment: Any, sentence: Any, where: str) -> Query:
     times = segment if isinstance(segment, list) else []
     if len(times) != 2 or not all(is_number(time) and abs(time) <= LONGEST for time in times):
-        raise BadAnnotation(f"{place}: expected [start, end] in seconds, found {brief(segment, 60)!r}")
-    text = check_text(sentence, "sentence", place).strip()
+        raise BadAnnotation(f"{where}: expected [start, end] in seconds, found {brief(segment, 60)!r}")
+    text = check_text(sentence, "sentence", where).strip()
     return Query(name, video, text, ((float(times[0]), float(times[1])),))

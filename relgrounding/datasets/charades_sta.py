@@ -133,7 +133,7 @@ def load_durations(root: str | Path, split: str | None = None) -> dict[str, floa
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: a row without id, or whose length is not a number above 0.
     """
-    return {row["id"]: _parse_length(row["length"], place) for row, place in _rows(root, split)}
+    return {row["id"]: _parse_length(row["length"], where) for row, where in _rows(root, split)}
 
 
 def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
@@ -146,7 +146,7 @@ def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
         MissingFile: a file is missing; the message says where it comes from.
         BadAnnotation: an interval that is not `cCLASS START END` with a class from 0 to 156.
     """
-    return {row["id"]: _parse_actions(row["actions"], place) for row, place in _rows(root)}
+    return {row["id"]: _parse_actions(row["actions"], where) for row, where in _rows(root)}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -166,7 +166,7 @@ def _find(root: str | Path, name: str) -> Path:
     return path
 
 
-def _parse_query(line: str, query_id: str, place: str) -> Query:
+def _parse_query(line: str, query_id: str, where: str) -> Query:
     head, separator, sentence = line.partition("##")
     try:
         video, start, end = head.split()
@@ -174,8 +174,8 @@ def _parse_query(line: str, query_id: str, place: str) -> Query:
     except ValueError:
         separator = ""
     if not separator or not sentence.strip() or not all(abs(time) <= LONGEST for time in segment):
-        raise BadAnnotation(f"{place}: expected VIDEO START END##sentence, found {line[:60]!r}")
-    return Query(query_id, check_id(video, place), sentence.strip(), (segment,))
+        raise BadAnnotation(f"{where}: expected VIDEO START END##sentence, found {line[:60]!r}")
+    return Query(query_id, check_id(video, where), sentence.strip(), (segment,))
 
 
 def _within(query: Query, durations: dict[str, float], path: Path) -> bool:
@@ -185,13 +185,13 @@ def _within(query: Query, durations: dict[str, float], path: Path) -> bool:
     return start < end <= durations[query.item]
 
 
-def _parse_length(text: str, place: str) -> float:
+def _parse_length(text: str, where: str) -> float:
     try:
         length = float(text)
     except ValueError:
         length = 0.0
     if not SHORTEST <= length <= LONGEST:
-        raise BadAnnotation(f"{place}: length is {text[:40]!r}; expected seconds, {SHORTEST} to {LONGEST:.0f}")
+        raise BadAnnotation(f"{where}: length is {text[:40]!r}; expected seconds, {SHORTEST} to {LONGEST:.0f}")
     return length
 
 
@@ -201,16 +201,16 @@ def _rows(root: str | Path, only: str | None = None) -> Iterator[tuple[dict[str,
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
         try:
             for row in rows:
-                place = f"{path}, line {rows.line_num}"
+                where = f"{path}, line {rows.line_num}"
                 if any(not isinstance(row.get(key), str) for key in ("id", "actions", "length")):
-                    raise BadAnnotation(f"{place}: expected the columns id, actions and length; download it again")
-                check_id(row["id"], place)
+                    raise BadAnnotation(f"{where}: expected the columns id, actions and length; download it again")
+                check_id(row["id"], where)
                 yield row, f"{path}, video {row['id']}"
         except csv.Error as error:
             raise BadAnnotation(f"{path}, line {rows.line_num}: no CSV: {error}; download it again") from None
 
 
-def _parse_actions(text: str, place: str) -> list[ActionInterval]:
+def _parse_actions(text: str, where: str) -> list[ActionInterval]:
     intervals = []
     for part in filter(None, text.split(";")):
         try:
@@ -219,7 +219,7 @@ def _parse_actions(text: str, place: str) -> list[ActionInterval]:
         except ValueError:
             interval = ActionInterval(-1, 0.0, 0.0)
         if not 0 <= interval.action < NUM_ACTIONS or not all(map(math.isfinite, interval[1:])):
-            raise BadAnnotation(f"{place}: expected an action such as 'c092 11.90 21.20', found {part!r}")
+            raise BadAnnotation(f"{where}: expected an action such as 'c092 11.90 21.20', found {part!r}")
         intervals.append(interval)
     return intervals
 

@@ -4,7 +4,7 @@ A scene holds objects (size x colour x shape). A third of the queries name one o
 small red circle"). A third can be answered through a relation only ("the red circle left of the blue one": two of three
 objects are red circles). The last third add a relation to a description that one object alone fits. Scenes come in
 minimal pairs whose queries are each false in the other scene; in two thirds of the pairs both scenes show the same
-objects, at other places, so that an image-sentence loss can learn relations as well as attributes.
+objects, elsewhere, so that an image-sentence loss can learn relations as well as attributes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +139,7 @@ def make_scenes(
 
     Pair i is relational where i % 3 == 2: exactly a third of the queries where n_pairs is a multiple of 3. A region's
     feature is P a + noise * e with a the one-hot attributes, P a fixed random matrix scaled so that P a has unit mean
-    square on average, and e standard normal. Places are in the boxes only. Pair i depends on (split, seed, i) alone.
+    square on average, and e standard normal. Positions are in the boxes only. Pair i depends on (split, seed, i) alone.
 
     Args:
         split: "train", "val" or "test"; the same seed gives different scenes for each.
@@ -182,7 +182,7 @@ def make_scenes(
 
 
 def _attribute_scenes(rng: np.random.Generator) -> list[Drawn]:
-    """Two scenes that differ in one attribute of the target (and in the places)."""
+    """Two scenes that differ in one attribute of the target (and in where the objects lie)."""
     object_sets, descriptions = attribute_pair(rng, int(rng.integers(_MIN_OBJECTS, _MAX_OBJECTS, endpoint=True)))
     drawn = []
     for objects, description in zip(object_sets, descriptions, strict=True):
@@ -214,13 +214,13 @@ def _related_scenes(
     rng: np.random.Generator,
     heads: int,
     relations: list[str],
-    place: Callable[[list[str], str], tuple[np.ndarray, int]],
+    arrange: Callable[[list[str], str], tuple[np.ndarray, int]],
 ) -> list[Drawn]:
-    """Scenes of the same objects at other places, one for each relation."""
+    """Scenes of the same objects that lie elsewhere, one for each relation."""
     objects, head, anchor = relation_set(rng, heads)
     drawn = []
     for relation in relations:
-        boxes, target = place([thing.size for thing in objects], relation)
+        boxes, target = arrange([thing.size for thing in objects], relation)
         text = f"{in_words(head)} {relation} {in_words(anchor)}"
         drawn.append((*_shuffle(rng, objects, boxes, target), text))
     return drawn

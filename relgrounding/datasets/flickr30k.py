@@ -164,13 +164,13 @@ def _captions(content: bytes, image: str) -> list[str]:
 
 def _phrases(image: str, captions: list[str], boxes: dict[str, list[Box]], problems: Problems) -> Iterator[Query]:
     for line, caption in enumerate(captions):
-        for place, match in enumerate(_PHRASE.finditer(caption)):
+        for index, match in enumerate(_PHRASE.finditer(caption)):
             targets = boxes.get(match["entity"])
             if targets == []:
                 where = f"Sentences/{image}.txt, line {line + 1}, entity {match['entity']}"
                 problems.add(BadAnnotation(f"{where}: none of its boxes has an area; mend Annotations/{image}.xml"))
             elif targets:
-                yield Query(f"{image}-{line}-{place}", image, match["text"].strip(), tuple(targets), match["kind"])
+                yield Query(f"{image}-{line}-{index}", image, match["text"].strip(), tuple(targets), match["kind"])
 
 
 def _read_boxes(content: bytes, image: str) -> tuple[dict[str, list[Box]], int]:

@@ -90,74 +90,74 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
         if not line.strip():
             continue
         with problems:
-            place = f"{path}, line {number}"
-            entry = _parse(line, place)
-            if split is not None and not in_name and _split(entry, split, place) != split:
+            where = f"{path}, line {number}"
+            entry = _parse(line, where)
+            if split is not None and not in_name and _split(entry, split, where) != split:
                 continue
-            cut += _add(result, _query(entry, item, number, place), entry, place, ids)
+            cut += _add(result, _query(entry, item, number, where), entry, where, ids)
     problems.note("segments cut at the end of their video", cut, path)
     return result
 
 
-def _parse(line: str, place: str) -> dict[str, Any]:
-    entry = parse_json(line, place, "write one object a line")
+def _parse(line: str, where: str) -> dict[str, Any]:
+    entry = parse_json(line, where, "write one object a line")
     if not isinstance(entry, dict):
-        raise BadAnnotation(f"{place}: expected an object such as {{...}}, found {line[:40]!r}")
+        raise BadAnnotation(f"{where}: expected an object such as {{...}}, found {line[:40]!r}")
     unknown = sorted(set(entry) - set(KEYS))
     if unknown:
-        raise BadAnnotation(f"{place}: unknown key {unknown[0][:40]!r}; known are {', '.join(KEYS)}")
+        raise BadAnnotation(f"{where}: unknown key {unknown[0][:40]!r}; known are {', '.join(KEYS)}")
     return entry
 
 
-def _split(entry: dict[str, Any], split: str, place: str) -> str:
+def _split(entry: dict[str, Any], split: str, where: str) -> str:
     value = entry.get("split")
     if not isinstance(value, str) or printable(value) != value:
         raise BadAnnotation(
-            f'{place}: which split? give every line a "split", or one file a split and "{{split}}" in data.queries'
+            f'{where}: which split? give every line a "split", or one file a split and "{{split}}" in data.queries'
         )
     return value
 
 
-def _query(entry: dict[str, Any], item: str, number: int, place: str) -> Query:
+def _query(entry: dict[str, Any], item: str, number: int, where: str) -> Query:
     if item not in entry:
-        raise BadAnnotation(f"{place}: no '{item}'; name the {item} that the query is about")
-    text = check_text(entry.get("query"), "query", place)
+        raise BadAnnotation(f"{where}: no '{item}'; name the {item} that the query is about")
+    text = check_text(entry.get("query"), "query", where)
     one, several, length = ("segment", "segments", 2) if item == "video" else ("box", "boxes", 4)
     targets = entry[several] if several in entry else [entry[one]] if one in entry else []
     if not isinstance(targets, list):
-        raise BadAnnotation(f"{place}: '{several}' is a list of such as [{', '.join('1234'[:length])}]")
+        raise BadAnnotation(f"{where}: '{several}' is a list of such as [{', '.join('1234'[:length])}]")
     kind = entry.get("kind", "")
     if not isinstance(kind, str) or printable(kind) != kind:
-        raise BadAnnotation(f"{place}: 'kind' is {brief(kind)!r}; expected text of one line, no control characters")
-    name = check_id(entry.get("id", number), place)
-    found = tuple(_target(target, length, place) for target in targets)
-    return Query(name, check_id(entry[item], place), text.strip(), found, kind)
+        raise BadAnnotation(f"{where}: 'kind' is {brief(kind)!r}; expected text of one line, no control characters")
+    name = check_id(entry.get("id", number), where)
+    found = tuple(_target(target, length, where) for target in targets)
+    return Query(name, check_id(entry[item], where), text.strip(), found, kind)
 
 
-def _target(value: Any, length: int, place: str) -> tuple[float, ...]:
+def _target(value: Any, length: int, where: str) -> tuple[float, ...]:
     what = "start and end in seconds" if length == 2 else "x1 y1 x2 y2 in pixels"
     half = length // 2
     if not isinstance(value, list) or len(value) != length or not all(map(is_number, value)):
-        raise BadAnnotation(f"{place}: expected {what}, found {brief(value, 60)!r}")
+        raise BadAnnotation(f"{where}: expected {what}, found {brief(value, 60)!r}")
     target = tuple(map(float, value))
     if any(low >= high for low, high in zip(target[:half], target[half:], strict=True)) or min(target) < 0:
         wrong = "; is it x y width height? add x to width and y to height" if length == 4 else ""
-        raise BadAnnotation(f"{place}: {brief(value, 60)} is empty or below 0; expected {what}{wrong}")
+        raise BadAnnotation(f"{where}: {brief(value, 60)} is empty or below 0; expected {what}{wrong}")
     return target
 
 
-def _add(result: OwnQueries, query: Query, entry: dict[str, Any], place: str, ids: set[str]) -> int:
+def _add(result: OwnQueries, query: Query, entry: dict[str, Any], where: str, ids: set[str]) -> int:
     """Take a query in, after what it says about its item was found to agree with the lines before.
 
     Returns:
         How many of its segments were cut at the end of the video.
     """
     if query.id in ids:
-        raise BadAnnotation(f"{place}: id {query.id!r} comes twice; give each query its own")
+        raise BadAnnotation(f"{where}: id {query.id!r} comes twice; give each query its own")
     known: dict[str, Any] = result.durations if "video" in entry else result.sizes
-    value = _duration(entry, place) if "video" in entry else _size(entry, place)
+    value = _duration(entry, where) if "video" in entry else _size(entry, where)
     if value is not None and known.setdefault(query.item, value) != value:
-        raise BadAnnotation(f"{place}: {query.item!r} is {value} here and {known[query.item]} before; which is right?")
+        raise BadAnnotation(f"{where}: {query.item!r} is {value} here and {known[query.item]} before; which is right?")
     targets, limits = query.targets, value or (LARGEST, LARGEST)
     for target in targets:
         if isinstance(limits, float):
@@ -165,7 +165,7 @@ def _add(result: OwnQueries, query: Query, entry: dict[str, Any], place: str, id
         else:
             outside = any(end > limit + 1 for end, limit in zip(target[2:], limits, strict=True))
         if outside:
-            raise BadAnnotation(f"{place}: {list(target)} lies outside {limits}; is it in seconds or pixels?")
+            raise BadAnnotation(f"{where}: {list(target)} lies outside {limits}; is it in seconds or pixels?")
     if isinstance(value, float):
         query = replace(query, targets=tuple((start, min(end, value)) for start, end in targets))
     ids.add(query.id)
@@ -173,15 +173,15 @@ def _add(result: OwnQueries, query: Query, entry: dict[str, Any], place: str, id
     return sum(before != after for before, after in zip(targets, query.targets, strict=True))
 
 
-def _duration(entry: dict[str, Any], place: str) -> float:
+def _duration(entry: dict[str, Any], where: str) -> float:
     value = entry.get("duration")
-    return check_seconds(value, "duration", place)
+    return check_seconds(value, "duration", where)
 
 
-def _size(entry: dict[str, Any], place: str) -> tuple[int, int] | None:
+def _size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
     value = entry.get("size")
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != 2 or not all(is_number(v) and 1 <= v <= LARGEST for v in value):
-        raise BadAnnotation(f"{place}: size is {brief(value)}; give width and height in pixels")
+        raise BadAnnotation(f"{where}: size is {brief(value)}; give width and height in pixels")
     return int(value[0]), int(value[1])

@@ -93,7 +93,7 @@ class RefCOCO(_Family):
 
 @register_dataset("refcoco+")
 class RefCOCOPlus(_Family):
-    """RefCOCO+, whose expressions name no places."""
+    """RefCOCO+, whose expressions do not refer to locations."""
 
     published = Published({"train": 120191, "val": 10758, "testA": 5726, "testB": 4889}, {}, 49856, 19992)
     remedy = REMEDY.format("refcoco+")
@@ -149,21 +149,21 @@ class Instances:
     without_area: frozenset[int] = frozenset()
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {image: place for place, image in enumerate(self.ids)}
+    def _index(self) -> dict[str, int]:
+        return {image: index for index, image in enumerate(self.ids)}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __contains__(self, image: object) -> bool:
-        return image in self._place
+        return image in self._index
 
     def __getitem__(self, image: str) -> ImageObjects:
-        if image not in self._place:
+        if image not in self._index:
             raise KeyError(f"no image {image!r} among the {len(self)} of these annotations")
-        place = self._place[image]
-        rows = slice(*self.offsets[place : place + 2])
-        width, height = self.sizes[place].tolist()
+        index = self._index[image]
+        rows = slice(*self.offsets[index : index + 2])
+        width, height = self.sizes[index].tolist()
         return ImageObjects((width, height), self.boxes[rows], self.category[rows], self.annotation[rows])
 
 
@@ -201,10 +201,10 @@ def _load_instances(path: Path, size: int, time: int) -> Instances:
 
 
 def _instances(content: Any, path: Path) -> Instances:
-    number = {category["id"]: place for place, category in enumerate(content["categories"])}
-    place = {image["id"]: row for row, image in enumerate(content["images"])}
+    number = {category["id"]: index for index, category in enumerate(content["categories"])}
+    row = {image["id"]: index for index, image in enumerate(content["images"])}
     objects = content["annotations"]
-    owner = np.array([place[entry["image_id"]] for entry in objects], dtype=np.int64)
+    owner = np.array([row[entry["image_id"]] for entry in objects], dtype=np.int64)
     order = np.argsort(owner, kind="stable")
     boxes = np.array([entry["bbox"] for entry in objects], dtype=np.float64).reshape(len(objects), 4)
     annotation = np.array([entry["id"] for entry in objects], dtype=np.int64)
@@ -213,13 +213,13 @@ def _instances(content: Any, path: Path) -> Instances:
     fine = has_area(boxes)
     order = order[fine[order]]
     sizes = np.array([(image["width"], image["height"]) for image in content["images"]], dtype=np.int64).reshape(-1, 2)
-    if (sizes < 1).any() or (sizes > LARGEST).any() or len(place) != len(sizes):
+    if (sizes < 1).any() or (sizes > LARGEST).any() or len(row) != len(sizes):
         raise BadAnnotation(f"{path}: an image has no possible size, or comes twice; download it again")
     return Instances(
         categories=tuple(str(category["name"]) for category in content["categories"]),
         ids=tuple(str(image["id"]) for image in content["images"]),
         sizes=sizes,
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(owner[fine], minlength=len(place)))]).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(owner[fine], minlength=len(row)))]).astype(np.int64),
         boxes=boxes[order],
         category=np.array([number[entry["category_id"]] for entry in objects], dtype=np.int64)[order],
         annotation=annotation[order],
@@ -260,32 +260,32 @@ def load_refcoco(
     instances = load_instances(root, name)
     if instances.without_area:
         problems.notes[LEFT_OUT] += len(instances.without_area)  # logged when the file was read
-    row = {number: place for place, number in enumerate(instances.annotation.tolist())}
+    row = {number: index for index, number in enumerate(instances.annotation.tolist())}
     owner = np.repeat(np.arange(len(instances)), np.diff(instances.offsets))
     queries: list[Query] = []
     for ref in refs:
         if ref.get("split") != split:
             continue
         with problems:
-            place = f"{path}, ref {brief(ref.get('ref_id'), 20)}"
+            where = f"{path}, ref {brief(ref.get('ref_id'), 20)}"
             number = ref.get("ann_id")
             if isinstance(number, int) and number in instances.without_area:
                 raise BadAnnotation(
-                    f"{place}: the box of annotation {number} in instances.json has no area; leave the expression out"
+                    f"{where}: the box of annotation {number} in instances.json has no area; leave the expression out"
                 )
             if not isinstance(number, int) or number not in row:
-                raise BadAnnotation(f"{place}: instances.json lacks annotation {brief(number, 20)}")
+                raise BadAnnotation(f"{where}: instances.json lacks annotation {brief(number, 20)}")
             at = row[number]
             target = (tuple(instances.boxes[at].tolist()),)
             kind = instances.categories[instances.category[at]]
-            image = check_id(ref.get("image_id"), place)
+            image = check_id(ref.get("image_id"), where)
             if instances.ids[owner[at]] != image:
                 raise BadAnnotation(
-                    f"{place}: annotation {number} is of another image than {image}; take both from one release"
+                    f"{where}: annotation {number} is of another image than {image}; take both from one release"
                 )
-            for sentence in _sentences(ref, place):
+            for sentence in _sentences(ref, where):
                 with problems:
-                    sent_id, text = _sentence(sentence, place)
+                    sent_id, text = _sentence(sentence, where)
                     queries.append(Query(sent_id, image, text, target, kind))
     return queries
 
@@ -297,18 +297,18 @@ def _refs(name: str, split_by: str) -> str:
     return f"refs({split_by or makers[0]}).p"
 
 
-def _sentences(ref: dict[str, Any], place: str) -> list[Any]:
+def _sentences(ref: dict[str, Any], where: str) -> list[Any]:
     sentences = ref.get("sentences")
     if not isinstance(sentences, list):
-        raise BadAnnotation(f"{place}: it has no list of sentences; download the file again")
+        raise BadAnnotation(f"{where}: it has no list of sentences; download the file again")
     return sentences
 
 
-def _sentence(sentence: Any, place: str) -> tuple[str, str]:
+def _sentence(sentence: Any, where: str) -> tuple[str, str]:
     if not isinstance(sentence, dict):
-        raise BadAnnotation(f"{place}: a sentence is {brief(sentence)!r}; expected sent_id and sent")
-    text = check_text(sentence.get("sent"), "sentence", place)
-    return check_id(sentence.get("sent_id"), place), text
+        raise BadAnnotation(f"{where}: a sentence is {brief(sentence)!r}; expected sent_id and sent")
+    text = check_text(sentence.get("sent"), "sentence", where)
+    return check_id(sentence.get("sent_id"), where), text
 
 
 def _find(root: str | Path, name: str, file: str) -> Path:

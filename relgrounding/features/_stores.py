@@ -77,8 +77,8 @@ class _Store:
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: where the features come from."""
         with damage(str(self.path)):
-            file, place = self._open(), str(self.path)
-            found = {str(_plain(key)): attribute(file, key, place) for key in file.attrs}
+            file, where = self._open(), str(self.path)
+            found = {str(_plain(key)): attribute(file, key, where) for key in file.attrs}
             return {key: _plain(value) for key, value in found.items() if value is not None}
 
     @property
@@ -193,8 +193,8 @@ class ClipFeatures(_Store):
             raise self._missing(key)
         if isinstance(found, h5py.Group):
             # ActivityNet's C3D file holds a group a video with one dataset in it; others name it otherwise.
-            inner, place = names(found, f"{key!r} in {self.path}"), f"{key!r} in {self.path}"
-            found = member(found, C3D_NAME if len(inner) != 1 else inner[0], place) or found
+            inner, where = names(found, f"{key!r} in {self.path}"), f"{key!r} in {self.path}"
+            found = member(found, C3D_NAME if len(inner) != 1 else inner[0], where) or found
         if not isinstance(found, h5py.Dataset) or found.ndim != 2 or 0 in found.shape:
             shape = f"shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
             raise BadFeatures(
@@ -340,7 +340,7 @@ class RegionFeatures(_Store):
             raise BadFeatures(f"ids in {self.path} repeat: {n_images} ids, {len(set(self._ids))} different ones")
 
 
-def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_format: str = "xyxy") -> np.ndarray:
+def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_format: str = "xyxy") -> np.ndarray:
     """Return which boxes can be proposals: those that have an area, and their centre in the image.
 
     Detectors do give a few others. What no detector gives is an error: then all boxes are suspect.
@@ -348,7 +348,7 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_forma
     Args:
         boxes: (n, 4) x1 y1 x2 y2.
         size: (width, height).
-        place: file and image, for the message.
+        where: file and image, for the message.
         box_format: that the boxes had before they became x1 y1 x2 y2.
 
     Returns:
@@ -370,17 +370,17 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], place: str, box_forma
         row = int(np.flatnonzero(wrong)[0])
         advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
         advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
-        raise BadFeatures(f"{place}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
+        raise BadFeatures(f"{where}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
     if outside.sum() > max(1, len(boxes) // 2):
         row = int(np.flatnonzero(outside)[0])
         raise BadFeatures(
-            f"{place}: {outside.sum()} of {len(boxes)} boxes lie outside of {image}, such as row {row}, "
+            f"{where}: {outside.sum()} of {len(boxes)} boxes lie outside of {image}, such as row {row}, "
             f"{boxes[row].tolist()}; are the boxes in pixels of this image, and is this its width and height?"
         )
     fine = (extent > 0).all(1) & ~outside
     if fine.any() and boxes[fine].max() <= 1 and (min(size) > 2 or max(size) <= 1):
         raise BadFeatures(
-            f"{place}: all boxes end within 1 pixel of {image}; shares of the image? multiply them by its width and "
+            f"{where}: all boxes end within 1 pixel of {image}; shares of the image? multiply them by its width and "
             "height, and give those in pixels"
         )
     return fine

@@ -14,7 +14,7 @@ ArrayLike = Tensor | np.ndarray | Sequence
 # What turns a row of each format into x1, y1, x2, y2: exact for integers.
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 SMALLEST = 2
-"""Pixels: in an image of larger sides, boxes that all end within 1 are shares of it."""
+"""Pixels: in an image with longer sides, boxes that all end within 1 are fractions of it."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Rows:
     single: bool
 
     def distinct(self) -> tuple["Rows", Int64[Tensor, " items"]]:
-        """The items of which no earlier one is a copy, and for each item its position among them."""
+        """The items without copies of earlier ones, and for each item its index among them."""
         parts = self.values.cpu().split(self.counts.tolist())
-        positions: dict[bytes, int] = {}
-        same = [positions.setdefault(part.numpy().tobytes(), len(positions)) for part in parts]
-        if len(positions) == len(parts):
+        numbers: dict[bytes, int] = {}
+        number_of_item = [numbers.setdefault(part.numpy().tobytes(), len(numbers)) for part in parts]
+        if len(numbers) == len(parts):
             return self, torch.arange(len(parts), device=self.counts.device)
-        firsts = [same.index(position) for position in range(len(positions))]
+        firsts = [number_of_item.index(number) for number in range(len(numbers))]
         values = torch.cat([parts[item] for item in firsts]).to(self.values.device)
-        return Rows(values, self.counts[firsts], self.single), torch.tensor(same, device=self.counts.device)
+        return Rows(values, self.counts[firsts], self.single), torch.tensor(number_of_item, device=self.counts.device)
 
 
 def _tensor(values: ArrayLike) -> Tensor:
@@ -57,7 +57,7 @@ def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
         ValueError: another shape, or an empty list.
     """
     if isinstance(values, (list, tuple)):
-        # Tensors of one kind are converted after they were joined, in one step.
+        # Tensors of one type are converted in one step, once they are joined.
         kinds = {item.dtype if isinstance(item, Tensor) else None for item in values}
         items = list(values) if len(kinds) == 1 and None not in kinds else [_tensor(item) for item in values]
         if items and all(item.ndim == 1 for item in items):
@@ -120,7 +120,7 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
         raise ValueError(f"box_format {box_format!r} is unknown; give one of {', '.join(map(repr, BOX_FORMATS))}")
     rows = read_rows(boxes, name, 4)
     check_rows(rows, name, ~rows.values.isfinite().all(1), "is not finite; remove the box or correct it")
-    # Sizes are looked at as given: adding a corner to a tiny one could round it away.
+    # Sizes are checked as given: adding a corner to a tiny one could round it away.
     first, second = rows.values[:, :2], rows.values[:, 2:]
     sizes = second - first if box_format == "xyxy" else second
     other = ", or give box_format='xywh' if it is x, y, width, height" if box_format == "xyxy" else ""
@@ -132,7 +132,7 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
 
 
 def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "items 2"]:
-    """(width, height) of every item; one pair stands for all of them.
+    """(width, height) of each item; one pair applies to all of them.
 
     Raises:
         ValueError: another shape, or a size that is not positive and finite.
@@ -153,10 +153,10 @@ def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "item
 
 
 def check_positions(rows: Rows, sizes: Float64[Tensor, "items 2"], name: str = "boxes") -> None:
-    """Check boxes as x1, y1, x2, y2 against the images that they lie in; they may stick out.
+    """Check boxes as x1, y1, x2, y2 against their images; they may extend beyond the edges.
 
     Raises:
-        ValueError: a box without a common part with its image.
+        ValueError: a box that does not intersect its image.
     """
     first, second = rows.values[:, :2], rows.values[:, 2:]
     if not len(first):

@@ -23,7 +23,7 @@ def segment_iou(start_a: Tensor, end_a: Tensor, start_b: Tensor, end_b: Tensor) 
 
 
 def rectangle_iou(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
-    """IoU of boxes (x1, y1, x2, y2), one tensor a coordinate, that broadcast against each other."""
+    """IoU of boxes (x1, y1, x2, y2), one tensor per coordinate, that broadcast against each other."""
     ax1, ay1, ax2, ay2 = a
     bx1, by1, bx2, by2 = b
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_min(0)

@@ -38,6 +38,10 @@ class Pairs:
     filled: Bool[Tensor, "items longest"] | None
     number: UInt8[Tensor, "items longest longest"]
 
+    def sources(self) -> Int64[Tensor, " cells"]:
+        """Source at each cell, row by row; at a cell of the transposed matrices, the destination."""
+        return self.nodes[:, None].expand(self.number.shape).flatten()
+
     def unpadded(self, values: Shaped[Tensor, "items longest"]) -> Shaped[Tensor, " nodes"]:
         """The values of the nodes."""
         return values.flatten() if self.filled is None else values.masked_select(self.filled)
@@ -88,24 +92,27 @@ def _fill(function: Callable[..., Tensor], columns: Tensor, items: Tensor) -> UI
     return number
 
 
-def _forward(group: Pairs, kept: Bool[Tensor, "items longest longest"]) -> tuple[Tensor, Tensor, Tensor]:
+Columns = tuple[Tensor, Tensor, Tensor]
+
+
+def _forward(pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"]) -> Columns:
     """In-degree of each node; source and type of each edge."""
-    sources = group.nodes[:, None].expand(kept.shape).masked_select(kept)
-    return group.unpadded(kept.sum(2)), sources, group.number.masked_select(kept).long() - 1
+    cells = kept.flatten()
+    etype = pairs.number.flatten().masked_select(cells).long().sub_(1)
+    return pairs.unpadded(kept.sum(2)), sources.masked_select(cells), etype
 
 
-def _backward(group: Pairs, kept: Bool[Tensor, "items longest longest"], first: int) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(
+    pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"], first: int
+) -> Columns:
     """Out-degree of each node; destination and number of each edge, counted from `first`, in the order by source."""
-    turned = kept.mT
-    edges = (kept.flatten().cumsum(0) + (first - 1)).view(kept.shape)
-    # What is the source at a pair is the destination at the transposed one.
-    destinations = group.nodes[:, None].expand(kept.shape).masked_select(turned)
-    return group.unpadded(kept.sum(1)), destinations, edges.mT.masked_select(turned)
+    edges = kept.flatten().cumsum(0).add_(first - 1).view(kept.shape)
+    # Flat copies, because `masked_select` is slower on strides.
+    turned = kept.mT.flatten()
+    return pairs.unpadded(kept.sum(1)), sources.masked_select(turned), edges.mT.flatten().masked_select(turned)
 
 
-def _concatenated(
-    parts: list[tuple[Tensor, Tensor, Tensor]], none: Int64[Tensor, " zero"]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _concatenated(parts: list[Columns], none: Int64[Tensor, " zero"]) -> Columns:
     """The columns of all groups."""
     columns = zip(*(parts or [(none, none, none)]), strict=True)
     first, second, third = (column[0] if len(column) == 1 else torch.cat(column) for column in columns)
@@ -118,20 +125,20 @@ def structure_of_pairs(
     """The edges whose number is not 0; their type is ``number - 1``."""
     forward, backward, first = [], [], 0
     for group in pairs:
-        kept = group.number != 0
-        forward.append(_forward(group, kept))
-        backward.append(_backward(group, kept, first))
+        kept, sources = group.number != 0, group.sources()
+        forward.append(_forward(group, kept, sources))
+        backward.append(_backward(group, kept, sources, first))
         first += len(forward[-1][1])
-    in_degree, sources, etype = _concatenated(forward, counts[:0])
-    out_degree, destinations, out_edges = _concatenated(backward, counts[:0])
+    in_degree, indices, etype = _concatenated(forward, counts[:0])
+    out_degree, out_indices, out_edges = _concatenated(backward, counts[:0])
     return GraphStructure(
         indptr=offsets(in_degree),
-        indices=sources,
+        indices=indices,
         etype=etype,
         edge_types=edge_types,
         batch_num_nodes=counts,
         out_indptr=offsets(out_degree),
-        out_indices=destinations,
+        out_indices=out_indices,
         out_edges=out_edges,
     )
 
@@ -142,13 +149,13 @@ def graph_of_pairs(pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_typ
     for group in pairs:
         shape = group.number.shape
         cells[group.items] = shape[1] ** 2
-        sources, destinations = group.nodes[:, None].expand(shape), group.nodes[:, :, None].expand(shape)
-        parts.append((group.number.flatten(), sources.flatten(), destinations.flatten()))
+        destinations = group.nodes[:, :, None].expand(shape).flatten()
+        parts.append((group.number.flatten(), group.sources(), destinations))
     number, sources, destinations = _concatenated(parts, counts[:0])
     item_ends = cells.cumsum(0)
-    joined = number.nonzero().flatten()
-    if 2 * len(joined) < len(number):
-        # Sorting all pairs by type would take longer than picking the few that are joined.
+    if 2 * number.count_nonzero() < len(number):
+        # Sorting all pairs by type would take longer than selecting the few that are joined.
+        joined = number.nonzero().flatten()
         number, sources, destinations = number[joined], sources[joined], destinations[joined]
         item_ends = torch.searchsorted(joined, item_ends)
     return heterograph(number, sources, destinations, item_ends, edge_types, counts)

@@ -19,7 +19,7 @@ def _step(stride: int | float, width: int) -> int:
     if isinstance(stride, float):
         if not 0 < stride < float("inf"):
             raise ValueError(
-                f"stride: {stride} is no fraction of a width; give one above 0, or an integer number of clips"
+                f"stride: {stride} is not a fraction of a width; give one above 0, or an integer number of clips"
             )
         return max(1, round(stride * width))
     return _positive("stride", stride)
@@ -30,7 +30,7 @@ def window_proposals(n_clips: int, widths: Sequence[int], stride: int | float) -
 
     Args:
         n_clips: length of the video in clips, at least 1.
-        widths: clips of a window; wider than the video: dropped.
+        widths: length of a window in clips; windows longer than the video are dropped.
         stride: clips between two windows (int), or a fraction of the width (float; rounded, at least 1 clip).
 
     Returns:
@@ -57,14 +57,14 @@ def window_proposals(n_clips: int, widths: Sequence[int], stride: int | float) -
 
 
 def map_proposals(n_clips: int, dense_width: int = 16) -> Int64[Tensor, "proposals 2"]:
-    """The sparse 2D map of 2D-TAN: every short moment, and ever fewer of the longer ones.
+    """The sparse 2D map of 2D-TAN: every short moment, and fewer of the longer ones.
 
     A moment of length L is kept where start and L are multiples of ``2^k``, with k = 0 for ``L <= dense_width`` and
     otherwise ``k = ceil(log2(L / dense_width))``: boundaries are half as dense each time the length doubles.
 
     Args:
-        n_clips: length of the video in clips, at least 1; the source uses 16, 64 and 128.
-        dense_width: longest length of which every moment is kept, at least 1; 16 in the source.
+        n_clips: length of the video in clips, at least 1; the paper uses 16, 64 and 128.
+        dense_width: longest length of which every moment is kept, at least 1; 16 in the paper.
 
     Returns:
         (P, 2) start and end in clips, ``[start, end)``, sorted by length, then start.
@@ -72,8 +72,8 @@ def map_proposals(n_clips: int, dense_width: int = 16) -> Int64[Tensor, "proposa
     Raises:
         ValueError: a number that is not positive.
 
-    Source: Zhang et al., Learning 2D Temporal Adjacent Networks for Moment Localization with Natural Language, AAAI
-    2020. There a moment is written with its first and last clip; here `end` is one further than the last.
+    Paper: Zhang et al., Learning 2D Temporal Adjacent Networks for Moment Localization with Natural Language, AAAI
+    2020. There a moment is written with its first and last clip; here `end` is the clip after the last.
 
     >>> len(map_proposals(16)), len(map_proposals(64))
     (136, 1104)

@@ -40,7 +40,7 @@ SPATIAL_EDGE_TYPES = tuple(relation.name.lower() for relation in SpatialRelation
 
 
 def _rules(distance_ratio: float, overlap_iou: float) -> tuple[Fraction, Fraction]:
-    """Both thresholds as they are written in decimals, so that "equal to the threshold" has a meaning."""
+    """Both thresholds as they are written in decimals, so that "equal to the threshold" is well defined."""
     if not (math.isfinite(distance_ratio) and distance_ratio >= 0):
         raise ValueError(f"distance_ratio: {distance_ratio} is not a distance; give a finite number of at least 0")
     if not 0 <= overlap_iou <= 1:
@@ -70,7 +70,7 @@ def _angle_bin(dx: Tensor, dy: Tensor) -> Tensor:
 def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) -> Tensor:
     """Relation of the edge i -> j, 0 for none; the columns are those of `_numbers`, all broadcast against each other.
 
-    Every quantity is an integer where the coordinates are, and so each comparison is exact: none is of a quotient.
+    Every quantity is an integer where the coordinates are, and so each comparison is exact: no quotients are compared.
     """
     ix1, iy1, ix2, iy2, icx, icy, iarea = i.unbind(0)
     jx1, jy1, jx2, jy2, jcx, jcy, jarea = j.unbind(0)
@@ -78,7 +78,7 @@ def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) 
     near = (dx * dx).addcmul_(dy, dy) < far
     width = (torch.minimum(ix2, jx2) - torch.maximum(ix1, jx1)).clamp_min_(0)
     shared = (torch.minimum(iy2, jy2) - torch.maximum(iy1, jy1)).mul_(width)
-    # The common part is a box itself: as large as r_j only where it is r_j.
+    # The intersection is itself a box: as large as r_j only where it is r_j.
     j_in_i, i_in_j = shared == jarea, shared == iarea
     # shared / (area_i + area_j - shared) > p / q, without the division.
     areas = (iarea + jarea).mul_(overlap_iou.numerator)
@@ -144,8 +144,9 @@ def spatial_graph(
     vector between the centres in pixels, x right and y down, in (0, 360]; without a direction it is 360.
 
     Args:
-        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4). They may stick out of the image. Boxes that are
-            shares of the image must be multiplied by its width and height first: angles and distances are of pixels.
+        boxes: (T, 4) in pixels; or a list of those, or (B, T, 4). They may extend beyond the image. Boxes
+            given as fractions of the image must be multiplied by its width and height first: angles and distances are
+            in pixels.
         image_size: (width, height) in pixels, one for all items or one per item.
         box_format: ``xyxy`` (corners), ``xywh`` (first corner, size) or ``cxcywh`` (centre, size).
         distance_ratio: at least 0; phi equal to it gives no edge.

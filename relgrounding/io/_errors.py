@@ -100,11 +100,11 @@ class Problems:
         if self.total > MOST_LOGGED:
             logger.debug("skipped: %s", error)
 
-    def note(self, what: str, count: int, place: object) -> None:
+    def note(self, what: str, count: int, where: object) -> None:
         """Count and log what is no error; a count of 0 is not mentioned."""
         if count:
             self.notes[what] += count
-            logger.warning("note: %s: %s: %d", place, what, count)
+            logger.warning("note: %s: %s: %d", where, what, count)
 
     def __enter__(self) -> "Problems":
         look()  # between two records
@@ -120,12 +120,12 @@ class Problems:
         return True
 
 
-def check_id(value: object, place: str) -> str:
+def check_id(value: object, where: str) -> str:
     """Return the id of a video, an image or a query, where it cannot be mistaken for a path.
 
     Args:
         value: text or a whole number.
-        place: file and line, for the message.
+        where: file and line, for the message.
 
     Raises:
         BadAnnotation: it is empty, of another type, longer than 200 characters, or holds a path or a control character.
@@ -133,11 +133,11 @@ def check_id(value: object, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise BadAnnotation(f"{place}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
+        raise BadAnnotation(f"{where}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
     reason = name_fault(value, most_bytes=800)
     if reason:
         raise BadAnnotation(
-            f"{place}: {value[:80]!r} cannot be an id: it {reason}; ids must not look like a path or hold control "
+            f"{where}: {value[:80]!r} cannot be an id: it {reason}; ids must not look like a path or hold control "
             "characters"
         )
     return value
@@ -148,12 +148,12 @@ def read_text(path: Path, follow_links: bool = False) -> str:
 
     Args:
         path: regular file.
-        follow_links: whether it may be a link to a place outside its folder, as a file that the user named may.
+        follow_links: whether it may be a link out of its folder, as a file that the user named may.
 
     Raises:
         MissingFile: no such file.
         UnsafeFile: it is not a regular file, or a link out of its folder.
-        BadAnnotation: it is not UTF-8; the message has its encoding, or the place of the first wrong byte.
+        BadAnnotation: it is not UTF-8; the message has its encoding, or the line of the first wrong byte.
     """
     from relgrounding.io._regular import check_regular  # which raises the errors of this module
 

@@ -27,7 +27,7 @@ PARAMETERS = {h5py.h5z.FILTER_SZIP: 4, h5py.h5z.FILTER_SCALEOFFSET: 20}
 
 
 @contextlib.contextmanager
-def damage(place: str, kind: str = "HDF5") -> Iterator[None]:
+def damage(where: str, kind: str = "HDF5") -> Iterator[None]:
     """Turn what the library that parses a damaged file raises into `BadFeatures`."""
     try:
         yield
@@ -35,7 +35,7 @@ def damage(place: str, kind: str = "HDF5") -> Iterator[None]:
         raise
     except Exception as error:  # which kind depends on where in the file the damage is
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BadFeatures(f"{place} is damaged, cut off or no {kind}: {text}; copy or make it again") from None
+        raise BadFeatures(f"{where} is damaged, cut off or no {kind}: {text}; copy or make it again") from None
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -52,7 +52,7 @@ def open_hdf5(path: Path) -> h5py.File:
         return h5py.File(CheckedFile(path), "r")
 
 
-def member(group: h5py.Group, name: str, place: str) -> Any:
+def member(group: h5py.Group, name: str, where: str) -> Any:
     """Return a member of a group, or None; only what the group itself holds.
 
     Raises:
@@ -61,37 +61,37 @@ def member(group: h5py.Group, name: str, place: str) -> Any:
     """
     if "/" in name or name in ("", "."):
         return None
-    with damage(place):
+    with damage(where):
         # h5py's own `get` and `[]` look everything up several times.
         key = name.encode()
         if not group.id.links.exists(key):
             return None
         if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-            target = getattr(group.get(name, getlink=True), "filename", "another place")
+            target = getattr(group.get(name, getlink=True), "filename", "elsewhere")
             raise UnsafeFile(
-                f"{place}: {name!r} is a link to {target!r}; only what the file "
+                f"{where}: {name!r} is a link to {target!r}; only what the file "
                 "itself holds is read: copy the content in (h5repack, or h5copy -f ext)"
             )
         found = h5py.h5o.open(group.id, key)
         if isinstance(found, h5py.h5d.DatasetID):
-            _check_properties(found.get_create_plist(), name, place)
+            _check_properties(found.get_create_plist(), name, where)
             dataset = h5py.Dataset(found, readonly=True)
             _ = dataset.shape, dataset.dtype  # parsed, and found to be damaged, at the first look
             return dataset
         return h5py.Group(found) if isinstance(found, h5py.h5g.GroupID) else found
 
 
-def _check_properties(properties: h5py.h5p.PropDCID, name: str, place: str) -> None:
+def _check_properties(properties: h5py.h5p.PropDCID, name: str, where: str) -> None:
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
-        raise UnsafeFile(f"{place}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
+        raise UnsafeFile(f"{where}: the numbers of {name!r} lie in another file; copy them in, with h5repack")
     codes = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
     if len(set(codes)) < len(codes) or (h5py.h5z.FILTER_DEFLATE in codes and not _gzip_is_last(codes)):
-        raise BadFeatures(f"{place}: {name!r} is packed several times over; write it again, plain or with gzip")
+        raise BadFeatures(f"{where}: {name!r} is packed several times over; write it again, plain or with gzip")
     for number in range(len(codes)):
         code, _, parameters, kind = properties.get_filter(number)
         if len(parameters) < PARAMETERS.get(code, 0) or code == h5py.h5z.FILTER_NBIT:
             raise BadFeatures(
-                f"{place}: {name!r} is stored through filter {code} {kind!r} with {len(parameters)} parameters, which "
+                f"{where}: {name!r} is stored through filter {code} {kind!r} with {len(parameters)} parameters, which "
                 "cannot be read safely; is the file damaged? write it again, plain or with gzip"
             )
 
@@ -110,34 +110,34 @@ def offset_of(dataset: h5py.Dataset) -> int | None:
     return found.get_offset()
 
 
-def names(group: h5py.Group, place: str) -> list[str]:
+def names(group: h5py.Group, where: str) -> list[str]:
     """Return the names of a group's members.
 
     Raises:
         BadFeatures: a name is not UTF-8, or the file is damaged.
     """
-    with damage(place):
+    with damage(where):
         found = list(group)
     if not all(isinstance(name, str) for name in found):
-        raise BadFeatures(f"{place} has a name that is not UTF-8; is the file damaged? make it again")
+        raise BadFeatures(f"{where} has a name that is not UTF-8; is the file damaged? make it again")
     return found
 
 
-def read(dataset: h5py.Dataset, selection: Any, place: str, limit: int = MAX_BYTES) -> np.ndarray:
+def read(dataset: h5py.Dataset, selection: Any, where: str, limit: int = MAX_BYTES) -> np.ndarray:
     """Read numbers.
 
     Args:
         dataset: from `member`.
         selection: rows as a slice, or ().
-        place: file and item, for messages.
+        where: file and item, for messages.
         limit: bytes in memory, of what is read and of each chunk that holds some of it.
 
     Raises:
         BadFeatures: the file is damaged, the dataset does not hold numbers, or it takes more bytes than allowed.
     """
-    with damage(place):
+    with damage(where):
         if dataset.dtype.kind not in "fiub":
-            raise BadFeatures(f"{place} holds {dataset.dtype}, expected numbers; make the file again")
+            raise BadFeatures(f"{where} holds {dataset.dtype}, expected numbers; make the file again")
         shape = dataset.shape or (0,)
         rows = range(*selection.indices(shape[0])) if isinstance(selection, slice) else range(shape[0])
         for size in (
@@ -146,11 +146,11 @@ def read(dataset: h5py.Dataset, selection: Any, place: str, limit: int = MAX_BYT
         ):
             if size * dataset.dtype.itemsize > limit:
                 raise BadFeatures(
-                    f"{place} claims shape {shape}, in chunks of {dataset.chunks}: too large for one item; is the file "
+                    f"{where} claims shape {shape}, in chunks of {dataset.chunks}: too large for one item; is the file "
                     "damaged? tools/prepare.py features --max-bytes raises the limit"
                 )
-        _check_file_holds(dataset, place)
-        _check_chunks(dataset, rows, place, limit)
+        _check_file_holds(dataset, where)
+        _check_chunks(dataset, rows, where, limit)
         return np.asarray(dataset[selection])
 
 
@@ -159,13 +159,13 @@ def is_plain(dtype: np.dtype) -> bool:
     return dtype.kind in "fiubSU" or h5py.check_string_dtype(dtype) is not None
 
 
-def attribute(holder: h5py.Group | h5py.Dataset, name: str, place: str) -> Any:
+def attribute(holder: h5py.Group | h5py.Dataset, name: str, where: str) -> Any:
     """Return an attribute, or None where there is none, or one that is neither numbers nor some texts.
 
     Raises:
         BadFeatures: the file is damaged.
     """
-    with damage(place):
+    with damage(where):
         if name not in holder.attrs:
             return None
         found = holder.attrs.get_id(name)
@@ -174,21 +174,21 @@ def attribute(holder: h5py.Group | h5py.Dataset, name: str, place: str) -> Any:
         return holder.attrs[name]
 
 
-def read_texts(dataset: h5py.Dataset, place: str, limit: int = MAX_BYTES) -> list[str]:
+def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> list[str]:
     """Read ids.
 
     Raises:
         BadFeatures: they are no UTF-8 texts in one row, take more bytes than allowed, or the file is damaged.
     """
-    with damage(place):
+    with damage(where):
         if (
             dataset.ndim != 1
             or dataset.nbytes > limit
             or dataset.dtype.kind not in "SOU"
             or not is_plain(dataset.dtype)
         ):
-            raise BadFeatures(f"{place} must hold one text an image; make the file again")
-        _check_file_holds(dataset, place)
+            raise BadFeatures(f"{where} must hold one text an image; make the file again")
+        _check_file_holds(dataset, where)
         texts: list[Any] = []
         length = 0
         for begin in range(0, len(dataset), TEXTS):  # many texts may be one and the same in the file
@@ -196,30 +196,30 @@ def read_texts(dataset: h5py.Dataset, place: str, limit: int = MAX_BYTES) -> lis
             texts.extend(value.decode("utf-8") if isinstance(value, bytes) else value for value in values)
             length += sum(map(len, texts[begin:]))
             if length > limit:
-                raise BadFeatures(f"{place} hold more than {limit} characters; is the file damaged?")
+                raise BadFeatures(f"{where} hold more than {limit} characters; is the file damaged?")
     if not all(isinstance(text, str) and text for text in texts):
-        raise BadFeatures(f"{place} must hold one text an image; make the file again")
+        raise BadFeatures(f"{where} must hold one text an image; make the file again")
     return texts
 
 
-def _check_chunk(size: int, place: str) -> None:
+def _check_chunk(size: int, where: str) -> None:
     if size < CHECKSUM:
-        raise BadFeatures(f"{place} has a chunk of {size} bytes with a checksum of {CHECKSUM}; copy or make it again")
+        raise BadFeatures(f"{where} has a chunk of {size} bytes with a checksum of {CHECKSUM}; copy or make it again")
 
 
-def _check_file_holds(dataset: h5py.Dataset, place: str) -> None:
+def _check_file_holds(dataset: h5py.Dataset, where: str) -> None:
     """Refuse a shape that is damaged: what was never written reads as zeros, enough of them to fill the memory."""
     if dataset.fletcher32:
         # The library takes a checksum's four bytes off the size of a chunk, and reads on from a chunk of fewer.
-        dataset.id.chunk_iter(lambda chunk: _check_chunk(chunk.size, place))
+        dataset.id.chunk_iter(lambda chunk: _check_chunk(chunk.size, where))
     size = dataset.file.id.get_filesize()
     if dataset.nbytes > size * (1 if dataset.chunks is None else MOST_SQUEEZED):
         raise BadFeatures(
-            f"{place} claims shape {dataset.shape}, more than its file can hold; is the file damaged or cut off?"
+            f"{where} claims shape {dataset.shape}, more than its file can hold; is the file damaged or cut off?"
         )
 
 
-def _check_chunks(dataset: h5py.Dataset, rows: range, place: str, limit: int) -> None:
+def _check_chunks(dataset: h5py.Dataset, rows: range, where: str, limit: int) -> None:
     """Refuse packed chunks that are larger than they are declared: the library unpacks to the end, whatever it takes.
 
     Only chunks that could go beyond the limit are unpacked for that, a piece at a time.
@@ -235,7 +235,7 @@ def _check_chunks(dataset: h5py.Dataset, rows: range, place: str, limit: int) ->
         if chunk.byte_offset is None or chunk.size * GZIP <= limit:
             continue
         if chunk.size > width + 2**16 or (dataset.compression == "gzip" and _unpacks_beyond(dataset, corner, width)):
-            raise BadFeatures(f"{place} has a chunk that unpacks to more than it is declared; copy or make it again")
+            raise BadFeatures(f"{where} has a chunk that unpacks to more than it is declared; copy or make it again")
 
 
 def _unpacks_beyond(dataset: h5py.Dataset, corner: tuple[int, ...], width: int) -> bool:
@@ -249,7 +249,7 @@ def _unpacks_beyond(dataset: h5py.Dataset, corner: tuple[int, ...], width: int) 
     return width < 0
 
 
-def read_plain(file: IO[bytes], at: int, shape: tuple[int, ...], dtype: np.dtype, place: str) -> np.ndarray:
+def read_plain(file: IO[bytes], at: int, shape: tuple[int, ...], dtype: np.dtype, where: str) -> np.ndarray:
     """Read numbers from where they lie, see `offset_of`.
 
     Raises:
@@ -257,5 +257,5 @@ def read_plain(file: IO[bytes], at: int, shape: tuple[int, ...], dtype: np.dtype
     """
     array = np.empty(shape, dtype)
     if read_into(file.fileno(), array, at) < array.nbytes:
-        raise BadFeatures(f"{place} is cut off; copy it again")
+        raise BadFeatures(f"{where} is cut off; copy it again")
     return array

@@ -17,7 +17,7 @@ LONGEST_TEXT = 2**20
 
 
 def read_into(descriptor: int, buffer: Any, at: int) -> int:
-    """Fill a buffer from a place of a file; return the bytes read, fewer where the file ends."""
+    """Fill a buffer from a position in a file; return the bytes read, fewer where the file ends."""
     view, done = memoryview(buffer).cast("B"), 0
     while done < len(view) and (count := os.preadv(descriptor, [view[done:]], at + done)):
         done += count
@@ -38,7 +38,7 @@ class CheckedFile(io.RawIOBase):
         self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Go to a position."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         return self._at
 
@@ -68,9 +68,9 @@ class CheckedFile(io.RawIOBase):
     def _check(self, at: int, size: int) -> None:
         # A signature may begin in one piece that is read and end in the next.
         begin = max(0, at - len(SIGNATURE))
-        content, place = os.pread(self._descriptor, at + size + len(SIGNATURE) - begin, begin), -1
-        while (place := content.find(SIGNATURE, place + 1)) >= 0:
-            if not self._ends(begin + place):
+        content, position = os.pread(self._descriptor, at + size + len(SIGNATURE) - begin, begin), -1
+        while (position := content.find(SIGNATURE, position + 1)) >= 0:
+            if not self._ends(begin + position):
                 raise OSError("texts are stored in a heap with an object of no or too large a size")
 
     def _ends(self, at: int) -> bool:
@@ -78,15 +78,15 @@ class CheckedFile(io.RawIOBase):
         size = int.from_bytes(os.pread(self._descriptor, 8, at + 8), "little")
         if at + size > self._size:
             return False
-        content, place = os.pread(self._descriptor, size, at), 16
-        while place + 16 <= size:
-            number = int.from_bytes(content[place : place + 2], "little")
-            length = int.from_bytes(content[place + 8 : place + 16], "little")
+        content, position = os.pread(self._descriptor, size, at), 16
+        while position + 16 <= size:
+            number = int.from_bytes(content[position : position + 2], "little")
+            length = int.from_bytes(content[position + 8 : position + 16], "little")
             # Free space, number 0, is as long as it says; an object has a head of 16 bytes and ends at a multiple of 8.
             if number != 0 and length > LONGEST_TEXT:
                 return False
             length = length if number == 0 else 16 + (length + 7) // 8 * 8
-            if not 16 <= length <= size - place:
+            if not 16 <= length <= size - position:
                 return False
-            place += length
+            position += length
         return True

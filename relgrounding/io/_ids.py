@@ -32,11 +32,11 @@ class Spellings:
 
     Args:
         ids: as the file has them.
-        place: the file, for messages.
+        where: the file, for messages.
     """
 
-    def __init__(self, ids: Iterable[str], place: str) -> None:
-        self._place = place
+    def __init__(self, ids: Iterable[str], where: str) -> None:
+        self._place = where
         self._exact = set(ids)
         self._alike: dict[str, list[str]] = {}
         for name in sorted(self._exact):

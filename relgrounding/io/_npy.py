@@ -21,7 +21,7 @@ class Header(NamedTuple):
     dtype: np.dtype
 
 
-def read_header(file: Any, place: str) -> Header:
+def read_header(file: Any, where: str) -> Header:
     """Read the header of an array, and no more than a header may be long.
 
     Raises:
@@ -32,7 +32,7 @@ def read_header(file: Any, place: str) -> Header:
     count = 2 if version == (1, 0) else 4
     size = file.read(count)
     if int.from_bytes(size, "little") > LONGEST_HEADER:
-        raise BadFeatures(f"{place} declares a header of {int.from_bytes(size, 'little')} bytes; is the file damaged?")
+        raise BadFeatures(f"{where} declares a header of {int.from_bytes(size, 'little')} bytes; is the file damaged?")
     text = io.BytesIO(size + file.read(int.from_bytes(size, "little")))
     reader = np.lib.format.read_array_header_1_0 if count == 2 else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(text)
@@ -66,32 +66,32 @@ def read_npy(path: Path, limit: int = MAX_BYTES) -> np.ndarray:
         return np.load(path, allow_pickle=False)
 
 
-def member_header(archive: zipfile.ZipFile, key: str, place: str) -> Header:
+def member_header(archive: zipfile.ZipFile, key: str, where: str) -> Header:
     """Read the header of an array in a `.npz` archive."""
     with archive.open(f"{key}.npy") as file:
-        return read_header(file, f"{place}, {key}")
+        return read_header(file, f"{where}, {key}")
 
 
 def read_member(
-    archive: zipfile.ZipFile, key: str, place: str, limit: int = MAX_BYTES, kinds: str = "fiub"
+    archive: zipfile.ZipFile, key: str, where: str, limit: int = MAX_BYTES, kinds: str = "fiub"
 ) -> np.ndarray:
     """Read an array in a `.npz` archive, of numbers unless `kinds` allows others.
 
     Raises:
         BadFeatures: it holds no numbers, or declares more than `limit` bytes.
     """
-    _check(member_header(archive, key, place), f"{place}, {key}", limit, kinds)
+    _check(member_header(archive, key, where), f"{where}, {key}", limit, kinds)
     with archive.open(f"{key}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check(header: Header, place: str, limit: int, kinds: str = "fiub") -> None:
+def _check(header: Header, where: str, limit: int, kinds: str = "fiub") -> None:
     if header.dtype.kind not in kinds:
-        raise BadFeatures(f"{place} holds {header.dtype}, expected numbers; make the file again")
-    check_bytes(header.shape, header.dtype, place, limit)
+        raise BadFeatures(f"{where} holds {header.dtype}, expected numbers; make the file again")
+    check_bytes(header.shape, header.dtype, where, limit)
 
 
-def check_bytes(shape: tuple[int, ...], dtype: np.dtype, place: str, limit: int) -> None:
+def check_bytes(shape: tuple[int, ...], dtype: np.dtype, where: str, limit: int) -> None:
     """Refuse an array that would take more memory than is allowed.
 
     Raises:
@@ -99,6 +99,6 @@ def check_bytes(shape: tuple[int, ...], dtype: np.dtype, place: str, limit: int)
     """
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > limit:
         raise BadFeatures(
-            f"{place} claims shape {shape} of {dtype}: too large for one item; is the file damaged? "
+            f"{where} claims shape {shape} of {dtype}: too large for one item; is the file damaged? "
             "tools/prepare.py features --max-bytes raises the limit"
         )

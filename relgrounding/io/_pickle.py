@@ -77,7 +77,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check_places(path: str | Path) -> None:
-    """Refuse a pickle whose memo, a table that grows to the largest place it is told, would fill the memory."""
+    """Refuse a pickle whose memo, a table that grows to the largest index in it, would fill the memory."""
     path = Path(path)
     if not path.exists():
         raise MissingFile(f"{path} not found; take it from its official source")
@@ -94,7 +94,7 @@ def _check_memo(path: Path, size: int, time: int) -> None:
                 raise UnsafeFile(f"{path} wants a table of {argument} places; take it anew from its official source")
     except UnsafeFile:
         raise
-    except Exception:  # damage of any kind: the unpickler ends at the same place, and says so
+    except Exception:  # damage of any kind: the unpickler ends at the same byte, and says so
         return
 
 

@@ -22,7 +22,7 @@ def check_regular(path: Path, follow_links: bool = True) -> None:
 
     Args:
         path: file that is to be opened.
-        follow_links: whether the file may be a link to a place outside its folder.
+        follow_links: whether the file may be a link out of its folder.
 
     Raises:
         MissingFile: no such file, or a link to none.

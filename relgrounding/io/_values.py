@@ -18,12 +18,12 @@ LARGEST = 10**6
 """Pixels: no image is wider or higher."""
 
 
-def parse_json(text: str, place: str, remedy: str) -> Any:
+def parse_json(text: str, where: str, remedy: str) -> Any:
     """Return what JSON says; NaN and Infinity are left to who reads the numbers.
 
     Args:
         text: the JSON.
-        place: where it stands, for the message.
+        where: where it stands, for the message.
         remedy: what to do where it is none.
 
     Raises:
@@ -35,7 +35,7 @@ def parse_json(text: str, place: str, remedy: str) -> Any:
         reason = "its lists or objects are nested too deeply"
     except ValueError as error:
         reason = "a number has thousands of digits" if "int_max_str_digits" in str(error) else str(error)
-    raise BadAnnotation(f"{place} is no JSON, or cut off: {reason}; {remedy}")
+    raise BadAnnotation(f"{where} is no JSON, or cut off: {reason}; {remedy}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -60,22 +60,22 @@ def has_area(boxes: Float[np.ndarray, "boxes 4"]) -> Bool[np.ndarray, " boxes"]:
         return (single[:, 2:] > single[:, :2]).all(1) & (np.abs(single) <= LARGEST).all(1)
 
 
-def check_text(value: object, name: str, place: str) -> str:
+def check_text(value: object, name: str, where: str) -> str:
     """Return a sentence, or another text that is not blank.
 
     Raises:
         BadAnnotation: it is blank, no text, or holds a half of a surrogate pair, which no file can be written with.
     """
     if not isinstance(value, str) or not value.strip():
-        raise BadAnnotation(f"{place}: {name} {brief(value)!r} is empty or no text; write one or drop it")
+        raise BadAnnotation(f"{where}: {name} {brief(value)!r} is empty or no text; write one or drop it")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise BadAnnotation(
-            f"{place}: {name} {value[:40]!r} holds a lone surrogate, half of a character; write the text again"
+            f"{where}: {name} {value[:40]!r} holds a lone surrogate, half of a character; write the text again"
         )
     return value
 
 
-def check_seconds(value: object, name: str, place: str) -> float:
+def check_seconds(value: object, name: str, where: str) -> float:
     """Return the length of a video.
 
     Raises:
@@ -83,6 +83,6 @@ def check_seconds(value: object, name: str, place: str) -> float:
     """
     if not is_number(value) or not SHORTEST <= value <= LONGEST:
         raise BadAnnotation(
-            f"{place}: {name} is {brief(value)}; expected the seconds of the video, {SHORTEST} to {LONGEST:.0f}"
+            f"{where}: {name} is {brief(value)}; expected the seconds of the video, {SHORTEST} to {LONGEST:.0f}"
         )
     return float(value)

@@ -46,10 +46,11 @@ class _Relation(nn.Module):
     ) -> Float[Tensor, "nodes out_dim"] | tuple[Float[Tensor, "nodes out_dim"], Float[Tensor, "edges columns"]]:
         """Return (N, out_dim), in the type of x also under autocast, and with `return_attention` the weights per edge.
 
-        Weights and biases per edge are in the forward order of `ops.as_structure(graph)`: by destination, then source,
-        then type, as in `GraphStructure.indices`. They are differentiable on every backend. With either, or with
-        `attn_drop` in training, every backend but "naive" runs the same code, without a tensor of (edges x features),
-        but slower than the fastest backends; under `torch.compile` it is that of "naive".
+        Weights and biases per edge are in the forward order of the structure, by destination, then source, then type:
+        that of `GraphStructure.edge_index`, and for a DGLGraph that of `graphs.from_dgl(graph).edge_index`. They are
+        differentiable on every backend. With either, or with `attn_drop` in training, every backend but "naive" runs
+        the same code, without a tensor of (edges x features) but slower than the fastest backends; under
+        `torch.compile` it is that of "naive".
 
         Args:
             structure: graph of N nodes and E edges.

@@ -44,8 +44,8 @@ def as_structure(graph: "dgl.DGLGraph | GraphStructure") -> GraphStructure:
     if isinstance(graph, dgl.DGLGraph):
         return from_dgl(graph)
     raise TypeError(
-        f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg(data) makes one "
-        f"from a PyG graph, graphs.GraphStructure.from_edges from sources and destinations"
+        f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg makes one of a "
+        f"PyG graph, or of an edge_index and num_nodes; graphs.GraphStructure.from_edges of sources and destinations"
     )
 
 

@@ -71,7 +71,7 @@ def test_short_maps_are_dense():
         (lambda: graphs.window_proposals(5, [], 1), "widths: the list is empty; give at least one width in clips"),
         (lambda: graphs.window_proposals(5, [0], 1), "widths: 0 is too small"),
         (lambda: graphs.window_proposals(5, [2], 0), "stride: 0 is too small"),
-        (lambda: graphs.window_proposals(5, [2], -0.5), "stride: -0.5 is no fraction of a width"),
+        (lambda: graphs.window_proposals(5, [2], -0.5), "stride: -0.5 is not a fraction of a width"),
         (lambda: graphs.map_proposals(0), "n_clips: 0 is too small"),
         (lambda: graphs.map_proposals(4, 0), "dense_width: 0 is too small"),
     ],

@@ -2,6 +2,7 @@ import pickle
 
 import dgl
 import networkx
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -28,12 +29,17 @@ def test_edges_are_sorted_both_ways(drawn):
     assert in_edges(structure) == sorted(edges, key=lambda e: (e[1], e[0], e[2]))
     found = []
     for node in range(structure.num_nodes):
-        for place in range(int(structure.out_indptr[node]), int(structure.out_indptr[node + 1])):
-            edge = int(structure.out_edges[place])
+        for position in range(int(structure.out_indptr[node]), int(structure.out_indptr[node + 1])):
+            edge = int(structure.out_edges[position])
             assert int(structure.indices[edge]) == node
-            assert int(structure.destinations[edge]) == int(structure.out_indices[place])
-            found.append((node, int(structure.out_indices[place]), int(structure.etype[edge])))
+            assert int(structure.destinations[edge]) == int(structure.out_indices[position])
+            found.append((node, int(structure.out_indices[position]), int(structure.etype[edge])))
     assert found == sorted(edges)
+    assert structure.edge_index.t().tolist() == [
+        [source, destination] for source, destination, _ in in_edges(structure)
+    ]
+    assert structure.sources is structure.indices
+    assert structure.item_indptr.tolist() == [sum(counts[:item]) for item in range(len(counts) + 1)]
     assert structure.node_item.tolist() == [item for item, count in enumerate(counts) for _ in range(count)]
     assert (structure.num_nodes, structure.num_edges, structure.num_types) == (sum(counts), len(edges), 3)
     assert structure.batch_size == len(counts)
@@ -174,6 +180,8 @@ def test_nodes_of_items_that_do_not_exist_or_of_a_mask_are_refused():
     for function in (structure.item_nodes, structure.select):
         with pytest.raises(ValueError, match="item -1 does not exist; the batch has 2 items"):
             function(torch.tensor([-1]))
+        with pytest.raises(ValueError, match=r"items: torch.bool of shape \(2,\); give a list of whole numbers"):
+            function(torch.tensor([True, False]))
 
 
 def test_from_dgl_takes_other_graphs():
@@ -214,8 +222,13 @@ def test_on_a_gpu():
     )
 
 
-def tensors(*columns):
-    return [torch.tensor(column, dtype=torch.int64) for column in columns]
+def test_lists_and_arrays_are_taken_as_tensors_are():
+    edges, counts = [(2, 0, 1), (0, 1, 0)], [3, 0]
+    columns = list(zip(*edges, strict=True))
+    for form in (list, np.array, torch.tensor):
+        assert_equal(GraphStructure.from_edges(*map(form, columns), TYPES, form(counts)), build((edges, counts)))
+    structure = build((edges, counts))
+    assert_equal(structure.select([1, 0]), structure.select(torch.tensor([1, 0])))
 
 
 @pytest.mark.parametrize(
@@ -226,17 +239,21 @@ def tensors(*columns):
         (([0], [1], [3]), [2], "edge 0: type 3 does not exist; there are 3"),
         (([0], [1], [0]), [1, 1], "edge 0: 0 -> 1 joins item 0 to item 1; an edge stays inside its item"),
         (([], [], []), [3, -1], r"batch_num_nodes: \[3, -1\] holds a negative number"),
+        (([0.0], [1], [0]), [2], r"sources: torch.float64 of shape \(1,\); give a list of whole numbers"),
+        (([0], [[1]], [0]), [2], r"destinations: torch.int64 of shape \(1, 1\); give a list of whole numbers"),
+        (([0], [1], [True]), [2], "etype: torch.bool of shape"),
+        (([0], [1], [0]), torch.tensor(2), r"batch_num_nodes: torch.int64 of shape \(\); give a list"),
     ],
 )
 def test_errors_of_from_edges(columns, counts, message):
     with pytest.raises(ValueError, match=message):
-        GraphStructure.from_edges(*tensors(*columns), TYPES, torch.tensor(counts))
+        GraphStructure.from_edges(*columns, TYPES, counts)
 
 
 def test_errors_of_types_batch_and_select():
     structure = graphs.temporal_structure([[0, 1]])
     with pytest.raises(ValueError, match="holds a name twice"):
-        GraphStructure.from_edges(*tensors([0], [0], [0]), ("a", "a"), torch.tensor([1]))
+        GraphStructure.from_edges([0], [0], [0], ("a", "a"), [1])
     with pytest.raises(ValueError, match=r"the list is empty; give at least one structure"):
         GraphStructure.batch([])
     with pytest.raises(ValueError, match=r"structure 1 has the edge types .* batch only structures of one kind"):

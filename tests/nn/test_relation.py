@@ -329,8 +329,8 @@ def test_misuse_is_one_sentence(kind):
         with pytest.raises(TypeError, match=rf"^{name}: the graph is the first argument; call layer\(graph, x\)$"):
             layer(x, graph)
     remedy = (
-        r"give a DGLGraph or a GraphStructure: graphs\.from_pyg\(data\) makes one from a PyG graph, "
-        r"graphs\.GraphStructure\.from_edges from sources and destinations$"
+        r"give a DGLGraph or a GraphStructure: graphs\.from_pyg makes one of a PyG graph, or of an edge_index and "
+        r"num_nodes; graphs\.GraphStructure\.from_edges of sources and destinations$"
     )
     for wrong in (edge_index, ([0], [1]), [[0], [1]]):
         with pytest.raises(TypeError, match=rf"^the graph is a {type(wrong).__name__}; {remedy}"):

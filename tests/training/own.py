@@ -6,23 +6,21 @@ import numpy as np
 
 from relgrounding.config import load_config
 from relgrounding.features import Regions, write_clip_features, write_region_features
-from tests.training.tiny import TINY
+from tests.training.tiny import COMMON, IGN
 
 COLOURS = ("red", "blue", "green", "grey")
 
 
 def settings(folder, model, *words):
-    common = [word for word in TINY if not word.startswith(("data.demo", "train.epochs"))]
     own = [
         "data.dataset=own",
         f"data.queries={folder}/{{split}}.jsonl",
         f"data.features={folder}/features.h5",
         f"model.name={model}",
         "train.epochs=2",
-        "model.heads=1",
-        "data.widths=[1,2]",
     ]
-    return load_config(None, [*common, *own, *words])
+    sizes = IGN if model == "ign" else ["model.heads=1", "data.widths=[1,2]"]
+    return load_config(None, [*COMMON, *own, *sizes, *words])
 
 
 def videos(folder, answers):

@@ -1,4 +1,4 @@
-"""Runs on generated scenes that are over in a second, and what tests do with them."""
+"""Runs on generated scenes that take a second, and what tests do with them."""
 
 import importlib.util
 from pathlib import Path
@@ -10,22 +10,22 @@ from relgrounding.config import Config, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, make_task
 
-TINY = [
-    "data.demo_pairs=24",
+COMMON = [
     "data.batch_size=8",
     "data.validation=0.2",
     "model.hidden=8",
     "model.word_dim=8",
     "model.attention_dim=8",
-    "model.fusion_dim=8",
     "model.relation_dim=8",
-    "model.position_dim=4",
     "model.top_r=2",
     "train.epochs=3",
     "train.patience=3",
     "train.warmup_steps=3",
     "train.log_every=2",
 ]
+"""Settings that every system and data set has."""
+IGN = ["model.fusion_dim=8", "model.position_dim=4"]
+TINY = ["data.demo_pairs=24", *IGN, *COMMON]
 
 
 def tiny_config(*words: str) -> Config:
@@ -33,7 +33,7 @@ def tiny_config(*words: str) -> Config:
 
 
 def tool(name: str) -> ModuleType:
-    """Return a module of tools/, which is no package."""
+    """Return a module of tools/, which is not a package."""
     path = Path(__file__).parents[2] / "tools" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

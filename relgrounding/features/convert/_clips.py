@@ -136,32 +136,32 @@ class Hdf5Clips(Source):
         if not videos:
             raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video")
         for name in videos:
-            place = f"{name!r} in {self.path}"
-            with self.problems, damage(place):
-                dataset = self._dataset(name, place)
-                rows, dim = check_shape(dataset.shape or (), place, self.options.max_bytes)
-                kind = number_type(dataset.dtype, place)
+            where = f"{name!r} in {self.path}"
+            with self.problems, damage(where):
+                dataset = self._dataset(name, where)
+                rows, dim = check_shape(dataset.shape or (), where, self.options.max_bytes)
+                kind = number_type(dataset.dtype, where)
                 yield Entry(name, rows, dim, kind, (offset_of(dataset), dataset.dtype), None)
 
     def read(self, entry: Entry) -> Item:
         """Return a video's features."""
-        place = f"{entry.name!r} in {self.path}"
+        where = f"{entry.name!r} in {self.path}"
         offset, dtype = entry.at
         if offset is not None:
-            features = read_plain(self._bytes, offset, (entry.rows, entry.dim), dtype, place)
+            features = read_plain(self._bytes, offset, (entry.rows, entry.dim), dtype, where)
         else:
-            features = read(self._dataset(entry.name, place), (), place, self.options.max_bytes).reshape(
+            features = read(self._dataset(entry.name, where), (), where, self.options.max_bytes).reshape(
                 entry.rows, entry.dim
             )
-        return Item(check_finite(features, place))
+        return Item(check_finite(features, where))
 
-    def _dataset(self, name: str, place: str) -> h5py.Dataset:
+    def _dataset(self, name: str, where: str) -> h5py.Dataset:
         found = member(self._file, name, str(self.path))
         if isinstance(found, h5py.Group):
-            inner = names(found, place)
+            inner = names(found, where)
             if len(inner) != 1:
-                raise BadFeatures(f"{place} is a group of {len(inner)} members; expected one dataset in it")
-            found = member(found, inner[0], place)
+                raise BadFeatures(f"{where} is a group of {len(inner)} members; expected one dataset in it")
+            found = member(found, inner[0], where)
         if not isinstance(found, h5py.Dataset):
-            raise BadFeatures(f"{place} is no dataset (clips, dim); make the file again")
+            raise BadFeatures(f"{where} is no dataset (clips, dim); make the file again")
         return found

@@ -31,20 +31,20 @@ class Detections(RegionSource):
         rows: dict[str, list[tuple[float, ...]]] = {}
         for number, entry in enumerate(iter_json_list(self.path)):
             with self.problems:
-                place = f"{self.path}, detection {number}"
-                image, row = _detection(entry, place)
+                where = f"{self.path}, detection {number}"
+                image, row = _detection(entry, where)
                 if image not in sizes and not _own_size(entry, sizes, image):
                     raise BadFeatures(
-                        f"{place}: size of image {image!r} unknown; name COCO's instances.json with --sizes"
+                        f"{where}: size of image {image!r} unknown; name COCO's instances.json with --sizes"
                     )
                 rows.setdefault(image, []).append(row)
         self._rows = {image: np.array(found, dtype=np.float64) for image, found in rows.items()}
         seen = sorted({int(row[4]) for found in rows.values() for row in found})
-        self._column = {category: place for place, category in enumerate(seen)}
+        self._column = {category: index for index, category in enumerate(seen)}
         for image, found in self._rows.items():
             with self.problems:
-                boxes, place = self._boxes(found, sizes[image]), f"image {image!r} in {self.path}"
-                yield self.entry(image, boxes, len(seen) + 6, "float32", None, sizes[image], place)
+                boxes, where = self._boxes(found, sizes[image]), f"image {image!r} in {self.path}"
+                yield self.entry(image, boxes, len(seen) + 6, "float32", None, sizes[image], where)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's detections."""
@@ -95,14 +95,14 @@ def iter_json_list(path: Path) -> Iterator[Any]:
         raise BadFeatures(f"{path} is not UTF-8: {error}; convert it") from None
 
 
-def _detection(entry: Any, place: str) -> tuple[str, tuple[float, ...]]:
+def _detection(entry: Any, where: str) -> tuple[str, tuple[float, ...]]:
     box = entry.get("bbox", entry.get("box")) if isinstance(entry, dict) else None
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise BadFeatures(f"{place}: expected image_id, bbox of four numbers, category_id, score")
+        raise BadFeatures(f"{where}: expected image_id, bbox of four numbers, category_id, score")
     category, score = entry.get("category_id", 0), entry.get("score", 1.0)
     if not isinstance(category, int) or not 0 <= category < 10_000 or not is_number(score):
-        raise BadFeatures(f"{place}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
-    return canonical_id(check_id(entry.get("image_id"), place)), (*map(float, box), float(category), float(score))
+        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
+    return canonical_id(check_id(entry.get("image_id"), where)), (*map(float, box), float(category), float(score))
 
 
 def _own_size(entry: dict[str, Any], sizes: dict[str, tuple[int, int]], image: str) -> bool:

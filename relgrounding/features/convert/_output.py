@@ -1,7 +1,7 @@
 """The file that a conversion writes: laid out whole before the first number, so that an interruption cannot break it.
 
 HDF5 files that are cut off while they grow cannot be opened again. Here all datasets are created and the file is closed
-first; then the numbers are written to their known places, and a journal beside the file says which items are there.
+first; then the numbers are written to their known offsets, and a journal beside the file says which items are there.
 """
 
 import fcntl
@@ -66,13 +66,13 @@ class Output:
         signatures = self._done(fingerprint)
         if signatures is None:
             self._log.truncate(0)
-            self._places = self._create(attributes)
+            self._offsets = self._create(attributes)
             self._write_line({"fingerprint": fingerprint})
         else:
-            self._places = self._find_places()
+            self._offsets = self._find_offsets()
         self._descriptor = os.open(self.part, os.O_RDWR)
         # Of every item, where the first of it and of all that follow begins: before that the file is as it will be.
-        firsts = [min(places) for places in self._places] + [os.fstat(self._descriptor).st_size]
+        firsts = [min(offsets) for offsets in self._offsets] + [os.fstat(self._descriptor).st_size]
         self._begins = list(accumulate(reversed(firsts), min))[::-1]
         self._digest, self._digested, self._behind, self.done = hashlib.sha256(), 0, 0, 0
         self._signer = ThreadPoolExecutor(1)
@@ -82,7 +82,7 @@ class Output:
 
     def write(self, item: Item) -> None:
         """Write the next item."""
-        for at, array in zip(self._places[self.done], self._arrays(item), strict=True):
+        for at, array in zip(self._offsets[self.done], self._arrays(item), strict=True):
             content = array.data.cast("B")
             self._unsigned += len(content)
             if at >= self._begins[self.done + 1]:
@@ -175,7 +175,7 @@ class Output:
             if not self.done < count <= len(self.entries):
                 break
             for number in range(self.done, count):
-                for at, size in zip(self._places[number], self._sizes(number), strict=False):
+                for at, size in zip(self._offsets[number], self._sizes(number), strict=False):
                     if at >= self._begins[number + 1]:
                         self._behind = zlib.crc32(os.pread(self._descriptor, size, at), self._behind)
             self._digest_up_to(self._begins[count])
@@ -200,23 +200,23 @@ class Output:
             file.create_dataset("ids", data=[entry.id for entry in self.entries], dtype=h5py.string_dtype())
             features = _allocate(file, "features", (sum(counts), self.dim), self.dtype)
             boxes = _allocate(file, "boxes", (sum(counts), 4), np.dtype(np.float32))
-            return self._region_places(features, boxes)
+            return self._region_offsets(features, boxes)
 
-    def _find_places(self) -> list[tuple[int, ...]]:
+    def _find_offsets(self) -> list[tuple[int, ...]]:
         """Return for each item where in the file its arrays begin, in bytes."""
         with h5py.File(self.part, "r") as file:
             if self.layout == "clips":
                 return [(file[entry.id].id.get_offset(),) for entry in self.entries]
-            return self._region_places(*(file[name].id.get_offset() for name in ("features", "boxes")))
+            return self._region_offsets(*(file[name].id.get_offset() for name in ("features", "boxes")))
 
-    def _region_places(self, features: int, boxes: int) -> list[tuple[int, ...]]:
+    def _region_offsets(self, features: int, boxes: int) -> list[tuple[int, ...]]:
         starts = accumulate((entry.rows for entry in self.entries[:-1]), initial=0)
         width = self.dim * self.dtype.itemsize
         return [(features + start * width, boxes + start * 16) for start in starts]
 
 
 def _allocate(file: h5py.File, name: str, shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Make a dataset in one piece, and return its place in the file, which is fixed from now on."""
+    """Make a dataset in one piece, and return its offset in the file, which is fixed from now on."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

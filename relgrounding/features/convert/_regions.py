@@ -55,7 +55,7 @@ class RegionSource(Source):
     layout = "regions"
 
     def entry(
-        self, name: str, boxes: np.ndarray, dim: int, dtype: str, at: Any, size: tuple[int, int], place: str
+        self, name: str, boxes: np.ndarray, dim: int, dtype: str, at: Any, size: tuple[int, int], where: str
     ) -> Entry:
         """Return the entry of an image, after its boxes were looked at: those that cannot be proposals are left out.
 
@@ -66,26 +66,26 @@ class RegionSource(Source):
             dtype: of the features.
             at: where the source finds it again.
             size: (width, height).
-            place: file and image, for messages.
+            where: file and image, for messages.
 
         Raises:
             BadFeatures: see `relgrounding.features._stores.usable_boxes`.
         """
         if not 1 <= min(size) <= max(size) <= LARGEST_SIDE:
-            raise BadFeatures(f"{place}: its image is said to have {size[0]} x {size[1]} pixels; make it again")
-        keep = usable_boxes(boxes, size, place, self.options.box_format)
+            raise BadFeatures(f"{where}: its image is said to have {size[0]} x {size[1]} pixels; make it again")
+        keep = usable_boxes(boxes, size, where, self.options.box_format)
         rows = int(keep.sum())
         if rows < len(keep):
             self.left_out += len(keep) - rows
-            self.first = self.first or f"{place}, row {int(np.flatnonzero(~keep)[0])}"
+            self.first = self.first or f"{where}, row {int(np.flatnonzero(~keep)[0])}"
         return Entry(name, rows, dim, dtype, at, size, None if rows == len(keep) else keep)
 
-    def item(self, entry: Entry, features: np.ndarray, boxes: np.ndarray, place: str) -> Item:
+    def item(self, entry: Entry, features: np.ndarray, boxes: np.ndarray, where: str) -> Item:
         """Return an item without the boxes that are left out, after its features were checked."""
         features, boxes = features.reshape(entry.stored, entry.dim), boxes.reshape(entry.stored, 4)
         if entry.keep is not None:
             features, boxes = features[entry.keep], boxes[entry.keep]
-        return Item(check_finite(features, place), boxes)
+        return Item(check_finite(features, where), boxes)
 
     def corners(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes as x1 y1 x2 y2."""
@@ -109,48 +109,48 @@ class TsvRegions(RegionSource):
                 line = file.readline(LONGEST_LINE)
                 if not line:
                     return
-                place = f"{self.path}, line {number}"
-                if number == 1 and (columns := header_columns(line, place)):
+                where = f"{self.path}, line {number}"
+                if number == 1 and (columns := header_columns(line, where)):
                     self._columns = columns
                 elif line.strip():
                     with self.problems:
-                        yield self._entry(self._fields(line, place), (at, number), place)
+                        yield self._entry(self._fields(line, where), (at, number), where)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
         at, number = entry.at
-        place = f"{self.path}, line {number}"
+        where = f"{self.path}, line {number}"
         with self.path.open("rb") as file:
             file.seek(at)
-            fields = self._fields(file.readline(LONGEST_LINE), place)
-        features = base64_numbers(fields["features"], (entry.stored, entry.dim), place)
+            fields = self._fields(file.readline(LONGEST_LINE), where)
+        features = base64_numbers(fields["features"], (entry.stored, entry.dim), where)
         return self.item(
-            entry, features, self.corners(base64_numbers(fields["boxes"], (entry.stored, 4), place)), place
+            entry, features, self.corners(base64_numbers(fields["boxes"], (entry.stored, 4), where)), where
         )
 
-    def _fields(self, line: bytes, place: str) -> dict[str, bytes]:
+    def _fields(self, line: bytes, where: str) -> dict[str, bytes]:
         values = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").split(b"\t")
         names = self._columns or TSV_COLUMNS.get(len(values))
         if names is None or len(names) != len(values):
             expected = " ".join(self._columns or TSV_COLUMNS[6])
-            raise BadFeatures(f"{place} has {len(values)} columns, expected {expected} between tabs; is it cut off?")
+            raise BadFeatures(f"{where} has {len(values)} columns, expected {expected} between tabs; is it cut off?")
         return dict(zip(names, values, strict=True))
 
-    def _entry(self, fields: dict[str, bytes], at: tuple[int, int], place: str) -> Entry:
+    def _entry(self, fields: dict[str, bytes], at: tuple[int, int], where: str) -> Entry:
         try:
             name = fields["image_id"].decode("utf-8")
             rows, width, height = (int(fields[key]) for key in ("num_boxes", "image_w", "image_h"))
         except ValueError:
-            raise BadFeatures(f"{place}: image_id is not UTF-8, or size or num_boxes no number") from None
+            raise BadFeatures(f"{where}: image_id is not UTF-8, or size or num_boxes no number") from None
         numbers = _base64_bytes(fields["features"]) // 4
         if rows < 1 or min(width, height) < 1 or _base64_bytes(fields["boxes"]) != rows * 16 or numbers % max(rows, 1):
-            raise BadFeatures(f"{place}: {rows} boxes do not fit its arrays or size; is the line cut off?")
-        rows, dim = check_shape((rows, numbers // rows), place, self.options.max_bytes)
-        boxes = self.corners(base64_numbers(fields["boxes"], (rows, 4), place))
-        return self.entry(check_id(name, place), boxes, dim, "float32", at, (width, height), place)
+            raise BadFeatures(f"{where}: {rows} boxes do not fit its arrays or size; is the line cut off?")
+        rows, dim = check_shape((rows, numbers // rows), where, self.options.max_bytes)
+        boxes = self.corners(base64_numbers(fields["boxes"], (rows, 4), where))
+        return self.entry(check_id(name, where), boxes, dim, "float32", at, (width, height), where)
 
 
-def header_columns(line: bytes, place: str) -> list[str] | None:
+def header_columns(line: bytes, where: str) -> list[str] | None:
     """Return the columns that a first line names, by the names they have here; None: it is no such line.
 
     Raises:
@@ -161,17 +161,17 @@ def header_columns(line: bytes, place: str) -> list[str] | None:
         return None
     found = [next((key for key, known in TSV_NAMES.items() if name in known), name) for name in names]
     if lacking := [key for key in TSV_NAMES if found.count(key) != 1]:
-        raise BadFeatures(f"{place} names the columns {', '.join(names)[:200]}; expected {lacking[0]} once among them")
+        raise BadFeatures(f"{where} names the columns {', '.join(names)[:200]}; expected {lacking[0]} once among them")
     return found
 
 
-def base64_numbers(text: bytes | str, shape: tuple[int, int], place: str) -> np.ndarray:
+def base64_numbers(text: bytes | str, shape: tuple[int, int], where: str) -> np.ndarray:
     """Return float32 numbers that are written in base64.
 
     Raises:
         BadFeatures: it is no base64, or of another number of numbers.
     """
-    with damage(place, "base64"):
+    with damage(where, "base64"):
         return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
 
 
@@ -189,16 +189,16 @@ class NpzRegions(RegionSource):
             with self.problems, damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
                 names = {name.removesuffix(".npy") for name in archive.namelist()}
                 keys = [_key(names, known, str(path)) for known in (FEATURE_KEYS, BOX_KEYS)]
-                place = f"{path}, {keys[0]}"
+                where = f"{path}, {keys[0]}"
                 shape, dtype = member_header(archive, keys[0], str(path))
                 boxes = self._boxes(archive, keys[1], path)
                 # One tool that writes this format has the axes of features the other way round.
                 turned = len(shape) == 2 and shape[0] != len(boxes) and shape[1] == len(boxes)
-                rows, dim = check_shape(shape[::-1] if turned else shape, place, self.options.max_bytes)
+                rows, dim = check_shape(shape[::-1] if turned else shape, where, self.options.max_bytes)
                 if rows != len(boxes):
                     raise BadFeatures(f"{path} has {rows} features and {len(boxes)} boxes; make it again")
                 size = self._size(archive, names, path)
-                kind = number_type(dtype, place)
+                kind = number_type(dtype, where)
                 yield self.entry(stem_id(path), boxes, dim, kind, (path, keys, turned), size, str(path))
 
     def read(self, entry: Entry) -> Item:
@@ -229,11 +229,11 @@ class NpzRegions(RegionSource):
         return int(values[0][0]), int(values[1][0])
 
 
-def _key(names: set[str], known: tuple[str, ...], place: str) -> str:
+def _key(names: set[str], known: tuple[str, ...], where: str) -> str:
     for key in known:
         if key in names:
             return key
-    raise BadFeatures(f"{place} has none of {', '.join(known)}; it holds {', '.join(sorted(names))[:100]}")
+    raise BadFeatures(f"{where} has none of {', '.join(known)}; it holds {', '.join(sorted(names))[:100]}")
 
 
 class Hdf5Regions(RegionSource):
@@ -250,23 +250,23 @@ class Hdf5Regions(RegionSource):
             yield from self._flat()
             return
         for name in names(self._file, str(self.path)):
-            place = f"{name!r} in {self.path}"
-            with self.problems, damage(place):
-                yield self._group_entry(name, place)
+            where = f"{name!r} in {self.path}"
+            with self.problems, damage(where):
+                yield self._group_entry(name, where)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
-        place = f"{entry.name!r} in {self.path}"
-        with damage(place):
-            features, boxes = (self._numbers(at, entry, place) for at in entry.at)
-            return self.item(entry, features, self.corners(boxes), place)
+        where = f"{entry.name!r} in {self.path}"
+        with damage(where):
+            features, boxes = (self._numbers(at, entry, where) for at in entry.at)
+            return self.item(entry, features, self.corners(boxes), where)
 
-    def _numbers(self, at: "Numbers", entry: Entry, place: str) -> np.ndarray:
+    def _numbers(self, at: "Numbers", entry: Entry, where: str) -> np.ndarray:
         """Read from where numbers lie in the file as they are, or else through the library."""
         if at.offset is not None:
-            return read_plain(self._bytes, at.offset, (entry.stored, at.width), at.dtype, place)
-        group = self._file if at.group is None else member(self._file, at.group, place)
-        return read(dataset_of(group, at.key, place), at.rows, place, self.options.max_bytes)
+            return read_plain(self._bytes, at.offset, (entry.stored, at.width), at.dtype, where)
+        group = self._file if at.group is None else member(self._file, at.group, where)
+        return read(dataset_of(group, at.key, where), at.rows, where, self.options.max_bytes)
 
     def _flat(self) -> Iterator[Entry]:
         # The library's own file is x1 y1 x2 y2, whatever the boxes were that it was made from.
@@ -278,35 +278,35 @@ class Hdf5Regions(RegionSource):
         boxes, begin = read(arrays["boxes"], (), f"boxes in {self.path}", self.options.max_bytes), 0
         for image, count, size in counts:
             with self.problems:
-                place, rows = f"{image!r} in {self.path}", slice(begin, begin + count)
-                check_shape((max(count, 1), store.dim), place, self.options.max_bytes)
+                where, rows = f"{image!r} in {self.path}", slice(begin, begin + count)
+                check_shape((max(count, 1), store.dim), where, self.options.max_bytes)
                 at = [Numbers(None, name, rows, array, begin) for name, array in arrays.items()]
                 key = check_id(image, str(self.path))
-                yield self.entry(key, self.corners(boxes[rows]), store.dim, kind, at, size, place)
+                yield self.entry(key, self.corners(boxes[rows]), store.dim, kind, at, size, where)
             begin += count
 
-    def _group_entry(self, name: str, place: str) -> Entry:
+    def _group_entry(self, name: str, where: str) -> Entry:
         group = member(self._file, name, str(self.path))
         if not isinstance(group, h5py.Group):
-            raise BadFeatures(f"{place} is no group of an image with features and boxes; name the format")
-        present = set(names(group, place))
-        pairs = ((self._scalar(group, w, place), self._scalar(group, h, place)) for w, h in SIZE_KEYS)
+            raise BadFeatures(f"{where} is no group of an image with features and boxes; name the format")
+        present = set(names(group, where))
+        pairs = ((self._scalar(group, w, where), self._scalar(group, h, where)) for w, h in SIZE_KEYS)
         sizes = next((pair for pair in pairs if None not in pair), None)
-        width, height = map(int, sizes or read(dataset_of(group, "size", place), (), place).reshape(-1)[:2])
-        features, boxes = (dataset_of(group, _key(present, keys, place), place) for keys in (FEATURE_KEYS, BOX_KEYS))
-        rows, dim = check_shape(features.shape or (), place, self.options.max_bytes)
+        width, height = map(int, sizes or read(dataset_of(group, "size", where), (), where).reshape(-1)[:2])
+        features, boxes = (dataset_of(group, _key(present, keys, where), where) for keys in (FEATURE_KEYS, BOX_KEYS))
+        rows, dim = check_shape(features.shape or (), where, self.options.max_bytes)
         if boxes.shape != (rows, 4) or min(width, height) < 1:
-            raise BadFeatures(f"{place}: its boxes are not ({rows}, 4), or its image has no size; make it again")
+            raise BadFeatures(f"{where}: its boxes are not ({rows}, 4), or its image has no size; make it again")
         at = [Numbers(name, array.name.rsplit("/", 1)[-1], (), array) for array in (features, boxes)]
-        kind = number_type(features.dtype, place)
-        content = read(boxes, (), place, self.options.max_bytes)
-        return self.entry(check_id(name, place), self.corners(content), dim, kind, at, (width, height), place)
+        kind = number_type(features.dtype, where)
+        content = read(boxes, (), where, self.options.max_bytes)
+        return self.entry(check_id(name, where), self.corners(content), dim, kind, at, (width, height), where)
 
-    def _scalar(self, group: h5py.Group, key: str, place: str) -> Any:
+    def _scalar(self, group: h5py.Group, key: str, where: str) -> Any:
         """Return a number that is an attribute, or a dataset of one number (VL-T5's `img_w`), or None."""
-        found = attribute(group, key, place)
-        if found is None and isinstance(array := member(group, key, place), h5py.Dataset) and array.size == 1:
-            found = read(array, (), place).reshape(-1)[0]
+        found = attribute(group, key, where)
+        if found is None and isinstance(array := member(group, key, where), h5py.Dataset) and array.size == 1:
+            found = read(array, (), where).reshape(-1)[0]
         return found
 
 
@@ -328,13 +328,13 @@ class Numbers:
         self.offset = None if offset is None else offset + begin * self.width * self.dtype.itemsize
 
 
-def dataset_of(group: h5py.Group, key: str, place: str) -> h5py.Dataset:
+def dataset_of(group: h5py.Group, key: str, where: str) -> h5py.Dataset:
     """Return a dataset of a group.
 
     Raises:
         BadFeatures: it has none of this name.
     """
-    found = member(group, key, place)
+    found = member(group, key, where)
     if not isinstance(found, h5py.Dataset):
-        raise BadFeatures(f"{place} lacks {key}; expected features, boxes and size (width, height)")
+        raise BadFeatures(f"{where} lacks {key}; expected features, boxes and size (width, height)")
     return found

@@ -174,33 +174,33 @@ def stem_id(path: Path) -> str:
     return check_id(path.stem, str(path))
 
 
-def number_type(dtype: np.dtype, place: str) -> str:
+def number_type(dtype: np.dtype, where: str) -> str:
     """Return the type that numbers are kept in.
 
     Raises:
         BadFeatures: they are no numbers.
     """
     if dtype.kind not in "fiu":
-        raise BadFeatures(f"{place} holds {dtype}, expected numbers; make the file again")
+        raise BadFeatures(f"{where} holds {dtype}, expected numbers; make the file again")
     return dtype.name if dtype.name in ("float16", "float32") else "float32"
 
 
-def check_shape(shape: tuple[int, ...], place: str, limit: int = MAX_BYTES) -> tuple[int, int]:
+def check_shape(shape: tuple[int, ...], where: str, limit: int = MAX_BYTES) -> tuple[int, int]:
     """Return (rows, dim) of features whose inner axes may be of length 1, as in (rows, 1, 1, dim).
 
     Raises:
         BadFeatures: another shape, no features, or more than `limit` bytes as float32.
     """
     if len(shape) < 2 or any(n != 1 for n in shape[1:-1]) or 0 in shape:
-        raise BadFeatures(f"{place} has shape {shape}, expected (rows, dim); make the file again")
-    check_bytes(shape, np.dtype(np.float32), place, limit)
+        raise BadFeatures(f"{where} has shape {shape}, expected (rows, dim); make the file again")
+    check_bytes(shape, np.dtype(np.float32), where, limit)
     return shape[0], shape[-1]
 
 
-def check_finite(features: np.ndarray, place: str) -> np.ndarray:
+def check_finite(features: np.ndarray, where: str) -> np.ndarray:
     """Return the features, or refuse NaN and infinity."""
     if not np.isfinite(features).all():
-        raise BadFeatures(f"{place} holds NaN or infinity; extract it again, or leave it out with --on-error skip")
+        raise BadFeatures(f"{where} holds NaN or infinity; extract it again, or leave it out with --on-error skip")
     return features
 
 

@@ -79,16 +79,16 @@ class TableRegions(Hdf5Regions):
             raise BadFeatures(f"{self.path}: image_features {features.shape} and image_bb {boxes.shape} do not fit")
         for name, number in self._numbers_of_images(len(begins)):
             with self.problems:
-                rows, place = slice(*begins[number].tolist()), f"{name!r} in {self.path}"
+                rows, where = slice(*begins[number].tolist()), f"{name!r} in {self.path}"
                 corners = self.corners(every[rows].reshape(-1, 4))
                 at = [
                     Numbers(None, key, rows, array)
                     for key, array in (("image_features", features), ("image_bb", boxes))
                 ]
                 shape = (len(corners), features.shape[-1])
-                _, dim = check_shape(shape, place, self.options.max_bytes)
+                _, dim = check_shape(shape, where, self.options.max_bytes)
                 share = None if shares is None else shares[rows].reshape(len(corners), -1)
-                yield self.entry(name, corners, dim, kind, at, sizes(name, corners, share), place)
+                yield self.entry(name, corners, dim, kind, at, sizes(name, corners, share), where)
 
     def files(self) -> list[Path]:
         """Return the table and its index."""
@@ -135,20 +135,20 @@ class PrefixRegions(Hdf5Regions):
         present = names(self._file, str(self.path))
         for key in (name for name in present if name.endswith("_features")):
             name = key.removesuffix("_features")
-            place = f"{name!r} in {self.path}"
-            with self.problems, damage(place):
-                features, boxes = (dataset_of(self._file, f"{name}_{part}", place) for part in ("features", "boxes"))
-                rows, dim = check_shape(features.shape or (), place, self.options.max_bytes)
+            where = f"{name!r} in {self.path}"
+            with self.problems, damage(where):
+                features, boxes = (dataset_of(self._file, f"{name}_{part}", where) for part in ("features", "boxes"))
+                rows, dim = check_shape(features.shape or (), where, self.options.max_bytes)
                 if boxes.shape != (rows, 4):
-                    raise BadFeatures(f"{place}: its boxes are not ({rows}, 4); make it again")
-                corners = self.corners(read(boxes, (), place, self.options.max_bytes))
-                if isinstance(array := member(self._file, f"{name}_size", place), h5py.Dataset):
-                    height, width = map(int, read(array, (), place).reshape(-1)[:2])
+                    raise BadFeatures(f"{where}: its boxes are not ({rows}, 4); make it again")
+                corners = self.corners(read(boxes, (), where, self.options.max_bytes))
+                if isinstance(array := member(self._file, f"{name}_size", where), h5py.Dataset):
+                    height, width = map(int, read(array, (), where).reshape(-1)[:2])
                     if min(width, height) < 1:
-                        raise BadFeatures(f"{place}: its image has the size {width} x {height}; make it again")
+                        raise BadFeatures(f"{where}: its image has the size {width} x {height}; make it again")
                 else:
                     width, height = sizes(name, corners)
                 at = [Numbers(None, array.name[1:], (), array) for array in (features, boxes)]
                 yield self.entry(
-                    check_id(name, place), corners, dim, number_type(features.dtype, place), at, (width, height), place
+                    check_id(name, where), corners, dim, number_type(features.dtype, where), at, (width, height), where
                 )

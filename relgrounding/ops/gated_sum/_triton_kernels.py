@@ -67,9 +67,9 @@ def gather(
             gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
             by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
         gates = tl.reduce(by_type, 0, add)
-        place = r.to(tl.int64)[:, None] * dim + d[None, :]
+        offset = r.to(tl.int64)[:, None] * dim + d[None, :]
         inside = (r < types)[:, None] & (d < dim)[None, :]
-        bias = tl.load(type_bias_ptr + place, mask=inside, other=0.0).to(SUM)
+        bias = tl.load(type_bias_ptr + offset, mask=inside, other=0.0).to(SUM)
         out += tl.reduce(gates[:, None] * bias, 0, add)
         if KEEP_TABLE:
             tl.store(table_ptr + node * types + r, gates, mask=(r < types) & (tl.program_id(1) == 0))
@@ -117,10 +117,10 @@ def scatter(
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
     grad_gate = tl.full((BLOCK_E,), 0.0, SUM)
     for start in range(first, last, BLOCK_E):
-        place = start + lane
-        live = place < last
-        destination = tl.load(out_indices_ptr + place, mask=live, other=0)
-        kind = tl.load(etype_ptr + tl.load(out_edges_ptr + place, mask=live, other=0), mask=live, other=0)
+        offset = start + lane
+        live = offset < last
+        destination = tl.load(out_indices_ptr + offset, mask=live, other=0)
+        kind = tl.load(etype_ptr + tl.load(out_edges_ptr + offset, mask=live, other=0), mask=live, other=0)
         # Beyond the last edge the logit is -inf: the gate and its slope are 0.
         logit = gate_logit + tl.load(gate_bias_ptr + kind, mask=live, other=float("-inf")).to(SUM)
         small = tl.exp(-tl.abs(logit))
@@ -136,7 +136,7 @@ def scatter(
             slope = small / ((1.0 + small) * (1.0 + small))
             grad_logit = slope * tl.reduce(grad * (own[None, :] + bias), 1, add)
             grad_gate += grad_logit
-            tl.store(grad_edge_ptr + chunk * edges + place, grad_logit, mask=live)
+            tl.store(grad_edge_ptr + chunk * edges + offset, grad_logit, mask=live)
 
     if NEED_FEAT:
         out = tl.reduce(sums, 0, add)
@@ -167,10 +167,10 @@ def sum_by_type(
     sums = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
     for table in range(0, rows, edges):
         for start in range(first, last, BLOCK_E):
-            place = start + tl.arange(0, BLOCK_E)
-            live = place < last
-            kind = tl.load(etype_ptr + tl.load(out_edges_ptr + place, mask=live, other=0), mask=live, other=0)
-            value = tl.load(edge_ptr + table + place, mask=live, other=0.0)
+            offset = start + tl.arange(0, BLOCK_E)
+            live = offset < last
+            kind = tl.load(etype_ptr + tl.load(out_edges_ptr + offset, mask=live, other=0), mask=live, other=0)
+            value = tl.load(edge_ptr + table + offset, mask=live, other=0.0)
             sums += tl.where(kind[:, None] == r[None, :], value[:, None], 0.0)
     tl.store(part_ptr + part * types + r, tl.reduce(sums, 0, add), mask=r < types)
 
@@ -206,5 +206,5 @@ def table_products(
         rows = grad_ptr + node * grad_stride
         grad = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
         sums += tl.dot(gates, grad, input_precision="ieee", out_dtype=SUM)
-    place = (part * types + r)[:, None] * dim + d[None, :]
-    tl.store(part_ptr + place, sums, mask=(r < types)[:, None] & (d < dim)[None, :])
+    offset = (part * types + r)[:, None] * dim + d[None, :]
+    tl.store(part_ptr + offset, sums, mask=(r < types)[:, None] & (d < dim)[None, :])

@@ -140,7 +140,7 @@ def _scatter(
 def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) -> Tensor:
     """(R,) the sums by type."""
     chunks, edges = edge_CE.shape
-    # A part for 2,048 edges at least, and few enough parts that all of them are no larger than the edges.
+    # Parts of at least 2,048 edges, and so few that together they are no larger than the edges.
     span, block_r = max(2048, power_of_two(types)), min(power_of_two(types), 16)
     part_PR = edge_CE.new_empty(-(-edges // span), types)
     kernels.sum_by_type[(len(part_PR), -(-types // block_r))](
@@ -161,9 +161,9 @@ def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) 
 
 
 def _table_products(table_NR: Tensor, grad_ND: Tensor) -> Tensor:
-    """(R, D) the transposed table times the gradient, in a fixed order of summation: a library's may depend."""
+    """(R, D) the transposed table times the gradient, summed in a fixed order, which a library does not promise."""
     (nodes, types), dim = table_NR.shape, grad_ND.shape[1]
-    # A part for 256 nodes at least, and few enough parts that all of them are a sixteenth of the gradient.
+    # Parts of at least 256 nodes, and so few that together they are a sixteenth of the gradient.
     span, block_d = max(256, 16 * power_of_two(types)), min(max(power_of_two(dim), 16), 64)
     part_PRD = table_NR.new_empty(-(-nodes // span), types, dim)
     kernels.table_products[(len(part_PRD), -(-dim // block_d), -(-types // 16))](

@@ -95,15 +95,15 @@ def gated_rows(
 
     Args:
         structure: of N nodes and R types.
-        x_NC: of which as many columns as `rows_MP` has are summed, from `at` on.
-        gates_NR: made first where `logits` is given.
+        x_NC: as many columns as `rows_MP` has are summed, from `at` on.
+        gates_NR: computed first where `logits` is given.
         rows_MP: result.
-        sums_NR: gets the sums of the gates.
+        sums_NR: for the sums of the gates.
         at: first column.
-        part: nodes and edges of some items, see `GraphStructure.ranges`: nothing is done on the others. Tensors of M
-            rows have those of these nodes alone.
+        part: nodes and edges of some items, see `GraphStructure.ranges`; the others are left alone. Tensors of M
+            rows have the rows of these nodes only.
         turned: see above.
-        logits: w (C,) or None, a logit a node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
+        logits: w (C,) or None, a logit per node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
             logit where there is one.
         terms: b (R, O), start (O,) or None, add, and out (M, O): out_i = start + sums_i b, or this is added to it.
     """
@@ -129,24 +129,24 @@ def gated_rows_backward(
     part: tuple[slice, slice] | None = None,
     turned: bool = False,
     add: bool = False,
-    more: bool = False,
+    accumulate: bool = False,
     terms: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
     logits: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor] | None = None,
 ) -> None:
-    """Write the gradients that belong to `gated_rows`, whose rows have the gradient `grad_MP`.
+    """Write the gradients of `gated_rows`, given the gradient `grad_MP` of its rows.
 
     Args:
         structure: of N nodes and R types.
-        x_NC: as in `gated_rows`, like all that has no entry here.
-        gates_NR: as it made them.
+        x_NC: as in `gated_rows`.
+        gates_NR: as it computed them.
         grad_MP: gradient of its rows.
         d_x_NC: result.
-        d_gates_MR: result: what all columns so far give.
-        at: see there.
-        part: see there.
-        turned: see there.
-        add: to what is in these two results.
-        more: add to what is in the other ones.
+        d_gates_MR: result, of all columns so far.
+        at: as in `gated_rows`, and the next two.
+        part: nodes and edges of some items.
+        turned: sum over out-edges.
+        add: add to these two results.
+        accumulate: add to the other results.
         terms: with the first columns, sums (N, R), b (R, O), gradient of out (M, O), memory (M, R), and for the result,
             gradient of b.
         logits: with the last columns, w or None, and for the results, gradients of the logits (None where there is w),
@@ -158,7 +158,7 @@ def gated_rows_backward(
         "gated_backward",
         *(*_sizes(structure, part), x_NC.shape[1], at, grad_MP.shape[1]),
         *_edges(structure, not turned),
-        *(x_NC, gates_NR, grad_MP, int(add), d_x_NC, d_gates_MR, int(more)),
+        *(x_NC, gates_NR, grad_MP, int(add), d_x_NC, d_gates_MR, int(accumulate)),
         *(0 if grad is None else grad.shape[1], sums, type_bias, grad, of_types, d_type_bias),
         *(int(logits is not None), w, d_gate, d_w, d_gate_bias),
     )
@@ -173,7 +173,7 @@ def _sizes(structure: GraphStructure, part: tuple[slice, slice] | None) -> tuple
 
 
 def _edges(structure: GraphStructure, by_source: bool) -> tuple[Tensor | None, ...]:
-    """Pointers, ends, types, and the order of the edges in the types."""
+    """Pointers, ends, types, and the order of the edges in `etype`."""
     if not by_source:
         return structure.indptr.contiguous(), structure.indices.contiguous(), structure.etype.contiguous(), None
     tensors = structure.out_indptr, structure.out_indices, structure.etype, structure.out_edges

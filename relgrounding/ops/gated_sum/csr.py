@@ -83,5 +83,5 @@ def _gates(gates_NR: Tensor, structure: GraphStructure) -> Tensor:
 
 
 def _cells(nodes_E: Tensor, structure: GraphStructure) -> Tensor:
-    """(E,) places in a flat table of nodes x types."""
+    """(E,) indices into a flat table of nodes x types."""
     return torch.add(structure.etype, nodes_E, alpha=structure.num_types)

@@ -35,7 +35,7 @@ def gated_sum_dense(
 ) -> Float[Tensor, "nodes dim"]:
     """See `relgrounding.ops.gated_sum`, and `gated_sum_csr` for the two tables of nodes x types.
 
-    Where there is no edge, the type is one that comes after the others and whose gate is shut for certain.
+    Where there is no edge, the type is an additional one whose gate is 0.
     """
     return _GatedSum.apply(structure, feat_ND, gate_N, gate_bias_R, type_bias_RD)
 
@@ -88,7 +88,7 @@ class _GatedSum(torch.autograd.Function):
 
 
 def _added(parts: list[Tensor]) -> Tensor:
-    """Sum of the planes' matrices, nearly always one."""
+    """Sum of the planes' matrices, of which there is nearly always one."""
     first, *others = parts
     for other in others:
         first += other
@@ -96,7 +96,7 @@ def _added(parts: list[Tensor]) -> Tensor:
 
 
 def _cells(type_: Tensor, columns: int, axis: int) -> Tensor:
-    """Places in the group's flat table of nodes x types: axis 1 gives the destinations, axis 2 the sources."""
+    """Indices into the group's flat table of nodes x types: axis 1 gives the destinations, axis 2 the sources."""
     items, longest, _ = type_.shape
     first = torch.arange(0, items * longest * columns, columns, device=type_.device, dtype=type_.dtype)
     return (type_ + first.view((items, longest, 1) if axis == 1 else (items, 1, longest))).view(-1)

@@ -1,8 +1,8 @@
 """The gated sums of a layer with their linear maps, on the CPU, in little memory.
 
-A sum over neighbours and a linear map can change places: the sums of the inputs are mapped. The backward pass makes
-those sums once more instead of keeping them, but for those of one way alone, for which there is room. A large batch is
-taken through all steps some items at a time.
+Sums over neighbours and linear maps commute: the sums of the inputs are mapped. The backward pass recomputes those sums
+instead of keeping them, except in a layer of one direction, where there is room. A large batch is computed some items
+at a time.
 
 Shapes: N nodes, M of them in a part of the batch, C width of x, O width of the result, R edge types, K directions:
 in-edges, or in-edges and out-edges.
@@ -21,10 +21,10 @@ from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
 from relgrounding.ops.gated_sum.naive import gated_layer_naive
 
-# Columns of x that are summed at a time where there are too few edges for all: an extra (N, C) then is more than the
-# 16 bytes an edge that this layer allows itself beyond four of them.
+# Columns of x that are summed at a time where there are few edges: another (N, C) would exceed the 16 bytes per edge
+# that this layer allows itself beyond four such tables.
 COLUMNS = 128
-# Bytes of x, of which a batch is worked through in parts: some ten tables of this size then stay in the last cache.
+# Bytes of x per part of a batch: some ten tables of this size stay in the last-level cache.
 PART = 2 << 20
 
 
@@ -83,15 +83,15 @@ class _GatedLayer(torch.autograd.Function):
         ways, types, dim = type_bias_KRO.shape
         d_x, d_weight, d_type_bias = torch.empty_like(x_NC), torch.empty_like(weight), torch.empty_like(type_bias_KRO)
         d_gate_bias, d_bias, itself = x_NC.new_empty(ways, types), None, slice(ways * dim, -ways)
-        again = kept_NC is None
+        recompute = kept_NC is None
         for part in ctx.parts:
-            grad_MO, more = _take(grad_NO, part), part is not ctx.parts[0]
+            grad_MO, accumulate = _take(grad_NO, part), part is not ctx.parts[0]
             if result_NO is not None:
                 grad_MO, d_own = torch.ops.aten.threshold_backward(grad_MO, _take(result_NO, part), 0), _take(d_x, part)
                 torch.mm(grad_MO, weight[itself], out=d_own)
-                d_weight[itself].addmm_(grad_MO.t(), _take(x_NC, part), beta=int(more))
+                d_weight[itself].addmm_(grad_MO.t(), _take(x_NC, part), beta=int(accumulate))
                 d_bias = grad_MO.sum(0) if d_bias is None else d_bias.add_(grad_MO.sum(0))
-            elif again:
+            elif recompute:
                 _take(d_x, part).zero_()
             grad_MO = grad_MO.contiguous()
             room_MP, of_types_MR = _room(grad_MO, ctx.pieces), x_NC.new_empty(len(grad_MO), types)
@@ -100,15 +100,15 @@ class _GatedLayer(torch.autograd.Function):
                 d_gates_MR = torch.zeros_like(of_types_MR)
                 for columns in ctx.pieces:
                     at, rows_MP = columns.start, _rows(room_MP, columns)
-                    if again:
+                    if recompute:
                         gated_rows(structure, x_NC, gates_NR, rows_MP, None, at, part, k == 1)
-                    mapped_MP = rows_MP if again else _take(kept_NC, part)
-                    d_weight[maps, columns].addmm_(grad_MO.t(), mapped_MP, beta=int(more))
+                    mapped_MP = rows_MP if recompute else _take(kept_NC, part)
+                    d_weight[maps, columns].addmm_(grad_MO.t(), mapped_MP, beta=int(accumulate))
                     torch.mm(grad_MO, weight[maps, columns], out=rows_MP)
                     terms = sums_NR, type_bias_KRO[k], grad_MO, of_types_MR, d_type_bias[k]
                     logits = weight[k - ways], None, d_weight[k - ways], d_gate_bias[k]
                     gated_rows_backward(
-                        *(structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, again, more),
+                        *(structure, x_NC, gates_NR, rows_MP, d_x, d_gates_MR, at, part, k == 1, recompute, accumulate),
                         terms=terms if columns == ctx.pieces[0] else None,
                         logits=logits if columns == ctx.pieces[-1] else None,
                     )
@@ -116,7 +116,7 @@ class _GatedLayer(torch.autograd.Function):
 
 
 def _parts(structure: GraphStructure, x_NC: Tensor) -> list[tuple[slice, slice]]:
-    """Nodes and edges of the parts of a batch that are worked on one after another."""
+    """Nodes and edges of the parts of a batch that are computed one after another."""
     size, edges = x_NC.numel() * x_NC.element_size(), structure.num_edges
     if size <= PART:
         return [(slice(0, len(x_NC)), slice(0, edges))]
@@ -141,8 +141,8 @@ def _rows(room_MP: Tensor, columns: slice) -> Tensor:
 
 
 def _columns(structure: GraphStructure, x_NC: Tensor) -> list[slice]:
-    """The pieces in which the columns of x are worked on."""
+    """The pieces in which the columns of x are summed."""
     nodes, width = x_NC.shape
-    # The tables of nodes x types come to about 24 bytes a cell.
+    # The tables of nodes x types take about 24 bytes per cell.
     step = width if structure.num_edges >= 2 * nodes * structure.num_types else COLUMNS
     return [slice(first, min(first + step, width)) for first in range(0, max(width, 1), max(step, 1))]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._edges import weighted_sum
+from relgrounding.ops._edges import take_rows, weighted_sum
 from relgrounding.ops._registry import register_backend
 
 
@@ -36,7 +36,7 @@ def gated_by_edge(
 ) -> tuple[Float[Tensor, "nodes dim"], Float[Tensor, " edges"]]:
     """`gated_sum` and its gates, with a bias per logit and dropout of the gates; see `ops._edges`."""
     src, dst, etype = structure.indices, structure.destinations, structure.etype
-    logit_E = gate_N.index_select(0, src) + gate_bias_R.index_select(0, etype)
+    logit_E = take_rows(gate_N, src, naive) + take_rows(gate_bias_R, etype, naive)
     gate_E = torch.sigmoid(logit_E if edge_bias_E is None else logit_E + edge_bias_E)
     kept_E = torch.nn.functional.dropout(gate_E, dropout) if dropout else gate_E
     if naive:
@@ -77,5 +77,5 @@ def gated_layer_by(
     graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
     sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k]) for k in range(ways)]
     total = sums[0] if ways == 1 else sums[0].add_(sums[1])
-    # In place: nothing of this is needed for the gradients but the last result.
+    # In place: the gradients need only the last result.
     return (total if bias is None else total.add_(mapped[ways]).add_(bias).relu_()).to(x.dtype)

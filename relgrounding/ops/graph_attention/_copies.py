@@ -1,7 +1,7 @@
-"""A copy of a graph for each head, one after the other, so that one call works on the edges of all heads.
+"""A copy of a graph for each head, one after another, so that one call works on the edges of all heads.
 
-A head's features lie together in it, which is why the processor finds them in its cache more often than among those of
-all heads. Nothing of it outlives a call: the numbers of edges' ends are cheaper to make than to keep.
+Within a copy a head's features are contiguous, which keeps more of them in the cache than interleaved heads would.
+Nothing of a copy outlives a call: node numbers are cheaper to compute than to keep.
 """
 
 from collections.abc import Iterator
@@ -23,16 +23,15 @@ class Copies:
         nodes: the items' nodes.
         edges: the items' edges.
         heads: which heads.
-        place: of these heads' edges in an array for all, piece after piece.
-        memory: what the numbers of the edges' ends are written to, piece after piece the same: new memory costs more
-            than the numbers.
+        span: of these heads' edges in an array of all pieces, one piece after another.
+        memory: buffers for node numbers, shared by all pieces: allocating them costs more than filling them.
     """
 
     structure: GraphStructure
     nodes: slice
     edges: slice
     heads: slice
-    place: slice
+    span: slice
     memory: dict[str, Tensor]
 
     @property
@@ -72,11 +71,11 @@ class Copies:
 
     @property
     def out_destinations(self) -> Tensor:
-        """Destination of each edge, sorted by source. Takes the place of `destinations`."""
+        """Destination of each edge, sorted by source. Overwrites `destinations`."""
         return self._numbers(self.structure.out_indices, "destinations")
 
     def by_source(self, values: Tensor) -> Tensor:
-        """One number an edge, sorted by source."""
+        """One number per edge, sorted by source."""
         order = self.structure.out_edges[self.edges]
         if self.edges.start:
             order = order - self.edges.start
@@ -91,7 +90,7 @@ class Copies:
         return self.part(values).contiguous().flatten(0, 1)
 
     def write(self, out: Tensor, values: Tensor) -> None:
-        """The way back: values (copies * nodes, ...) into their places in `out` (N, H, ...)."""
+        """The inverse of `of_nodes`: write values (copies * nodes, ...) to `out` (N, H, ...)."""
         self.part(out).copy_(values.unflatten(0, (self.count, self.num_nodes)))
 
     def _pointers(self, indptr: Tensor) -> Tensor:
@@ -100,7 +99,7 @@ class Copies:
         return torch.cat([own, indptr.new_full((1,), self.count * self.num_edges)])
 
     def _numbers(self, numbers: Tensor, name: str) -> Tensor:
-        """The numbers of nodes in the batch as numbers in the copies."""
+        """Node numbers of the batch as node numbers of the copies."""
         if self.count == 1 and not self.nodes.start:
             return numbers[self.edges]
         first = self._firsts(self.num_nodes) - self.nodes.start
@@ -116,9 +115,9 @@ class Copies:
 
 
 def copies(structure: GraphStructure, heads: int, edges: int) -> Iterator[Copies]:
-    """All heads of all items, so many items that they have at most so many edges, in all heads, together.
+    """Pieces of consecutive items with at most `edges` edges, counted once per head.
 
-    An item of more edges is worked on in fewer heads at a time.
+    An item with more edges is split by heads.
     """
     memory: dict[str, Tensor] = {}
     for nodes, own in structure.ranges(max(1, edges // max(1, heads))):
@@ -127,5 +126,5 @@ def copies(structure: GraphStructure, heads: int, edges: int) -> Iterator[Copies
         for first in range(0, heads, step):
             last = min(first + step, heads)
             start = own.start * heads + first * count
-            place = slice(start, start + (last - first) * count)
-            yield Copies(structure, nodes, own, slice(first, last), place, memory)
+            span = slice(start, start + (last - first) * count)
+            yield Copies(structure, nodes, own, slice(first, last), span, memory)

@@ -11,16 +11,16 @@ from relgrounding.ops.graph_attention._shift import common_shift
 
 def edge_counts(group: ItemGroup, rows: slice, num_types: int, out: Tensor) -> None:
     """Write the number of parallel edges between any two nodes."""
-    first, *more = group.planes
+    first, *others = group.planes
     out.copy_(first[:, rows] != num_types)
-    for plane in more:
+    for plane in others:
         out += plane[:, rows] != num_types
 
 
 class Weights:
-    """What the weights of all nodes are made from.
+    """What the weights of all nodes are computed from.
 
-    With a shift c - the highest source score - that suits all nodes (see `common_shift`), no exponential of an edge is
+    With a shift c - the highest source score - that suits all nodes (see `common_shift`), no exponential per edge is
     needed: for u_i = b_i + c,
 
         exp(leaky_relu(a_j + b_i) - leaky_relu(u_i)) = max(p_i exp(a_j - c), q_i exp(slope (a_j - c)))
@@ -57,11 +57,11 @@ class Weights:
         )
 
     def kept(self) -> tuple[Tensor, ...]:
-        """All of it, for the backward pass: a few numbers a node and head."""
+        """All of it, for the backward pass: a few numbers per node and head."""
         return self.shift_NH, self.scale_NH, *self.factors
 
     def of(self, group: ItemGroup) -> "GroupWeights":
-        """The part of a group of items."""
+        """The weights of a group of items."""
         return GroupWeights(self, group)
 
 
@@ -77,7 +77,7 @@ class GroupWeights:
         """Write weights that are not normalised; return the factor of each row that normalises them.
 
         Args:
-            head: which.
+            head: index of the head.
             rows: destinations.
             count: (items, rows, longest) edges.
             out: (items, rows, longest) for the weights.
@@ -97,7 +97,7 @@ class GroupWeights:
         return scale.unsqueeze(2)
 
     def normalised(self, head: int, rows: slice, count: Tensor, out: Tensor, other: Tensor) -> None:
-        """Write the weights once more, from what `keep` kept; arguments as in `raw`."""
+        """Write the weights again, from what `keep` stored; arguments as in `raw`."""
         scale = self.scale[:, rows, head, None]
         if len(self.factors) == 4:
             self._multiply(head, rows, count, out, other, scale)
@@ -106,7 +106,7 @@ class GroupWeights:
             out.sub_(self.shift[:, rows, head, None]).exp_().mul_(count).mul_(scale)
 
     def keep(self) -> None:
-        """Put what `raw` found out about the rows back among those of all nodes."""
+        """Store the shifts and scales that `raw` computed with those of all nodes."""
         self.group.write(self.weights.scale_NH, self.scale)
         self.group.write(self.weights.shift_NH, self.shift)
 

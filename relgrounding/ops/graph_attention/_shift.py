@@ -1,15 +1,15 @@
-"""A shift of the logits of one destination: cancels out of the softmax, and keeps the exponentials in range."""
+"""A shift of all logits of a destination: it cancels out of the softmax and keeps the exponentials in range."""
 
 import torch
 from torch import Tensor
 
 
 def common_shift(src_NH: Tensor, dst_NH: Tensor, slope: float) -> Tensor | None:
-    """(N, H) a shift that suits every in-neighbour: the logit that the highest source score of all would give.
+    """(N, H) a shift that suits every in-neighbour: the logit of the highest source score of all.
 
     The leaky ReLU does not decrease and is no steeper than 1, so a shifted logit lies between minus the spread of the
     source scores and 0: no exponential overflows, and the largest of a segment does not underflow. Where the spread is
-    too large for that, or on a GPU, where finding it out would wait for the device, None: use the segment's maximum.
+    too large for that, or on a GPU, where reading it would wait for the device, None: use each segment's maximum.
     """
     if src_NH.device.type != "cpu" or not 0 <= slope <= 1 or src_NH.numel() == 0:
         return None

@@ -89,9 +89,9 @@ def row_products(
     for start in range(0, dim, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         inside = (head < heads)[:, None] & (d < dim)[None, :]
-        place = head[:, None] * dim + d[None, :]
-        grad = tl.load(grad_ptr + node * grad_stride + place, mask=inside, other=0.0).to(SUM)
-        out = tl.load(out_ptr + node * heads * dim + place, mask=inside, other=0.0).to(SUM)
+        offset = head[:, None] * dim + d[None, :]
+        grad = tl.load(grad_ptr + node * grad_stride + offset, mask=inside, other=0.0).to(SUM)
+        out = tl.load(out_ptr + node * heads * dim + offset, mask=inside, other=0.0).to(SUM)
         sums += grad * out
     tl.store(product_ptr + node * heads + head, tl.reduce(sums, 1, add), mask=head < heads)
 
@@ -142,9 +142,9 @@ def attend_backward(
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
     grad_src = tl.full((BLOCK_E,), 0.0, SUM)
     for start in range(first, last, BLOCK_E):
-        place = start + lane
-        live = place < last
-        destination = tl.load(out_indices_ptr + place, mask=live, other=0)
+        offset = start + lane
+        live = offset < last
+        destination = tl.load(out_indices_ptr + offset, mask=live, other=0)
         at = destination * heads + head
         score = tl.load(score_dst_ptr + at, mask=live, other=0.0).to(SUM) + score_src
         logit = tl.where(score > 0, score, score * SLOPE)
@@ -160,7 +160,7 @@ def attend_backward(
             grad_logit = weight * (tl.reduce(grad * own[None, :], 1, add) - product)
             grad_score = tl.where(score > 0, grad_logit, grad_logit * SLOPE)
             grad_src += grad_score
-            edge = tl.load(out_edges_ptr + place, mask=live, other=0)
+            edge = tl.load(out_edges_ptr + offset, mask=live, other=0)
             tl.store(grad_edge_ptr + (chunk * edges + edge) * heads + head, grad_score, mask=live)
 
     if NEED_FEAT:
@@ -192,7 +192,7 @@ def sum_in_edges(
         for start in range(first, last, BLOCK_E):
             edge = start + tl.arange(0, BLOCK_E)
             inside = (edge < last)[:, None] & (head < heads)[None, :]
-            place = (table + edge)[:, None] * heads + head[None, :]
-            sums += tl.load(edge_ptr + place, mask=inside, other=0.0)
+            offset = (table + edge)[:, None] * heads + head[None, :]
+            sums += tl.load(edge_ptr + offset, mask=inside, other=0.0)
     out = tl.reduce(sums, 0, add)
     tl.store(out_ptr + node * heads + head, out.to(out_ptr.dtype.element_ty), mask=head < heads)

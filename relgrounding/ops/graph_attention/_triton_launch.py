@@ -11,9 +11,9 @@ from relgrounding.ops.graph_attention import _triton_kernels as kernels
 def attend(
     feat: Tensor, score_src: Tensor, score_dst: Tensor, indptr: Tensor, indices: Tensor, slope: float
 ) -> tuple[Tensor, ...]:
-    """Output, and for each destination and head its largest logit and what to divide exp(logit - largest) by: 1 / it.
+    """Output, and for each destination and head its largest logit and 1 / sum of exp(logit - largest).
 
-    Where a node has no in-edge both numbers are 0.
+    Both are 0 for a node without in-edges.
     """
     nodes, heads, dim = feat.shape
     sums = accumulator(feat.dtype)

@@ -1,4 +1,4 @@
-"""Compiled loops over the sorted edges; the layer around them, from its linear map to its bias, in one go.
+"""Compiled loops over the sorted edges; the layer around them, from its linear map to its bias, fused.
 
 Shapes: N nodes, C width of x, H heads, D width of a head, O = H * D, E edges.
 """
@@ -16,7 +16,7 @@ from relgrounding.ops._cpp import call, cpp_reason
 from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.graph_attention.naive import attention_layer_naive, graph_attention_naive
 
-# Numbers, one an edge and head, that stay in a core's second cache beside the features that they are made of.
+# Numbers, one per edge and head, that stay in a core's L2 cache beside the features that they are computed from.
 LARGEST_ITEM = 1 << 16
 
 
@@ -37,7 +37,7 @@ def graph_attention_cpp(
     score_dst_NH: Float[Tensor, "nodes heads"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
-    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number an edge and head."""
+    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number per edge and head."""
     feat_NHD, score_src_NH, score_dst_NH = (x.contiguous() for x in (feat_NHD, score_src_NH, score_dst_NH))
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 
@@ -51,7 +51,7 @@ def attention_layer_cpp(
     bias_O: Float[Tensor, " out_dim"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes out_dim"]:
-    """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, and a bias on top."""
+    """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, plus a bias."""
     attention_2HD, bias_O = attention_2HD.contiguous(), bias_O.contiguous()
     return _AttentionLayer.apply(structure, x_NC, weight_OC, attention_2HD, bias_O, negative_slope)
 
@@ -109,7 +109,7 @@ class _AttentionLayer(torch.autograd.Function):
 def _attend(
     structure: GraphStructure, feat_NHD: Tensor, src_NH: Tensor, dst_NH: Tensor, bias_O: Tensor | None, slope: float
 ) -> tuple[Tensor, Tensor]:
-    """The sums, and the weights (H, E) with a minus sign where the leaky ReLU leaks."""
+    """The sums, and the weights (H, E), negative where the logit is."""
     nodes, heads, dim = feat_NHD.shape
     out_NHD, alpha_HE = torch.empty_like(feat_NHD), feat_NHD.new_empty(heads, structure.num_edges)
     edges = structure.indptr.contiguous(), structure.indices.contiguous()
@@ -126,7 +126,7 @@ def _attend_backward(
     slope: float,
     grad_NHD: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of features and scores; with `attention_2HD` the first takes in what comes through the scores."""
+    """The gradients of features and scores; with `attention_2HD` the first includes the path through the scores."""
     nodes, heads, dim = feat_NHD.shape
     items = _items(structure, heads)
     work_HE = torch.empty_like(alpha_HE) if items is None else None
@@ -144,7 +144,7 @@ def _attend_backward(
 
 
 def _items(structure: GraphStructure, heads: int) -> Tensor | None:
-    """(B + 1,) where the items begin, if all threads have some to do and each one is small enough for a cache."""
+    """(B + 1,) where the items begin, if there are enough for all threads and each fits into a cache; else None."""
     bounds = structure.item_edges
     largest = max((after - before for before, after in pairwise(bounds)), default=0)
     if largest * heads > LARGEST_ITEM or largest * 2 * torch.get_num_threads() > structure.num_edges:

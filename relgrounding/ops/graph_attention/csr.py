@@ -14,9 +14,9 @@ from relgrounding.ops.graph_attention._copies import Copies, copies
 from relgrounding.ops.graph_attention._shift import common_shift
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
-# Edges times heads of the items that are worked on together: what is made of them in between then fits into the cache.
+# Edges times heads of the items that are computed together, so that intermediate results fit into the cache.
 PIECE = 2**18
-# Edges at a time where one item of many edges would need one more number an edge and head.
+# Edges at a time where a large item would need one more number per edge and head.
 _BLOCK = 2**18
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
@@ -38,9 +38,9 @@ def graph_attention_csr(
     score_dst_NH: Float[Tensor, "nodes heads"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
-    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number an edge and head.
+    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number per edge and head.
 
-    All heads run in one call, each on a copy of the graph of its own: M = heads * N nodes, F = heads * E edges.
+    All heads run in one call, each on its own copy of the graph: M = heads * N nodes, F = heads * E edges.
     """
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 
@@ -56,7 +56,7 @@ class _Attention(torch.autograd.Function):
         for graph in copies(structure, src_NH.shape[1], PIECE):
             shift_M = None if shift_NH is None else graph.of_nodes(shift_NH)
             signed_F = signed_weights(graph, graph.of_nodes(src_NH), graph.of_nodes(dst_NH), shift_M, slope)
-            signed[graph.place] = signed_F
+            signed[graph.span] = signed_F
             sums_MD = weighted_rows(graph.of_nodes(feat_NHD), graph.sources, graph.indptr, signed_F.abs_())
             graph.write(out_NHD, sums_MD)
         keep(ctx, (structure, feat_NHD, src_NH, dst_NH, slope), signed)
@@ -71,7 +71,7 @@ class _Attention(torch.autograd.Function):
         if any(ctx.needs_input_grad[2:4]):
             d_src, d_dst = (feat_NHD.new_empty(feat_NHD.shape[:2]) for _ in range(2))
         for graph in copies(structure, feat_NHD.shape[1], PIECE):
-            grad_MD, signed_F = graph.of_nodes(grad_NHD), signed[graph.place]
+            grad_MD, signed_F = graph.of_nodes(grad_NHD), signed[graph.span]
             if d_src is not None and d_dst is not None:
                 logit_F = edge_dots(grad_MD, graph.of_nodes(feat_NHD), graph.sources, graph.indptr)
                 logit_gradient(logit_F, signed_F, graph, slope)
@@ -85,7 +85,7 @@ class _Attention(torch.autograd.Function):
 
 
 def logit_gradient(x_F: Tensor, signed_F: Tensor, graph: Copies, slope: float) -> None:
-    """In place: ``alpha_e (x_e - sum of alpha x over the segment)``, and back through the leaky ReLU."""
+    """In place: ``alpha_e (x_e - sum of alpha x over the segment)``, then the gradient of the leaky ReLU."""
     alpha_F = signed_F.abs()
     mean_M = segment_sum(x_F.mul_(alpha_F), graph.indptr)
     for x, alpha, destinations in zip(*(t.split(_BLOCK) for t in (x_F, alpha_F, graph.destinations)), strict=True):
@@ -94,7 +94,7 @@ def logit_gradient(x_F: Tensor, signed_F: Tensor, graph: Copies, slope: float) -
 
 
 def signed_weights(graph: Copies, src_M: Tensor, dst_M: Tensor, shift_M: Tensor | None, slope: float) -> Tensor:
-    """(F,) attention weights; those of a negative logit carry a minus sign, which the backward pass needs."""
+    """(F,) attention weights; negative where the logit is, which the backward pass needs."""
     logit_F = src_M.index_select(0, graph.sources)
     logit_F += dst_M.index_select(0, graph.destinations)
     weight_F = torch.nn.functional.leaky_relu(logit_F, slope)
@@ -103,5 +103,5 @@ def signed_weights(graph: Copies, src_M: Tensor, dst_M: Tensor, shift_M: Tensor 
     weight_F -= shift_M.index_select(0, graph.destinations)
     scale_M = segment_sum(weight_F.exp_(), graph.indptr).reciprocal_()
     weight_F *= scale_M.index_select(0, graph.destinations)
-    # At 0 the leaky ReLU has the slope of its negative side, which a sum that cancels, +0, would not show.
+    # At 0 the leaky ReLU has its negative slope, which the sign of a sum that cancels to +0 would not show.
     return weight_F.copysign_(logit_F.sub_(torch.finfo(logit_F.dtype).tiny))

@@ -36,7 +36,7 @@ def graph_attention_dense(
     score_dst_NH: Float[Tensor, "nodes heads"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
-    """See `relgrounding.ops.graph_attention`; the backward pass makes the weights again from a row's shift and sum."""
+    """See `relgrounding.ops.graph_attention`; the backward pass recomputes the weights from shift and sum per row."""
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 
 

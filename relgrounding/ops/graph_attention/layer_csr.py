@@ -1,6 +1,6 @@
-"""The whole attention layer, from its linear map to its bias, one piece of the batch at a time in the cache.
+"""The whole attention layer, from its linear map to its bias, one cache-sized piece of the batch at a time.
 
-Of all that lies between x and the result, only the features and the weights of the edges stay for the backward pass.
+Of all intermediate results only the features and the attention weights are kept for the backward pass.
 Shapes: N nodes, C width of x, H heads, D width of a head, O = H * D; of a piece: n nodes, M = H * n, F = H * edges.
 """
 
@@ -29,7 +29,7 @@ def attention_layer_csr(
     bias_O: Float[Tensor, " out_dim"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes out_dim"]:
-    """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, and a bias on top."""
+    """`graph_attention` of the features ``weight x`` with the scores ``features . attention``, plus a bias."""
     return _AttentionLayer.apply(structure, x_NC, weight_OC, attention_2HD, bias_O, negative_slope)
 
 
@@ -54,7 +54,7 @@ class _AttentionLayer(torch.autograd.Function):
             shift_nH = common_shift(src_Hn.t(), dst_Hn.t(), slope)
             shift_M = None if shift_nH is None else shift_nH.t().reshape(-1)
             signed_F = signed_weights(graph, src_Hn.reshape(-1), dst_Hn.reshape(-1), shift_M, slope)
-            signed[graph.place] = signed_F
+            signed[graph.span] = signed_F
             sums_MD = weighted_rows(feat_HnD.flatten(0, 1), graph.sources, graph.indptr, signed_F.abs_())
             torch.add(sums_MD.view_as(feat_HnD), bias_H1D[graph.heads], out=graph.part(out_NHD))
             by_head.append(feat_HnD)
@@ -70,7 +70,7 @@ class _AttentionLayer(torch.autograd.Function):
         d_x = torch.empty_like(x_NC, memory_format=torch.contiguous_format) if ctx.needs_input_grad[1] else None
         d_weight, d_attention = (torch.zeros_like(t) for t in (weight_OC, attention_2HD))
         for graph, feat_HnD in zip(copies(structure, heads, PIECE), by_head, strict=True):
-            signed_F, grad_HnD = signed[graph.place], graph.part(grad_NHD).contiguous()
+            signed_F, grad_HnD = signed[graph.span], graph.part(grad_NHD).contiguous()
             grad_MD, attention_H2D = grad_HnD.flatten(0, 1), attention_2HD[:, graph.heads].transpose(0, 1)
             d_scores_H2n = _score_gradients(graph, grad_MD, feat_HnD.flatten(0, 1), signed_F, slope)
             alpha_F = graph.by_source(signed_F).abs_()
@@ -87,7 +87,7 @@ class _AttentionLayer(torch.autograd.Function):
 
 
 def _rows(graph: Copies, dim: int) -> slice:
-    """The rows of the weight that make the features of a piece's heads."""
+    """The rows of the weight that map to the features of a piece's heads."""
     return slice(graph.heads.start * dim, graph.heads.stop * dim)
 
 

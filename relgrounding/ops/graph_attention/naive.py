@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.ops._edges import edge_softmax, weighted_sum
+from relgrounding.ops._edges import edge_softmax, take_rows, weighted_sum
 from relgrounding.ops._registry import register_backend
 
 
@@ -34,8 +34,9 @@ def attend_by_edge(
     naive: bool = True,
 ) -> tuple[Float[Tensor, "nodes heads dim"], Float[Tensor, "edges heads"]]:
     """`graph_attention` and its weights, with a bias per logit and dropout of the weights; see `ops._edges`."""
-    logit_EH = score_src_NH[structure.indices] + score_dst_NH[structure.destinations]
-    logit_EH = torch.nn.functional.leaky_relu(logit_EH, negative_slope)
+    source_EH = take_rows(score_src_NH, structure.indices, naive)
+    destination_EH = take_rows(score_dst_NH, structure.destinations, naive)
+    logit_EH = torch.nn.functional.leaky_relu(source_EH + destination_EH, negative_slope)
     alpha_EH = edge_softmax(structure, logit_EH if edge_bias_EH is None else logit_EH + edge_bias_EH, naive)
     kept_EH = torch.nn.functional.dropout(alpha_EH, dropout) if dropout else alpha_EH
     return weighted_sum(structure, feat_NHD, kept_EH, naive), alpha_EH

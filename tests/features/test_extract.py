@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,10 +10,7 @@ from hypothesis import strategies as st
 
 from relgrounding.features import ClipFeatures, RegionFeatures, extraction
 from relgrounding.features.extraction._windows import clip_count, first_frame, windows
-
-_spec = importlib.util.spec_from_file_location("extract", Path(__file__).parents[2] / "tools" / "extract.py")
-tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tool)
+from tools import extract as tool
 
 SOURCE = {"what": "features", "weights": "somebody's", "stride": 8}
 

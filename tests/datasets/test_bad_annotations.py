@@ -6,7 +6,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from bad_inputs import FUZZ, JSON, damaged, read, refcoco
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from relgrounding.datasets import (
 )
 from relgrounding.features import ClipFeatures, write_clip_features
 from relgrounding.io import BadAnnotation, Problems
+from tests.io.bad_inputs import FUZZ, JSON, damaged, read, refcoco
 
 VIDEO = {"video": "v", "duration": 31.2, "query": "a door", "segment": [1, 2]}
 KEYS = ("video", "image", "duration", "size", "query", "segment", "box", "boxes", "segments", "id", "kind")

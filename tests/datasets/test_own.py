@@ -35,7 +35,7 @@ def test_images_with_several_boxes(tmp_path):
 def test_splits_by_file_or_by_line(tmp_path):
     write(tmp_path / "train.jsonl", VIDEO)
     assert len(load_own(tmp_path / "{split}.jsonl", "video", "train").queries) == 1
-    with pytest.raises(MissingFile, match=r"test\.jsonl not found; write one JSON object a line"):
+    with pytest.raises(MissingFile, match=r"test\.jsonl not found; write one JSON object per line"):
         load_own(tmp_path / "{split}.jsonl", "video", "test")
     path = write(tmp_path / "q.jsonl", VIDEO | {"split": "train"}, VIDEO | {"split": "test"})
     assert [q.id for q in load_own(path, "video", "test").queries] == ["2"]

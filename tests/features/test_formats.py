@@ -9,16 +9,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from bad_inputs import damaged, read
 
 from relgrounding.features import ClipFeatures, RegionFeatures, Regions
 from relgrounding.features.convert import convert_features, detect_format
 from relgrounding.io import BadFeatures, MissingFile, UnsafeFile
-from relgrounding.modalities._inputs import Stores, read_clips, read_regions
+from relgrounding.modalities import MODALITIES
+from relgrounding.modalities._inputs import Stores
+from tests.io.bad_inputs import damaged, read
 
 BOXES = np.array([[10, 10, 60, 60], [100, 50, 200, 150], [0, 0, 500, 375]], np.float32)
 FEATURES = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 SIZE = (500, 375)
+VIDEO, IMAGE = (MODALITIES.get(name)() for name in ("video", "image"))
 
 
 def text(array):
@@ -43,7 +45,7 @@ def test_tensors(tmp_path, kind):
     assert detect_format(folder) == "pt"
     convert_features(folder, tmp_path / "o.h5")
     np.testing.assert_array_equal(ClipFeatures(tmp_path / "o.h5")["vid_0.0_2.0"], tensor.float())
-    read = read_clips(folder / "vid_0.0_2.0.pt", None, Stores(True), 8)
+    read = VIDEO.read_item(folder / "vid_0.0_2.0.pt", None, Stores(VIDEO), 8, duration=2)[0]
     np.testing.assert_array_equal(read, tensor.float())
 
 
@@ -297,28 +299,27 @@ def test_an_image_that_has_no_other_box_is_an_error_as_it_is_read(tmp_path):
 
 
 def test_a_grounder_reads_what_the_converter_reads(tmp_path):
-    stores = Stores(False)
+    stores = Stores(IMAGE)
     (tmp_path / "r.tsv").write_text("\t".join(["7", "500", "375", "3", text(BOXES), text(FEATURES)]) + "\n")
     (tmp_path / "npz").mkdir()
     np.savez(tmp_path / "npz" / "7.npz", features=FEATURES, boxes=BOXES, width=500, height=375)
     np.save(tmp_path / "wide.npy", FEATURES[:, None, None, :])
     torch.save(torch.from_numpy(FEATURES), tmp_path / "one.pt")
+    given = {"boxes": BOXES, "image_size": SIZE}
     ways = [
-        ((tmp_path / "r.tsv", None, None, "COCO_train2014_000000000007.jpg"), stores),
-        ((tmp_path / "r.tsv", None, None, None), stores),
-        ((tmp_path / "npz", None, None, "7"), stores),
-        ((tmp_path / "npz" / "7.npz", None, None, None), stores),
-        ((tmp_path / "wide.npy", BOXES, SIZE, None), stores),
-        ((tmp_path / "one.pt", BOXES, SIZE, None), stores),
-    ]
-    for arguments, kept in ways:
-        found = read_regions(*arguments, kept, 8)
+        ("r.tsv", "COCO_train2014_000000000007.jpg", {}), ("r.tsv", None, {}), ("npz", "7", {}),
+        ("npz/7.npz", None, {}), ("wide.npy", None, given), ("one.pt", None, given),
+    ]  # fmt: skip
+    for name, item, facts in ways:
+        found, _ = IMAGE.read_item(tmp_path / name, item, stores, 8, **facts)
         assert isinstance(found, Regions)
         np.testing.assert_array_equal(found.features, FEATURES)
         np.testing.assert_array_equal(found.boxes, BOXES)
         assert found.size == SIZE
-    np.testing.assert_array_equal(read_clips(tmp_path / "wide.npy", None, Stores(True), 8), FEATURES)
+    np.testing.assert_array_equal(
+        VIDEO.read_item(tmp_path / "wide.npy", None, Stores(VIDEO), 8, duration=2)[0], FEATURES
+    )
     with pytest.raises(BadFeatures, match=r"r\.tsv holds regions; this run answers about videos"):
-        read_clips(tmp_path / "r.tsv", None, Stores(True), 8)
+        VIDEO.read_item(tmp_path / "r.tsv", None, Stores(VIDEO), 8)
     with pytest.raises(ValueError, match=r"holds no '8'; its 1 ids begin with 7"):
-        read_regions(tmp_path / "r.tsv", None, None, "8", stores, 8)
+        IMAGE.read_item(tmp_path / "r.tsv", "8", stores, 8)

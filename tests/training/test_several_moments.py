@@ -4,7 +4,7 @@ import pytest
 
 from relgrounding.evaluation import VideoEvaluator
 from relgrounding.viz import read_run
-from tests.cases.inputs import several_moments
+from tests.cases import several_moments
 from tests.evaluation.recount import recount
 from tests.training.tiny import tool
 

@@ -5,13 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-from bad_inputs import damaged, read
 
 from relgrounding.config import Config
 from relgrounding.datasets import load_own
 from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.io import Problems
 from relgrounding.training import make_task
+from tests.io.bad_inputs import damaged, read
 
 VALUES = [
     "null", "true", '""', '" "', "0", "-1", "-0.0", "1e308", "-1e308", "1e-320", "1e999", "NaN", "Infinity",

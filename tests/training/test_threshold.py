@@ -1,6 +1,6 @@
 import json
 
-from tests.cases.inputs import threshold
+from tests.cases import threshold
 from tests.evaluation.recount import recount
 from tests.training.tiny import tool
 

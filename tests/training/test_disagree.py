@@ -10,7 +10,7 @@ import pytest
 from relgrounding.config import load_config
 from relgrounding.io import BadFeatures
 from relgrounding.training import make_task
-from tests.cases.inputs import disagree
+from tests.cases import disagree
 from tests.datasets.checking import verify_config
 
 TOOLS = Path(__file__).parents[2] / "tools"

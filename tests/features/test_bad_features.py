@@ -10,11 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from bad_inputs import clip_file, damaged, read, read_all, region_file
 
 from relgrounding.features import ClipFeatures, RegionFeatures
 from relgrounding.features.convert import convert_features
 from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
+from tests.io.bad_inputs import clip_file, damaged, read, read_all, region_file
 
 ROOT = Path(__file__).parents[2]
 

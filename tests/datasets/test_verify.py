@@ -1,6 +1,5 @@
 """The table of `tools/prepare.py verify`: each fault in its row; of the real data the differences that are known."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from relgrounding.datasets._verify import format_rows
 from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.features.convert import convert_features
 from tests.datasets.checking import verify_config
+from tools import prepare
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,9 +147,6 @@ def test_the_embedded_scenes_have_nothing_to_check():
 
 
 def test_the_exit_status_tells(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "tools" / "prepare.py")
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
     own(tmp_path, *good())
     path = tmp_path / "c.yaml"
     path.write_text(

@@ -1,8 +1,6 @@
 """With torchvision and PyAV: a generated video and generated pictures, small models of random weights."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 
 from relgrounding.features import ClipFeatures, RegionFeatures, extraction
 from relgrounding.features.extraction._frames import Frames
+from tools import extract as tool
 
 try:
     import av
@@ -20,10 +19,6 @@ try:
     from torchvision.models.video import R3D_18_Weights, r3d_18
 except (ImportError, RuntimeError) as problem:
     pytest.skip(f"torchvision or av cannot be imported: {problem}", allow_module_level=True)
-
-_spec = importlib.util.spec_from_file_location("extract", Path(__file__).parents[2] / "tools" / "extract.py")
-tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tool)
 
 FRAMES, RATE = 50, 20
 SMALL = ["--weights", "random", "--size", "32"]

@@ -1,4 +1,4 @@
-"""Small inputs that once gave wrong results, a folder per case: python -m tests.cases.inputs FOLDER (a new one)."""
+"""Small inputs that once gave wrong results, a folder per case: python -m tests.cases FOLDER (a new one)."""
 
 import base64
 import json

@@ -3,7 +3,6 @@
 import base64
 import csv
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ import pytest
 from relgrounding.features import ClipFeatures, RegionFeatures
 from relgrounding.features.convert import convert_features, detect_format
 from relgrounding.io import BadFeatures, DataError, MissingFile, UnsafeFile
+from tools import prepare
 
 ROOT = Path(__file__).parents[2]
 DIM = 6
@@ -325,9 +325,6 @@ def test_another_source_starts_anew(tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "tools" / "prepare.py")
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
     source = write_npy(tmp_path / "in", clips())
     assert prepare.main(["features", str(source), str(tmp_path / "x.h5"), "--pca", "2", "--float16"]) == 0
     assert "x.h5: 5 videos, 25 clips x 2, " in capsys.readouterr().out

@@ -9,7 +9,7 @@ from relgrounding.features import ClipFeatures, RegionFeatures
 from relgrounding.features.convert import convert_features
 from relgrounding.io import BadFeatures, MissingFeatures
 from relgrounding.io._ids import canonical_id
-from tests.cases.inputs import clips, ids, lines
+from tests.cases import clips, ids, lines
 from tests.datasets.checking import verify_config
 
 

@@ -1,9 +1,9 @@
-import importlib.util
 import re
 from pathlib import Path
 
 from relgrounding import io
 from relgrounding.features.convert import FORMATS
+from tools import prepare
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "data.md").read_text()
@@ -13,9 +13,6 @@ def test_the_worked_example_of_own_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     exec(example, {})
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "tools" / "prepare.py")
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
     assert prepare.main(["features", "own/npy", "own/features.h5"]) == 0
     assert "own/features.h5: 12 videos, 192 clips x 64, " in capsys.readouterr().out
     assert prepare.main(["verify", "own/own.yaml"]) == 0

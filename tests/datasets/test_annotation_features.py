@@ -1,6 +1,4 @@
-import importlib.util
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +9,7 @@ from relgrounding.datasets import ActionInterval, ImageObjects, load_instances
 from relgrounding.datasets.charades_sta import action_coverage
 from relgrounding.datasets.refcoco import category_features
 from relgrounding.features import ClipFeatures, RegionFeatures
-
-SCRIPT = Path(__file__).parents[2] / "tools" / "prepare.py"
-SPEC = importlib.util.spec_from_file_location("prepare", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-prepare = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(prepare)
+from tools import prepare
 
 TENTHS = st.integers(-20, 120)
 

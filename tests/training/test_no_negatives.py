@@ -9,7 +9,7 @@ import pytest
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.training import make_task
-from tests.cases.inputs import no_negatives
+from tests.cases import no_negatives
 
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 
