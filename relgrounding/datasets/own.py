@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from relgrounding._printing import brief, printable
 from relgrounding._settings import ConfigError
 from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, find_file, register_dataset
-from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
+from relgrounding.io._regular import existing
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["Own", "OwnQueries", "load_own"]
@@ -58,7 +59,7 @@ class OwnQueries(NamedTuple):
 
 
 def load_own(path: str | Path, item: str, split: str | None = None, problems: Problems | None = None) -> OwnQueries:
-    """Load queries of your own videos or images, one JSON object a line.
+    """Load queries of your own videos or images, one JSON object per line.
 
     `{"video": "kitchen", "duration": 31.2, "query": "person opens the door", "segment": [3, 7.5]}` or
     `{"image": "street", "size": [640, 480], "query": "the red car", "box": [10, 20, 200, 120]}`. The right answer
@@ -81,8 +82,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
     problems = problems or Problems()
     in_name = "{split}" in str(path)
     path = Path(str(path).replace("{split}", split or "")) if in_name else Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path} not found; {REMEDY}")
+    existing(path, REMEDY)
     result = OwnQueries([], {}, {})
     ids: set[str] = set()
     cut = 0
@@ -100,7 +100,7 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    entry = parse_json(line, where, "write one object a line")
+    entry = parse_json(line, where, "write one object per line")
     if not isinstance(entry, dict):
         raise BadAnnotation(f"{where}: expected an object such as {{...}}, found {line[:40]!r}")
     unknown = sorted(set(entry) - set(KEYS))

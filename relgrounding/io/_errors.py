@@ -73,7 +73,7 @@ class Problems:
 
     Attributes:
         counts: records left out, by kind of error.
-        notes: what else was changed or left out and is no error, such as objects without area, and how often.
+        notes: what else was changed or left out and is not an error, such as objects without area, and how often.
     """
 
     def __init__(self, on_error: str = "stop") -> None:
@@ -96,12 +96,12 @@ class Problems:
         if self.total <= MOST_LOGGED:
             logger.warning("skipped: %s", error)
         elif self.total == MOST_LOGGED + 1:
-            logger.warning("more is skipped; it is counted, and only logged at level DEBUG")
+            logger.warning("further records are skipped and counted, and logged at level DEBUG only")
         if self.total > MOST_LOGGED:
             logger.debug("skipped: %s", error)
 
     def note(self, what: str, count: int, where: object) -> None:
-        """Count and log what is no error; a count of 0 is not mentioned."""
+        """Count and log what is not an error; a count of 0 is not mentioned."""
         if count:
             self.notes[what] += count
             logger.warning("note: %s: %s: %d", where, what, count)
@@ -133,7 +133,7 @@ def check_id(value: object, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise BadAnnotation(f"{where}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
+        raise BadAnnotation(f"{where}: {brief(value)!r} is not an id; expected text of 1 to 200 characters or a number")
     reason = name_fault(value, most_bytes=800)
     if reason:
         raise BadAnnotation(

@@ -17,6 +17,17 @@ _KINDS = {
 }
 
 
+def existing(path: Path, remedy: str) -> Path:
+    """Return the path of a file or directory that is there.
+
+    Raises:
+        MissingFile: it is not; the message ends with `remedy`.
+    """
+    if not path.exists():
+        raise MissingFile(f"{path} not found; {remedy}")
+    return path
+
+
 def check_regular(path: Path, follow_links: bool = True) -> None:
     """Refuse what is not a regular file: reading a FIFO or a device may never end.
 

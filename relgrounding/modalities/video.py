@@ -51,7 +51,12 @@ class VideoData:
     widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
     """Widths of the candidate windows, in clips."""
     stride: float = number(1.0, above=0, most=100_000)
-    """Step between windows of one width: in clips if 1 or more, otherwise as a share of the width."""
+    """Step between windows of one width: 1 or more, in whole clips; below 1, as a share of the width."""
+
+    def __post_init__(self) -> None:
+        """Refuse a step between two clips."""
+        if self.stride > 1 and self.stride != self.stride // 1:
+            raise ConfigError(f"data.stride is {self.stride}; from 1 on it must be a whole number of clips")
 
 
 @dataclasses.dataclass
@@ -150,8 +155,7 @@ class VideoCollator:
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        step = int(stride) if stride >= 1 else stride
-        self._candidates = _candidates(tuple(widths), step, iou_threshold)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from relgrounding.config import load_config
 from relgrounding.datasets import Query
 from relgrounding.features import ClipFeatures, Vocabulary, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
-from tests.training.tiny import COMMON, tiny_config
+from tests.training.tiny import tiny_config
 
 SENTENCES = ["person opens the door", "person runs", "the person closes a door quickly"]
 VGN = ["data.dataset=charades_sta", "model.name=vgn", "data.widths=[2,4]", "data.max_clips=12"]
@@ -29,7 +28,7 @@ def _video_task(path, vectors=None):
     words = Vocabulary.from_texts(SENTENCES[:2])
     store = ClipFeatures(path)
     queries = [Query(f"q{i}", f"v{i}", text, ((1.0, 3.0),)) for i, text in enumerate(SENTENCES)]
-    config = load_config(None, [*COMMON, *VGN])
+    config = tiny_config(*VGN)
     split = Split(queries, store)
     durations = {f"v{i}": 10.0 + i for i in range(3)}
     if vectors is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relgrounding.runs import RunError, RunFolder, check_free, hold_run
-from tests.training.tiny import COMMON, IGN, TINY, tool
+from tests.training.tiny import TINY, tiny_words, tool
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -145,7 +145,7 @@ def test_overwrite_replaces_a_run_and_leaves_nothing_of_it(tmp_path, finished):
 def test_a_wrong_setting_does_not_cost_the_old_run(tmp_path, finished, capsys, wrong):
     _copy(finished, tmp_path / "runs")
     before = _snapshot(tmp_path)
-    words = [*COMMON, *IGN, "train.epochs=1", "ccl.epochs=1", *wrong, "name=old"]
+    words = tiny_words("train.epochs=1", "ccl.epochs=1", *wrong, "name=old")
     assert train_tool.main([*words, "--runs", str(tmp_path / "runs"), "--overwrite"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -4,9 +4,8 @@ import json
 
 import numpy as np
 
-from relgrounding.config import load_config
 from relgrounding.features import Regions, write_clip_features, write_region_features
-from tests.training.tiny import COMMON, IGN
+from tests.training.tiny import tiny_config
 
 COLOURS = ("red", "blue", "green", "grey")
 
@@ -19,8 +18,9 @@ def settings(folder, model, *words):
         f"model.name={model}",
         "train.epochs=2",
     ]
-    sizes = IGN if model == "ign" else ["model.heads=1", "data.widths=[1,2]"]
-    return load_config(None, [*COMMON, *own, *sizes, *words])
+    if model == "vgn":
+        own += ["model.heads=1", "data.widths=[1,2]"]
+    return tiny_config(*own, *words)
 
 
 def videos(folder, answers):

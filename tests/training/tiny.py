@@ -10,26 +10,36 @@ from relgrounding.config import Config, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, make_task
 
-COMMON = [
+TINY = [
+    "data.demo_pairs=24",
     "data.batch_size=8",
     "data.validation=0.2",
     "model.hidden=8",
     "model.word_dim=8",
     "model.attention_dim=8",
+    "model.fusion_dim=8",
     "model.relation_dim=8",
+    "model.position_dim=4",
     "model.top_r=2",
     "train.epochs=3",
     "train.patience=3",
     "train.warmup_steps=3",
     "train.log_every=2",
 ]
-"""Settings that every system and data set has."""
-IGN = ["model.fusion_dim=8", "model.position_dim=4"]
-TINY = ["data.demo_pairs=24", *IGN, *COMMON]
+
+
+def tiny_words(*words: str) -> list[str]:
+    """TINY and more, without what the model and the data set that are named do not have."""
+    foreign: list[str] = []
+    if any(word.startswith("model.name=") and word != "model.name=ign" for word in words):
+        foreign += ["model.fusion_dim", "model.position_dim"]
+    if any(word.startswith("data.dataset=") and word != "data.dataset=demo" for word in words):
+        foreign += ["data.demo_pairs"]
+    return [*(word for word in TINY if word.partition("=")[0] not in foreign), *words]
 
 
 def tiny_config(*words: str) -> Config:
-    return load_config(None, [*TINY, *words])
+    return load_config(None, tiny_words(*words))
 
 
 def tool(name: str) -> ModuleType:

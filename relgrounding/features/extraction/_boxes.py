@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from relgrounding._files import sha256
 from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError, require
-from relgrounding.features.extraction._weights import build, sha256
+from relgrounding.features.extraction._weights import build
 
 FASTER_RCNN = (
     "fasterrcnn_resnet50_fpn_v2",
@@ -56,7 +57,7 @@ class RegionExtractor:
         detection = require("torchvision.models.detection")
         require("PIL.Image")
         if model not in FASTER_RCNN:
-            raise ExtractionError(f"{model} is no detector; there are {', '.join(FASTER_RCNN)}")
+            raise ExtractionError(f"{model} is not a detector; there are {', '.join(FASTER_RCNN)}")
         if model == "fasterrcnn_resnet50_fpn" and Path(weights).is_file():
             raise ExtractionError(
                 f"{model} is normalised in one of two ways, which a file does not tell: give torchvision's name of its "
@@ -132,7 +133,7 @@ def read_image(path: Path) -> np.ndarray:
         with pil.open(path) as image:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise ExtractionError(f"{path} is no picture that can be read: {error}") from None
+        raise ExtractionError(f"{path} is not a readable picture: {error}") from None
 
 
 def _make(make: Any, options: dict[str, Any], weights: Any, state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
