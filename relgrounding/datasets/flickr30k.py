@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_root, register_dataset
-from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_choice, has_area
 
 __all__ = ["Flickr30k", "load_flickr30k"]

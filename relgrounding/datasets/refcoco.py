@@ -25,9 +25,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
-from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
 from relgrounding.io._pickle import load_plain_pickle
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
