@@ -136,7 +136,7 @@ class Dataset(ABC):
     """(split, check, count): why a count that is not the published one is as it should be."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
-    remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
+    remedy: ClassVar[str] = "relgrounding prepare features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
     generated: ClassVar[bool] = False
     """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
