@@ -5,9 +5,11 @@
     python tools/prepare.py verify configs/refcoco_ign.yaml
     python tools/prepare.py charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
     python tools/prepare.py coco-categories features/refcoco_categories.h5 --name refcoco
+    python tools/prepare.py annotated-boxes features/flickr30k_boxes.h5 --dataset flickr30k
 
-What the last two make are NOT visual features: they come from annotations made by people, stand in for perfect
-recognition, and results on them must never be compared with published ones. docs/data.md describes formats and files.
+What charades-actions and coco-categories make are NOT visual features: they come from annotations made by people, stand
+in for perfect recognition, and results on them must never be compared with published ones. docs/data.md describes
+formats and files.
 """
 
 import argparse
@@ -24,11 +26,14 @@ from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._signals import caught, ended, run_command
 from relgrounding.config import ConfigError, load_config
+from relgrounding.datasets import DATASETS
+from relgrounding.datasets._boxes import write_annotated_boxes
 from relgrounding.datasets._dataset import NOT_VISUAL
 from relgrounding.datasets._verify import format_rows, verify
 from relgrounding.datasets.charades_sta import charades_actions
 from relgrounding.datasets.refcoco import coco_categories
 from relgrounding.features.convert import FORMATS, convert_features
+from relgrounding.features.convert._pca import number_or_file
 from relgrounding.io import DataError, MissingFile
 from relgrounding.io._regular import MAX_BYTES
 
@@ -53,6 +58,14 @@ def coco(args: argparse.Namespace) -> int:
     check_output(args.out, head=HDF5)
     print(f"note: {NOT_VISUAL}", file=sys.stderr)
     show(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
+    return 0
+
+
+def boxes(args: argparse.Namespace) -> int:
+    check_output(args.out, head=HDF5)
+    kind = DATASETS.get(args.dataset)
+    dataset = kind(kind.Config(dataset=args.dataset, root=str(args.root or "")))
+    show(write_annotated_boxes(args.out, dataset, args.splits))
     return 0
 
 
@@ -97,14 +110,6 @@ def check(args: argparse.Namespace) -> int:
     return int(any(row.status == "DIFFERS" for row in rows))
 
 
-def pca(text: str) -> int | Path:
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    if text.endswith(".npz"):
-        return Path(text)
-    raise argparse.ArgumentTypeError(f"{text} is neither a number of components above 0 nor a .npz file")
-
-
 def at_least(kind: type, least: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         if not least <= (value := kind(text)) < float("inf"):
@@ -146,6 +151,16 @@ def make_parser() -> argparse.ArgumentParser:
             type=Path,
             help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
         )
+    annotated = commands.add_parser(
+        "annotated-boxes",
+        help="the boxes of the annotations, of which extract images --boxes makes features",
+        description="All annotated boxes of the images that queries ask about: the candidates, without features.",
+    )
+    annotated.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    annotated.add_argument("--dataset", required=True, metavar="NAME", help="flickr30k, refcoco, refcoco+ or refcocog")
+    annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
+    annotated.add_argument("--root", type=Path, help="folder of the annotations (default: $RELGROUNDING_DATA)")
+    annotated.set_defaults(run=boxes)
     add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
     add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
     return parser
@@ -167,7 +182,10 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
     command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
     command.add_argument(
-        "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"
+        "--pca",
+        metavar="N|FILE",
+        type=number_or_file,
+        help="keep N principal components, or use those of another OUT.pca.npz",
     )
     command.add_argument("--float16", action="store_true", help="half the size, 11 significant bits")
     command.add_argument("--box-format", choices=["xyxy", "xywh"], default="", help="of the boxes in IN")
