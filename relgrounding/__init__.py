@@ -45,6 +45,8 @@ def __getattr__(name: str):
         return importlib.import_module(f"{__name__}.{name}")
     if name == "Grounder":
         return importlib.import_module(f"{__name__}.predictor").Grounder
+    if f"{__name__}.{name}" in _moved.NAMES:
+        return sys.modules[f"{__name__}.{name}"]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

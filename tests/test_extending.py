@@ -12,13 +12,10 @@ from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.graphs import spatial_structure
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
-from tests.training.tiny import TINY
+from tests.training.tiny import TINY, tiny_words
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
-COMMON = [
-    word for word in TINY if word.partition("=")[0] not in ("model.fusion_dim", "model.position_dim", "data.demo_pairs")
-]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +57,7 @@ def test_a_model_and_a_data_set_and_an_objective_at_once(tmp_path):
         "mil.negatives=3",
         "train.learning_rate=0.02",
     ]
-    table = trained(tmp_path, *COMMON, *words, "train.epochs=20", "train.patience=20")
+    table = trained(tmp_path, *tiny_words(*words), "train.epochs=20", "train.patience=20")
     assert "my_model:Cosine + sharpness, no relation" in table
     assert 'my_data:Colours, split test, protocol "single", 300 queries' in table
     config = RunFolder(tmp_path / "run").read_config()

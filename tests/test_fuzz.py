@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import tool
 
 from relgrounding.config import ConfigError, config_to_yaml, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
 from relgrounding.viz import choose_examples, match_runs, read_run, report_page
+from tests.viz.runs import write_run
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "configs" / "ablations" / "ccl.yaml"]
@@ -115,7 +115,6 @@ def fuzz_grids(rng: random.Random, folder: Path, count: int) -> None:
 
 
 def fuzz_runs(rng: random.Random, folder: Path, count: int) -> None:
-    write_run = tool("../tests/viz/runs").write_run
     whole = [write_run(folder / "video", 0.3, queries=4), write_run(folder / "image", 1.0, video=False, queries=4)]
     run = folder / "damaged"
     for _ in range(count):

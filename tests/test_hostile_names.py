@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny import TINY, tool
 
 from tests import cases
+from tests.training.tiny import TINY, tool
 
 NAMES = ["..", ".", "", " ", "../valuable", "ABSOLUTE", "a/b", "a/../../valuable", "a\\b", "${oc.env:HOME}", "${name}",
          "\u2025", "a\uff0fb", "\uff0e\uff0e", "x" * 300, "a\0b", "a\nb", "a\u202eb", "a\u2066b", " a", "a ", "a\u3000",

@@ -26,7 +26,7 @@ from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._names import check_name
 from relgrounding._printing import brief, printable, show
 from relgrounding.config import ConfigError
-from relgrounding.io._errors import read_text
+from relgrounding.io._regular import read_text
 from relgrounding.io._values import check_text, parse_json
 from relgrounding.predictor import Answer
 from relgrounding.runs import RunError, run_files

@@ -124,7 +124,7 @@ class Dataset(ABC):
     Args:
         config: the section `data` of a configuration, an instance of `Config`.
         seed: of the run.
-        item: what a query asks about, "video" or "image": the modality's word, for data sets that have either.
+        item: what a query is about, "video" or "image": the modality's word, for data sets that have either.
     """
 
     Config: ClassVar[type[DataConfig]] = DataConfig

@@ -1,4 +1,4 @@
-"""Digests that tell whether a run goes on with the data that it began with, wherever the files lie."""
+"""Digests that tell whether a run resumes on the data that it began with, wherever the files are."""
 
 import hashlib
 import json

@@ -17,7 +17,7 @@ _ATTRIBUTES = tuple(_VALUES)
 # Which attributes a description names. One attribute alone would leave few objects to tell the target from.
 _NAMED = (("size", "colour", "shape"), ("colour", "shape"), ("size", "shape"), ("size", "colour"), ("colour",))
 _HEAD_NAMED = (("size", "colour", "shape"), ("colour", "shape"), ("size", "shape"), ("size", "colour"))
-# What a relation leads to is named by one word: weak training has to find it without ever being asked for it.
+# What a relation leads to is named by one word: weak training has to find it without ever being trained on it.
 ANCHOR_NAMED = ("colour",)
 
 Description = dict[str, str]

@@ -1,6 +1,5 @@
 """Whether a feature file fits the queries and holds what it should."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from tqdm import tqdm
 
+from relgrounding._files import sha256
 from relgrounding._settings import ConfigError
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, find_file
@@ -18,7 +18,7 @@ from relgrounding.io._ids import near_id
 
 @runtime_checkable  # so that types can be checked in tests
 class Facts(Protocol):
-    """What is asked of a modality about features; `relgrounding.modalities.Modality` documents it."""
+    """What `verify` needs of a modality; `relgrounding.modalities.Modality` documents it."""
 
     remedy: ClassVar[str]
 
@@ -129,11 +129,7 @@ def _checksum(path: Path) -> Iterator[Check]:
     beside = path.with_name(path.name + ".sha256")
     if not beside.is_file():
         return
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**22):
-            digest.update(block)
-    if beside.read_text(encoding="utf-8-sig", errors="replace").split()[:1] == [digest.hexdigest()]:
+    if beside.read_text(encoding="utf-8-sig", errors="replace").split()[:1] == [sha256(path)]:
         yield Check("features: SHA-256", "as when made", "the same", "ok")
     else:
         meaning = "the file has changed since it was made: copy or make it again"

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from relgrounding._printing import brief
 from relgrounding.datasets._dataset import Annotations, Dataset, Published, Query, data_root, register_dataset
-from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
-from relgrounding.io._values import LONGEST, check_seconds, check_text, is_number, parse_json
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
+from relgrounding.io._values import LONGEST, check_choice, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["ActivityNetCaptions", "load_activitynet", "load_activitynet_durations"]
 
@@ -41,7 +42,7 @@ def load_activitynet(root: str | Path, split: str, problems: Problems | None = N
 
     Args:
         root: folder with `train.json`, `val_1.json` and `val_2.json`.
-        split: "train", "val_1" or "val_2"; the latter two ask about the same videos in other words.
+        split: "train", "val_1" or "val_2"; the latter two describe the same videos in other words.
         problems: what becomes of a bad record; None: the first one stops.
 
     Returns:
@@ -83,23 +84,18 @@ def load_activitynet_durations(root: str | Path, split: str) -> dict[str, float]
     path, videos = _read(root, split)
     durations = {}
     for video, entry in videos.items():
-        with Problems("skip"):  # the loader of queries has reported it, and no query asks for it
+        with Problems("skip"):  # the loader of queries has reported it, and no query needs it
             durations[video] = _duration(entry, f"{path}, video {video!r}")
     return durations
 
 
 def _read(root: str | Path, split: str) -> tuple[Path, dict[str, Any]]:
-    if split not in SPLITS:
-        raise BadAnnotation(f"split {split!r} is not one of ActivityNet Captions': {', '.join(SPLITS)}")
-    path = Path(root) / f"{split}.json"
-    if not path.exists():
-        raise MissingFile(
-            f"{path} not found; download {path.name} from "
-            "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/ActivityNet"
-        )
+    check_choice("split", split, SPLITS, "ActivityNet Captions'")
+    source = "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/ActivityNet"
+    path = existing(Path(root) / f"{split}.json", f"download {split}.json from {source}")
     content = parse_json(read_text(path), str(path), "download it again")
     if not isinstance(content, dict):
-        raise BadAnnotation(f"{path} holds a {type(content).__name__}; expected an object of one entry a video")
+        raise BadAnnotation(f"{path} holds a {type(content).__name__}; expected an object of one entry per video")
     return path, content
 
 

@@ -24,8 +24,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import write_clip_features
-from relgrounding.io._errors import BadAnnotation, MissingFile, Problems, check_id, read_text
-from relgrounding.io._values import LONGEST, SHORTEST
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
+from relgrounding.io._values import LONGEST, SHORTEST, check_choice
 
 __all__ = ["ActionInterval", "CharadesSTA", "load_actions", "load_charades", "load_durations"]
 
@@ -74,7 +75,7 @@ class CharadesSTA(Dataset):
 
 
 class ActionInterval(NamedTuple):
-    """An action that goes on in a video.
+    """An action in a video.
 
     Args:
         action: class, 0 to 156.
@@ -107,8 +108,8 @@ def load_charades(
         BadAnnotation: unknown split or protocol, a line that is not `VIDEO START END##sentence`, or (where lengths are
             needed) a video without one.
     """
-    _check_choice("split", split, SPLITS)
-    _check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("split", split, SPLITS, "Charades-STA's")
+    check_choice("protocol", protocol, PROTOCOLS, "Charades-STA's")
     path = _find(root, f"charades_sta_{split}.txt")
     problems = problems or Problems()
     durations = load_durations(root, split) if protocol == "reduced" else {}
@@ -149,21 +150,11 @@ def load_actions(root: str | Path) -> dict[str, list[ActionInterval]]:
     return {row["id"]: _parse_actions(row["actions"], where) for row, where in _rows(root)}
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise BadAnnotation(f"{name} {value!r} is not one of Charades-STA's: {', '.join(choices)}")
-
-
 def _find(root: str | Path, name: str) -> Path:
-    path = Path(root) / name
-    if not path.exists():
-        source = (
-            "https://prior.allenai.org/projects/charades (annotations)"
-            if name.endswith(".csv")
-            else "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/Charades-STA"
-        )
-        raise MissingFile(f"{path} not found; download {name} from {source}")
-    return path
+    source = "https://github.com/microsoft/VideoX/tree/master/2D-TAN/data/Charades-STA"
+    if name.endswith(".csv"):
+        source = "https://prior.allenai.org/projects/charades (annotations)"
+    return existing(Path(root) / name, f"download {name} from {source}")
 
 
 def _parse_query(line: str, query_id: str, where: str) -> Query:
@@ -207,7 +198,7 @@ def _rows(root: str | Path, only: str | None = None) -> Iterator[tuple[dict[str,
                 check_id(row["id"], where)
                 yield row, f"{path}, video {row['id']}"
         except csv.Error as error:
-            raise BadAnnotation(f"{path}, line {rows.line_num}: no CSV: {error}; download it again") from None
+            raise BadAnnotation(f"{path}, line {rows.line_num}: not CSV: {error}; download it again") from None
 
 
 def _parse_actions(text: str, where: str) -> list[ActionInterval]:

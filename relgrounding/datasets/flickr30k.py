@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_root, register_dataset
-from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
-from relgrounding.io._regular import check_regular
-from relgrounding.io._values import LARGEST, has_area
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
+from relgrounding.io._regular import check_regular, existing, read_text
+from relgrounding.io._values import LARGEST, check_choice, has_area
 
 __all__ = ["Flickr30k", "load_flickr30k"]
 
@@ -97,8 +97,7 @@ def _read_split(
     root: str | Path, split: str, min_boxes: int, problems: Problems | None
 ) -> tuple[list[Query], dict[str, tuple[int, int]], dict[str, list[Box]]]:
     """Return the queries of `load_flickr30k`, and their images' (width, height), where stated, and different boxes."""
-    if split not in SPLITS:
-        raise BadAnnotation(f"split {split!r} is not one of Flickr30k Entities': {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS, "Flickr30k Entities'")
     root, problems = Path(root), problems or Problems()
     listed = _find(root / f"{split}.txt")
     images = read_text(listed).split()
@@ -140,7 +139,7 @@ def _open(root: Path) -> Iterator[_Annotations]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
-        raise BadAnnotation(f"{path} is damaged or no ZIP archive: {error}; download it again") from None
+        raise BadAnnotation(f"{path} is damaged or not a ZIP archive: {error}; download it again") from None
     with archive:
         names = (Path(name) for name in archive.namelist())
         images = frozenset(name.stem for name in names if name.suffix == ".xml")
@@ -188,7 +187,7 @@ def _read_boxes(content: bytes, image: str) -> tuple[dict[str, list[Box]], int]:
             for element in entry.iter("bndbox"):
                 box = x1, y1, x2, y2 = tuple(float(element.findtext(corner, "")) for corner in _CORNERS)
                 if not all(abs(value) <= LARGEST for value in box):
-                    raise ValueError(f"{box} is no box xmin ymin xmax ymax")
+                    raise ValueError(f"{box} is not a box xmin ymin xmax ymax")
                 fine = bool(has_area(np.array([box])).all())
                 left_out += not fine
                 for name in entry.iter("name"):
@@ -199,10 +198,6 @@ def _read_boxes(content: bytes, image: str) -> tuple[dict[str, list[Box]], int]:
 
 
 def _find(path: Path) -> Path:
-    if not path.exists():
-        raise MissingFile(
-            f"{path} not found; download it from https://github.com/BryanPlummer/flickr30k_entities "
-            "(annotations.zip may stay packed)"
-        )
-    check_regular(path, follow_links=False)
+    source = "https://github.com/BryanPlummer/flickr30k_entities (annotations.zip may stay packed)"
+    check_regular(existing(path, f"download it from {source}"), follow_links=False)
     return path

@@ -25,9 +25,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
-from relgrounding.io._errors import BadAnnotation, DataError, MissingFile, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
 from relgrounding.io._pickle import load_plain_pickle
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
@@ -185,7 +185,7 @@ def load_instances(root: str | Path, name: str) -> Instances:
     return _load_instances(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=2)  # each split of a data set asks for them
+@lru_cache(maxsize=2)  # each split of a data set needs them
 def _load_instances(path: Path, size: int, time: int) -> Instances:
     try:
         instances = _instances(parse_json(read_text(path), str(path), "download it again"), path)
@@ -232,7 +232,7 @@ def _instances(content: Any, path: Path) -> Instances:
 def load_refcoco(
     root: str | Path, name: str, split: str, split_by: str = "", problems: Problems | None = None
 ) -> list[Query]:
-    """Load the queries of a data set of the RefCOCO family, one a sentence; the target is the object's box in pixels.
+    """Load the queries of a data set of the RefCOCO family, one per sentence; the target is the object's box in pixels.
 
     Args:
         root: folder that holds the folders refcoco, refcoco+ and refcocog.
@@ -255,7 +255,7 @@ def load_refcoco(
     path = _find(root, name, _refs(name, split_by))
     refs = load_plain_pickle(path)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise BadAnnotation(f"{path} holds no list of expressions; download it again")
+        raise BadAnnotation(f"{path} does not hold a list of expressions; download it again")
     splits = {str(ref.get("split")) for ref in refs}
     if split not in splits:
         raise BadAnnotation(f"{path} has no split {split!r}; it holds {', '.join(sorted(splits)) or 'nothing'}")
@@ -316,11 +316,8 @@ def _sentence(sentence: Any, where: str) -> tuple[str, str]:
 def _find(root: str | Path, name: str, file: str) -> Path:
     if name not in SPLIT_BY:
         raise BadAnnotation(f"{name!r} is not one of the RefCOCO family: {', '.join(SPLIT_BY)}")
-    path = Path(root) / name / file
-    if not path.exists():
-        raise MissingFile(
-            f"{path} not found; download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
-        )
+    remedy = f"download {name} from https://github.com/lichengunc/refer and keep its folder {name}"
+    path = existing(Path(root) / name / file, remedy)
     check_regular(path, follow_links=False)
     return path
 

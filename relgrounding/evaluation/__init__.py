@@ -1,4 +1,4 @@
-"""Metrics, the choice of segments, query-agnostic floors, oracles, and tables that show them beside every result."""
+"""Metrics, selection of segments, query-agnostic floors, oracles, and tables that show them next to every result."""
 
 from relgrounding.evaluation._image import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._misses import Miss, name_misses

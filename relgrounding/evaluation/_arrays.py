@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-# Times and coordinates reach an evaluator as the float64 numbers next to decimals, or to k * duration / clips. What
-# their rounding does to an intersection or a union is at most 50 times 2^-53 of the largest coordinate.
+# Times and coordinates are the float64 numbers nearest to decimals, or to k * duration / clips. Their rounding changes
+# an intersection or a union by at most 50 * 2^-53 of the largest coordinate.
 _ROUNDING = 2.0**-47
 
 Sides = Literal["any", "not negative", "positive"]
@@ -37,7 +37,7 @@ class Ragged:
         return np.cumsum(self.counts) - self.counts
 
     def padded(self) -> np.ndarray:
-        """(queries, most rows, width): the rows of each query; shorter lists repeat their last row."""
+        """(queries, max rows, width): the rows of each query; shorter lists repeat their last row."""
         column = np.minimum(np.arange(self.counts.max())[None], self.counts[:, None] - 1)
         return self.values[self.starts[:, None] + column]
 
@@ -48,11 +48,11 @@ def join(arrays: Sequence, width: int, what: str, sides: Sides = "not negative")
     Args:
         arrays: segments (n, 2) or boxes (n, 4), n >= 1.
         width: 2 or 4.
-        what: their name in messages.
-        sides: what the sides (end - start, width, height) of a row may be.
+        what: what the rows are called in messages.
+        sides: which sides (end - start, width, height) are admitted.
 
     Raises:
-        ValueError: a query without rows, a number that is not finite, a side that is not as asked for.
+        ValueError: a query without rows, a number that is not finite, a side that `sides` does not admit.
     """
     parts = [np.asarray(a, dtype=np.float64) for a in arrays]
     if not parts:
@@ -66,11 +66,11 @@ def join(arrays: Sequence, width: int, what: str, sides: Sides = "not negative")
 
 
 def check_rows(values: np.ndarray, name: Callable[[int], str], sides: Sides = "not negative") -> None:
-    """Raise `ValueError` at the first row that is not finite, or whose sides are not as asked for.
+    """Raise `ValueError` at the first row that is not finite or has a side that `sides` does not admit.
 
     Args:
         values: (rows, 2) segments or (rows, 4) boxes.
-        name: of a row, by its number.
+        name: maps the index of a row to its name in messages.
         sides: as for `join`.
     """
     half = values.shape[1] // 2
@@ -92,7 +92,7 @@ def check_rows(values: np.ndarray, name: Callable[[int], str], sides: Sides = "n
 
 
 def check_lengths(what: str, count: int, other: str, expected: int) -> None:
-    """Raise `ValueError` where two lists that go together differ in length."""
+    """Raise `ValueError` if two parallel lists differ in length."""
     if count != expected:
         raise ValueError(f"{count} {what} for {expected} {other}; give one entry per query in both lists")
 
@@ -103,9 +103,9 @@ def row_overlaps(iou: Callable[..., torch.Tensor], a: np.ndarray, b: np.ndarray)
 
 
 def overlaps(iou: Callable[..., torch.Tensor], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of a (..., n, width) with b (..., m, width): (..., n, m) float64, fit for comparison with a threshold.
+    """IoU of a (..., n, width) with b (..., m, width): (..., n, m) float64, safe to compare with a threshold.
 
-    0 where neither has any extent, or where one ends before it starts.
+    0 if neither has any extent or one of them ends before it starts.
     """
     values = iou(torch.from_numpy(np.ascontiguousarray(a)), torch.from_numpy(np.ascontiguousarray(b))).numpy()
     # 0 / 0 is not 0.
@@ -121,12 +121,11 @@ def overlaps(iou: Callable[..., torch.Tensor], a: np.ndarray, b: np.ndarray) -> 
 
 
 def as_decimals(ratios: np.ndarray, reach: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Turn every ratio that is a decimal of six digits but for rounding into the float64 next to that decimal.
+    """Replace ratios that equal a six-digit decimal up to rounding by the float64 nearest to that decimal.
 
-    It then lies on the right side of every threshold that is written in as many digits. Nothing else is changed: with
-    times of d decimals, of videos of up to T seconds and n clips, a ratio that is not p / q differs from it by at least
-    1 / (q n 10^d) of a second in its numerator, and rounding brings it no nearer than 2^-47 T to that: q n T 10^d would
-    have to be above 10^14.
+    They then compare correctly with any threshold of up to six digits. Other ratios are unchanged: with times of d
+    decimals, videos of up to T seconds and n clips, the numerator of any other ratio differs from that of p / q by at
+    least 1 / (q n 10^d) seconds. Rounding could only bridge 2^-47 T, for which q n T 10^d would have to exceed 10^14.
 
     Args:
         ratios: parts of `whole`.

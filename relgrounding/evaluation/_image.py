@@ -1,4 +1,4 @@
-"""How well boxes answer queries: accuracy, with the floors that know nothing of the query and the oracle."""
+"""Accuracy of boxes, with its query-agnostic floors and the oracle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,19 +42,19 @@ class ImageEvaluator:
     def __call__(
         self, predictions: Sequence, targets: Sequence, kinds: Sequence[str] | None = None
     ) -> dict[str, float]:
-        """Score one box a query.
+        """Score one box per query.
 
         Args:
             predictions: for each query (4,) x1 y1 x2 y2 in pixels.
             targets: for each query (k, 4), k >= 1.
-            kinds: for each query a name; adds the accuracy of each kind by itself, `Acc@0.5,kind=relation`.
+            kinds: a name for each query; adds the accuracy of each kind, `Acc@0.5,kind=relation`.
 
         Returns:
             Percentages by metric name.
 
         Raises:
-            ValueError: lists that do not match, a box that is not finite or has x2 < x1 or y2 < y1, a target without
-                area, several targets with "single".
+            ValueError: lists of different lengths, a box that is not finite or has x2 < x1 or y2 < y1, a target without
+                area, or several targets with "single".
         """
         return self.summary(self.hits(predictions, targets), kinds)
 
@@ -69,7 +69,7 @@ class ImageEvaluator:
         return best > self.threshold if self.reading == "single" else best >= self.threshold
 
     def overlaps(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
-        """IoU of each query's box with what it is compared with, (queries,); arguments as for the call."""
+        """IoU of each query's box with its target, as `reading` says, (queries,); arguments as for the call."""
         rows = join([np.asarray(p, dtype=np.float64)[None] for p in predictions], 4, "predictions")
         return self._row_overlaps(rows, targets)
 
@@ -79,7 +79,7 @@ class ImageEvaluator:
         return row_overlaps(box_iou, rows.values, padded[rows.query]).max(axis=1)
 
     def summary(self, values: np.ndarray, kinds: Sequence[str] | None) -> dict[str, float]:
-        """Percentages from a value in [0, 1] a query: all queries, then each kind."""
+        """Percentages from one value in [0, 1] per query: of all queries, then of each kind."""
         result = {self.metric_name: percent(values)}
         if kinds is None:
             return result
@@ -88,7 +88,7 @@ class ImageEvaluator:
         return {**result, **{f"{self.metric_name},kind={k}": percent(values[names == k]) for k in sorted(set(kinds))}}
 
     def _targets(self, targets: Sequence) -> np.ndarray:
-        """(queries, most targets, 4): the boxes to compare with; shorter lists repeat their last box."""
+        """(queries, max targets, 4): the boxes to compare with; shorter lists repeat their last box."""
         rows = join(targets, 4, "targets", "positive")
         if self.reading == "single" and (rows.counts > 1).any():
             query = int((rows.counts > 1).argmax())
@@ -105,14 +105,14 @@ class ImageEvaluator:
 def image_floors(
     evaluator: ImageEvaluator, boxes: Sequence, targets: Sequence, kinds: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Score the answers that know nothing of the query.
+    """Score answers that ignore the query.
 
-    "random": the exact expectation for one candidate at random; "largest": the candidate of the largest area (of equal
-    ones the first).
+    "random": the exact expectation for one candidate drawn at random; "largest": the candidate with the largest area
+    (the first of equal ones).
 
     Args:
         evaluator: reading and threshold.
-        boxes: for each query its candidates, (n, 4) x1 y1 x2 y2 in pixels, n >= 1.
+        boxes: candidates of each query, (n, 4) x1 y1 x2 y2 in pixels, n >= 1.
         targets: for each query (k, 4).
         kinds: as for the evaluator.
 
@@ -122,7 +122,7 @@ def image_floors(
     rows = join(boxes, 4, "boxes")
     hits = evaluator.row_hits(rows, targets)
     area = np.prod(rows.values[:, 2:] - rows.values[:, :2], axis=1)
-    # Sorted by query, then falling area; stable, so that the first of equal ones comes first.
+    # Sorted by query, then by decreasing area; stable, so that the first of equal ones comes first.
     largest = np.lexsort((-area, rows.query))[rows.starts]
     return {
         "random": evaluator.summary(np.add.reduceat(hits.astype(np.float64), rows.starts) / rows.counts, kinds),
@@ -133,6 +133,6 @@ def image_floors(
 def image_oracle(
     evaluator: ImageEvaluator, boxes: Sequence, targets: Sequence, kinds: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Score the best candidate of every query: what a perfect choice would reach; arguments as for `image_floors`."""
+    """Score the best candidate of every query: the accuracy of a perfect selection; arguments as for `image_floors`."""
     rows = join(boxes, 4, "boxes")
     return evaluator.summary(np.logical_or.reduceat(evaluator.row_hits(rows, targets), rows.starts), kinds)

@@ -1,4 +1,4 @@
-"""How first choices of moments go wrong: too short, too long, shifted, elsewhere."""
+"""How the first answers to moment queries miss: too short, too long, shifted, elsewhere."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -11,7 +11,7 @@ from relgrounding.graphs import temporal_iou
 
 
 class Miss(Enum):
-    """What became of a choice; `NONE`: it is right."""
+    """How an answer misses its target; `NONE`: it is correct."""
 
     NONE = "right"
     SHORT = "too short"
@@ -23,15 +23,15 @@ class Miss(Enum):
 def name_misses(
     choices: Sequence, targets: Sequence, iou: float = 0.7, share: float = 0.8, reversed_targets: bool = False
 ) -> list[Miss]:
-    """Name what is wrong with each chosen moment, against the right one that it overlaps most.
+    """Name how each chosen moment misses the right moment that it overlaps most.
 
-    Right: IoU >= `iou`. Else elsewhere: nothing in common; too short: more than `share` of the choice lies in the
-    target, of which it covers no more than that; too long: the other way round; shifted: all others.
+    Right: IoU >= `iou`. Otherwise, elsewhere: no overlap; too short: more than `share` of the choice lies in the target
+    and covers at most `share` of it; too long: the reverse; shifted: everything else.
 
     Args:
         choices: for each query (start, end) in seconds.
         targets: for each query the right moment, or several, as for `VideoEvaluator`.
-        iou: from which a choice is right, in (0, 1].
+        iou: smallest IoU of a correct choice, in (0, 1].
         share: from 0 to 1.
         reversed_targets: as for `VideoEvaluator`.
 
@@ -44,7 +44,7 @@ def name_misses(
     check_lengths("choices", len(choices), "targets", len(targets))
     chosen = join([np.asarray(c, dtype=np.float64)[None] for c in choices], 2, "choices").values
     several = VideoEvaluator(reversed_targets=reversed_targets).moments(targets)
-    # In the order of time, so that of two that are overlapped alike it is not the list that chooses.
+    # Sorted by time, so that ties do not depend on the order of the list.
     order = np.lexsort((several[..., 1], several[..., 0]), axis=1)
     several = np.take_along_axis(several, order[..., None], axis=1)
     ious = row_overlaps(temporal_iou, chosen, several)

@@ -12,22 +12,22 @@ from relgrounding.graphs import temporal_iou
 def temporal_nms(
     segments: Real[Tensor, "proposals 2"], scores: Float[Tensor, "queries proposals"], threshold: float, keep: int
 ) -> Int64[Tensor, "queries keep"]:
-    """Pick for every query its best segments, dropping those that overlap a better one too much.
+    """Select the best segments of every query, dropping those that overlap a better one too much.
 
-    Repeated `keep` times: the highest remaining score wins (of equal ones the first), and every remaining segment whose
-    IoU with it is > threshold goes.
+    Repeated `keep` times: select the segment with the highest remaining score (the first of equal ones) and drop every
+    remaining segment whose IoU with it is > threshold.
 
     Args:
         segments: start, end in any unit, the same candidates for all queries.
         scores: finite; higher is better.
         threshold: in [0, 1]; 1 drops nothing.
-        keep: number of segments to pick, >= 1.
+        keep: number of segments to select, >= 1.
 
     Returns:
-        Numbers of the segments, best first; -1 where a query has fewer left.
+        Indices of the segments, best first; -1 where a query has fewer left.
 
     Raises:
-        ValueError: a number out of its range, a score that is not finite, or a segment that is not or ends before it
+        ValueError: an argument out of range, a score or segment that is not finite, or a segment that ends before it
             starts.
 
     >>> segments = torch.tensor([[0.0, 10.0], [1.0, 10.0], [20.0, 30.0]])
@@ -52,14 +52,14 @@ def temporal_nms(
 
 
 def segment_overlaps(segments: Real[Tensor, "proposals 2"]) -> Float64[Tensor, "proposals proposals"]:
-    """IoU of all segments with each other, fit for comparison with a threshold; 0 where they have no length."""
+    """IoU of all segments with each other, safe to compare with a threshold; 0 where they have no length."""
     spans = segments.detach().cpu().numpy().astype(np.float64)
     check_rows(spans, lambda row: f"segments, row {row}")
     return torch.from_numpy(overlaps(temporal_iou, spans, spans)).to(segments.device)
 
 
 def check_scores(scores: torch.Tensor) -> None:
-    """Raise `ValueError` where there are no proposals or a score is not finite."""
+    """Raise `ValueError` if there are no proposals or a score is not finite."""
     if scores.shape[1] == 0:
         raise ValueError("NMS got no segments; every video must have at least one proposal")
     finite = torch.isfinite(scores).all(dim=1)

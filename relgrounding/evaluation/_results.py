@@ -1,4 +1,4 @@
-"""Entries of results.json and the table made of them."""
+"""Entries of results.json and the table made from them."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from relgrounding._files import replacing
 
-_PLACE = ("dataset", "split", "protocol", "queries")
-# A column a kind is readable for the two kinds of the generated scenes, not for the 80 categories of RefCOCO.
+_HEADING = ("dataset", "split", "protocol", "queries")
+# One column per kind is readable for the two kinds of the generated scenes, not for the 80 categories of RefCOCO.
 _MAX_KINDS = 4
 
 
@@ -28,19 +28,19 @@ def make_entry(
     seed: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Put a result and what it must be read beside into one entry of results.json.
+    """Return an entry of results.json: a result with the floors and the oracle to read it against.
 
     Args:
         dataset: its name.
-        protocol: which queries and which reading of the targets, `"official, select=vote"`.
+        protocol: queries and reading of the targets or selection method, `"official, select=vote"`.
         split: its name.
         model: its name.
-        queries: how many were scored, >= 1.
+        queries: number of scored queries, >= 1.
         metrics: percentages of the model by metric name.
-        floors: the same metrics for answers that know nothing of the query, by floor.
-        oracle: the same metrics for the best proposal.
+        floors: the same metrics of each query-agnostic floor, by its name.
+        oracle: the same metrics of the best proposals.
         seed: of the run.
-        seconds: that the evaluation took.
+        seconds: duration of the evaluation.
 
     Raises:
         ValueError: no queries, no floors, or a metric that a floor or the oracle lacks.
@@ -68,14 +68,14 @@ def make_entry(
 
 
 def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return Markdown tables with the floors above and the oracle below every result.
+    """Return Markdown tables with the floors above and the oracle below the results.
 
     A line above each table names data set, split, protocol and number of queries: as columns they would make the table
-    of moments too wide for a terminal. Entries of the same data, floors and oracle share a table. Accuracies by kind
-    are shown where there are at most four kinds.
+    of moments too wide for a terminal. Entries with the same data, floors and oracle share a table. Accuracies by kind
+    are shown if there are at most four kinds.
 
     Args:
-        entries: of `make_entry`.
+        entries: as returned by `make_entry`.
 
     Raises:
         ValueError: no entries.
@@ -84,13 +84,13 @@ def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
         raise ValueError("no entries: there is nothing to put into a table; evaluate at least one split")
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
-        shared = [[entry[name] for name in _PLACE], _columns(entry["metrics"]), entry["floors"], entry["oracle"]]
+        shared = [[entry[name] for name in _HEADING], _columns(entry["metrics"]), entry["floors"], entry["oracle"]]
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(entry)
     return "\n\n".join(_table(group) for group in groups.values())
 
 
 def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write results.json so that a reader finds the old file or the new one, never half of one."""
+    """Write results.json atomically."""
     with replacing(Path(path)) as beside:
         beside.write_text(json.dumps(list(entries), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""From scores of a video's proposals to its answers: the best-scored ones, or those that the others agree with."""
+"""Selection of a video's answers from scored proposals: by score, or by votes of overlapping proposals."""
 
 import torch
 from jaxtyping import Float, Int64, Real
@@ -13,16 +13,16 @@ def select_by_score(
     nms_threshold: float = 0.55,
     keep: int = 5,
 ) -> Int64[Tensor, "queries keep"]:
-    """Pick segments by their scores, then non-maximum suppression: the choice of VGN.
+    """Select segments by score, with non-maximum suppression, as VGN does.
 
     Args:
         segments: start, end in any unit.
         scores: finite; higher is better.
-        nms_threshold: a segment of IoU > this with a better one is dropped.
-        keep: number of segments to pick.
+        nms_threshold: a segment whose IoU with a better one is greater is dropped.
+        keep: number of segments to select.
 
     Returns:
-        Numbers of the segments, best first; -1 where there are fewer.
+        Indices of the segments, best first; -1 where there are fewer.
     """
     return temporal_nms(segments, scores, nms_threshold, keep)
 
@@ -35,22 +35,22 @@ def select_by_vote(
     temperature: float = 2.0,
     prior: float = 0.0,
 ) -> Int64[Tensor, "queries keep"]:
-    """Pick the segments that overlap the well-scored ones most, then non-maximum suppression on the votes.
+    """Select the segments that overlap high-scored ones most, with non-maximum suppression on the votes.
 
     vote_i = sum_j (w_j - prior / P) IoU_ij, w = softmax_j(temperature * (score_j - mean) / standard deviation).
-    Weak training scores all windows around an action alike; the vote finds the middle of them. Of P segments, long ones
-    overlap more others than short ones do, whatever the scores: `prior` takes a part of that off.
+    Weakly supervised models score all windows around an action alike; the vote finds their middle. Long segments
+    overlap more of the P segments than short ones do, whatever the scores: `prior` subtracts a share of that.
 
     Args:
         segments: start, end in any unit.
         scores: finite; higher is better. Only their standardised values matter.
-        nms_threshold: a segment of IoU > this with one of more votes is dropped.
-        keep: number of segments to pick.
-        temperature: 0 lets all proposals vote alike; larger values listen to the best-scored only.
+        nms_threshold: a segment whose IoU with one of more votes is greater is dropped.
+        keep: number of segments to select.
+        temperature: 0 weights all votes equally; larger values count high-scored proposals more.
         prior: from 0 to 1.
 
     Returns:
-        Numbers of the segments, best first; -1 where there are fewer.
+        Indices of the segments, best first; -1 where there are fewer.
 
     >>> segments = torch.tensor([[0.0, 8.0], [1.0, 9.0], [2.0, 10.0], [20.0, 30.0], [40.0, 50.0]])
     >>> scores = torch.tensor([[0.80, 0.79, 0.80, 0.81, 0.10]])

@@ -1,4 +1,4 @@
-"""How well segments answer queries: recall at a rank and an overlap, and mean overlap."""
+"""Recall of segments at a rank and an IoU, mean IoU, and the proposal oracle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ MEAN_IOU = "mIoU"
 
 @dataclass(frozen=True)
 class VideoEvaluator:
-    """Recall of moments: the percentage of queries with a correct one among the first n.
+    """Recall of moments: the percentage of queries with a correct moment among the first n.
 
-    R@n,IoU=m: a moment is correct when its temporal IoU with any of the right moments is >= m. mIoU: mean over queries
-    of the first one's best IoU. IoU has no "+ 1 second". Where the times are decimals, or k / n of a duration that is
-    one, an IoU that equals m counts as equal, whatever the rounding. (2D-TAN's own evaluation counts > m: on whole
-    seconds that is less.)
+    R@n,IoU=m: a moment is correct if its temporal IoU with any of the right moments is >= m. mIoU: mean over queries of
+    the best IoU of the first moment. IoU is exact, without "+ 1 second". If times are decimals, or k / n of a decimal
+    duration, an IoU of m counts as such despite rounding. (2D-TAN's evaluation requires > m, which on whole seconds
+    gives lower recalls.)
 
     Args:
         ious: thresholds m, each in (0, 1].
         ranks: n, each >= 1.
-        reversed_targets: admit right moments that do not start before they end, and let nothing overlap them, as the
-            official protocols do with those of Charades-STA and ActivityNet Captions (four in each training split);
-            without it they are an error.
+        reversed_targets: admit right moments that end before they start or have no length. Nothing overlaps them, as in
+            the official protocols of Charades-STA and ActivityNet Captions (four in each training split). If False,
+            they are an error.
 
     >>> evaluator = VideoEvaluator(ious=(0.5,), ranks=(1, 2))
     >>> evaluator([[[0, 4], [0, 9]]], [(0, 10)])
@@ -57,8 +57,8 @@ class VideoEvaluator:
             Percentages by metric name: all ranks and thresholds, then mIoU.
 
         Raises:
-            ValueError: lists that do not match, a query without predictions or targets, a moment that is not finite or
-                ends before it starts, or a right one without length.
+            ValueError: lists of different lengths, a query without predictions or targets, a moment that is not finite
+                or ends before it starts, or a right moment without length.
         """
         rows = join(predictions, 2, "predictions")
         ious = self.row_overlaps(rows, targets)
@@ -81,18 +81,18 @@ class VideoEvaluator:
         return row_overlaps(temporal_iou, rows.values, array[rows.query]).max(axis=1)
 
     def moments(self, targets: Sequence) -> np.ndarray:
-        """(queries, most targets, 2): the right moments of each query; shorter lists repeat their last one."""
+        """(queries, max targets, 2): the right moments of each query; shorter lists repeat their last one."""
         arrays = [np.asarray(t, dtype=np.float64) for t in targets]
         arrays = [a[None] if a.ndim == 1 and len(a) else a for a in arrays]
         return join(arrays, 2, "targets", "any" if self.reversed_targets else "positive").padded()
 
 
 def video_oracle(evaluator: VideoEvaluator, proposals: Sequence, targets: Sequence) -> dict[str, float]:
-    """Score the best proposal of every query: what a perfect choice among them would reach.
+    """Score the best proposal of every query: the recall of a perfect selection.
 
     Args:
-        evaluator: which metrics.
-        proposals: for each query (P, 2) in seconds.
+        evaluator: the metrics.
+        proposals: (P, 2) of each query, in seconds.
         targets: for each query the right moment (start, end) in seconds, or several.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What answers to moment queries reach that never read the sentence or look at the video."""
+"""Floors of moment queries: answers that neither read the sentence nor look at the video."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class ConstantSegments:
     """Segments that answer every query alike, as fractions of the video.
 
     Args:
-        fractions: for each metric its own segments (start, end), best first, as many as its rank.
+        fractions: segments (start, end) of each metric, best first, as many as its rank.
     """
 
     fractions: Mapping[str, tuple[tuple[float, float], ...]]
@@ -26,16 +26,16 @@ class ConstantSegments:
 def fit_constant_segments(
     evaluator: VideoEvaluator, targets: Sequence, durations: Sequence, steps: int = 32
 ) -> ConstantSegments:
-    """Find on training queries the constant segments that reach most, for every metric by itself.
+    """Find the constant segments that score highest on training queries, separately for each metric.
 
-    All segments i/steps to j/steps of the video, i < j, are tried. For rank n: the best one, then the one that answers
-    most of the remaining queries, and so on (greedy cover); of equal ones the first in order of (start, end).
+    The candidates are all segments from i/steps to j/steps of the video, i < j. For rank n: the best one, then the one
+    that answers most of the remaining queries, and so on (greedy cover); ties go to the first in order of (start, end).
 
     Args:
-        evaluator: which metrics.
+        evaluator: the metrics.
         targets: for each training query the right moment (start, end) in seconds, or several.
         durations: for each training query the length of its video in seconds.
-        steps: fineness of the grid, >= 1.
+        steps: resolution of the grid, >= 1.
 
     Raises:
         ValueError: lists of different lengths, a duration that is not positive, steps < 1.
@@ -65,23 +65,23 @@ def video_floors(
     durations: Sequence,
     constants: ConstantSegments,
 ) -> dict[str, dict[str, float]]:
-    """Score the answers that know nothing of the query.
+    """Score answers that ignore the query.
 
-    "random": the exact expectation for proposals drawn without replacement; "constant": the segments that were chosen
-    on the training split; "whole video".
+    "random": the exact expectation for proposals drawn without replacement; "constant": the segments fitted on the
+    training split; "whole video".
 
     Args:
-        evaluator: which metrics.
-        proposals: for each query (P, 2) in seconds.
+        evaluator: the metrics.
+        proposals: (P, 2) of each query, in seconds.
         targets: for each query the right moment (start, end) in seconds, or several.
         durations: for each query the length of its video in seconds.
-        constants: of `fit_constant_segments` with the same evaluator on the training split.
+        constants: result of `fit_constant_segments` with the same evaluator on the training split.
 
     Returns:
         Percentages by metric name, by floor.
 
     Raises:
-        ValueError: lists of different lengths, or constants that were fitted for other metrics.
+        ValueError: lists of different lengths, or constants fitted for other metrics.
     """
     lengths = _check_durations(durations, len(targets))
     whole = np.stack([np.zeros_like(lengths), lengths], axis=1)
@@ -104,14 +104,14 @@ def _random(evaluator: VideoEvaluator, rows: Ragged, targets: Sequence) -> dict[
 
 
 def _draw_hits(correct: np.ndarray, count: np.ndarray, draws: int) -> np.ndarray:
-    """Probability that n draws of `count` without replacement hold a correct one.
+    """Probability that at least one of n draws without replacement from `count` is correct.
 
     It is 1 - C(count - correct, n) / C(count, n), computed as a product over the draws.
     """
     miss = np.ones(len(count))
     for i in range(draws):
         left = np.maximum(count - i, 0)
-        # Once all are drawn, nothing changes any more.
+        # Once all are drawn, the probability stays.
         miss *= np.where(left > 0, np.maximum(left - correct, 0) / np.maximum(left, 1), 1.0)
     return 1.0 - miss
 
@@ -135,9 +135,9 @@ def _metrics(evaluator: VideoEvaluator) -> list[tuple[int, float]]:
 
 
 def _grid_overlaps(grid: np.ndarray, targets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """(queries, grid segments) best IoU with one of the (queries, most targets, 2) targets."""
+    """(queries, grid segments): best IoU with any of the (queries, max targets, 2) targets."""
     found = np.empty((len(targets), len(grid)))
-    # In pieces: the intermediate arrays of all queries at once would take several times the result's memory.
+    # In chunks: the intermediate arrays of all queries at once would take several times the memory of the result.
     for k in range(0, len(targets), _CHUNK):
         segments = grid[None] * lengths[k : k + _CHUNK, None, None]
         found[k : k + _CHUNK] = overlaps(temporal_iou, segments, targets[k : k + _CHUNK]).max(axis=-1)
@@ -149,7 +149,7 @@ def _greedy_cover(hits: np.ndarray, count: int) -> list[int]:
     order: list[int] = []
     for _ in range(min(count, hits.shape[1])):
         gain = hits[open_queries].sum(axis=0)
-        # Where nothing more is to be gained, any segment that was not taken yet will do.
+        # If nothing is left to gain, any segment not yet taken will do.
         gain[order] = -1
         order.append(int(gain.argmax()))
         open_queries &= ~hits[:, order[-1]]

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding._printing import get_logger
-from relgrounding.io._errors import BadFeatures, MissingFeatures, MissingFile
+from relgrounding.io._errors import BadFeatures, MissingFeatures
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 from relgrounding.io._ids import Spellings, did_you_mean
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -37,19 +37,14 @@ class Regions(NamedTuple):
 
 
 class _Store:
-    """An HDF5 file opened on first use, once per process; worker processes and unpickled copies open it anew."""
+    """An HDF5 file opened on first use, once per process; worker processes and unpickled copies open it again."""
 
     states: ClassVar[str]
     """What annotations may state about an item as well."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise MissingFile(
-                f"feature file {self.path} not found; tools/prepare.py makes two such files, "
-                "docs/features.md has the layouts"
-            )
-        check_regular(self.path)
+        check_regular(existing(self.path, "tools/prepare.py makes such files, docs/features.md has the layouts"))
         self._auto = in_memory is None
         self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
         self._forget()
@@ -115,7 +110,7 @@ class _Store:
 
 
 class ClipFeatures(_Store):
-    """Clip features of videos: one dataset (clips, dim) a video id.
+    """Clip features of videos: one dataset (clips, dim) per video id.
 
     Args:
         path: HDF5 file.
@@ -148,7 +143,7 @@ class ClipFeatures(_Store):
         """Width of a clip's feature."""
         if self._dim is None:
             if not self.ids:
-                raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video id")
+                raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) per video id")
             self._dim = int(self._dataset(self.ids[0]).shape[1])
         return self._dim
 
@@ -192,13 +187,13 @@ class ClipFeatures(_Store):
         if found is None:
             raise self._missing(key)
         if isinstance(found, h5py.Group):
-            # ActivityNet's C3D file holds a group a video with one dataset in it; others name it otherwise.
+            # ActivityNet's C3D file holds one group per video with one dataset in it, whose name differs between files.
             inner, where = names(found, f"{key!r} in {self.path}"), f"{key!r} in {self.path}"
             found = member(found, C3D_NAME if len(inner) != 1 else inner[0], where) or found
         if not isinstance(found, h5py.Dataset) or found.ndim != 2 or 0 in found.shape:
             shape = f"shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
             raise BadFeatures(
-                f"{key!r} in {self.path} is {shape}; expected one dataset (clips >= 1, dim) a video id, "
+                f"{key!r} in {self.path} is {shape}; expected one dataset (clips >= 1, dim) per video id, "
                 f"or a group with {C3D_NAME}"
             )
         return found
@@ -329,7 +324,7 @@ class RegionFeatures(_Store):
         if self._auto and found["features"].nbytes >= IN_MEMORY_LIMIT:
             self.in_memory = False  # packed, the file is smaller than what it holds
         wanted = [*expected, "features"] if self.in_memory else ["offsets", "sizes"]
-        # Who asks for the whole of a large file in memory gets it.
+        # A caller who asks for a large file in memory gets it.
         limit = MAX_BYTES if self._auto else max(MAX_BYTES, 2 * self.path.stat().st_size)
         self._data = {name: read(found[name], (), f"{name} in {self.path}", limit) for name in wanted}
         offsets, sizes = self._data["offsets"], self._data["sizes"]
@@ -347,7 +342,7 @@ class RegionFeatures(_Store):
 def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_format: str = "xyxy") -> np.ndarray:
     """Return which boxes can be proposals: those that have an area, and their centre in the image.
 
-    Detectors do give a few others. What no detector gives is an error: then all boxes are suspect.
+    Detectors do return a few others. What no detector returns is an error: then all boxes are suspect.
 
     Args:
         boxes: (n, 4) x1 y1 x2 y2.
@@ -374,7 +369,7 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_forma
         row = int(np.flatnonzero(wrong)[0])
         advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
         advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
-        raise BadFeatures(f"{where}: row {row}, {boxes[row].tolist()}, is no box x1 y1 x2 y2 in {image}; {advice}")
+        raise BadFeatures(f"{where}: row {row}, {boxes[row].tolist()}, is not a box x1 y1 x2 y2 in {image}; {advice}")
     if outside.sum() > max(1, len(boxes) // 2):
         row = int(np.flatnonzero(outside)[0])
         raise BadFeatures(

@@ -20,7 +20,7 @@ def write_clip_features(
     items: Iterable[tuple[str, np.ndarray]],
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write clip features, one float16 dataset a video; the file appears whole or not at all.
+    """Write clip features, one float16 dataset per video; the file appears whole or not at all.
 
     Args:
         path: HDF5 file to make or to replace.

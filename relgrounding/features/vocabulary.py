@@ -134,7 +134,7 @@ def load_word_vectors(
     A word that the file holds only without its accents has the vector of that one.
 
     Args:
-        path: text file, one line a word: the word, then its numbers, all separated by one space (GloVe's format).
+        path: text file, one line per word: the word, then its numbers, all separated by one space (GloVe's format).
         vocabulary: words whose vectors are wanted.
         cache: folder that keeps what was read as .npz, named by the file's path, size and time and the vocabulary.
 
@@ -157,7 +157,7 @@ def load_word_vectors(
     if not words:
         raise ValueError(
             f"{path} has a vector for none of the {len(wanted)} words of the vocabulary; "
-            "expected one line a word, the word and its numbers separated by spaces"
+            "expected one line per word, the word and its numbers separated by spaces"
         )
     table = torch.zeros(len(known), vectors.shape[1])
     table[UNKNOWN + 1 :] = torch.from_numpy(vectors[[row[word] for word in words]])
@@ -176,7 +176,7 @@ def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> 
     stat = path.stat()
     identity = "\n".join([str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), *sorted(words)])
     kept = Path(cache) / f"vectors-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
-    # Missing or damaged: made anew.
+    # Missing or damaged: made again.
     with contextlib.suppress(*_DAMAGED), np.load(kept, allow_pickle=False) as arrays:
         return arrays["words"].tolist(), arrays["vectors"]
     found, vectors = _read(path, frozenset(words))

@@ -16,13 +16,13 @@ def _positive(name: str, value: int) -> int:
 
 
 def _step(stride: int | float, width: int) -> int:
-    if isinstance(stride, float):
-        if not 0 < stride < float("inf"):
-            raise ValueError(
-                f"stride: {stride} is not a fraction of a width; give one above 0, or an integer number of clips"
-            )
+    if 0 < stride < 1:
         return max(1, round(stride * width))
-    return _positive("stride", stride)
+    if stride < 1 or stride != stride // 1:
+        raise ValueError(
+            f"stride: {stride} is neither a whole number of clips nor a share of a width, above 0, below 1"
+        )
+    return int(stride)
 
 
 def window_proposals(n_clips: int, widths: Sequence[int], stride: int | float) -> Int64[Tensor, "proposals 2"]:
@@ -31,14 +31,15 @@ def window_proposals(n_clips: int, widths: Sequence[int], stride: int | float) -
     Args:
         n_clips: length of the video in clips, at least 1.
         widths: length of a window in clips; windows longer than the video are dropped.
-        stride: clips between two windows (int), or a fraction of the width (float; rounded, at least 1 clip).
+        stride: between two windows: 1 or more, in whole clips; below 1, as a share of the width (rounded, at least
+            1 clip).
 
     Returns:
         (P, 2) start and end in clips, ``[start, end)``, sorted by width, then start. A video shorter than every
         width gives one proposal, the whole video.
 
     Raises:
-        ValueError: no widths, or a number that is not positive.
+        ValueError: no widths, or a number that is not as above.
 
     >>> window_proposals(5, [2, 4], 2).tolist()
     [[0, 2], [2, 4], [3, 5], [0, 4], [1, 5]]

@@ -1,9 +1,7 @@
 """Errors of data that cannot be used, and what becomes of a record that raises one."""
 
-import codecs
 import pickle
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 
 from relgrounding._names import name_fault
@@ -19,16 +17,11 @@ __all__ = [
     "Problems",
     "UnsafeFile",
     "check_id",
-    "read_text",
 ]
 
 logger = get_logger("relgrounding.io")
 MOST_LOGGED = 10
 # UTF-32 first: the mark of UTF-16 is the beginning of its mark.
-_OTHER_MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
 
 
 class DataError(ValueError):
@@ -73,7 +66,7 @@ class Problems:
 
     Attributes:
         counts: records left out, by kind of error.
-        notes: what else was changed or left out and is no error, such as objects without area, and how often.
+        notes: what else was changed or left out and is not an error, such as objects without area, and how often.
     """
 
     def __init__(self, on_error: str = "stop") -> None:
@@ -96,12 +89,12 @@ class Problems:
         if self.total <= MOST_LOGGED:
             logger.warning("skipped: %s", error)
         elif self.total == MOST_LOGGED + 1:
-            logger.warning("more is skipped; it is counted, and only logged at level DEBUG")
+            logger.warning("further records are skipped and counted, and logged at level DEBUG only")
         if self.total > MOST_LOGGED:
             logger.debug("skipped: %s", error)
 
     def note(self, what: str, count: int, where: object) -> None:
-        """Count and log what is no error; a count of 0 is not mentioned."""
+        """Count and log what is not an error; a count of 0 is not mentioned."""
         if count:
             self.notes[what] += count
             logger.warning("note: %s: %s: %d", where, what, count)
@@ -133,7 +126,7 @@ def check_id(value: object, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise BadAnnotation(f"{where}: {brief(value)!r} is no id; expected text of 1 to 200 characters or a number")
+        raise BadAnnotation(f"{where}: {brief(value)!r} is not an id; expected text of 1 to 200 characters or a number")
     reason = name_fault(value, most_bytes=800)
     if reason:
         raise BadAnnotation(
@@ -141,34 +134,3 @@ def check_id(value: object, where: str) -> str:
             "characters"
         )
     return value
-
-
-def read_text(path: Path, follow_links: bool = False) -> str:
-    """Read a text file.
-
-    Args:
-        path: regular file.
-        follow_links: whether it may be a link out of its folder, as a file that the user named may.
-
-    Raises:
-        MissingFile: no such file.
-        UnsafeFile: it is not a regular file, or a link out of its folder.
-        BadAnnotation: it is not UTF-8; the message has its encoding, or the line of the first wrong byte.
-    """
-    from relgrounding.io._regular import check_regular  # which raises the errors of this module
-
-    check_regular(path, follow_links)
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        for encoding, marks in _OTHER_MARKS.items():
-            if content.startswith(marks):
-                raise BadAnnotation(
-                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
-                ) from None
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadAnnotation(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
-            "for example with iconv -f latin1 -t utf-8"
-        ) from None

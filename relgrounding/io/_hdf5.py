@@ -1,4 +1,4 @@
-"""HDF5 files from strangers: nothing but numbers in this very file is read, and damage is one kind of error."""
+"""Untrusted HDF5 files: only numbers in the file itself are read, and damage is one kind of error."""
 
 import contextlib
 import itertools
@@ -10,9 +10,9 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from relgrounding.io._errors import BadFeatures, DataError, MissingFile, UnsafeFile
+from relgrounding.io._errors import BadFeatures, DataError, UnsafeFile
 from relgrounding.io._hdf5_heap import CheckedFile, read_into
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 MOST_SQUEEZED = 2**12
 """How many times smaller compression may have made a dataset: gzip reaches 1,032."""
@@ -23,7 +23,7 @@ GZIP = 1032
 TEXTS = 1024
 """Texts that are read at once, each of at most 1 MB."""
 PARAMETERS = {h5py.h5z.FILTER_SZIP: 4, h5py.h5z.FILTER_SCALEOFFSET: 20}
-"""The library reads so many of a filter's parameters without looking whether they are there; nbit's have no number."""
+"""The library reads this many parameters of a filter without checking that they exist; nbit's number is not fixed."""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def damage(where: str, kind: str = "HDF5") -> Iterator[None]:
         raise
     except Exception as error:  # which kind depends on where in the file the damage is
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BadFeatures(f"{where} is damaged, cut off or no {kind}: {text}; copy or make it again") from None
+        raise BadFeatures(f"{where} is damaged, cut off or not {kind}: {text}; copy or make it again") from None
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -43,11 +43,9 @@ def open_hdf5(path: Path) -> h5py.File:
 
     Raises:
         MissingFile: no such file.
-        BadFeatures: it is no HDF5 file, or cut off.
+        BadFeatures: it is not an HDF5 file, or cut off.
     """
-    if not path.exists():
-        raise MissingFile(f"feature file {path} not found; tools/prepare.py makes such files, docs/data.md says how")
-    check_regular(path)
+    check_regular(existing(path, "tools/prepare.py makes feature files, docs/data.md says how"))
     with damage(str(path)):
         return h5py.File(CheckedFile(path), "r")
 
@@ -187,7 +185,7 @@ def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> lis
             or dataset.dtype.kind not in "SOU"
             or not is_plain(dataset.dtype)
         ):
-            raise BadFeatures(f"{where} must hold one text an image; make the file again")
+            raise BadFeatures(f"{where} must hold one text per image; make the file again")
         _check_file_holds(dataset, where)
         texts: list[Any] = []
         length = 0
@@ -198,7 +196,7 @@ def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> lis
             if length > limit:
                 raise BadFeatures(f"{where} hold more than {limit} characters; is the file damaged?")
     if not all(isinstance(text, str) and text for text in texts):
-        raise BadFeatures(f"{where} must hold one text an image; make the file again")
+        raise BadFeatures(f"{where} must hold one text per image; make the file again")
     return texts
 
 

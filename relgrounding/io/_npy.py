@@ -1,4 +1,4 @@
-"""NumPy's files and archives of strangers: what they declare is checked before memory is taken."""
+"""Untrusted NumPy files and archives: what they declare is checked before memory is allocated."""
 
 import io
 import zipfile
@@ -46,10 +46,10 @@ def npy_header(path: Path) -> Header:
 
     Raises:
         MissingFile, UnsafeFile: see `relgrounding.io._regular.check_regular`.
-        BadFeatures: it is no `.npy` file.
+        BadFeatures: it is not a `.npy` file.
     """
     check_regular(path)
-    with damage(str(path), "NumPy file"), path.open("rb") as file:
+    with damage(str(path), "a NumPy file"), path.open("rb") as file:
         return read_header(file, str(path))
 
 
@@ -62,7 +62,7 @@ def read_npy(path: Path, limit: int = MAX_BYTES) -> np.ndarray:
     """
     header = npy_header(path)
     _check(header, str(path), limit)
-    with damage(str(path), "NumPy file"):
+    with damage(str(path), "a NumPy file"):
         return np.load(path, allow_pickle=False)
 
 

@@ -11,8 +11,8 @@ from typing import IO, Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from relgrounding.io._errors import BadAnnotation, MissingFile, UnsafeFile
-from relgrounding.io._regular import check_regular
+from relgrounding.io._errors import BadAnnotation, UnsafeFile
+from relgrounding.io._regular import check_regular, existing
 
 __all__ = ["CharadesGlove", "load_charades_glove", "load_plain_pickle"]
 
@@ -60,7 +60,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in self.admitted:
             raise UnsafeFile(
                 f"{self._name} asks for {module}.{name}, which is not plain data; a pickle can run any code: "
-                "take the file from its official source, or convert it to JSON where you trust it"
+                "download the file from its official source, or convert it to JSON where you trust it"
             )
         return _Call(self.admitted[module, name])
 
@@ -72,16 +72,15 @@ class _Unpickler(pickle.Unpickler):
             raise
         except Exception as error:  # a damaged pickle can end in an exception of any kind
             raise UnsafeFile(
-                f"{self._name} is no pickle of plain data, or damaged: {error}; take it anew from its official source"
+                f"{self._name} is not a pickle of plain data, or damaged: {error}; download it again from its official "
+                "source"
             ) from error
 
 
 def _check_places(path: str | Path) -> None:
     """Refuse a pickle whose memo, a table that grows to the largest index in it, would fill the memory."""
     path = Path(path)
-    if not path.exists():
-        raise MissingFile(f"{path} not found; take it from its official source")
-    check_regular(path)
+    check_regular(existing(path, "download it from its official source"))
     stat = path.stat()
     _check_memo(path, stat.st_size, stat.st_mtime_ns)
 
@@ -91,7 +90,9 @@ def _check_memo(path: Path, size: int, time: int) -> None:
     try:
         for code, argument, _ in pickletools.genops(path.read_bytes()):
             if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= size:
-                raise UnsafeFile(f"{path} wants a table of {argument} places; take it anew from its official source")
+                raise UnsafeFile(
+                    f"{path} wants a table of {argument} places; download it again from its official source"
+                )
     except UnsafeFile:
         raise
     except Exception:  # damage of any kind: the unpickler ends at the same byte, and says so

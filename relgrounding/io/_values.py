@@ -24,10 +24,10 @@ def parse_json(text: str, where: str, remedy: str) -> Any:
     Args:
         text: the JSON.
         where: where it stands, for the message.
-        remedy: what to do where it is none.
+        remedy: what to do where it is not JSON.
 
     Raises:
-        BadAnnotation: no JSON, cut off, nested too deeply, a key that comes twice, a number of thousands of digits.
+        BadAnnotation: not JSON, cut off, nested too deeply, a key that comes twice, a number of thousands of digits.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -35,7 +35,7 @@ def parse_json(text: str, where: str, remedy: str) -> Any:
         reason = "its lists or objects are nested too deeply"
     except ValueError as error:
         reason = "a number has thousands of digits" if "int_max_str_digits" in str(error) else str(error)
-    raise BadAnnotation(f"{where} is no JSON, or cut off: {reason}; {remedy}")
+    raise BadAnnotation(f"{where} is not JSON, or cut off: {reason}; {remedy}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,6 +53,12 @@ def is_number(value: Any) -> TypeGuard[float]:
     return math.isfinite(value) if isinstance(value, float) else value.bit_length() < 512
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...], owner: str) -> None:
+    """Raise BadAnnotation where a value is not one of the owner's choices; `name` says what it is."""
+    if value not in choices:
+        raise BadAnnotation(f"{name} {value!r} is not one of {owner}: {', '.join(choices)}")
+
+
 def has_area(boxes: Float[np.ndarray, "boxes 4"]) -> Bool[np.ndarray, " boxes"]:
     """Whether each box x1, y1, x2, y2 is wider and higher than 0, also as float32, which feature files hold."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -67,7 +73,7 @@ def check_text(value: object, name: str, where: str) -> str:
         BadAnnotation: it is blank, no text, or holds a half of a surrogate pair, which no file can be written with.
     """
     if not isinstance(value, str) or not value.strip():
-        raise BadAnnotation(f"{where}: {name} {brief(value)!r} is empty or no text; write one or drop it")
+        raise BadAnnotation(f"{where}: {name} {brief(value)!r} is empty or not text; write one or drop it")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise BadAnnotation(
             f"{where}: {name} {value[:40]!r} holds a lone surrogate, half of a character; write the text again"
@@ -79,7 +85,7 @@ def check_seconds(value: object, name: str, where: str) -> float:
     """Return the length of a video.
 
     Raises:
-        BadAnnotation: it is no number, below 0.001, or above 10,000,000.
+        BadAnnotation: it is not a number, below 0.001, or above 10,000,000.
     """
     if not is_number(value) or not SHORTEST <= value <= LONGEST:
         raise BadAnnotation(

@@ -1,4 +1,4 @@
-"""Videos and images: one file for everything that depends on which of the two a system works on."""
+"""Videos and images: one file per modality holds everything that depends on it."""
 
 from relgrounding.modalities._batches import Batch, BatchSampler, Collator, OrderedBatches, identities, make_loader
 from relgrounding.modalities._inputs import Stores

@@ -18,15 +18,15 @@ B = TypeVar("B", bound="Batch")
 
 @dataclasses.dataclass
 class Batch:
-    """What every batch holds; all tensors move together.
+    """Fields of every batch; all tensors move between devices together.
 
     Attributes:
-        structure: proposal graphs of all items.
+        structure: proposal graphs of the items.
         words: (items, length) word ids, 0 at padding.
         word_lengths: (items,) from 1.
-        item: (items,) equal numbers where the image or video is the same.
-        text: (items,) equal numbers where the sentence is the same.
-        group: (items,) equal numbers where queries belong together, -1 for none.
+        item: (items,) id of the image or video.
+        text: (items,) id of the sentence.
+        group: (items,) id of the group of queries, -1 for none.
         queries: index of each query in its dataset.
     """
 
@@ -50,7 +50,7 @@ class Batch:
         return self._apply("to", device)
 
     def pin_memory(self: B) -> B:
-        """Return the batch in page-locked memory, from which it travels to a GPU faster."""
+        """Return the batch in page-locked memory, from which it is copied to a GPU faster."""
         return self._apply("pin_memory")
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Batch:
 
 @runtime_checkable
 class Collator(Protocol):
-    """What makes batches."""
+    """Makes batches."""
 
     queries: Sequence[Query]
     group: Int[Tensor, " queries"]
@@ -69,7 +69,7 @@ class Collator(Protocol):
 
 
 class Texts:
-    """Token ids and identity numbers of queries, computed once."""
+    """Token ids and ids of item, text and group of queries, computed once."""
 
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
@@ -90,7 +90,7 @@ class Texts:
 
 
 def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
-    """Return the numbers `item`, `text` and `group` of `Batch` for each query."""
+    """Return the ids `item`, `text` and `group` of `Batch` for each query."""
     group = _numbers([q.group for q in queries])
     group[[not q.group for q in queries]] = -1
     return _numbers([q.item for q in queries]), _numbers([q.text.lower() for q in queries]), group
@@ -102,14 +102,14 @@ def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
 
 
 class BatchSampler:
-    """Shuffled batches in which the queries of one group stand together.
+    """Shuffled batches that keep the queries of a group together.
 
-    The order depends on the seed and the epoch alone, so that a resumed run sees what an uninterrupted one would.
+    The order depends only on the seed and the epoch, so that a resumed run sees the batches of an uninterrupted one.
 
     Args:
-        groups: (queries,) equal numbers for queries that must meet, -1 for none.
-        batch_size: queries a batch; the last one of an epoch may be smaller, but never a single query.
-        seed: of the whole run.
+        groups: (queries,) id of the group that each query belongs to, -1 for none.
+        batch_size: queries per batch; the last batch of an epoch may be smaller, but never a single query.
+        seed: of the run.
     """
 
     def __init__(self, groups: Int[Tensor, " queries"], batch_size: int, seed: int) -> None:
@@ -159,12 +159,12 @@ class _Indices(torch.utils.data.Dataset):
 def make_loader(
     collator: Collator, batches: BatchSampler | OrderedBatches, workers: int = 0
 ) -> torch.utils.data.DataLoader:
-    """Return a loader of batches, in page-locked memory where there is a GPU.
+    """Return a loader of batches, in page-locked memory if CUDA is available.
 
     Args:
-        collator: makes a batch.
-        batches: which queries make one.
-        workers: processes; 0: this one.
+        collator: makes the batches.
+        batches: indices of the queries of each batch.
+        workers: number of loading processes; 0 loads in this process.
     """
     return torch.utils.data.DataLoader(
         _Indices(len(collator.queries)),
@@ -173,6 +173,6 @@ def make_loader(
         num_workers=workers,
         worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
-        # Without a generator of its own every pass would draw from the global one, and a resumed run would differ.
+        # Without its own generator each pass would draw from the global one, and a resumed run would differ.
         generator=torch.Generator(),
     )

@@ -1,4 +1,4 @@
-"""Features of one item, from arrays or files, checked before a model sees them."""
+"""Features of single items from arrays or files, validated before a model reads them."""
 
 import os
 from pathlib import Path
@@ -18,14 +18,14 @@ HDF5 = (".h5", ".hdf5", ".hdf")
 
 
 class ConvertibleFeatures:
-    """Features in a format that tools/prepare.py converts, read by what converts them.
+    """Features in a format that tools/prepare.py converts, read by its converter.
 
     Args:
         path: file or folder.
-        modality: of the run that reads them.
+        modality: of the run.
 
     Raises:
-        BadFeatures: they cannot be used, or are the other kind.
+        BadFeatures: they cannot be used or are of another modality.
     """
 
     def __init__(self, path: Path, modality: Any) -> None:
@@ -52,10 +52,10 @@ class ConvertibleFeatures:
 
 
 class Stores:
-    """Files and folders of features, each opened once.
+    """Feature files and folders, each opened once.
 
     Args:
-        modality: of the run that reads them.
+        modality: of the run.
     """
 
     def __init__(self, modality: Any) -> None:
@@ -70,11 +70,11 @@ class Stores:
         return self._open[path]
 
     def read(self, path: Path, item: str | None) -> np.ndarray | Regions:
-        """Return what a file holds of an item; without a name the file must hold one item only."""
+        """Return the features of an item; without a name the file must hold exactly one item."""
         return self.open(path)[self._item(path, item)]
 
     def duration(self, features: object, item: str | None) -> float | None:
-        """Return the seconds of a video where the features are in an HDF5 file that says them."""
+        """Return the duration of a video in seconds, if its HDF5 file of features states it."""
         if not isinstance(features, (str, os.PathLike)) or Path(features).suffix.lower() not in HDF5:
             return None
         store = self.open(Path(features))
@@ -95,17 +95,17 @@ class Stores:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Read a file of one array of features: `.npy`, `.npz` or `.pt`; pickled objects are refused."""
+    """Read a file with one array of features: `.npy`, `.npz` or `.pt`; pickled objects are rejected."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     kind = FORMATS[detect_format(path)]
     if not issubclass(kind, NpyClips):
-        raise BadFeatures(f"{path} holds more than the features of one item; name the item, or one file of it")
+        raise BadFeatures(f"{path} holds the features of more than one item; name the item, or its file")
     try:
         source = kind(path, Problems(), Options())
     except BadFeatures as error:
         raise ValueError(
-            f"{path} is no plain {path.suffix} file ({error}); write it with numpy.save(path, array)"
+            f"{path} is not a plain {path.suffix} file ({error}); write it with numpy.save(path, array)"
         ) from None
     return source.read(source.entries[0]).features
 
@@ -121,7 +121,7 @@ def as_array(values: object) -> np.ndarray:
 
 
 def checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray:
-    """Return features in float32 after a look at shape, width and values."""
+    """Return features in float32 after validating their shape, width and values."""
     if features.ndim != 2 or len(features) == 0 or features.dtype.kind not in "fiu":
         raise ValueError(f"{where} has shape {features.shape}, {features.dtype}; expected numbers ({what} >= 1, {dim})")
     if features.shape[1] != dim:

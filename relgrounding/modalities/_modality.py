@@ -1,4 +1,4 @@
-"""What a modality is to the rest of the library, and the registry of them."""
+"""Interface and registry of modalities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from relgrounding.features import Vocabulary
 from relgrounding.modalities._batches import Batch, Collator
 
 TOP = 5
-"""Answers that are given to a query at most."""
+"""Maximum number of answers per query."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Scored:
     Attributes:
         proposals: for each query (P, 2) seconds in float64 or (P, 4) x1 y1 x2 y2 in pixels.
         scores: for each query (P,), from 0 to 1.
-        candidates: for each query what selection compares: (P, 2) spans in clips, or the boxes.
+        candidates: what selection compares, for each query: (P, 2) spans in clips, or the boxes.
     """
 
     proposals: list[Float[Tensor, "proposals ends"]] = field(default_factory=list)
@@ -38,29 +38,29 @@ class Scored:
     candidates: list[Tensor] = field(default_factory=list)
 
     def take(self, indices: Sequence[int]) -> "Scored":
-        """Return some of the queries."""
+        """Return the queries with these indices."""
         return Scored(*([values[i] for i in indices] for values in (self.proposals, self.scores, self.candidates)))
 
 
 class Modality(ABC):
-    """Videos or images: candidates, collation, selection, evaluation, floors, and what is known of an item."""
+    """Candidates, collation, selection, evaluation, floors and facts about the items of videos or images."""
 
     name: ClassVar[str]
     """Given by `register_modality`."""
     item: ClassVar[str]
-    """The word for what a query asks about."""
+    """Word for the item of a query, such as "video"."""
     answer: ClassVar[str]
-    """The word for what it refers to."""
+    """Word for what a query refers to, such as "moment"."""
     layout: ClassVar[str]
-    """The word for the rows of its features, in `relgrounding.features.convert`."""
+    """Word for the rows of its features in `relgrounding.features.convert`."""
     metric: ClassVar[str]
-    """Selects the epoch where `train.select_metric` is empty."""
+    """Metric that selects the epoch if `train.select_metric` is empty."""
     selections: ClassVar[tuple[str, ...]] = ("score",)
-    """Selection methods: how answers are chosen from scored candidates."""
+    """Selection methods: names of the ways to select answers from scored candidates."""
     DataConfig: ClassVar[type] = NoSettings
-    """What it adds to the section `data` of a configuration."""
+    """Fields added to the section `data` of a configuration."""
     EvalConfig: ClassVar[type] = NoSettings
-    """What it adds to the section `eval`."""
+    """Fields added to the section `eval`."""
 
     @abstractmethod
     def open_store(self, path: Path, in_memory: bool = True) -> Any:
@@ -71,19 +71,19 @@ class Modality(ABC):
         """
 
     def is_own(self, path: Path) -> bool:
-        """Whether an HDF5 file has the layout that `open_store` reads, and not one to be converted."""
+        """Whether an HDF5 file has the layout that `open_store` reads, rather than one to convert."""
         return True
 
     @abstractmethod
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
     ) -> Collator:
-        """Return what makes batches of queries.
+        """Return the collator of queries.
 
         Args:
             queries: of a split.
             store: their features, by item.
-            vocabulary: from words to ids.
+            vocabulary: maps words to ids.
             data: the section `data`.
             graph: see `System.graph_options`.
         """
@@ -102,7 +102,7 @@ class Modality(ABC):
         return []
 
     def check_selection(self, selection: str) -> str:
-        """Return a selection method, or raise ValueError where there is no such."""
+        """Return a selection method, or raise ValueError if it is unknown."""
         if selection not in self.selections:
             known = " or ".join(map(repr, self.selections))
             raise ValueError(f"select is {selection!r}; it is {known}")
@@ -114,7 +114,7 @@ class Modality(ABC):
 
         Args:
             scored: candidates and scores.
-            variant: a selection method, or what else `protocols` says of a protocol.
+            variant: the value that `protocols` gives for the protocol: a selection method or a reading.
             settings: the section `eval`.
         """
 
@@ -127,18 +127,18 @@ class Modality(ABC):
         """Return for each protocol of the results its selection method (videos) or its reading (images).
 
         Args:
-            names: those of the data set; None: it has none of its own.
+            names: protocols of the data set; None: it defines none.
             dataset: its name.
             settings: the section `eval`.
         """
 
     @abstractmethod
     def main_protocol(self, protocols: Sequence[str], settings: Any) -> str:
-        """Return the protocol that selects the epoch, of those of a run; `settings`: the section `eval`."""
+        """Return the protocol of a run that selects the epoch; `settings` is the section `eval`."""
 
     @abstractmethod
     def frame(self, item: str, durations: Mapping[str, float], store: Any) -> dict[str, Any]:
-        """Return what a drawing of an answer needs to know of an item, for predictions.jsonl."""
+        """Return the facts about an item that drawing its answers needs, for predictions.jsonl."""
 
     @abstractmethod
     def metrics(
@@ -149,28 +149,28 @@ class Modality(ABC):
         Args:
             chosen: for each query its answers (k, 2) or (k, 4), best first.
             targets: for each query its right answers.
-            variant: what `protocols` says of the protocol.
-            kinds: for each query its kind, where metrics are wanted by kind.
+            variant: as for `select`.
+            kinds: kind of each query, to report metrics by kind; None: without.
         """
 
     has_misses: ClassVar[bool] = False
-    """Whether `relgrounding.evaluation.name_misses` says how its answers miss."""
+    """Whether `relgrounding.evaluation.name_misses` applies to its answers."""
     fits_floors: ClassVar[bool] = False
     """Whether some floor is fitted on the answers of training queries."""
 
     def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> Any:
-        """Return what the floors learn from the answers of training queries; None: nothing."""
+        """Return what the floors fit on the answers of training queries; None: nothing."""
         return None
 
     def floors_to_json(self, fitted: Any) -> dict[str, Any] | None:
-        """Return what `fit_floors` found, for a file; None: there is nothing to keep."""
+        """Return the result of `fit_floors` as JSON values; None: nothing to keep."""
         return None
 
     def floors_from_json(self, kept: Any) -> Any:
-        """Return what `floors_to_json` gave.
+        """Invert `floors_to_json`.
 
         Raises:
-            ValueError, LookupError, TypeError, AttributeError: it is damaged.
+            ValueError, LookupError, TypeError, AttributeError: `kept` is damaged.
         """
         return None
 
@@ -182,10 +182,10 @@ class Modality(ABC):
 
         Args:
             scored: candidates.
-            queries: all of them with right answers.
+            queries: each with right answers.
             seconds: length of each query's video; empty for images.
             variant: see `metrics`.
-            fitted: what `fit_floors` found; None: floors that need it are left out.
+            fitted: result of `fit_floors`; None: floors that need it are left out.
             kinds: see `metrics`.
         """
 
@@ -195,32 +195,32 @@ class Modality(ABC):
 
     @abstractmethod
     def disagreement(self, item: str, annotations: Annotations, store: Any) -> str:
-        """Return what the features of an item say otherwise than its annotations; empty where they agree.
+        """Return a sentence on how the features of an item contradict its annotations; empty if they agree.
 
         Raises:
             MissingFeatures: the store does not hold the item.
-            BadFeatures: what it says about the item cannot be used.
+            BadFeatures: its features of the item cannot be used.
         """
 
     remedy: ClassVar[str]
-    """What to do about items that disagree."""
+    """What to do if features and annotations disagree."""
 
     def missing_fact(self, item: str, annotations: Annotations) -> str:
-        """Return what the annotations must state about an item and do not; empty where nothing is missing."""
+        """Return a sentence on what the annotations of an item lack; empty if nothing is missing."""
         return ""
 
     @abstractmethod
     def read_item(
         self, features: object, item: str | None, stores: Any, dim: int, **facts: object
     ) -> tuple[Any, dict[str, float]]:
-        """Return the features of one item from arrays or files, and its duration by the id "item".
+        """Return the features of one item from arrays or files, and its duration under the id "item".
 
         Args:
             features: see `relgrounding.Grounder.ground`.
-            item: which one of a file or folder of many.
-            stores: files that are open.
-            dim: width that the model reads.
-            facts: `duration`, `boxes`, `image_size`, None where not given.
+            item: id in a file or folder of several items.
+            stores: the open files.
+            dim: feature width of the model.
+            facts: `duration`, `boxes`, `image_size`; None if not given.
 
         Raises:
             ValueError: they cannot be used.
@@ -229,4 +229,4 @@ class Modality(ABC):
 
 MODALITIES: Registry[Modality] = Registry("modality", "relgrounding.modalities")
 register_modality = MODALITIES.register
-"""Decorator that registers a `Modality` under the name that a system gives."""
+"""Decorator that registers a `Modality` under the name that `System.modality` refers to."""

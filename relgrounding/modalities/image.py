@@ -1,4 +1,4 @@
-"""Images: candidate regions are given boxes; neighbours are in one of eleven spatial relations."""
+"""Images: the candidates are given boxes, the edges have one of eleven spatial relations."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
+from relgrounding.evaluation._image import READINGS
 from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary
 from relgrounding.features.convert import detect_format
 from relgrounding.graphs import spatial_structure
@@ -20,14 +21,13 @@ from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
 
-READINGS = ("single", "union", "any")
 PIXELS = 1
-"""A side may have been rounded; pictures that were resized differ by more."""
+"""Tolerance for rounded sides; resized pictures differ by more."""
 
 
 @dataclasses.dataclass
 class ImageBatch(Batch):
-    """Pairs of image and sentence.
+    """Pairs of an image and a sentence.
 
     Attributes:
         regions: (nodes, dim) features.
@@ -53,13 +53,13 @@ class RegionStore(Protocol):
 
 
 class ImageCollator:
-    """Make batches of images and sentences.
+    """Make batches of image-sentence pairs.
 
     Args:
-        queries: the dataset.
+        queries: of a split.
         store: regions by image id.
-        vocabulary: from words to ids.
-        max_words: longer sentences are cut.
+        vocabulary: maps words to ids.
+        max_words: longer sentences are truncated.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Image(Modality):
     item, answer, layout = "image", "region", "regions"
     metric = "Acc@0.5"
     remedy = (
-        "extract the features from pictures of the annotated size, or give boxes and sizes in pixels of one of them"
+        "extract the features from images of the annotated size, or give boxes and sizes in pixels of the same image"
     )
 
     def open_store(self, path: Path, in_memory: bool = True) -> RegionFeatures:

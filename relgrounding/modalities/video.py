@@ -1,4 +1,4 @@
-"""Videos: candidate moments are windows of clips; neighbours overlap in time."""
+"""Videos: the candidates are windows of clips, the edges connect windows that overlap in time."""
 
 import dataclasses
 import math
@@ -30,15 +30,15 @@ from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
 
-# Readers refuse moments that end before they start, but for those that an official protocol counts.
+# Readers reject moments that end before they start, except those that an official protocol counts.
 MOMENTS = VideoEvaluator(reversed_targets=True)
 SECONDS = 2.0
 SHARE_OF_SHORT, SHARE_OF_LONG = 1 / 4, 1 / 100
-"""Lengths may differ by two seconds, by less in videos under 8 s, and by more in those over 200 s.
+"""Tolerances for the length of a video: two seconds, less in videos under 8 s, more in videos over 200 s.
 
-Two statements about one video do differ: of the 6,672 videos of Charades-STA, 1,572 have an annotated end after the
-length that the release states, by up to 1.54 s and 14 % of it. A hundredth more than covers 29.97 frames per second
-taken for 30. What must be found differs by more: half the frame rate, another video, a part of one.
+Correct sources differ, too: of the 6,672 videos of Charades-STA, 1,572 have an annotated end after the length stated in
+the release, by up to 1.54 s and 14 %. One percent more than covers 29.97 frames per second taken for 30. Errors that
+must be found differ by more: half the frame rate, another video, a part of the video.
 """
 
 
@@ -47,42 +47,47 @@ class VideoData:
     """Candidate moments."""
 
     max_clips: int = number(128, least=1, most=100_000)
-    """Longer videos are averaged down to this number of clips."""
+    """Longer videos are average-pooled to this number of clips."""
     widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
     """Widths of the candidate windows, in clips."""
     stride: float = number(1.0, above=0, most=100_000)
-    """Step between windows of one width: in clips when 1 or more, else as a share of the width."""
+    """Step between windows of one width: 1 or more, in whole clips; below 1, as a share of the width."""
+
+    def __post_init__(self) -> None:
+        """Refuse a step between two clips."""
+        if self.stride > 1 and self.stride != self.stride // 1:
+            raise ConfigError(f"data.stride is {self.stride}; from 1 on it must be a whole number of clips")
 
 
 @dataclasses.dataclass
 class VideoEval:
-    """How moments are selected."""
+    """Selection of moments."""
 
     nms: float = number(0.55, least=0, most=1)
-    """A moment whose IoU with a better one is higher is dropped."""
+    """Moments whose IoU with a better one is higher are dropped."""
     select: list[str] = dataclasses.field(default_factory=lambda: ["score", "vote"])
     """Selection methods, score and vote; the metric of the last one selects the epoch."""
     vote_temperature: float = number(2.0, least=0)
     """Votes are weighted by softmax(temperature * standardised score)."""
     vote_prior: float = number(0.0, least=0, most=1)
-    """Share of the votes that a moment would get if all voted alike that is taken off: long moments get more votes than
-    short ones, whatever the scores."""
+    """Share of the votes under equal weights that is subtracted: long moments get more votes than short ones, whatever
+    the scores."""
     vote_by: Literal["score", "odds"] = "score"
-    """What is standardised: scores, or their log-odds, which still differ where scores are all close to 1."""
+    """What is standardised: scores, or their log-odds, which still differ if all scores are close to 1."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown selection methods."""
+        """Reject unknown selection methods."""
         if set(self.select) - set(Video.selections):
             raise ConfigError(f"eval.select is {self.select}; it is a list of 'score' and 'vote'")
 
 
 @dataclasses.dataclass
 class VideoBatch(Batch):
-    """Pairs of video and sentence.
+    """Pairs of a video and a sentence.
 
     Attributes:
         clips: (items, clips, dim) features, zeros at padding.
-        clip_lengths: (items,) clips of each video.
+        clip_lengths: (items,) number of clips of each video.
         spans: (nodes, 2) start and end (exclusive) of each proposal, in clips.
     """
 
@@ -104,7 +109,7 @@ class ClipStore(Protocol):
 
 
 class _Candidates:
-    """Proposals of videos, which depend on the number of clips alone: each number's spans and graph are built once."""
+    """Proposals of videos: they depend only on the number of clips, so spans and graph are built once per number."""
 
     def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
         self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
@@ -118,21 +123,21 @@ class _Candidates:
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)
-"""Shared by the collators of all splits, and by all questions that a trained run is asked."""
+"""Shared by the collators of all splits and all calls of a `Grounder`."""
 
 
 class VideoCollator:
-    """Make batches of videos and sentences.
+    """Make batches of video-sentence pairs.
 
     Args:
-        queries: the dataset.
+        queries: of a split.
         store: clip features by video id.
-        vocabulary: from words to ids.
+        vocabulary: maps words to ids.
         widths: candidate windows, see `relgrounding.graphs.window_proposals`.
-        stride: the same.
+        stride: likewise.
         iou_threshold: see `relgrounding.graphs.temporal_graph`.
-        max_clips: longer videos are averaged down to so many clips.
-        max_words: longer sentences are cut.
+        max_clips: longer videos are average-pooled to this number of clips.
+        max_words: longer sentences are truncated.
     """
 
     def __init__(
@@ -150,8 +155,7 @@ class VideoCollator:
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        step = int(stride) if stride >= 1 else stride
-        self._candidates = _candidates(tuple(widths), step, iou_threshold)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
@@ -206,7 +210,7 @@ class Video(Modality):
         return [durations[query.item] for query in queries]
 
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
-        # Overlaps do not depend on the length of a second: videos of equally many clips share their candidates.
+        # Overlaps do not depend on the unit of time: videos with the same number of clips share their candidates.
         same: dict[bytes, list[int]] = {}
         for i, spans in enumerate(scored.candidates):
             same.setdefault(spans.numpy().tobytes(), []).append(i)
@@ -253,7 +257,7 @@ class Video(Modality):
         constants = ConstantSegments(
             {name: tuple((float(s), float(e)) for s, e in segments) for name, segments in found}
         )
-        video_floors(VideoEvaluator(), [[(0.0, 1.0)]], [(0.0, 1.0)], [1.0], constants)  # they are of all metrics
+        video_floors(VideoEvaluator(), [[(0.0, 1.0)]], [(0.0, 1.0)], [1.0], constants)  # raises if a metric is missing
         return constants
 
     def floors(
@@ -262,7 +266,7 @@ class Video(Modality):
         segments, targets = [p.numpy() for p in scored.proposals], [q.targets for q in queries]
         constants = fitted or fit_constant_segments(MOMENTS, targets, seconds)
         floors = video_floors(MOMENTS, segments, targets, seconds, constants)
-        if fitted is None:  # fitted on the answers themselves: no floor
+        if fitted is None:  # fitted on the test answers: not a floor
             del floors["constant"]
         return floors, video_oracle(MOMENTS, segments, targets)
 

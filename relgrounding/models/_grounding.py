@@ -1,4 +1,4 @@
-"""What both grounding models share: how an item and a sentence meet."""
+"""Steps shared by VGN and IGN: pairing of items with sentences."""
 
 from typing import Any, NamedTuple
 
@@ -12,17 +12,17 @@ from relgrounding.nn import ProposalToWordAttention, TopRScore
 
 
 class Encoded(NamedTuple):
-    """What is computed once for each item and each sentence, whoever they are paired with."""
+    """Encodings of items and sentences, computed once for all pairings."""
 
     proposals: Float[Tensor, "nodes proposal_dim"]
     words: Float[Tensor, "items length word_dim"]
 
 
 class Prepared(NamedTuple):
-    """All maps of a proposal alone and of a word alone, made before proposals and sentences are paired."""
+    """Linear maps of single proposals and single words, computed before proposals and sentences are paired."""
 
     proposals: Float[Tensor, "nodes columns"]
-    """What `reason` reads of them."""
+    """Columns that `reason` reads."""
     compared: Float[Tensor, "nodes hidden_dim"]
     proposal_shares: Float[Tensor, "nodes proposal_share"]
     words_compared: Float[Tensor, "items length hidden_dim"]
@@ -30,26 +30,26 @@ class Prepared(NamedTuple):
 
     def take(self, nodes: Int[Tensor, " taken"]) -> "Prepared":
         """Return these proposals, with all words."""
-        # Not `x[nodes]`, whose gradient is added up in an order that depends on the threads, and does not reproduce.
+        # Not `x[nodes]`: the order in which its gradient is summed depends on the threads.
         proposals, compared, shares = (x.index_select(0, nodes) for x in self[:3])
         return Prepared(proposals, compared, shares, self.words_compared, self.word_shares)
 
 
 class GroundingModel(System):
-    """Scores of proposals for sentences, in steps that can be taken one by one.
+    """Scores proposals for sentences in steps that can be called one by one.
 
         h, s = encode(batch),   c = interact(h, s),   l = fuse(h, c),   k = reason(graph, h, l),   K = align(graph, k)
 
-    and l = combine(proposal_share(h), word_share(c)), where word_share is affine, so that word_share(c) is the mean
-    of word_share(s). A model gives `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and has an
-    `attention`, a `relation` and an `aggregate`.
+    where l = combine(proposal_share(h), word_share(c)). word_share is affine, so word_share(c) is the weighted mean of
+    word_share(s). A subclass defines `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and the modules
+    `attention`, `relation` and `aggregate`.
     """
 
     attention: ProposalToWordAttention
     aggregate: TopRScore
     relation: Relation
     reason_reads: slice
-    """Columns of a proposal's own feature that `reason` reads."""
+    """Columns of the proposal feature that `reason` reads."""
 
     def encode(self, batch: Any) -> Encoded:
         """Encode each item's proposals and each sentence's words."""
@@ -62,21 +62,21 @@ class GroundingModel(System):
         word_lengths: Int[Tensor, " items"],
         item: Int[Tensor, " nodes"],
     ) -> Float[Tensor, "nodes word_dim"]:
-        """Return the language feature c of each proposal for the sentence of the item that it belongs to."""
+        """Return the language feature c of each proposal for the sentence of its item."""
         return self.attention(proposals, words, word_lengths, item)[0]
 
     def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
-        """Return what of l depends on a proposal alone."""
+        """Return the part of l that depends only on a proposal."""
         raise NotImplementedError
 
     def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
-        """Return what of l depends on a word, or on a mean of words, alone; affine."""
+        """Return the part of l that depends only on a word or on a mean of words; affine."""
         raise NotImplementedError
 
     def combine(
         self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        """Return l of both shares."""
+        """Return l from both shares."""
         raise NotImplementedError
 
     def fuse(
@@ -91,11 +91,11 @@ class GroundingModel(System):
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal from what it is and what its neighbours tell it.
+        """Return the score k of every proposal after message passing.
 
         Args:
-            structure: graph of the proposals of all items.
-            proposals: as `encode` returns them, or their columns `reason_reads` alone.
+            structure: proposal graphs of all items.
+            proposals: as `encode` returns them, or only their columns `reason_reads`.
             fused: as `fuse` returns them.
         """
         raise NotImplementedError
@@ -107,13 +107,13 @@ class GroundingModel(System):
         words: Float[Tensor, "items length word_dim"],
         word_lengths: Int[Tensor, " items"],
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal for the sentence that its item is paired with.
+        """Return the score k of every proposal for the sentence that its item is paired with.
 
         Args:
-            structure: graph of the proposals of all items.
+            structure: proposal graphs of all items.
             proposals: as `encode` returns them.
-            words: the sentence of each item, as `encode` returns them, in any order.
-            word_lengths: (items,) of those sentences.
+            words: those of the sentence of each item, as `encode` returns them, in any order.
+            word_lengths: (items,) numbers of words.
         """
         prepared = self.prepare(Encoded(proposals, words))
         return self.score_pairs(structure, prepared, word_lengths, structure.node_item)
@@ -132,13 +132,13 @@ class GroundingModel(System):
         word_lengths: Int[Tensor, " sentences"],
         sentence: Int[Tensor, " nodes"],
     ) -> Float[Tensor, " nodes"]:
-        """Return the scores k of every proposal for the sentence that it is paired with.
+        """Return the score k of every proposal for the sentence that it is paired with.
 
         Args:
             structure: graph of the proposals.
-            prepared: those proposals, and the words of all sentences.
-            word_lengths: of all sentences.
-            sentence: (N,) of each proposal; fastest where it ascends.
+            prepared: the same proposals, and the words of all sentences.
+            word_lengths: (sentences,) numbers of words.
+            sentence: (N,) index of the sentence of each proposal; ascending is fastest.
         """
         compared = prepared.compared, prepared.words_compared
         shares, _ = self.attention.attend(*compared, prepared.word_shares, word_lengths, sentence)
@@ -149,5 +149,5 @@ class GroundingModel(System):
         return self.aggregate(scores, structure.batch_num_nodes)
 
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
-        """Return the scores of every proposal for its item's own sentence."""
+        """Return the score of every proposal for the sentence of its item."""
         return self.pair(batch.structure, *self.encode(batch), batch.word_lengths)

@@ -1,4 +1,4 @@
-"""The relation module of a system: layers through which proposals hear of each other."""
+"""The relation module of a system: layers through which proposals exchange messages."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from relgrounding.graphs import GraphStructure
 
 RELATIONS: Registry[nn.Module] = Registry("relation module", "relgrounding.models", ("graph", "none"))
 register_relation = RELATIONS.register
-"""Decorator that registers a module of your own under the name that `model.relation` selects it by.
+"""Decorator that registers your own relation module under the name that `model.relation` refers to.
 
-It is made with `(in_dim, out_dim, num_types, backend)`; its `forward(structure, x)` maps (N, in_dim) to (N, out_dim).
-A method `silent(x)`, if it has one, says what a proposal is without messages; `mil.message_dropout` needs it.
+Its constructor takes `(in_dim, out_dim, num_types, backend)`; `forward(structure, x)` maps (N, in_dim) to (N, out_dim).
+An optional method `silent(x)` returns the output without messages; `mil.message_dropout` needs it.
 """
 
 
 class Relation(nn.ModuleList):
-    """Relation layers, one after the other; any of them may be silent for a step.
+    """A sequence of relation layers, each of which can be silenced for a step.
 
     Args:
-        layers: each maps `(structure, x)` to the next x, and `silent(x)` does so without messages.
-        activation: after each layer.
-        silent: whether no layer ever passes messages, so that no graph is needed.
+        layers: `layer(structure, x)` returns the next x, `layer.silent(x)` does so without messages.
+        activation: applied after each layer.
+        silent: no layer passes messages, so no graph is needed.
     """
 
     def __init__(
@@ -33,30 +33,30 @@ class Relation(nn.ModuleList):
         super().__init__(layers)
         self.activation: Callable[[Tensor], Tensor] | None = activation
         self.has_graph = not silent
-        self._heard: Sequence[bool] = [not silent] * len(self)
+        self._passing: Sequence[bool] = [not silent] * len(self)
 
     @contextmanager
     def passing(self, messages: Sequence[bool]) -> Iterator[None]:
-        """Let those layers alone pass messages of which `messages` says so, within a ``with`` block."""
-        before = self._heard
-        self._heard = [a and b for a, b in zip(before, messages, strict=True)]
+        """Within a ``with`` block, let only those layers pass messages whose entry in `messages` is true."""
+        before = self._passing
+        self._passing = [a and b for a, b in zip(before, messages, strict=True)]
         try:
             yield
         finally:
-            self._heard = before
+            self._passing = before
 
     def forward(self, structure: GraphStructure, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
-        """Return what the proposals of a graph are after all layers."""
-        for layer, heard in zip(self, self._heard, strict=True):
-            x = layer(structure, x) if heard or not hasattr(layer, "silent") else layer.silent(x)  # type: ignore[operator]
+        """Return the proposal features after all layers."""
+        for layer, passing in zip(self, self._passing, strict=True):
+            x = layer(structure, x) if passing or not hasattr(layer, "silent") else layer.silent(x)  # type: ignore[operator]
             x = x if self.activation is None else self.activation(x)
         return x
 
 
 def own_relation(name: str, in_dim: int, out_dim: int, num_types: int, backend: str) -> Relation:
-    """Return the relation module that a name other than "graph" and "none" selects.
+    """Return the relation module of a name other than "graph" and "none".
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the name is unknown.
     """
     return Relation([RELATIONS.get(name)(in_dim, out_dim, num_types, backend)])

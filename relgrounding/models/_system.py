@@ -1,4 +1,4 @@
-"""What a system is to the rest of the library, and the registry of all of them."""
+"""Interface and registry of grounding systems."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from relgrounding._registry import Registry
 from relgrounding._settings import number
 
 WIDEST = 65_536
-"""Of a layer; a slip of the keyboard beyond it would take all memory."""
+"""Maximum width of a layer: a typing error beyond it would exhaust the memory."""
 
 
 @dataclass
 class ModelConfig:
-    """What every system has; the defaults are the paper's."""
+    """Settings that all systems share; the defaults are the paper's."""
 
     name: str = "ign"
-    """Name of the system, or package.module:Name of your own."""
+    """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; none: without messages, everything else the same; or one of your own:
-    its registered name, or package.module:Name."""
+    """graph: the system's relation module; none: no messages, everything else unchanged; or your own module: its
+    registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
-    """Width of word vectors trained from scratch; pretrained ones bring their own."""
+    """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
     hidden: int = number(128, least=1, most=WIDEST)
     """Bi-GRU units per direction."""
     attention_dim: int = number(256, least=1, most=WIDEST)
@@ -34,43 +34,43 @@ class ModelConfig:
     relation_layers: int = number(2, least=1, most=1000)
     """Number of relation layers."""
     top_r: int = number(12, least=1)
-    """Proposals whose scores make the alignment."""
+    """Number R of proposals whose scores are averaged for the alignment."""
     dropout: float = number(0.0, least=0, below=1)
-    """Share of the features that training sets to zero."""
+    """Share of the features set to zero in training."""
 
 
 class System(nn.Module):
-    """A model that scores the proposals of an item for a sentence; one file per system defines and registers one.
+    """A model that scores the proposals of an item for a sentence; each system is defined and registered in one file.
 
-    It is made with `(config, feature_dim, embedding, word_dim, backend)`: an instance of its `Config`, the width of a
-    clip's or a region's feature, the module from word ids to vectors, their width, and the message-passing kernels.
+    Its constructor takes `(config, feature_dim, embedding, word_dim, backend)`: an instance of its `Config`, the width
+    of a clip or region feature, the module that maps word ids to vectors, their width, and the message-passing backend.
     """
 
     Config: ClassVar[type] = ModelConfig
-    """Its settings: the section `model` of a configuration."""
+    """Dataclass of the section `model` of a configuration."""
     name: ClassVar[str]
     """Given by `register_model`."""
     modality: ClassVar[str]
-    """Registered name of the modality that it works on."""
+    """Registered name of its modality."""
     edge_types: ClassVar[int] = 1
-    """Types of edges in its graph."""
+    """Number of edge types of its graph."""
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """Refuse settings that contradict each other.
+        """Reject contradictory settings.
 
         Raises:
-            ConfigError: they do.
+            ConfigError: they contradict each other.
         """
 
     @classmethod
     def graph_options(cls, config: Any) -> dict[str, Any]:
-        """Return what the modality's collator needs to know to build the graph; see its arguments."""
+        """Return keyword arguments with which the modality's collator builds the graph."""
         return {}
 
     @classmethod
     def feature_dim(cls, config: Any, weights: Mapping[str, Tensor]) -> int:
-        """Return the width of a clip's or a region's feature, which no file of a run but the weights tells.
+        """Return the width of a clip or region feature, which a run states only in its weights.
 
         Raises:
             LookupError: the weights are those of another model.
@@ -78,7 +78,7 @@ class System(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
-        """Return the score, from 0 to 1, of every proposal for its item's own sentence."""
+        """Return the score, from 0 to 1, of every proposal for the sentence of its item."""
         raise NotImplementedError
 
 
@@ -91,4 +91,4 @@ def first_weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 MODELS: Registry[System] = Registry("model", "relgrounding.models")
 register_model = MODELS.register
-"""Decorator that registers a `System` under the name that `model.name` selects it by."""
+"""Decorator that registers a `System` under the name that `model.name` refers to."""

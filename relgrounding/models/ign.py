@@ -25,19 +25,19 @@ class IGNConfig(ModelConfig):
     fusion_dim: int = number(256, least=1, most=WIDEST)
     """Width of W_l."""
     fusion: Literal["linear", "product"] = "linear"
-    """What W_l takes: region and words, or their product as well."""
+    """Input of W_l: region and words, or also their product."""
     position_dim: int = number(128, least=1, most=WIDEST)
     """Width of W_p."""
     gate_init: float = number(-2.0)
-    """First value of the logits of the edge gates; lower where a region has many neighbours."""
+    """Initial logit of the edge gates; use lower values if regions have many neighbours."""
 
 
 @register_model("ign")
 class IGN(GroundingModel):
     """Score the regions of images for sentences.
 
-    A region is its feature and its place, h_t = [h^v_t; h^s_t] with h^s_t = [x, y, w, h] as shares of the image. Words
-    pass a Bi-GRU, s_n. Then, for each region,
+    A region is described by its feature and its position, h_t = [h^v_t; h^s_t] with h^s_t = [x, y, w, h] as shares of
+    the image. A Bi-GRU encodes the words, s_n. Then, for each region,
 
         gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
         l_t = W_l [h_t; c_t] + b_l, or with `fusion="product"`  W_l [h_t; c_t; (W_h h_t + b_h) * (W_c c_t + b_c)] + b_l
@@ -45,14 +45,14 @@ class IGN(GroundingModel):
         p_t = [x_t; W_p h^s_t],   k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
 
     The product is the low-rank bilinear pooling of Kim et al., Hadamard Product for Low-rank Bilinear Pooling, ICLR
-    2017. It is large where region and words agree; of a sum that can be read only after a ReLU.
+    2017. It is large where region and words agree; a sum shows that only after a ReLU.
 
     Args:
-        config: sizes; `relation="none"` leaves of each graph convolution its self term, ReLU(W l + b).
-        feature_dim: width of a region's feature.
-        embedding: module from word ids to vectors.
-        word_dim: width of those vectors.
-        backend: message-passing kernels, see `relgrounding.ops.gated_sum`.
+        config: sizes; `relation="none"` reduces each graph convolution to its self term, ReLU(W l + b).
+        feature_dim: width of a region feature.
+        embedding: maps word ids to vectors.
+        word_dim: width of the word vectors.
+        backend: message-passing backend, see `relgrounding.ops.gated_sum`.
     """
 
     Config = IGNConfig
@@ -99,7 +99,7 @@ class IGN(GroundingModel):
         return Encoded(regions, words)
 
     def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
-        # The columns of W_l that meet h, and W_h of the product.
+        # The columns of W_l that multiply h, and W_h of the product.
         return self._share(proposals, self._columns[0], None, self.product[:1])
 
     def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
@@ -116,7 +116,7 @@ class IGN(GroundingModel):
 
     @property
     def _columns(self) -> tuple[Tensor, ...]:
-        """W_l in three: the columns that meet h, c and their product."""
+        """The columns of W_l that multiply h, c and their product."""
         region_dim, sentence_dim = self.attention.proposal.in_features, self.attention.word.in_features
         rest = self.fusion.in_features - region_dim - sentence_dim
         return self.fusion.weight.split([region_dim, sentence_dim, rest], 1)

@@ -30,24 +30,25 @@ class VGNConfig(ModelConfig):
     """Settings of VGN."""
 
     clip_encoder: Literal["bigru", "linear"] = "bigru"
-    """What encodes a clip: a Bi-GRU over the video, or a linear map of the clip alone."""
+    """Encoder of the clips: a Bi-GRU over the video, or a linear map of each clip."""
     pooling: Literal["max", "mean"] = "max"
-    """From the clips of a window to the feature of its proposal."""
+    """Pooling of the clips of a window to the feature of its proposal."""
     contrast: float = number(0.0, least=0, most=1)
-    """With pooling mean: the mean of the clips around a window, times this, is taken off the mean of those inside."""
+    """With pooling=mean: subtract this times the mean of the clips around a window from the mean of those inside."""
     context: float = number(0.5, above=0, most=1000)
-    """For contrast: the share of a window's width that is around it, on each side."""
+    """For contrast: how far the surroundings extend on each side, as a share of the width of the window."""
     heads: int = number(4, least=1, most=WIDEST)
-    """Attention heads of a relation layer."""
+    """Number of attention heads of a relation layer."""
     iou_threshold: float = number(0.3, least=0, most=1)
-    """Moments whose temporal IoU is higher are neighbours."""
+    """Moments with a higher temporal IoU are connected."""
 
 
 @register_model("vgn")
 class VGN(GroundingModel):
     """Score the moments of videos for sentences.
 
-    Clips pass a Bi-GRU; a proposal is the maximum of its clips, h_t. Words pass a Bi-GRU, s_n. Then, for each proposal,
+    A Bi-GRU encodes the clips; a proposal is the maximum of its clips, h_t. Another Bi-GRU encodes the words, s_n.
+    Then, for each proposal,
 
         gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
         l_t = [h_t * sigmoid(W_s c_t + b_s); c_t * sigmoid(W_v h_t + b_v)]
@@ -55,11 +56,11 @@ class VGN(GroundingModel):
         k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
 
     Args:
-        config: sizes; `relation="none"` leaves of each attention layer what a moment alone gets, W x + b.
-        feature_dim: width of a clip's feature.
-        embedding: module from word ids to vectors.
-        word_dim: width of those vectors.
-        backend: message-passing kernels, see `relgrounding.ops.graph_attention`.
+        config: sizes; `relation="none"` reduces each attention layer to W x + b.
+        feature_dim: width of a clip feature.
+        embedding: maps word ids to vectors.
+        word_dim: width of the word vectors.
+        backend: message-passing backend, see `relgrounding.ops.graph_attention`.
     """
 
     Config = VGNConfig

@@ -1,4 +1,4 @@
-"""Training objectives: one file per objective has its settings, its losses and its step."""
+"""Training objectives: one file per objective holds its settings, losses and step."""
 
 from relgrounding.objectives._bank import MemoryBank
 from relgrounding.objectives._counterfactual import EdgeChange, destroy_edges, replace_rows

@@ -1,4 +1,4 @@
-"""Features of other samples, for transformations that put one sample's in the place of another's."""
+"""Memory bank of features, from which transformations draw replacements of other samples."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 class MemoryBank:
-    """The latest rows that were pushed, each with the sample it came from: a ring on the training device.
+    """Ring buffer of the latest rows, each with the id of its sample, on the training device.
 
     Args:
-        size: rows kept.
+        size: number of rows.
         dim: width of a row.
-        device: where they are kept.
+        device: of the rows.
         dtype: of the rows.
     """
 
@@ -19,32 +19,32 @@ class MemoryBank:
         self, size: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         if size < 2:
-            raise ValueError(f"a bank of {size} rows holds no other sample's; give it 2 or more")
+            raise ValueError(f"a bank of {size} rows cannot hold those of another sample; give it 2 or more")
         self.rows = torch.zeros(size, dim, device=device, dtype=dtype)
         self.owners = torch.zeros(size, dtype=torch.int64, device=device)
         self.filled, self.next = 0, 0
 
     def push(self, rows: Float[Tensor, "rows dim"], owners: Int[Tensor, " rows"]) -> None:
-        """Put rows over the oldest ones; of more than the bank holds, the last remain. No gradient is kept."""
+        """Overwrite the oldest rows; of more rows than the bank holds, keep the last. Rows are detached."""
         size = len(self.rows)
         rows, owners = rows.detach()[-size:], owners[-size:]
-        places = (torch.arange(len(rows), device=self.rows.device) + self.next) % size
-        self.rows[places] = rows.to(self.rows.dtype)
-        self.owners[places] = owners
+        indices = (torch.arange(len(rows), device=self.rows.device) + self.next) % size
+        self.rows[indices] = rows.to(self.rows.dtype)
+        self.owners[indices] = owners
         self.next = (self.next + len(rows)) % size
         self.filled = min(size, self.filled + len(rows))
 
     @property
     def ready(self) -> bool:
-        """Whether it holds rows of two samples or more, so that every sample finds another's."""
+        """Whether it holds rows of at least two samples, so that every sample finds a row of another."""
         owners = self.owners[: self.filled]
         return bool((owners != owners[:1]).any())
 
     def draw(self, owners: Int[Tensor, " rows"], generator: torch.Generator | None = None) -> Float[Tensor, "rows dim"]:
-        """Return for each owner a row of another sample, all of them equally likely.
+        """Return for each owner a row of another sample, drawn uniformly.
 
         Args:
-            owners: sample that each row must not come from.
+            owners: id of the sample that each row must not come from.
             generator: source of the randomness, on the CPU.
 
         Raises:
@@ -54,22 +54,22 @@ class MemoryBank:
             raise ValueError("the bank holds rows of fewer than two samples; push more before drawing")
         tries = torch.randint(self.filled, (4, len(owners)), generator=generator).to(self.owners.device)
         allowed = self.owners[tries] != owners
-        places = tries.gather(0, allowed.int().argmax(0, keepdim=True)).squeeze(0)
+        indices = tries.gather(0, allowed.int().argmax(0, keepdim=True)).squeeze(0)
         left = (~allowed.any(0)).nonzero().squeeze(1)
         if len(left):
             others = self.owners[: self.filled] != owners[left].unsqueeze(1)
-            places[left] = others.double().cpu().multinomial(1, generator=generator).squeeze(1).to(places.device)
-        return self.rows[places]
+            indices[left] = others.double().cpu().multinomial(1, generator=generator).squeeze(1).to(indices.device)
+        return self.rows[indices]
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"rows": self.rows, "owners": self.owners, "filled": self.filled, "next": self.next}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what a checkpoint kept.
+        """Restore the state from a checkpoint.
 
         Raises:
-            ValueError: a bank of another size.
+            ValueError: the bank has another size.
         """
         if state["rows"].shape != self.rows.shape:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Transformations that take from chosen proposals what the alignment may rest on.
+"""Counterfactual transformations of chosen proposals.
 
-The same functions serve the destructive transformation, which is given the critical proposals, and the robust one,
-which is given the inessential ones.
+The destructive transformation applies these functions to the critical proposals, the robust one to the inessential
+proposals.
 """
 
 from typing import Literal, get_args
@@ -23,23 +23,23 @@ def replace_rows(
     owners: Int[Tensor, " nodes"],
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "nodes dim"]:
-    """Put rows of other samples in the place of the chosen ones: the feature and the interaction level.
+    """Replace the chosen rows by rows of other samples: the feature and the interaction level.
 
     Args:
         features: proposal features h (feature level), or their language features c (interaction level).
         chosen: proposals to change.
         bank: features of other samples.
-        owners: sample that each row belongs to.
+        owners: id of the sample of each row.
         generator: source of the randomness, on the CPU.
 
     Returns:
-        (N, dim); rows that were not chosen keep their bits and their gradients, the others have no gradient.
+        (N, dim); rows that are not chosen are unchanged and keep their gradients, replaced rows have none.
 
     Raises:
         ValueError: the bank holds fewer than two samples.
     """
-    places = chosen.nonzero().squeeze(1)
-    return features.index_copy(0, places, bank.draw(owners[places], generator).to(features.dtype))
+    indices = chosen.nonzero().squeeze(1)
+    return features.index_copy(0, indices, bank.draw(owners[indices], generator).to(features.dtype))
 
 
 def destroy_edges(
@@ -50,22 +50,22 @@ def destroy_edges(
 ) -> GraphStructure:
     """Destroy the edges from and to the chosen proposals: the relation level.
 
-    A loop from a proposal to itself is no relation and stays.
+    Self-loops are not relations and are kept.
 
     Args:
-        structure: the graphs.
+        structure: the proposal graphs.
         chosen: proposals to change.
-        change: removed: the edges are gone; rewired: the end that is not chosen (of two chosen ends the source) moves
-            to a proposal of the same item drawn at random, but not onto the other end; retyped: the edge gets another
-            type, drawn from all others.
+        change: removed: the edges are deleted; rewired: the end that is not chosen (of two chosen ends, the source)
+            moves to a random proposal of the same item other than the kept end; retyped: the edge gets a random other
+            type.
         generator: source of the randomness, on the CPU.
 
     Returns:
-        A new structure; edges that touch no chosen proposal are as they were. Rewired and retyped keep the number of
-        edges (two of the same ends and type may then lie side by side).
+        A new structure; edges that touch no chosen proposal are unchanged. Rewired and retyped keep the number of edges
+        (and may create duplicate edges).
 
     Raises:
-        ValueError: an unknown change, or another type wanted where there is one type only.
+        ValueError: `change` is unknown, or retyped with a single edge type.
     """
     if change not in get_args(EdgeChange):
         raise ValueError(f"change is {change!r}; it is one of {', '.join(get_args(EdgeChange))}")
@@ -86,7 +86,7 @@ def destroy_edges(
         first = structure.batch_num_nodes.cumsum(0)[item] - counts
         at_source = chosen[destinations[edges]]
         kept = torch.where(at_source, destinations[edges], sources[edges]) - first
-        # One of the n - 1 places other than the kept end.
+        # One of the n - 1 nodes other than the kept end.
         share = torch.rand(len(edges), generator=generator, dtype=torch.float64).to(kept.device)
         moved = (share * (counts - 1)).long().clamp(max=counts - 2)
         moved = moved + (moved >= kept) + first

@@ -1,4 +1,4 @@
-"""What an objective is to the rest of the library, and the registry of all of them."""
+"""Interface and registry of training objectives."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ from relgrounding.models import System
 
 
 class Objective(ABC):
-    """The loss of a training step; one file per objective defines and registers one.
+    """The loss of a training step; each objective is defined and registered in one file.
 
     Args:
-        model: that is trained.
-        settings: sections of the configuration by name: its own, and those that `requires` names.
+        model: the trained model.
+        settings: sections of the configuration by name: its own and those in `requires`.
         generator: source of all randomness, on the CPU.
     """
 
     Config: ClassVar[type]
-    """Its settings: a section of the configuration with the objective's name."""
+    """Dataclass of its section of the configuration, which has the name of the objective."""
     name: ClassVar[str]
     """Given by `register_objective`."""
     label: ClassVar[str] = ""
-    """What tables add to the name of a model that was trained with it."""
+    """Appended to the name of a model trained with it, in tables."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Other objectives whose settings it reads."""
     follows: ClassVar[bool] = False
-    """Whether it is a stage of its own, after that of `train.objectives`. Its settings then have `epochs`,
-    `learning_rate` and `start_from` (the folder of a run whose best.pt it starts from, or nothing)."""
+    """Whether it is a separate stage after that of `train.objectives`. Its settings then have `epochs`, `learning_rate`
+    and `start_from` (folder of a run whose best.pt it starts from, or empty)."""
 
     def __init__(self, model: System, settings: Mapping[str, Any], generator: torch.Generator) -> None:
         self.model, self.settings, self.generator = model, settings, generator
@@ -39,39 +39,39 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, on the device that holds it, and what to log."""
+        """Return the loss of a batch, on the device of the batch, and values to log."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside the weights."""
+        """Return the state for a checkpoint, besides the weights."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (most keep nothing)
-        """Take over what a checkpoint kept."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (most have no state)
+        """Restore the state from a checkpoint."""
 
-    @classmethod  # noqa: B027 (most agree)
+    @classmethod  # noqa: B027 (most have nothing to check)
     def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
-        """Refuse settings that contradict each other.
+        """Reject contradictory settings.
 
         Args:
             settings: as for the class.
             model: settings of the system.
-            system: that is trained.
+            system: class of the trained model.
 
         Raises:
-            ConfigError: they do.
+            ConfigError: they contradict each other.
         """
 
     @classmethod
     def tells(cls, config: Any) -> bool:
-        """Whether tables name it, with these settings."""
+        """Whether tables show its label, given its settings."""
         return bool(cls.label)
 
     @classmethod
     def needs_negatives(cls, config: Any) -> bool:
-        """Whether a batch without negatives teaches it nothing."""
+        """Whether it learns nothing from a batch without negatives."""
         return True
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "relgrounding.objectives")
 register_objective = OBJECTIVES.register
-"""Decorator that registers an `Objective` under the name that `train.objectives` selects it by."""
+"""Decorator that registers an `Objective` under the name that `train.objectives` refers to."""

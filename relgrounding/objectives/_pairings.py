@@ -7,7 +7,7 @@ from relgrounding.modalities import Batch
 from relgrounding.models import Encoded, GroundingModel
 
 MOST_NODES = 8192
-"""Proposals of the pairings that go through the model together at most: more would leave the processor's cache."""
+"""Maximum number of proposals per pass through the model: more would not fit the processor's cache."""
 
 
 def align_pairings(
@@ -16,18 +16,18 @@ def align_pairings(
     sentences: Int[torch.Tensor, "pairings items"],
     encoded: Encoded | None = None,
 ) -> Float[torch.Tensor, "pairings items"]:
-    """Return the alignment of each item with the sentence that each pairing gives it.
+    """Return the alignment of each item with its sentence in each pairing.
 
     Args:
-        model: any.
+        model: any grounding model.
         batch: items and sentences.
-        sentences: row k: the sentence that each item is paired with.
-        encoded: of the batch, where it is there already.
+        sentences: row k: index of the sentence that each item is paired with.
+        encoded: encodings of the batch, if already computed.
     """
     prepared = model.prepare(encoded or model.encode(batch))
     graph = batch.structure if model.relation.has_graph else batch.structure.without_edges()
     flat = sentences.flatten()
-    # Pairs of one sentence stand together: its words are attended by all of them at once.
+    # Pairs are sorted by sentence, so that all items of a sentence attend to its words at once.
     order = flat.argsort(stable=True)
     parts = []
     for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
@@ -41,5 +41,5 @@ def align_pairings(
 
 
 def copies_at_once(nodes: int) -> int:
-    """Return how many copies of a batch of so many proposals go through the model together."""
+    """Return the number of copies of a batch of `nodes` proposals per pass through the model."""
     return max(1, MOST_NODES // max(1, nodes))

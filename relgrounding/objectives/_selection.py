@@ -1,4 +1,4 @@
-"""Which proposals an alignment rests on."""
+"""Selection of the proposals that an alignment depends on."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,15 +11,15 @@ def gradient_importance(
     """Importance of each proposal for the alignment of its item, from the gradient of the alignment.
 
         a_t = || dK / dh_t ||                        how strongly K depends on h_t
-        a_t = sum over d of  dK / dh_td * h_td       with `times_input`: by how much K would fall if h_t were zero, to
-                                                     first order
+        a_t = sum over d of  dK / dh_td * h_td       decrease of K if h_t were zero, to first order
+                                                     (`times_input`)
 
-    The graph of K is kept. Features are centred, so a feature of zero is an average proposal rather than none: the norm
-    is the better guide.
+    The autograd graph of K is retained. Features are centred, so a zero feature is an average proposal rather than no
+    proposal: the norm works better.
 
     Args:
         alignment: K of each item, computed from `proposals`.
-        proposals: h, part of that graph.
+        proposals: h, part of the autograd graph of K.
         times_input: gradient times feature, of either sign, instead of the norm.
 
     Returns:
@@ -28,8 +28,7 @@ def gradient_importance(
     Raises:
         RuntimeError: K was not computed from these proposals.
 
-    Source: the gradient as attribution is that of Selvaraju et al., Grad-CAM, 2017, with each proposal in the place of
-    a channel.
+    Source: gradients as attribution as in Selvaraju et al., Grad-CAM, 2017, with proposals instead of channels.
     """
     (gradient,) = torch.autograd.grad(alignment.sum(), proposals, retain_graph=True)
     if times_input:
@@ -46,19 +45,20 @@ def split_proposals(
 ) -> tuple[Bool[Tensor, " nodes"], Bool[Tensor, " nodes"]]:
     """Mark the most and the least important proposals of each item.
 
-    Of n proposals, ceil(critical n) are critical, and of the others at most ceil(inessential n) inessential: those
-    least important. Of equal importance (with no relation module all but the best R have none), the higher score counts
-    as more important, then the earlier proposal. An item with one proposal has no inessential one.
+    Of n proposals, the ceil(critical n) most important are critical, and the ceil(inessential n) least important of the
+    others, if that many are left, inessential. Of equally important ones (without a relation module all but the best R
+    have importance 0) the higher score, then the lower index is more important. The only proposal of an item is never
+    inessential.
 
     Args:
-        importance: (N,), the items one after another.
+        importance: (N,), item by item.
         scores: (N,) k of the model.
         batch_num_nodes: (B,) number of proposals of each item.
         critical: share, above 0, at most 1.
         inessential: share, from 0 to 1.
 
     Returns:
-        Both sets as masks over the proposals; they share none.
+        Disjoint masks of the critical and of the inessential proposals.
 
     Raises:
         ValueError: a share out of range.
@@ -75,7 +75,7 @@ def split_proposals(
     order = order[item[order].argsort(stable=True)]
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[item]
-    # A share such as 0.3 of 10 is a hair above 3 in binary.
+    # 0.3 * 10, for example, is slightly above 3 in binary.
     best = (counts * critical - 1e-6).ceil()
     worst = torch.minimum((counts * inessential - 1e-6).ceil(), counts - best)
     return rank < best[item], rank >= (counts - worst)[item]

@@ -1,4 +1,4 @@
-"""Counterfactual contrastive learning: its settings, its losses and its step, with copies of the batch.
+"""Counterfactual contrastive learning: settings, losses and the training step on transformed copies of a batch.
 
 Source: Zhang, Zhao, Lin, Zhu, He, Counterfactual Contrastive Learning for Weakly-Supervised Vision-Language Grounding,
 NeurIPS 2020.
@@ -30,19 +30,19 @@ _SMALLEST = 1e-6
 
 @dataclass
 class CCLConfig:
-    """Counterfactual contrastive learning: stage 2, after MIL. Margins, weights and sizes were never published."""
+    """Counterfactual contrastive learning: stage 2, after MIL. The paper gives no margins, weights or set sizes."""
 
     epochs: int = number(0, least=0)
-    """Epochs of stage 2; 0: MIL alone."""
+    """Epochs of stage 2; 0: MIL only."""
     start_from: str = ""
-    """Folder of a run whose best.pt stage 2 starts from; empty: stage 1 is trained first, for `train.epochs`."""
+    """Folder of a run whose best.pt stage 2 starts from; empty: train stage 1 first, for `train.epochs`."""
     learning_rate: float = number(5e-4, above=0)
     mil_weight: float = number(1.0, least=0)
-    """Weight of the MIL loss in stage 2; 0: without it."""
+    """Weight of the MIL loss in stage 2; 0 disables it."""
     feature_weight: float = number(2.0, least=0)
-    """Weight of the feature level: h replaced by another sample's; 0: without it, here and in the next two."""
+    """Weight of the feature level: h replaced by that of another sample; 0 disables a level."""
     interaction_weight: float = number(2.0, least=0)
-    """Weight of the interaction level: the language feature c replaced by another sample's."""
+    """Weight of the interaction level: the language feature c replaced by that of another sample."""
     relation_weight: float = number(2.0, least=0)
     """Weight of the relation level: edges destroyed."""
     ranking_weight: float = number(1.0, least=0)
@@ -52,26 +52,26 @@ class CCLConfig:
     margin: float = number(0.5, least=0)
     """Of the ranking loss, in units of the alignment score (0 to 1)."""
     bound: Bound = "uniform"
-    """What keeps the consistency loss from falling without end, see `objectives.consistency_loss`."""
+    """Lower bound of the consistency loss, see `objectives.consistency_loss`."""
     draws: int = number(1, least=1, most=1000)
-    """J: transformed copies of each kind and level."""
+    """J: number of transformed copies per kind and level."""
     selection: Literal["gradient", "gradient_input", "score"] = "gradient"
-    """What tells critical proposals from inessential ones: the norm of the gradient of the alignment, that gradient
-    times the feature, or the score."""
+    """Importance that separates critical from inessential proposals: the norm of the gradient of the alignment, that
+    gradient times the feature, or the score."""
     critical: float = number(0.2, above=0, most=1)
     """Share of the proposals of an item that the destructive transformation changes."""
     inessential: float = number(0.5, least=0, most=1)
-    """Share that the robust transformation changes, of those that are not critical."""
+    """Share of the proposals of an item that the robust transformation changes, among those that are not critical."""
     edges: Literal["removed", "rewired", "retyped"] = "removed"
-    """Relation level: what becomes of the edges of the chosen proposals."""
+    """Relation level: change of the edges of the chosen proposals."""
     bank_size: int = number(4096, least=2, most=10_000_000)
     """Rows of each memory bank."""
     bank_push: int = number(8, least=1, most=100_000)
-    """Proposals of each item that enter the banks at a step."""
+    """Proposals of each item that are pushed to the banks per step."""
 
     @property
     def levels(self) -> dict[str, float]:
-        """Weight of each level that takes part."""
+        """Weight of each active level."""
         weights = {
             "feature": self.feature_weight,
             "interaction": self.interaction_weight,
@@ -83,7 +83,7 @@ class CCLConfig:
 def ranking_loss(
     robust: Float[Tensor, "draws items"], destructive: Float[Tensor, "draws items"], margin: float
 ) -> Float[Tensor, ""]:
-    """Hinge: what keeps the critical proposals aligns better than what has lost them.
+    """Hinge: copies with the critical proposals intact align better than copies without them.
 
         L = mean over items of  [margin - mean_J K(RCT) + mean_J K(DCT)]_+
 
@@ -102,20 +102,20 @@ def consistency_loss(
     batch_num_nodes: Int[Tensor, " items"],
     bound: Bound = "uniform",
 ) -> Float[Tensor, ""]:
-    """Scores stay as they were under the robust transformation and do not under the destructive one.
+    """Scores are to stay the same under the robust transformation and to change under the destructive one.
 
         p_t = k_t / sum of k over the item,  H(p, q) = - sum_t p_t log q_t
         L = mean over draws and items of  H(p, q_RCT) - B(p, q_DCT)
 
-    The second term has no lower bound when B = H: driving the critical score to 0 pays without end. It is bounded by
+    With B = H the loss has no lower bound: it keeps falling as critical scores approach 0. B is therefore bounded:
 
-        uniform:     B = min(H(p, q_DCT), log n), n proposals: no more is gained once q_DCT tells no more than an even
-                     distribution does
-        complement:  -B = - sum_t p_t log(1 - q_t): from 0, where no weight is left on the proposals of p
+        uniform:     B = min(H(p, q_DCT), log n), n proposals: nothing is gained beyond the cross-entropy of a uniform
+                     distribution
+        complement:  -B = - sum_t p_t log(1 - q_t): at least 0, reached when q has no weight on the proposals of p
         none:        B = H, for ablation
 
     Args:
-        original: k without transformation, from 0 to 1; a target: it gets no gradient.
+        original: k without transformation, from 0 to 1; a target without gradient.
         robust: k after the robust transformation.
         destructive: k after the destructive one.
         batch_num_nodes: (B,) number of proposals of each item.
@@ -143,13 +143,13 @@ def consistency_loss(
 
 
 def _shares(scores_ND: Tensor, batch_num_nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """(items, longest, draws) of each item's scores, summing to 1, and where there is a proposal."""
+    """(items, max proposals, draws) scores of each item, normalised to sum 1, and the mask of proposals."""
     padded, mask = pad_nodes(scores_ND, batch_num_nodes)
     return padded / padded.sum(1, keepdim=True).clamp_min(_SMALLEST), mask
 
 
 class Copy(NamedTuple):
-    """What one transformed copy of a batch enters the relation module with."""
+    """Inputs of the relation module for one transformed copy of a batch."""
 
     structure: GraphStructure
     proposals: Float[Tensor, "nodes proposal_dim"]
@@ -158,16 +158,16 @@ class Copy(NamedTuple):
 
 @register_objective("ccl")
 class CCL(Objective):
-    """Loss of stage 2; holds the memory banks.
+    """Loss of stage 2, with the memory banks.
 
         L = w_mil L_MIL + sum over levels of  w_level (w_rank L_rank + w_cons L_cons)
 
-    Both transformations of all levels and draws are copies of one batch, which share everything before the place where
-    they differ: the encoders; attention over words and fusion, which run again for replaced proposals only.
+    The transformed copies of a batch share all computation before they differ: the encoders, and attention over words
+    and fusion except for replaced proposals.
 
     Args:
-        model: a model whose `encode`, `interact`, `fuse` and `reason` can be called one by one.
-        settings: "ccl", and "mil" for the loss that goes on beside it.
+        model: the trained model.
+        settings: sections "ccl" and "mil", whose loss is added.
         generator: source of all randomness, on the CPU.
     """
 
@@ -209,14 +209,14 @@ class CCL(Objective):
         return bool(config.mil_weight)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and what to log of it."""
+        """Return the loss of a batch, and values to log."""
         with self.model.relation.passing(self.mil.draw_messages()):
             return self._loss(batch)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         model, config, structure = self.model, self.config, batch.structure
         encoded = model.encode(batch)
-        # Regions come from outside; the importance of a region is a gradient with respect to it all the same.
+        # Region features are inputs without gradient, but their importance is a gradient with respect to them.
         tracked = encoded.proposals
         if not tracked.requires_grad:
             tracked = tracked.detach().requires_grad_(config.selection != "score" and bool(config.levels))
@@ -247,7 +247,7 @@ class CCL(Objective):
         return loss, log
 
     def _push(self, batch: Batch, proposals: Tensor, contexts: Tensor) -> None:
-        """Put some proposals of each item into the banks, drawn with replacement."""
+        """Push random proposals of each item, drawn with replacement, to the banks."""
         counts = batch.structure.batch_num_nodes
         share = torch.rand(self.config.bank_push, len(counts), generator=self.generator).to(counts.device)
         indices = ((share * counts).long().clamp(max=counts - 1) + counts.cumsum(0) - counts).flatten()
@@ -264,10 +264,10 @@ class CCL(Objective):
         critical: Bool[Tensor, " nodes"],
         inessential: Bool[Tensor, " nodes"],
     ) -> list[Copy]:
-        """Return the destructive copies of a level, then as many robust ones."""
+        """Return the destructive copies of a level, followed by as many robust ones."""
         structure, proposals = batch.structure, encoded.proposals
         if level == "relation":
-            # Deterministic: one draw says all.
+            # Deterministic: further draws would be identical.
             draws = 1 if self.config.edges == "removed" else self.config.draws
             masks = [critical] * draws + [inessential] * draws
             changed = [destroy_edges(structure, mask, self.config.edges, self.generator) for mask in masks]
@@ -284,7 +284,7 @@ class CCL(Objective):
         fused: Tensor,
         masks: Sequence[Bool[Tensor, " nodes"]],
     ) -> list[Copy]:
-        """Return copies in which the masked proposals have other features, or hear of another sentence."""
+        """Return copies in which the masked proposals have other proposal features or other language features."""
         structure, proposals, item = batch.structure, encoded.proposals, batch.structure.node_item
         if level == "feature":
             owners, bank = batch.item[item], self.features
@@ -295,19 +295,19 @@ class CCL(Objective):
         indices = [mask.nonzero().squeeze(1) for mask in masks]
         rows, index = torch.cat([x.detach()[at] for x, at in zip(replaced, indices, strict=True)]), torch.cat(indices)
         if level == "feature":
-            # A replaced proposal attends to the words anew.
-            fresh = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[index]))
+            # Replaced proposals attend to the words again.
+            changed = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[index]))
         else:
             # Not `proposals[index]`: see `align_pairings`.
-            fresh = self.model.fuse(proposals.index_select(0, index), rows)
-        parts = fresh.split([len(at) for at in indices])
+            changed = self.model.fuse(proposals.index_select(0, index), rows)
+        parts = changed.split([len(at) for at in indices])
         changed_fused = [fused.index_copy(0, at, part) for at, part in zip(indices, parts, strict=True)]
         if level == "feature":
             return [Copy(structure, h, x) for h, x in zip(replaced, changed_fused, strict=True)]
         return [Copy(structure, proposals, x) for x in changed_fused]
 
     def _scores(self, copies: Sequence[Copy]) -> Float[Tensor, "copies nodes"]:
-        """Score all copies, as many at once as fit the cache."""
+        """Score all copies, as many at a time as fit the cache."""
         at_once = copies_at_once(copies[0].structure.num_nodes)
         parts = []
         for start in range(0, len(copies), at_once):
@@ -338,10 +338,10 @@ class CCL(Objective):
         return loss, {name: value.detach() for name, value in log.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the banks."""
+        """Return the state of both banks."""
         return {"features": self.features.state_dict(), "language": self.language.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the banks of a checkpoint."""
+        """Restore both banks from a checkpoint."""
         self.features.load_state_dict(state["features"])
         self.language.load_state_dict(state["language"])

@@ -1,4 +1,4 @@
-"""Multiple-instance learning from pairs: in-batch negatives of both kinds."""
+"""Multiple-instance learning from pairs, with in-batch negative items and sentences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,16 @@ class MILConfig:
     """Settings of multiple-instance learning."""
 
     loss: Literal["hinge", "contrastive"] = "hinge"
-    """The paper's hinge against each negative, or cross-entropy of the right pair among all of them."""
+    """The paper's hinge loss against each negative, or the cross-entropy of the right pair among all negatives."""
     margin: float = number(0.2, least=0)
-    """Of the hinge, in units of the alignment score (0 to 1)."""
+    """Margin of the hinge loss, in units of the alignment score (0 to 1)."""
     temperature: float = number(1.0, above=0)
-    """Of the cross-entropy."""
+    """Temperature of the cross-entropy."""
     negatives: int = number(1, least=1, most=100_000)
-    """Other items of the batch that each query (and item) is contrasted with."""
+    """Number of negatives from the batch for each query and for each item."""
     message_dropout: float = number(0.0, least=0, below=1)
-    """Share of the steps in which a relation layer passes no messages, drawn for each layer by itself. What a
-    proposal's own feature says, and what its neighbours tell it at first hand, then stays with it: otherwise every
-    proposal learns the evidence of all others, and the best one is any of them."""
+    """Share of the steps in which a relation layer passes no messages, drawn independently per layer. Scores then stay
+    local to a proposal and its direct neighbours; otherwise all proposals share the same evidence and score alike."""
 
 
 @register_objective("mil")
@@ -44,11 +43,11 @@ class MIL(Objective):
     def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
         if not issubclass(system, GroundingModel):
             raise ConfigError(
-                f"mil pairs items with other sentences, which needs a GroundingModel; {system.name} is none"
+                f"mil pairs items with other sentences, which needs a GroundingModel; {system.name} is not one"
             )
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and nothing to log."""
+        """Return the loss of a batch, and no values to log."""
         own_sentence = torch.arange(len(batch), device=batch.words.device)
         negatives = self.draw_negatives(batch)
         with self.model.relation.passing(self.draw_messages()):
@@ -56,15 +55,12 @@ class MIL(Objective):
         return self.pairing_loss(batch, alignment[0], alignment[1:], negatives), {}
 
     def draw_negatives(self, batch: Batch) -> Int[Tensor, "pairings items"]:
-        """Draw the wrong sentences of each item."""
+        """Draw the negative sentences of each item."""
         drawn = draw_negatives(len(batch), self.config.negatives, batch.group.cpu(), self.generator)
         return drawn.to(batch.words.device)
 
     def draw_messages(self) -> list[bool]:
-        """Draw which relation layers pass messages, each layer on its own.
-
-        What a proposal hears from its neighbours must then be clear after one hop, at itself.
-        """
+        """Draw which relation layers pass messages, independently per layer."""
         drawn = torch.rand(len(self.model.relation), generator=self.generator)
         return (drawn >= self.config.message_dropout).tolist()
 
@@ -75,7 +71,7 @@ class MIL(Objective):
         wrong: Float[Tensor, "pairings items"],
         negatives: Int[Tensor, "pairings items"],
     ) -> Tensor:
-        """Return the loss of alignments with the right and with the wrong sentences."""
+        """Return the loss of the alignments with the right and the wrong sentences."""
         valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
         if self.config.loss == "hinge":
             return mil_loss(own, wrong, negatives, valid, self.config.margin)
@@ -85,21 +81,21 @@ class MIL(Objective):
 def draw_negatives(
     batch_size: int, count: int, group: Int[Tensor, " items"], generator: torch.Generator | None = None
 ) -> Int[Tensor, "draws items"]:
-    """Draw `count` permutations that pair every item of a batch with another item's sentence.
+    """Draw `count` permutations that pair every item of a batch with the sentence of another item.
 
-    Where a batch holds groups of two (minimal pairs), the first permutation swaps the two; all others are cyclic shifts
-    by different random distances. A permutation gives both kinds of negatives at once: a wrong sentence for each item
-    and a wrong item for each sentence.
+    If a batch holds groups of two (minimal pairs), the first permutation swaps the two; all others are cyclic shifts by
+    distinct random distances. A permutation gives both kinds of negatives at once: a wrong sentence for each item and a
+    wrong item for each sentence.
 
     Args:
-        batch_size: items of the batch, 2 or more.
-        count: permutations wanted; a batch of B has B - 1 shifts, and no more are drawn.
-        group: (items,) equal numbers for items of one group, -1 for items of none.
+        batch_size: number of items, 2 or more.
+        count: number of permutations; a batch of B has B - 1 shifts, and no more are drawn.
+        group: (items,) id of the group of each item, -1 for none.
         generator: source of the randomness, on the CPU.
 
     Returns:
-        (draws, items) int64, row k: the sentence each item is paired with. No item keeps its own sentence, unless it
-        is alone in its group in a row of swaps.
+        (draws, items) int64, row k: index of the sentence of each item. No item keeps its own sentence, except items
+        without a partner in the row of swaps.
 
     Raises:
         ValueError: fewer than two items.
@@ -116,7 +112,7 @@ def draw_negatives(
 
 
 def _swap_groups(group: Int[Tensor, " items"], index: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
-    """Return the cyclic shift within each group of equal numbers; items of no group stay."""
+    """Return the cyclic shift within each group; items without a group stay."""
     order = torch.argsort(group, stable=True)
     ordered = group[order]
     first = torch.searchsorted(ordered, ordered, right=False)
@@ -134,7 +130,7 @@ def mil_loss(
     valid: Bool[Tensor, "draws items"],
     margin: float,
 ) -> Float[Tensor, ""]:
-    """Hinge of each pair's alignment against a wrong sentence and against a wrong item.
+    """Hinge loss of each pair against a wrong sentence and against a wrong item.
 
         L = mean over valid (k, b) of  [m - K(v_b, s_b) + K(v_b, s_q)]_+  +  [m - K(v_q, s_q) + K(v_b, s_q)]_+
 
@@ -144,14 +140,14 @@ def mil_loss(
         own: K(v_b, s_b), from 0 to 1.
         wrong: K(v_b, s_q), from 0 to 1.
         negatives: q; see `draw_negatives`.
-        valid: False where item q shows, or sentence q says, the same as b's: such a pair is no negative.
+        valid: False if pair q has the same item or the same sentence as b and is therefore not a negative.
         margin: m, from 0 to 1.
 
     Returns:
-        The loss; 0 (with a gradient of 0) where nothing is valid.
+        The loss; 0 (with zero gradient) if no pair is valid.
     """
     for_sentence = (margin - own + wrong).clamp_min(0)
-    # Not `own[negatives]`, whose gradient is added up in an order that depends on the threads.
+    # Not `own[negatives]`: the order in which its gradient is summed depends on the threads.
     for_item = (margin - own.expand_as(negatives).gather(1, negatives) + wrong).clamp_min(0)
     return ((for_sentence + for_item) * valid).sum() / valid.sum().clamp_min(1)
 
@@ -163,7 +159,7 @@ def contrastive_loss(
     valid: Bool[Tensor, "draws items"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the right pair among the wrong ones, of each item's sentences and of each sentence's items.
+    """Cross-entropy of the right pair among the wrong ones, over the sentences of an item and the items of a sentence.
 
         z(K) = log(K / (1 - K)) / T
         L = - mean over b of  log softmax of z(K(v_b, s_b)) among z(K(v_b, s_q)), all k
@@ -175,11 +171,11 @@ def contrastive_loss(
         own: K(v_b, s_b), from 0 to 1.
         wrong: K(v_b, s_q), from 0 to 1.
         negatives: q; see `draw_negatives`.
-        valid: False where a pair is no negative: it is left out of the softmax.
+        valid: False if a pair is not a negative: it is left out of the softmax.
         temperature: T, above 0.
 
     Returns:
-        The sum of both terms; 0 where nothing is valid.
+        The sum of both terms; 0 if no pair is valid.
 
     Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, equation 4.
     """

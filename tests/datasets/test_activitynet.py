@@ -30,8 +30,8 @@ def test_one_query_a_sentence(tmp_path):
         ({"timestamps": [[0, 1]]}, "timestamps and sentences are not equally many"),
         ({"timestamps": [[0, 1], [2]]}, r"expected \[start, end\] in seconds, found '\[2\]'"),
         ({"timestamps": None}, "expected a list 'timestamps'"),
-        ({"sentences": ["a", " "]}, "sentence ' ' is empty or no text"),
-        ({"sentences": ["a", 3]}, "sentence '3' is empty or no text"),
+        ({"sentences": ["a", " "]}, "sentence ' ' is empty or not text"),
+        ({"sentences": ["a", 3]}, "sentence '3' is empty or not text"),
     ],
 )
 def test_a_bad_record_is_named_or_skipped_and_counted(tmp_path, change, message):
@@ -51,7 +51,7 @@ def test_what_is_wrong_as_a_whole_is_never_skipped(tmp_path):
     with pytest.raises(MissingFile, match=r"val_1\.json not found; download val_1\.json from"):
         load_activitynet(tmp_path, "val_1", Problems("skip"))
     (tmp_path / "train.json").write_text('{"v_a": {"dur')
-    with pytest.raises(BadAnnotation, match="is no JSON, or cut off"):
+    with pytest.raises(BadAnnotation, match="is not JSON, or cut off"):
         load_activitynet(tmp_path, "train", Problems("skip"))
     write(tmp_path, {"../v": GOOD})
     with pytest.raises(BadAnnotation, match=r"'\.\./v' cannot be an id"):

@@ -47,7 +47,7 @@ def test_splits_by_file_or_by_line(tmp_path):
     ("item", "line", "message"),
     [
         ("video", VIDEO | {"duration": 0}, "duration is 0; expected the seconds"),
-        ("video", VIDEO | {"query": ""}, "query '' is empty or no text"),
+        ("video", VIDEO | {"query": ""}, "query '' is empty or not text"),
         ("video", VIDEO | {"video": "../../etc/passwd"}, "'../../etc/passwd' cannot be an id"),
         ("video", VIDEO | {"segment": [3, 3]}, "is empty or below 0; expected start and end"),
         ("video", VIDEO | {"segment": [3, 3000]}, "lies outside 31.2; is it in seconds"),
@@ -88,7 +88,7 @@ def test_an_end_shortly_after_the_video_is_cut_and_counted(tmp_path, caplog):
     [
         ("duration", "1e308", "duration is 1e[+]308; expected the seconds"),
         ("duration", "NaN", "duration is nan; expected the seconds"),
-        ("duration", "1" * 5000, "no JSON, or cut off: a number has thousands of digits; write one object a line"),
+        ("duration", "1" * 5000, "not JSON, or cut off: a number has thousands of digits; write one object per line"),
         ("duration", "[" * 900 + "]" * 900, "duration is "),
         ("query", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ("query", '"a", "query": "b"', "key 'query' comes twice"),

@@ -166,7 +166,7 @@ def test_texts_whose_storage_would_keep_the_library_busy_for_good(tmp_path, chan
     done = subprocess.run(
         [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=100, cwd=ROOT, check=True
     )
-    assert "is damaged, cut off or no HDF5: " in done.stdout
+    assert "is damaged, cut off or not HDF5: " in done.stdout
 
 
 def test_a_text_of_a_kind_that_does_not_exist(tmp_path):
@@ -179,7 +179,7 @@ def test_a_text_of_a_kind_that_does_not_exist(tmp_path):
     assert content.count(b"\x19\1\1\0\x10") == 1
     regions.write_bytes(content.replace(b"\x19\1\1\0\x10", b"\x19\3\1\0\x10"))
     for in_memory in (True, False):
-        with pytest.raises(BadFeatures, match="must hold one text an image"):
+        with pytest.raises(BadFeatures, match="must hold one text per image"):
             _ = RegionFeatures(regions, in_memory).ids
 
 

@@ -217,7 +217,7 @@ def test_what_cannot_be_used_stops_or_is_skipped(tmp_path):
     (source / "torn.npy").write_bytes((source / "VID01.npy").read_bytes()[:-9])
     (source / "object.npy").unlink(missing_ok=True)
     np.save(source / "object.npy", np.array({"a": 1}, dtype=object), allow_pickle=True)
-    with pytest.raises(BadFeatures, match=r"object\.npy is damaged, cut off or no NumPy file"):
+    with pytest.raises(BadFeatures, match=r"object\.npy is damaged, cut off or not a NumPy file"):
         convert_features(source, tmp_path / "x.h5")
     made = convert_features(source, tmp_path / "x.h5", on_error="skip")
     assert (made.items, made.skipped) == (4, 3)

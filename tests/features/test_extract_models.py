@@ -217,7 +217,7 @@ def test_bad_files_are_named_or_left_out(video, photos, tmp_path, capsys):
     picture = (photos / "COCO_000007.png").read_bytes()
     (tmp_path / "half.png").write_bytes(picture[: len(picture) // 2])
     cases = [("videos", name, "cannot be decoded", SMALL) for name in ("text.mp4", "half.mp4")]
-    cases += [("images", name, "is no picture that can be read", DETECTOR) for name in ("text.png", "half.png")]
+    cases += [("images", name, "is not a readable picture", DETECTOR) for name in ("text.png", "half.png")]
     for command, name, message, words in cases:
         assert tool.main([command, str(tmp_path / name), str(tmp_path / f"{command}.h5"), *words]) == 2
         error = capsys.readouterr().err
@@ -259,11 +259,11 @@ def test_weights_of_no_use(video, tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("nothing")
     for weights, message in [
-        ("KINETICS9", "are no file and no weights of r3d_18; torchvision has KINETICS400_V1"),
+        ("KINETICS9", "are neither a file nor weights of r3d_18; torchvision has KINETICS400_V1"),
         (tmp_path / "other.pth", "does not fit r3d_18: it lacks stem.0.weight"),
-        (tmp_path / "code.pth", "is no file of a state_dict that can be read safely"),
+        (tmp_path / "code.pth", "is not a state_dict that can be read safely"),
         (tmp_path / "list.pth", "holds no state_dict"),
-        (tmp_path / "text.pth", "is no file of a state_dict that can be read safely"),
+        (tmp_path / "text.pth", "is not a state_dict that can be read safely"),
     ]:
         assert tool.main(["videos", str(video), str(tmp_path / "x.h5"), "--weights", str(weights)]) == 2
         assert message in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_vinvl_without_boxes(tmp_path):
     with pytest.raises(MissingFile, match=r"has no boxes; put train\.label\.tsv or predictions\.tsv"):
         convert_features(source, tmp_path / "o.h5")
     (tmp_path / "in" / "predictions.tsv").write_text("7\t" + "[" * 100_000 + "\n")
-    with pytest.raises(BadFeatures, match=r"predictions\.tsv, line 1 is cut off or no JSON"):
+    with pytest.raises(BadFeatures, match=r"predictions\.tsv, line 1 is cut off or not JSON"):
         convert_features(source, tmp_path / "o.h5")
 
 

@@ -11,7 +11,7 @@ from relgrounding import graphs
 @given(
     st.integers(1, 60),
     st.lists(st.integers(1, 70), min_size=1, max_size=4),
-    st.one_of(st.integers(1, 9), st.sampled_from([0.1, 0.25, 0.5, 1.0])),
+    st.one_of(st.integers(1, 9), st.sampled_from([0.1, 0.25, 0.5, 1.0, 3.0])),
 )
 def test_windows_follow_the_rule(n_clips, widths, stride):
     found = graphs.window_proposals(n_clips, widths, stride)
@@ -24,7 +24,7 @@ def test_windows_follow_the_rule(n_clips, widths, stride):
         return
     assert {end - start for start, end in rows} == fitting
     for width in fitting:
-        step = stride if isinstance(stride, int) else max(1, round(stride * width))
+        step = stride if stride >= 1 else max(1, round(stride * width))
         starts = [start for start, end in rows if end - start == width]
         assert starts[0] == 0
         assert starts[-1] == n_clips - width
@@ -70,8 +70,10 @@ def test_short_maps_are_dense():
         (lambda: graphs.window_proposals(0, [1], 1), "n_clips: 0 is too small; give an integer of at least 1"),
         (lambda: graphs.window_proposals(5, [], 1), "widths: the list is empty; give at least one width in clips"),
         (lambda: graphs.window_proposals(5, [0], 1), "widths: 0 is too small"),
-        (lambda: graphs.window_proposals(5, [2], 0), "stride: 0 is too small"),
-        (lambda: graphs.window_proposals(5, [2], -0.5), "stride: -0.5 is not a fraction of a width"),
+        (lambda: graphs.window_proposals(5, [2], 0), "stride: 0 is neither"),
+        (lambda: graphs.window_proposals(5, [2], 1.5), "stride: 1.5 is neither"),
+        (lambda: graphs.window_proposals(5, [2], float("nan")), "stride: nan is neither"),
+        (lambda: graphs.window_proposals(5, [2], -0.5), "stride: -0.5 is neither"),
         (lambda: graphs.map_proposals(0), "n_clips: 0 is too small"),
         (lambda: graphs.map_proposals(4, 0), "dense_width: 0 is too small"),
     ],

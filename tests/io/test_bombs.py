@@ -28,8 +28,8 @@ from relgrounding.datasets import (
 )
 from relgrounding.features.convert import convert_features
 from relgrounding.io import BadAnnotation, BadFeatures, DataError, UnsafeFile
-from relgrounding.io._errors import read_text
 from relgrounding.io._pickle import load_plain_pickle
+from relgrounding.io._regular import read_text
 
 ROOT = Path(__file__).parents[2]
 READ = """
@@ -142,7 +142,7 @@ def test_little_memory_is_taken(tmp_path):
     for name in ("long.npy", "header.npz"):
         assert "declares a header of 4294967295 bytes" in said[f"{name} convert"]
     assert "unpacks to more than" in said["zeros.pt convert"]
-    assert "cut off or no JSON" in said["deep.json convert"]
+    assert "cut off or not JSON" in said["deep.json convert"]
 
 
 def test_the_limit_is_the_users(tmp_path):
@@ -238,7 +238,7 @@ def test_no_data_set_reads_a_fifo_or_a_link_out_of_its_folder(tmp_path, load, na
 
 def test_deep_json_is_one_error(tmp_path):
     (tmp_path / "q.jsonl").write_text("[" * 200_000 + "\n")
-    with pytest.raises(BadAnnotation, match=r"line 1 is no JSON.*: its lists or objects are nested too deeply"):
+    with pytest.raises(BadAnnotation, match=r"line 1 is not JSON.*: its lists or objects are nested too deeply"):
         load_own(tmp_path / "q.jsonl", "video")
     (tmp_path / "d.json").write_text(json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4]}]))
     (tmp_path / "sizes.json").write_text('{"images": ' + "[" * 200_000)

@@ -64,7 +64,7 @@ def test_a_pickle_cannot_change_what_it_may_call(tmp_path, name, attribute):
     before = collections.Counter.most_common
     # GLOBAL, then BUILD with the state (None, {attribute: ()}), which Python's own unpickler sets on the class
     (tmp_path / "x.p").write_bytes(b"\x80\x02c" + name + b"\nN}U" + bytes([len(attribute)]) + attribute + b")s\x86b.")
-    with pytest.raises(pickle.UnpicklingError, match=r"x\.p is no pickle .*: it changes a class or function"):
+    with pytest.raises(pickle.UnpicklingError, match=r"x\.p is not a pickle .*: it changes a class or function"):
         load_charades_glove(tmp_path / "x.p")
     assert collections.Counter.most_common is before
 
@@ -73,7 +73,9 @@ def test_a_pickle_cannot_change_what_it_may_call(tmp_path, name, attribute):
 @pytest.mark.parametrize("content", [b"", b"abc", b"<html>", pickle.dumps({"a": [1, 2, 3]})[:-4]])
 def test_a_damaged_pickle_is_named(tmp_path, load, content):
     (tmp_path / "x.p").write_bytes(content)
-    with pytest.raises(pickle.UnpicklingError, match=r"x\.p is no pickle of plain data, or damaged: .*take it anew"):
+    with pytest.raises(
+        pickle.UnpicklingError, match=r"x\.p is not a pickle of plain data, or damaged: .*download it again"
+    ):
         load(tmp_path / "x.p")
 
 

@@ -144,7 +144,7 @@ def test_a_bank_without_another_sample_says_so():
     assert not bank.ready
     with pytest.raises(ValueError, match="rows of fewer than two samples; push more before drawing"):
         bank.draw(torch.tensor([3]))
-    with pytest.raises(ValueError, match="a bank of 1 rows holds no other sample's"):
+    with pytest.raises(ValueError, match="a bank of 1 rows cannot hold those of another sample"):
         MemoryBank(1, 2)
     with pytest.raises(ValueError, match=r"the checkpoint's bank is \(8, 1\), this one \(4, 1\)"):
         MemoryBank(4, 1).load_state_dict(bank.state_dict())

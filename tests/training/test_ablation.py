@@ -3,11 +3,11 @@ import statistics
 from pathlib import Path
 
 import pytest
-from tiny import TINY, tool
 
 from relgrounding.config import ConfigError
 from relgrounding.runs import RunFolder
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from tests.training.tiny import TINY, tool
 
 ROOT = Path(__file__).parent.parent.parent
 

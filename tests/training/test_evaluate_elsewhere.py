@@ -7,14 +7,14 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from test_own_data import COLOURS, images, settings, videos
-from tiny import tool
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.features import ClipFeatures, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
+from tests.training.own import COLOURS, images, settings, videos
+from tests.training.tiny import tool
 
 evaluate = tool("evaluate").main
 

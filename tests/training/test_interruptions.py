@@ -1,45 +1,25 @@
 """A run that is stopped anywhere and resumed ends as one that was never stopped."""
 
-import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from tiny import TINY, tool
 
 from relgrounding import predictor
 from relgrounding.objectives import MIL
 from relgrounding.runs import RunFolder
 from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome
+from tests.training.stopping import at, config_file, run, stop
 
 ROOT = Path(__file__).parents[2]
-train_tool = tool("train")
-WORDS = [
-    *TINY, "data.demo_pairs=40", "train.epochs=6", "train.patience=6", "mil.negatives=2", "model.dropout=0.2",
-    "train.log_every=3", "eval.batch_size=4", "name=run",
-]  # fmt: skip
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
-
-
-def run(runs: Path, *words: str) -> int:
-    return train_tool.main(["--runs", str(runs), "--config", str(config_file(runs)), *words])
-
-
-def config_file(runs: Path) -> Path:
-    """Return a file of the settings: read in one go, they take a tenth of the time."""
-    path = runs / "tiny.yaml"
-    runs.mkdir(exist_ok=True)
-    OmegaConf.save(OmegaConf.from_dotlist(WORDS), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +34,6 @@ def whole_stages(tmp_path_factory):
     runs = tmp_path_factory.mktemp("stages")
     assert run(runs, *STAGES) == 0
     return outcome(runs / "run")
-
-
-def at(function: Callable, nth: int, act: Callable[[], None], before: bool = False) -> Callable:
-    """Return a function that does something before or after it is called the nth time."""
-    calls = itertools.count(1)
-
-    def hooked(*args, **kwargs):
-        call = next(calls)
-        if before and call == nth:
-            act()
-        result = function(*args, **kwargs)
-        if not before and call == nth:
-            act()
-        return result
-
-    return hooked
-
-
-def stop(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
 
 
 # 8 steps and 4 batches of validation an epoch; the place, the call of it, the signal, and the step of the checkpoint.
@@ -214,11 +174,10 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(whole, tmp_path, monkeypa
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {root!r}]
 import torch
-from test_interruptions import run, stop
+from tests.training.stopping import run, stop
 from relgrounding._signals import run_command
 save = torch.save
 def twice(*args):
@@ -236,7 +195,7 @@ def test_two_signals_and_a_background_job(whole, tmp_path):
     """Real processes, both at once: they take their time to start."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     twice, behind = tmp_path / "twice", tmp_path / "behind"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), root=str(ROOT), runs=str(twice))
+    script = SCRIPT.format(runs=str(twice))
     first = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "--runs", str(behind), "train.epochs=100000"]
     command += ["--config", str(config_file(behind))]

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_config
 
 from relgrounding.config import ConfigError
 from relgrounding.datasets import Query
 from relgrounding.modalities._batches import BatchSampler, identities
 from relgrounding.training._negatives import check_negatives
+from tests.training.tiny import tiny_config
 
 
 def queries(*pairs):

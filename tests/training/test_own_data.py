@@ -7,53 +7,14 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from tiny import TINY
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
 from tests.evaluation.recount import recount
-
-COLOURS = ("red", "blue", "green", "grey")
-
-
-def settings(folder, model, *words):
-    common = [word for word in TINY if not word.startswith(("data.demo", "train.epochs"))]
-    own = [
-        "data.dataset=own",
-        f"data.queries={folder}/{{split}}.jsonl",
-        f"data.features={folder}/features.h5",
-        f"model.name={model}",
-        "train.epochs=2",
-        "model.heads=1",
-        "data.widths=[1,2]",
-    ]
-    return load_config(None, [*common, *own, *words])
-
-
-def videos(folder, answers):
-    random = np.random.default_rng(0)
-    write_clip_features(folder / "features.h5", ((f"v{i}", random.standard_normal((4, 3))) for i in range(12)))
-    for split, numbers in (("train", range(10)), ("test", range(10, 12))):
-        lines = [
-            {"video": f"v{i}", "duration": 8.0, "query": f"the {COLOURS[i % 4]} one"}
-            | ({"segment": [2, 6]} if answers else {})
-            for i in numbers
-        ]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
-
-
-def images(folder):
-    boxes = np.array([[0, 0, 5, 5], [4, 4, 9, 9]], np.float32)
-    features = np.eye(2, dtype=np.float32)
-    write_region_features(folder / "features.h5", ((f"i{i}", Regions(features, boxes, (10, 10))) for i in range(12)))
-    for split, numbers in (("train", range(10)), ("test", range(10, 12))):
-        lines = [{"image": f"i{i}", "query": f"the {COLOURS[i % 4]} one", "box": [0, 0, 5, 5]} for i in numbers]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
+from tests.training.own import COLOURS, images, settings, videos
+from tests.training.tiny import TINY
 
 
 def run(config, folder):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, same, tiny_config, tool, train
 
 from relgrounding.config import ConfigError
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, evaluate_run
 from tests.evaluation.recount import recount
+from tests.training.tiny import TINY, same, tiny_config, tool, train
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from tiny import tool
 
 from relgrounding.evaluation import VideoEvaluator
 from relgrounding.viz import read_run
 from tests.cases import several_moments
 from tests.evaluation.recount import recount
+from tests.training.tiny import tool
 
 
 def test_the_order_of_right_moments_changes_nothing_and_any_of_them_is_right(case):

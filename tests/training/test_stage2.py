@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from tiny import same, tiny_config, tool, train
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, make_task
+from tests.training.tiny import same, tiny_config, tool, train
 
 train_tool = tool("train")
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]

@@ -1,9 +1,8 @@
 import json
 
-from tiny import tool
-
 from tests.cases import threshold
 from tests.evaluation.recount import recount
+from tests.training.tiny import tool
 
 
 def test_an_overlap_of_exactly_one_half_is_found_and_stays_one_half_in_the_file(case):

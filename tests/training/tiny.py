@@ -28,8 +28,18 @@ TINY = [
 ]
 
 
+def tiny_words(*words: str) -> list[str]:
+    """TINY and more, without what the model and the data set that are named do not have."""
+    foreign: list[str] = []
+    if any(word.startswith("model.name=") and word != "model.name=ign" for word in words):
+        foreign += ["model.fusion_dim", "model.position_dim"]
+    if any(word.startswith("data.dataset=") and word != "data.dataset=demo" for word in words):
+        foreign += ["data.demo_pairs"]
+    return [*(word for word in TINY if word.partition("=")[0] not in foreign), *words]
+
+
 def tiny_config(*words: str) -> Config:
-    return load_config(None, [*TINY, *words])
+    return load_config(None, tiny_words(*words))
 
 
 def tool(name: str) -> ModuleType:

@@ -1,7 +1,6 @@
-"""Clip features in the formats that people have: a file a video, or HDF5 with a dataset or a group a video."""
+"""Clip features as they circulate: one file per video, or HDF5 with one dataset or group per video."""
 
 import pickle
-import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,9 @@ import h5py
 import numpy as np
 import torch
 
+from relgrounding.features.convert._hdf5 import Hdf5Source, Numbers
 from relgrounding.features.convert._sources import (
+    FEATURE_KEYS,
     Entry,
     Item,
     Source,
@@ -19,20 +20,19 @@ from relgrounding.features.convert._sources import (
     check_shape,
     folder_files,
     number_type,
+    one_of,
     stem_id,
 )
 from relgrounding.io._errors import BadFeatures
-from relgrounding.io._hdf5 import damage, member, names, offset_of, open_hdf5, read, read_plain
+from relgrounding.io._hdf5 import damage, member, names
 from relgrounding.io._npy import Header, check_bytes, member_header, npy_header, read_member, read_npy
-
-FEATURE_KEYS = ("features", "x", "feat", "feature")
 
 
 class NpyClips(Source):
     """`VIDEO.npy` each, (clips, dim) or (clips, 1, 1, dim): I3D features of Charades-STA."""
 
     suffix: ClassVar[str] = ".npy"
-    kind: ClassVar[str] = "NumPy file"
+    kind: ClassVar[str] = "a NumPy file"
 
     def index(self) -> Iterator[Entry]:
         """Yield the videos by the names of their files; only the headers are read."""
@@ -65,7 +65,7 @@ class NpzClips(NpyClips):
     """`VIDEO.npz` each, with `features` or a single array: moment_detr's and lighthouse's."""
 
     suffix = ".npz"
-    kind = "NumPy archive"
+    kind = "a NumPy archive"
 
     def _header(self, path: Path) -> Header:
         with zipfile.ZipFile(path) as archive:
@@ -78,17 +78,14 @@ class NpzClips(NpyClips):
 
 def _clip_key(archive: zipfile.ZipFile, path: Path) -> str:
     held = [name.removesuffix(".npy") for name in archive.namelist()]
-    key = next((key for key in FEATURE_KEYS if key in held), held[0] if len(held) == 1 else None)
-    if key is None:
-        raise BadFeatures(f"{path} has none of {', '.join(FEATURE_KEYS)}; it holds {', '.join(held)[:100]}")
-    return key
+    return held[0] if len(held) == 1 else one_of(held, FEATURE_KEYS, str(path))
 
 
 class PtClips(NpyClips):
     """`VIDEO.pt` each: a tensor, or a dict with one under `features`; nothing that a pickle could run is loaded."""
 
     suffix = ".pt"
-    kind = "file of torch.save"
+    kind = "a file of torch.save"
 
     def _header(self, path: Path) -> Header:
         tensor = self._tensor(path)
@@ -125,43 +122,36 @@ def _numpy_type(tensor: torch.Tensor, path: Path) -> np.dtype:
     return np.dtype(np.float16 if tensor.dtype == torch.float16 else np.float32)
 
 
-class Hdf5Clips(Source):
-    """One dataset a video, or one group a video that holds a single dataset, such as `VIDEO/c3d_features`."""
+class Hdf5Clips(Hdf5Source):
+    """One dataset per video, or one group per video with a single dataset in it, such as `VIDEO/c3d_features`."""
 
-    def index(self) -> Iterator[Entry]:
-        """Yield the videos in the order of the file."""
-        self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
-        weakref.finalize(self, self._bytes.close)
+    def _entries(self) -> Iterator[Entry]:
         videos = names(self._file, str(self.path))
         if not videos:
-            raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) a video")
+            raise BadFeatures(f"{self.path} is empty; expected one dataset (clips, dim) per video")
         for name in videos:
             where = f"{name!r} in {self.path}"
             with self.problems, damage(where):
-                dataset = self._dataset(name, where)
+                group, key, dataset = self._dataset(name, where)
                 rows, dim = check_shape(dataset.shape or (), where, self.options.max_bytes)
                 kind = number_type(dataset.dtype, where)
-                yield Entry(name, rows, dim, kind, (offset_of(dataset), dataset.dtype), None)
+                yield Entry(name, rows, dim, kind, Numbers(group, key, (), dataset))
 
     def read(self, entry: Entry) -> Item:
         """Return a video's features."""
         where = f"{entry.name!r} in {self.path}"
-        offset, dtype = entry.at
-        if offset is not None:
-            features = read_plain(self._bytes, offset, (entry.rows, entry.dim), dtype, where)
-        else:
-            features = read(self._dataset(entry.name, where), (), where, self.options.max_bytes).reshape(
-                entry.rows, entry.dim
-            )
+        features = self.numbers(entry.at, entry.rows, where).reshape(entry.rows, entry.dim)
         return Item(check_finite(features, where))
 
-    def _dataset(self, name: str, where: str) -> h5py.Dataset:
-        found = member(self._file, name, str(self.path))
+    def _dataset(self, name: str, where: str) -> tuple[str | None, str, h5py.Dataset]:
+        """Return the dataset of a video, its name, and the group that holds it."""
+        found, group, key = member(self._file, name, str(self.path)), None, name
         if isinstance(found, h5py.Group):
             inner = names(found, where)
             if len(inner) != 1:
                 raise BadFeatures(f"{where} is a group of {len(inner)} members; expected one dataset in it")
-            found = member(found, inner[0], where)
+            group, key = name, inner[0]
+            found = member(found, key, where)
         if not isinstance(found, h5py.Dataset):
-            raise BadFeatures(f"{where} is no dataset (clips, dim); make the file again")
-        return found
+            raise BadFeatures(f"{where} is not a dataset (clips, dim); make the file again")
+        return group, key, found

@@ -1,4 +1,4 @@
-"""From the formats of features that people have to the library's two HDF5 layouts."""
+"""From the formats that features circulate in to the library's two HDF5 layouts."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ from relgrounding.features.convert._regions import BOX_KEYS, Hdf5Regions, NpzReg
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
-from relgrounding.io._errors import BadFeatures, MissingFile, Problems
+from relgrounding.io._errors import BadFeatures, Problems
 from relgrounding.io._hdf5 import damage, member, names, open_hdf5
-from relgrounding.io._regular import MAX_BYTES, check_regular
+from relgrounding.io._regular import MAX_BYTES, check_regular, existing
 
 __all__ = ["FORMATS", "Converted", "convert_features", "detect_format", "open_source"]
 
@@ -74,7 +74,7 @@ class Converted(NamedTuple):
 
 
 def detect_format(path: Path, follow_links: bool = False) -> str:
-    """Find out a format by looking.
+    """Detect a format from the content.
 
     Args:
         path: file or folder.
@@ -86,7 +86,7 @@ def detect_format(path: Path, follow_links: bool = False) -> str:
     Raises:
         MissingFile: no such file or folder.
         UnsafeFile: it is not a regular file, or a link out of its folder.
-        BadFeatures: it is none of the formats; the message says what it looks like.
+        BadFeatures: no format fits; the message says what the file looks like.
     """
     if path.is_dir():
         endings = _endings(path)
@@ -97,9 +97,7 @@ def detect_format(path: Path, follow_links: bool = False) -> str:
                 "name the format with --format"
             )
         return detect_format(folder_files(path, tuple(endings), follow_links)[0])
-    if not path.exists():
-        raise MissingFile(f"{path} not found; name a feature file, or the folder of such files")
-    check_regular(path)
+    check_regular(existing(path, "name a feature file, or the folder of such files"))
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -127,7 +125,7 @@ def _endings(folder: Path) -> set[str]:
 def _item_format(path: Path, head: bytes) -> str:
     if not head.startswith(b"PK\x03\x04"):
         return "pt" if path.suffix.lower() == ".pt" else "npy"
-    with damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+    with damage(str(path), "a NumPy archive"), zipfile.ZipFile(path) as archive:
         held = {Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
     return "pt" if not held else "npz" if held & set(BOX_KEYS) else "npz-clips"
 
@@ -154,7 +152,7 @@ def open_source(
 
     Args:
         paths: files or folders; several of them make one source.
-        format: key of `FORMATS`; empty: found out by looking.
+        format: key of `FORMATS`; empty: detected from the content.
         problems: what becomes of items that cannot be used; None: the first one stops.
         options: how they are read; without a box format it is xywh for detections, else xyxy.
 
@@ -200,15 +198,15 @@ def convert_features(
     max_bytes: int = MAX_BYTES,
     quiet: bool = True,
 ) -> Converted:
-    """Convert features item by item; an interrupted call goes on where it was.
+    """Convert features item by item; an interrupted call resumes where it stopped.
 
     Beside OUT appear OUT.sha256, and OUT.pca.npz where components were fitted. While it is being written there are
-    OUT.part and OUT.journal; the same call goes on from these, after it has compared what they hold with its checksums.
+    OUT.part and OUT.journal; the same call resumes from these, after comparing their content with its checksums.
 
     Args:
         source: file or folder, or several, such as a file per split; no item may be in two of them.
         out: HDF5 file to make or to replace.
-        format: key of `FORMATS`; empty: found out by looking.
+        format: key of `FORMATS`; empty: detected from the content.
         pca: number of principal components to keep, fitted on all rows in a pass of its own, or the file of components
             that an earlier conversion has left; None: features as they are.
         float16: halve the size of the file; numbers then have 11 significant bits, up to 65,504.

@@ -9,9 +9,9 @@ import numpy as np
 
 from relgrounding.features.convert._regions import RegionSource
 from relgrounding.features.convert._sources import Entry, Item
-from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, MissingFile, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, check_id
 from relgrounding.io._ids import canonical_id
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import is_number
 
 CHUNK = 2**20
@@ -66,14 +66,14 @@ def iter_json_list(path: Path) -> Iterator[Any]:
     """Yield the elements of a file that is one JSON list, a piece of the file at a time.
 
     Raises:
-        BadFeatures: it is no list, not UTF-8, cut off, or an element is longer than 1 MB.
+        BadFeatures: it is not a list, not UTF-8, cut off, or an element is longer than 1 MB.
     """
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHUNK).lstrip()
             if not text.startswith("["):
-                raise BadFeatures(f"{path} is no JSON list of detections; it begins with {text[:20]!r}")
+                raise BadFeatures(f"{path} is not a JSON list of detections; it begins with {text[:20]!r}")
             at, ended = 1, False
             while True:
                 while at < len(text) and text[at] in " \t\r\n,":
@@ -89,7 +89,7 @@ def iter_json_list(path: Path) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     more = file.read(CHUNK)
                     if isinstance(error, RecursionError) or not more or len(text) - at > 4 * CHUNK:
-                        raise BadFeatures(f"{path} is cut off or no JSON: {error}; copy it again") from None
+                        raise BadFeatures(f"{path} is cut off or not JSON: {error}; copy it again") from None
                     text, at = text[at:] + more, 0
     except UnicodeDecodeError as error:
         raise BadFeatures(f"{path} is not UTF-8: {error}; convert it") from None
@@ -101,7 +101,7 @@ def _detection(entry: Any, where: str) -> tuple[str, tuple[float, ...]]:
         raise BadFeatures(f"{where}: expected image_id, bbox of four numbers, category_id, score")
     category, score = entry.get("category_id", 0), entry.get("score", 1.0)
     if not isinstance(category, int) or not 0 <= category < 10_000 or not is_number(score):
-        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is no such number")
+        raise BadFeatures(f"{where}: category_id {str(category)[:20]} or score {str(score)[:20]} is not a valid number")
     return canonical_id(check_id(entry.get("image_id"), where)), (*map(float, box), float(category), float(score))
 
 
@@ -122,8 +122,7 @@ def image_sizes(path: Path | None) -> dict[str, tuple[int, int]]:
     """
     if path is None:
         return {}
-    if not path.exists():
-        raise MissingFile(f"{path} not found; --sizes names COCO's instances.json, or any file with its 'images'")
+    existing(path, "--sizes names COCO's instances.json, or any file with its 'images'")
     try:
         images = json.loads(read_text(path, follow_links=True))["images"]
         return {canonical_id(str(image["id"])): (int(image["width"]), int(image["height"])) for image in images}

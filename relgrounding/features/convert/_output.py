@@ -39,7 +39,7 @@ class Output:
         dim: width of a feature.
         dtype: "float16" or "float32".
         attributes: of the file.
-        fingerprint: of everything that the content depends on; another one starts anew.
+        fingerprint: of everything that the content depends on; a different one starts again.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Output:
         self._journal.unlink()
 
     def close(self) -> None:
-        """Stop; what is written is gone on with next time."""
+        """Stop; the next call resumes after what is written."""
         if self._descriptor >= 0:
             self._sign_in_background()
             self._signer.shutdown()

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from relgrounding._files import replacing
-from relgrounding.io._errors import BadFeatures, MissingFile
+from relgrounding.io._errors import BadFeatures
 from relgrounding.io._hdf5 import damage
 from relgrounding.io._npy import read_member
-from relgrounding.io._regular import check_regular
+from relgrounding.io._regular import check_regular, existing
 
 ROWS = 4096
 
@@ -111,10 +111,8 @@ def load_components(path: Path) -> tuple[Components, str]:
         MissingFile: no such file.
         BadFeatures: it is another or a damaged file.
     """
-    if not path.exists():
-        raise MissingFile(f"{path} not found; --pca takes a number, or the .pca.npz beside a file made with one")
-    check_regular(path)
-    with damage(str(path), "file of components"), zipfile.ZipFile(path) as archive:
+    check_regular(existing(path, "--pca takes a number, or the .pca.npz beside a file made with one"))
+    with damage(str(path), "a file of components"), zipfile.ZipFile(path) as archive:
         mean, matrix, share, text = (
             read_member(archive, key, str(path), kinds="fU") for key in ("mean", "matrix", "share", "fingerprint")
         )

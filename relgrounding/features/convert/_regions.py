@@ -1,8 +1,7 @@
-"""Region features in the formats that people have: bottom-up-attention `.tsv`, `.npz` an image, HDF5."""
+"""Region features as they circulate: bottom-up-attention `.tsv`, one `.npz` per image, HDF5."""
 
 import base64
 import codecs
-import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,9 @@ import h5py
 import numpy as np
 
 from relgrounding.features._stores import RegionFeatures, usable_boxes
-from relgrounding.features.convert._clips import FEATURE_KEYS
+from relgrounding.features.convert._hdf5 import Hdf5Source, Numbers, dataset_of
 from relgrounding.features.convert._sources import (
+    FEATURE_KEYS,
     Entry,
     Item,
     Source,
@@ -21,15 +21,16 @@ from relgrounding.features.convert._sources import (
     check_shape,
     corner_boxes,
     folder_files,
+    line_at,
+    lines_of,
     number_type,
+    one_of,
     stem_id,
 )
 from relgrounding.io._errors import BadFeatures, check_id
-from relgrounding.io._hdf5 import attribute, damage, member, names, offset_of, open_hdf5, read, read_plain
+from relgrounding.io._hdf5 import attribute, damage, member, names, read
 from relgrounding.io._npy import member_header, read_member
-from relgrounding.io._regular import check_regular
 
-LONGEST_LINE = 256 * 2**20
 LARGEST_SIDE = 2**31
 """Pixels."""
 _TEN_BEGIN = ["image_id", "image_h", "image_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"]
@@ -93,36 +94,27 @@ class RegionSource(Source):
 
 
 class TsvRegions(RegionSource):
-    """Bottom-up attention: a line an image, its arrays in base64.
+    """Bottom-up attention: one line per image, its arrays in base64.
 
     The columns are those that a first line names, or else 6, or 10 with objects and attributes.
     """
 
     def index(self) -> Iterator[Entry]:
         """Yield the images in the order of their lines; of a line's arrays only the boxes are read."""
-        check_regular(self.path)
         self._columns: list[str] | None = None
-        with self.path.open("rb") as file:
-            number = 0
-            while True:
-                at, number = file.tell(), number + 1
-                line = file.readline(LONGEST_LINE)
-                if not line:
-                    return
-                where = f"{self.path}, line {number}"
-                if number == 1 and (columns := header_columns(line, where)):
-                    self._columns = columns
-                elif line.strip():
-                    with self.problems:
-                        yield self._entry(self._fields(line, where), (at, number), where)
+        for at, number, line in lines_of(self.path):
+            where = f"{self.path}, line {number}"
+            if number == 1 and (columns := header_columns(line, where)):
+                self._columns = columns
+                continue
+            with self.problems:
+                yield self._entry(self._fields(line, where), (at, number), where)
 
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
         at, number = entry.at
         where = f"{self.path}, line {number}"
-        with self.path.open("rb") as file:
-            file.seek(at)
-            fields = self._fields(file.readline(LONGEST_LINE), where)
+        fields = self._fields(line_at(self.path, at), where)
         features = base64_numbers(fields["features"], (entry.stored, entry.dim), where)
         return self.item(
             entry, features, self.corners(base64_numbers(fields["boxes"], (entry.stored, 4), where)), where
@@ -151,7 +143,7 @@ class TsvRegions(RegionSource):
 
 
 def header_columns(line: bytes, where: str) -> list[str] | None:
-    """Return the columns that a first line names, by the names they have here; None: it is no such line.
+    """Return the columns that a first line names, by the names they have here; None: it is not such a line.
 
     Raises:
         BadFeatures: it names columns, but not those that are needed.
@@ -169,7 +161,7 @@ def base64_numbers(text: bytes | str, shape: tuple[int, int], where: str) -> np.
     """Return float32 numbers that are written in base64.
 
     Raises:
-        BadFeatures: it is no base64, or of another number of numbers.
+        BadFeatures: it is not base64, or of another length.
     """
     with damage(where, "base64"):
         return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
@@ -186,13 +178,13 @@ class NpzRegions(RegionSource):
         """Yield the images by the names of their files."""
         self._files = folder_files(self.path, [".npz"], self.options.follow_links)
         for path in self._files:
-            with self.problems, damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+            with self.problems, damage(str(path), "a NumPy archive"), zipfile.ZipFile(path) as archive:
                 names = {name.removesuffix(".npy") for name in archive.namelist()}
-                keys = [_key(names, known, str(path)) for known in (FEATURE_KEYS, BOX_KEYS)]
+                keys = [one_of(names, known, str(path)) for known in (FEATURE_KEYS, BOX_KEYS)]
                 where = f"{path}, {keys[0]}"
                 shape, dtype = member_header(archive, keys[0], str(path))
                 boxes = self._boxes(archive, keys[1], path)
-                # One tool that writes this format has the axes of features the other way round.
+                # One tool that writes this format transposes the features.
                 turned = len(shape) == 2 and shape[0] != len(boxes) and shape[1] == len(boxes)
                 rows, dim = check_shape(shape[::-1] if turned else shape, where, self.options.max_bytes)
                 if rows != len(boxes):
@@ -204,7 +196,7 @@ class NpzRegions(RegionSource):
     def read(self, entry: Entry) -> Item:
         """Return an image's regions."""
         path, keys, turned = entry.at
-        with damage(str(path), "NumPy archive"), zipfile.ZipFile(path) as archive:
+        with damage(str(path), "a NumPy archive"), zipfile.ZipFile(path) as archive:
             features = read_member(archive, keys[0], str(path), self.options.max_bytes)
             boxes = self._boxes(archive, keys[1], path)
             return self.item(entry, features.T if turned else features, boxes, str(path))
@@ -225,25 +217,14 @@ class NpzRegions(RegionSource):
         if not values and "size" in names:
             values = list(read_member(archive, "size", str(path), 64).reshape(-1)[:2, None])
         if len(values) != 2 or not all(len(v) and np.isfinite(v[0]) and v[0] >= 1 for v in values):
-            raise BadFeatures(f"{path} says no size of the image; add image_w and image_h, or size (width, height)")
+            raise BadFeatures(
+                f"{path} does not state the size of the image; add image_w and image_h, or size (width, height)"
+            )
         return int(values[0][0]), int(values[1][0])
 
 
-def _key(names: set[str], known: tuple[str, ...], where: str) -> str:
-    for key in known:
-        if key in names:
-            return key
-    raise BadFeatures(f"{where} has none of {', '.join(known)}; it holds {', '.join(sorted(names))[:100]}")
-
-
-class Hdf5Regions(RegionSource):
-    """The library's own flat ragged layout, to reduce, or a group an image: `IMAGE/features`, `IMAGE/boxes`."""
-
-    def index(self) -> Iterator[Entry]:
-        """Yield the images in the order of the file."""
-        self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
-        weakref.finalize(self, self._bytes.close)
-        yield from self._entries()
+class Hdf5Regions(Hdf5Source, RegionSource):
+    """The library's own flat ragged layout, to reduce it, or one group per image: `IMAGE/features`, `IMAGE/boxes`."""
 
     def _entries(self) -> Iterator[Entry]:
         if member(self._file, "offsets", str(self.path)) is not None:
@@ -258,15 +239,8 @@ class Hdf5Regions(RegionSource):
         """Return an image's regions."""
         where = f"{entry.name!r} in {self.path}"
         with damage(where):
-            features, boxes = (self._numbers(at, entry, where) for at in entry.at)
+            features, boxes = (self.numbers(at, entry.stored, where) for at in entry.at)
             return self.item(entry, features, self.corners(boxes), where)
-
-    def _numbers(self, at: "Numbers", entry: Entry, where: str) -> np.ndarray:
-        """Read from where numbers lie in the file as they are, or else through the library."""
-        if at.offset is not None:
-            return read_plain(self._bytes, at.offset, (entry.stored, at.width), at.dtype, where)
-        group = self._file if at.group is None else member(self._file, at.group, where)
-        return read(dataset_of(group, at.key, where), at.rows, where, self.options.max_bytes)
 
     def _flat(self) -> Iterator[Entry]:
         # The library's own file is x1 y1 x2 y2, whatever the boxes were that it was made from.
@@ -288,12 +262,12 @@ class Hdf5Regions(RegionSource):
     def _group_entry(self, name: str, where: str) -> Entry:
         group = member(self._file, name, str(self.path))
         if not isinstance(group, h5py.Group):
-            raise BadFeatures(f"{where} is no group of an image with features and boxes; name the format")
+            raise BadFeatures(f"{where} is not a group of an image with features and boxes; name the format")
         present = set(names(group, where))
         pairs = ((self._scalar(group, w, where), self._scalar(group, h, where)) for w, h in SIZE_KEYS)
         sizes = next((pair for pair in pairs if None not in pair), None)
         width, height = map(int, sizes or read(dataset_of(group, "size", where), (), where).reshape(-1)[:2])
-        features, boxes = (dataset_of(group, _key(present, keys, where), where) for keys in (FEATURE_KEYS, BOX_KEYS))
+        features, boxes = (dataset_of(group, one_of(present, keys, where), where) for keys in (FEATURE_KEYS, BOX_KEYS))
         rows, dim = check_shape(features.shape or (), where, self.options.max_bytes)
         if boxes.shape != (rows, 4) or min(width, height) < 1:
             raise BadFeatures(f"{where}: its boxes are not ({rows}, 4), or its image has no size; make it again")
@@ -308,33 +282,3 @@ class Hdf5Regions(RegionSource):
         if found is None and isinstance(array := member(group, key, where), h5py.Dataset) and array.size == 1:
             found = read(array, (), where).reshape(-1)[0]
         return found
-
-
-class Numbers:
-    """Where features or boxes of an image lie in an HDF5 file.
-
-    Args:
-        group: that holds the dataset; None: the file itself.
-        key: name of the dataset.
-        rows: of the dataset, as a slice, or () for all.
-        array: the dataset.
-        begin: its first row.
-    """
-
-    def __init__(self, group: str | None, key: str, rows: Any, array: h5py.Dataset, begin: int = 0) -> None:
-        self.group, self.key, self.rows = group, key, rows
-        self.width, self.dtype = array.shape[-1], array.dtype
-        offset = offset_of(array)
-        self.offset = None if offset is None else offset + begin * self.width * self.dtype.itemsize
-
-
-def dataset_of(group: h5py.Group, key: str, where: str) -> h5py.Dataset:
-    """Return a dataset of a group.
-
-    Raises:
-        BadFeatures: it has none of this name.
-    """
-    found = member(group, key, where)
-    if not isinstance(found, h5py.Dataset):
-        raise BadFeatures(f"{where} lacks {key}; expected features, boxes and size (width, height)")
-    return found

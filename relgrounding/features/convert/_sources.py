@@ -1,7 +1,8 @@
 """What every format of features has in common: a list of items whose sizes are known, read one at a time."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,6 +13,9 @@ from relgrounding.io._errors import BadFeatures, MissingFile, Problems, UnsafeFi
 from relgrounding.io._ids import canonical_id
 from relgrounding.io._npy import check_bytes
 from relgrounding.io._regular import MAX_BYTES, check_regular
+
+FEATURE_KEYS = ("features", "x", "feat", "feature")
+LONGEST_LINE = 256 * 2**20
 
 
 class Options(NamedTuple):
@@ -169,6 +173,39 @@ def folder_files(folder: Path, suffixes: Sequence[str], follow_links: bool) -> l
     return found
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the offset, the number from 1 and the bytes of each line of a file that is not blank."""
+    check_regular(path)
+    with path.open("rb") as file:
+        at = 0
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE)
+            if not line:
+                return
+            if line.strip():
+                yield at, number, line
+            at = file.tell()
+
+
+def line_at(path: Path, at: int) -> bytes:
+    """Return the line at an offset."""
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.readline(LONGEST_LINE)
+
+
+def one_of(held: Collection[str], known: Sequence[str], where: str) -> str:
+    """Return the first known name that is held.
+
+    Raises:
+        BadFeatures: none of them is.
+    """
+    for key in known:
+        if key in held:
+            return key
+    raise BadFeatures(f"{where} has none of {', '.join(known)}; it holds {', '.join(sorted(held))[:100]}")
+
+
 def stem_id(path: Path) -> str:
     """Return the id that a file is named after."""
     return check_id(path.stem, str(path))
@@ -178,7 +215,7 @@ def number_type(dtype: np.dtype, where: str) -> str:
     """Return the type that numbers are kept in.
 
     Raises:
-        BadFeatures: they are no numbers.
+        BadFeatures: they are not numbers.
     """
     if dtype.kind not in "fiu":
         raise BadFeatures(f"{where} holds {dtype}, expected numbers; make the file again")

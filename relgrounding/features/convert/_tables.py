@@ -8,12 +8,14 @@ import numpy as np
 
 from relgrounding._printing import get_logger
 from relgrounding.features.convert._detections import image_sizes
-from relgrounding.features.convert._regions import Hdf5Regions, Numbers, RegionSource, dataset_of
+from relgrounding.features.convert._hdf5 import Numbers, dataset_of
+from relgrounding.features.convert._regions import Hdf5Regions, RegionSource
 from relgrounding.features.convert._sources import Entry, check_shape, number_type
-from relgrounding.io._errors import BadFeatures, MissingFile, check_id
+from relgrounding.io._errors import BadFeatures, check_id
 from relgrounding.io._hdf5 import damage, member, names, read
 from relgrounding.io._ids import canonical_id
 from relgrounding.io._pickle import load_plain_pickle
+from relgrounding.io._regular import existing
 
 logger = get_logger("relgrounding.features")
 INDEX = "_imgid2idx.pkl"
@@ -23,7 +25,7 @@ class ImageSizes:
     """Sizes of images where their features come without, or with some only.
 
     Args:
-        source: whose `--sizes` are asked first.
+        source: whose `--sizes` come first.
     """
 
     def __init__(self, source: RegionSource) -> None:
@@ -119,8 +121,7 @@ class TableRegions(Hdf5Regions):
         return found.astype(np.int64)
 
     def _numbers_of_images(self, images: int) -> list[tuple[str, int]]:
-        if not self._index.exists():
-            raise MissingFile(f"{self._index} not found; {self.path} says no ids, they are in this file beside it")
+        existing(self._index, f"{self.path} states no ids, they are in this file beside it")
         found = load_plain_pickle(self._index)
         if not isinstance(found, dict) or not all(isinstance(n, int) and 0 <= n < images for n in found.values()):
             raise BadFeatures(f"{self._index} is not a dict from ids to numbers below {images}; is it of another file?")

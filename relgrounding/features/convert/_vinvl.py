@@ -1,4 +1,4 @@
-"""VinVL's `.tsv`: a line an image, its regions as JSON with arrays in base64."""
+"""VinVL's `.tsv`: one line per image, its regions as JSON with arrays in base64."""
 
 import json
 from collections.abc import Iterator
@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from relgrounding.features.convert._regions import LONGEST_LINE, RegionSource, base64_numbers
-from relgrounding.features.convert._sources import Entry, Item, check_shape
+from relgrounding.features.convert._regions import RegionSource, base64_numbers
+from relgrounding.features.convert._sources import Entry, Item, check_shape, line_at, lines_of
 from relgrounding.features.convert._tables import ImageSizes
 from relgrounding.io._errors import BadFeatures, MissingFile, check_id
 from relgrounding.io._hdf5 import damage
-from relgrounding.io._regular import check_regular
 from relgrounding.io._values import is_number
 
 LONGEST_JSON = 2**25
@@ -35,7 +34,7 @@ class VinvlRegions(RegionSource):
         self._beside: Path | None = None
         self._boxes: dict[str, tuple[np.ndarray, tuple[int, int] | None]] = {}
         sizes = ImageSizes(self)
-        for at, number, line in _lines(self.path):
+        for at, number, line in lines_of(self.path):
             where = f"{self.path}, line {number}"
             with self.problems:
                 key, features, found = self._parse(line, where)
@@ -58,9 +57,7 @@ class VinvlRegions(RegionSource):
         """Return an image's regions."""
         at, number = entry.at
         where = f"{self.path}, line {number}"
-        with self.path.open("rb") as file:
-            file.seek(at)
-            key, features, found = self._parse(file.readline(LONGEST_LINE), where)
+        key, features, found = self._parse(line_at(self.path, at), where)
         boxes, _ = found or self._boxes[key]
         return self.item(entry, features, self.corners(boxes), where)
 
@@ -83,7 +80,7 @@ class VinvlRegions(RegionSource):
         texts = [text for entry in objects if isinstance(text := entry.get("feature"), str)]
         if not objects or len(texts) < len(objects):
             raise BadFeatures(f"{where}: its objects have no 'feature'; name the features.tsv beside this file")
-        with damage(where, "list of equally long features"):
+        with damage(where, "a list of equally long features"):
             features = np.concatenate([_features(text, 1, where) for text in texts])
         return key, features, (_rects(objects, where), size)
 
@@ -94,24 +91,11 @@ class VinvlRegions(RegionSource):
         self._beside = next((path for path in beside if path.exists()), None)
         if self._beside is None:
             raise MissingFile(f"{self.path} has no boxes; put {' or '.join(p.name for p in beside)} beside it")
-        for _, number, line in _lines(self._beside):
+        for _, number, line in lines_of(self._beside):
             where = f"{self._beside}, line {number}"
             key, *parts = _columns(line, where)
             objects, size = _objects(_json(parts[-1], where), where)
             self._boxes[key] = _rects(objects, where), size
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    check_regular(path)
-    with path.open("rb") as file:
-        number = 0
-        while True:
-            at, number = file.tell(), number + 1
-            line = file.readline(LONGEST_LINE)
-            if not line:
-                return
-            if line.strip():
-                yield at, number, line
 
 
 def _columns(line: bytes, where: str) -> list[str]:
@@ -130,7 +114,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadFeatures(f"{where} is cut off or no JSON: {str(error)[:200]}; copy it again") from None
+        raise BadFeatures(f"{where} is cut off or not JSON: {str(error)[:200]}; copy it again") from None
 
 
 def _objects(content: Any, where: str) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:

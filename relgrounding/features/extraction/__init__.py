@@ -8,8 +8,7 @@ from relgrounding.features.extraction._clips import CLIP_MODELS, ClipExtractor
 from relgrounding.features.extraction._crops import CropExtractor
 from relgrounding.features.extraction._errors import ExtractionError, MissingPackageError
 from relgrounding.features.extraction._inputs import IMAGES, VIDEOS, find_inputs, with_boxes
-from relgrounding.features.extraction._parts import Parts
-from relgrounding.features.extraction._run import extract_all
+from relgrounding.features.extraction._parts import Parts, extract_all
 from relgrounding.features.extraction._write import write_clips, write_regions
 
 __all__ = [

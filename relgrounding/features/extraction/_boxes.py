@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from relgrounding._files import sha256
 from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError, require
-from relgrounding.features.extraction._weights import build, sha256
+from relgrounding.features.extraction._weights import build
 
 FASTER_RCNN = (
     "fasterrcnn_resnet50_fpn_v2",
@@ -57,7 +58,7 @@ class RegionExtractor:
         require("PIL.Image")
         if model not in FASTER_RCNN:
             raise ExtractionError(
-                f"{model} is no detector; there are {', '.join(FASTER_RCNN)}; for the boxes of a file (--boxes) "
+                f"{model} is not a detector; there are {', '.join(FASTER_RCNN)}; for the boxes of a file (--boxes) "
                 "any classification network of torchvision will do"
             )
         if model == "fasterrcnn_resnet50_fpn" and Path(weights).is_file():
@@ -140,7 +141,7 @@ def read_image(path: Path) -> np.ndarray:
         with pil.open(path) as image:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise ExtractionError(f"{path} is no picture that can be read: {error}") from None
+        raise ExtractionError(f"{path} is not a readable picture: {error}") from None
 
 
 def _make(make: Any, options: dict[str, Any], weights: Any, state: dict[str, torch.Tensor] | None) -> torch.nn.Module:

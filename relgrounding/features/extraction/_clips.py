@@ -27,7 +27,7 @@ class ClipExtractor:
         seed: of random weights.
         clip_frames: frames of a clip.
         stride: frames from one clip to the next.
-        fps: frames a second to look at; None: all.
+        fps: frames per second to look at; None: all.
         size: width and height in pixels that the network sees; frames are resized and cropped as for its training,
             which was at 112.
         batch: clips computed at once.
@@ -54,7 +54,7 @@ class ClipExtractor:
         require("av")
         video = require("torchvision.models.video")
         if model not in CLIP_MODELS:
-            raise ExtractionError(f"{model} is no model of clips; there are {', '.join(CLIP_MODELS)}")
+            raise ExtractionError(f"{model} is not a model of clips; there are {', '.join(CLIP_MODELS)}")
         network, name = build(model, weights, seed, partial(_make, getattr(video, model)), drop=(CLASSIFIER,))
         network.fc = torch.nn.Identity()
         self.network = network.to(device)

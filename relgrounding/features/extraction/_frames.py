@@ -1,4 +1,4 @@
-"""The frames of a video file, decoded one after another."""
+"""The frames of a video file, decoded in sequence."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ class Frames:
 
     Args:
         path: anything that FFmpeg decodes.
-        fps: frames a second to return: at each multiple of 1 / fps the frame that is on the screen. None: every frame.
+        fps: frames per second to return: at each multiple of 1 / fps the frame on the screen. None: every frame.
 
     Attributes:
         duration: seconds, from the first frame to the end of the last one, after the iteration.

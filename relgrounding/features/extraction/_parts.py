@@ -1,15 +1,18 @@
-"""What is done of an unfinished extraction: a folder beside the output, one file an item, each whole or not there."""
+"""The finished items of an extraction: a folder beside the output, one file per item, each complete or absent."""
 
 import json
 import shutil
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from relgrounding._files import replacing
+from relgrounding._printing import printable
 from relgrounding.features.convert._pca import Components, fit_components, load_components, save_components
 from relgrounding.features.extraction._errors import ExtractionError
 
@@ -110,3 +113,35 @@ def _half(features: np.ndarray) -> np.ndarray:
             "features are not finite in float16 (largest number 65,504): are these the right weights?"
         )
     return half
+
+
+def extract_all(
+    inputs: Mapping[str, Path], extract: Callable[[str, Path], dict[str, np.ndarray]], parts: Parts, skip: bool
+) -> list[str]:
+    """Extract what is not done yet, with a progress bar.
+
+    Args:
+        inputs: files by their ids.
+        extract: from id and file to the arrays of a part.
+        parts: what is done, and where more goes.
+        skip: name and leave out a bad file instead of raising.
+
+    Returns:
+        The ids that have features now, in the order of `inputs`.
+
+    Raises:
+        ExtractionError: a bad file, unless `skip`.
+    """
+    done = []
+    for key, path in tqdm(inputs.items(), unit="file", disable=None):
+        if key not in parts:
+            try:
+                parts.put(key, extract(key, path))
+            except ExtractionError as error:
+                message = str(error) if str(path) in str(error) else f"{path}: {error}"
+                if not skip:
+                    raise ExtractionError(f"{message} (--on-error skip leaves such files out)") from None
+                tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
+                continue
+        done.append(key)
+    return done

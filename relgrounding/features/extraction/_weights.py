@@ -1,6 +1,5 @@
-"""A torchvision model with the weights that were asked for."""
+"""A torchvision model with the requested weights."""
 
-import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from relgrounding._files import sha256
 from relgrounding.features.extraction._errors import ExtractionError, require
 
 COUNTER = ".num_batches_tracked"
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExtractionError(f"{path} is no file of a state_dict that can be read safely: {reason}") from None
+        raise ExtractionError(f"{path} is not a state_dict that can be read safely: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -69,7 +69,7 @@ def _named(model: str, weights: str, make: Callable[..., torch.nn.Module]) -> to
     chosen: Any = known.get(weights)
     if chosen is None:
         raise ExtractionError(
-            f"weights {weights!r} are no file and no weights of {model}; torchvision has {', '.join(known)}"
+            f"weights {weights!r} are neither a file nor weights of {model}; torchvision has {', '.join(known)}"
         )
     try:
         return make(chosen, None)
@@ -78,12 +78,3 @@ def _named(model: str, weights: str, make: Callable[..., torch.nn.Module]) -> to
         raise ExtractionError(
             f"weights {weights} could not be fetched ({error}); download {chosen.url} to {folder}"
         ) from None
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -15,7 +15,7 @@ from relgrounding.features.extraction._parts import Parts
 
 
 def write_clips(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> None:
-    """Write one dataset (clips, dim) a video, with its length in seconds as the attribute `duration`."""
+    """Write one dataset (clips, dim) per video, with its length in seconds as the attribute `duration`."""
     with _new_file(out, ids, parts, source) as file:
         for key in ids:
             part = parts.get(key)

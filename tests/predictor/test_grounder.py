@@ -18,7 +18,7 @@ def test_answers_on_scenes_are_those_of_the_evaluation(scene_run):
     config = RunFolder(scene_run).read_config()
     _, store = make_scenes("test", 2, config.seed, config.data.demo_noise)
     grounder = Grounder.from_run(scene_run)
-    assert not grounder.video
+    assert grounder.modality.item == "image"
     lines = [json.loads(line) for line in (scene_run / "predictions.jsonl").read_text().splitlines()]
     for line in lines:
         regions = store[line["item"]]

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY, tool
 
 from relgrounding.runs import RunError, RunFolder, check_free, hold_run
+from tests.training.tiny import TINY, tool
 
 ROOT = Path(__file__).parents[2]
 HOLD = """

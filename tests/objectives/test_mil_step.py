@@ -1,41 +1,12 @@
-from itertools import pairwise
+"""The step of MIL, pairings through a whole model, and steps of both objectives that repeat to the last bit."""
 
 import pytest
 import torch
-from tiny import tiny_config
 
 from relgrounding.config import load_config
-from relgrounding.datasets import Query
 from relgrounding.objectives import CCL, MIL, align_pairings, draw_negatives
-from relgrounding.training import build_model, hold_out, learning_rate_factor, make_task
-
-
-def _queries():
-    return [Query(f"{i}-{k}", f"item{i}", "text", ((0.0, 1.0),)) for i in range(20) for k in range(3)]
-
-
-def test_no_item_is_on_both_sides_and_no_query_is_lost():
-    queries = _queries()
-    train, held = hold_out(queries, 0.25, seed=3)
-    assert not {q.item for q in train} & {q.item for q in held}
-    assert sorted(q.id for q in train + held) == sorted(q.id for q in queries)
-    assert len({q.item for q in held}) == 5
-    assert hold_out(queries, 0.25, seed=3) == (train, held)
-
-
-def test_groups_are_held_out_whole():
-    queries = [Query(f"{i}", f"item{i}", "text", ((0.0, 1.0),), group=f"pair{i // 2}") for i in range(20)]
-    train, held = hold_out(queries, 0.3, seed=0)
-    assert not {q.group for q in train} & {q.group for q in held}
-
-
-def test_the_learning_rate_rises_linearly_and_falls_to_zero():
-    factors = [learning_rate_factor(step, 10, 100) for step in range(101)]
-    assert factors[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
-    assert factors[10] == 1
-    assert factors[55] == pytest.approx(0.5)
-    assert factors[100] == pytest.approx(0)
-    assert all(a >= b for a, b in pairwise(factors[10:]))
+from relgrounding.training import build_model, make_task
+from tests.training.tiny import tiny_config
 
 
 @pytest.fixture

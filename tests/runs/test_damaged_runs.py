@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_interruptions import at, run
-from tiny import tool, train
 
 from relgrounding import Grounder
 from relgrounding._files import clear_parts, replacing
 from relgrounding.runs import RunError, RunFolder
 from tests.reliability.outcome import differences, outcome, points
+from tests.training.stopping import at, run
+from tests.training.tiny import tool, train
 
 train_tool, evaluate_tool, report_tool = tool("train"), tool("evaluate"), tool("report")
 

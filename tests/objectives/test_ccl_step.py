@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny import tiny_config
 
 from relgrounding.models import Encoded
 from relgrounding.objectives import CCL, MIL, align_pairings
 from relgrounding.training import build_model, make_task
+from tests.training.tiny import tiny_config
 
 OFF = {
     "feature": "ccl.feature_weight=0",
