@@ -139,7 +139,7 @@ class Dataset(ABC):
     """(split, check, count): why a count that is not the published one is as it should be."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
-    remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
+    remedy: ClassVar[str] = "relgrounding prepare features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
     generated: ClassVar[bool] = False
     """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
@@ -195,7 +195,7 @@ register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 
 
-def data_root(config: Any) -> Path:
+def data_root(config: DataConfig) -> Path:
     """Return the folder of the annotations.
 
     Raises:
@@ -213,7 +213,7 @@ def data_root(config: Any) -> Path:
     return path
 
 
-def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether data is what its publishers say, and whether it fits together: the table of `tools/prepare.py verify`."""
+"""Whether data is what its publishers say, and whether it fits together: the table of `relgrounding prepare verify`."""
 
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from tqdm import tqdm
 
-from relgrounding._printing import brief
+from relgrounding._printing import brief, progress
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import (
     NOT_VISUAL,
@@ -34,7 +33,7 @@ __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "l
 
 LEFT_OUT = "objects without area left out"
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
-REMEDY = "python tools/prepare.py coco-categories --name {} makes one"
+REMEDY = "relgrounding prepare coco-categories --name {} makes one"
 
 
 @dataclass
@@ -343,7 +342,7 @@ def coco_categories(out: Path, root: Path, name: str) -> str:
     instances = load_instances(root, name)
 
     def items() -> Iterator[tuple[str, Regions]]:
-        for image in tqdm(instances.ids, unit="image", disable=None):
+        for image in progress(instances.ids, desc="writing", unit="image"):
             look()
             objects = instances[image]
             if len(objects.boxes):

@@ -267,7 +267,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
             *(settings.dataset, split, cut, len(queries), 100 * cut / len(queries), settings.max_words),
         )
     if not queries:
-        raise ConfigError(f"{settings.dataset} {split}: no query can be used; tools/prepare.py verify says why")
+        raise ConfigError(f"{settings.dataset} {split}: no query can be used; relgrounding prepare verify says why")
     return Split(queries, store, found.durations)
 
 
@@ -294,7 +294,7 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
                     near = did_you_mean(query.item, getattr(store, "ids", []))
                     raise MissingFeatures(
                         f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
-                        "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
+                        "relgrounding prepare verify lists all such, data.on_error=skip leaves them out"
                     )
                 if differs := modality.disagreement(query.item, found, store):
                     raise _disagreeing(differs, found, store, modality, problems)

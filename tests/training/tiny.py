@@ -1,4 +1,4 @@
-"""Runs on generated scenes that are over in a second, and what tests do with them."""
+"""Runs on generated scenes that take a second, and what tests do with them."""
 
 import importlib.util
 from pathlib import Path
@@ -43,7 +43,7 @@ def tiny_config(*words: str) -> Config:
 
 
 def tool(name: str) -> ModuleType:
-    """Return a module of tools/, which is no package."""
+    """Return a module of tools/, which is not a package."""
     path = Path(__file__).parents[2] / "tools" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

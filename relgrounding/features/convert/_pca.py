@@ -1,7 +1,6 @@
 """Principal components of features, fitted in one pass that keeps sums only."""
 
 import zipfile
-from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -93,15 +92,6 @@ def save_components(path: Path, components: Components, fingerprint: str) -> Non
             share=np.float64(components.share),
             fingerprint=np.array(fingerprint),
         )
-
-
-def number_or_file(text: str) -> int | Path:
-    """Read the value of the option --pca: a number of components, or a file of them."""
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    if text.endswith(".npz"):
-        return Path(text)
-    raise ArgumentTypeError(f"{text} is neither a number of components above 0 nor a .npz file")
 
 
 def load_components(path: Path) -> tuple[Components, str]:
