@@ -56,7 +56,9 @@ class _Family(Dataset):
         root, config = data_root(self.config) / "refcoco", self.config
         queries = load_refcoco(root, self.name, split, config.split_by, problems or Problems(config.on_error))
         instances = load_instances(root, self.name)
-        return Annotations(queries, {}, dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True)))
+        sizes = dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True))
+        boxes = {image: instances[image].boxes for image in {query.item for query in queries}}
+        return Annotations(queries, {}, sizes, boxes=boxes)
 
     def protocols(self) -> list[str]:
         """Return the protocol: every expression refers to one box."""
