@@ -256,7 +256,8 @@ def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[
 def _joined(first: type, second: type) -> type:
     if not dataclasses.fields(second):
         return first
-    return dataclasses.make_dataclass(first.__name__, [], bases=(first, second), namespace={"__module__": __name__})
+    # Fields are listed from the last base to the first.
+    return dataclasses.make_dataclass(first.__name__, [], bases=(second, first), namespace={"__module__": __name__})
 
 
 def _named(settings: Iterable[Mapping[str, Any]]) -> tuple[str, str, tuple[str, ...]]:

@@ -69,7 +69,7 @@ def test_import_is_silent_and_writes_nothing_at_home(tmp_path):
 def test_subpackages_come_on_first_use():
     code = "import sys, relgrounding; print('relgrounding.graphs' in sys.modules, relgrounding.graphs.__name__)"
     assert run(code).stdout.split() == ["False", "relgrounding.graphs"]
-    assert {"graphs", "ops", "nn", "data"} <= set(dir(relgrounding))
+    assert {"graphs", "ops", "nn", "datasets"} <= set(dir(relgrounding))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         relgrounding.nothing  # noqa: B018 - the attribute access is the test
 

@@ -235,7 +235,7 @@ def single(asker: Asker, arguments: argparse.Namespace) -> None:
 
 def batch(asker: Asker, arguments: argparse.Namespace) -> None:
     """Answer the questions of a file."""
-    from relgrounding.io._errors import read_text
+    from relgrounding.io._regular import read_text
     from relgrounding.runs import RunError
 
     lines = read_text(arguments.batch, follow_links=True).split("\n")

@@ -5,9 +5,11 @@
     relgrounding prepare verify refcoco_ign
     relgrounding prepare charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
     relgrounding prepare coco-categories features/refcoco_categories.h5 --name refcoco
+    relgrounding prepare annotated-boxes features/flickr30k_boxes.h5 --dataset flickr30k
 
-What the last two make are NOT visual features: they come from annotations made by people, stand in for perfect
-recognition, and results on them must never be compared with published ones. docs/data.md describes formats and files.
+What charades-actions and coco-categories make are NOT visual features: they come from annotations made by people, stand
+in for perfect recognition, and results on them must never be compared with published ones. docs/data.md describes
+formats and files.
 """
 
 import argparse
@@ -52,6 +54,17 @@ def coco(args: argparse.Namespace) -> None:
     check_output(args.out, head=HDF5)
     print(f"note: {NOT_VISUAL}", file=sys.stderr)
     show(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
+
+
+def boxes(args: argparse.Namespace) -> None:
+    """Write the boxes of a data set's annotations."""
+    from relgrounding.datasets import DATASETS
+    from relgrounding.datasets._boxes import write_annotated_boxes
+
+    check_output(args.out, head=HDF5)
+    kind = DATASETS.get(args.dataset)
+    dataset = kind(kind.Config(dataset=args.dataset, root=str(args.root or "")))
+    show(write_annotated_boxes(args.out, dataset, args.splits))
 
 
 def features(args: argparse.Namespace) -> None:
@@ -143,6 +156,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
         )
+    annotated = commands.add_parser(
+        "annotated-boxes",
+        help="the boxes of the annotations, of which extract images --boxes makes features",
+        description="All annotated boxes of the images that queries ask about: the candidates, without features.",
+    )
+    annotated.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    annotated.add_argument("--dataset", required=True, metavar="NAME", help="flickr30k, refcoco, refcoco+ or refcocog")
+    annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
+    annotated.add_argument("--root", type=Path, help="folder of the annotations (default: $RELGROUNDING_DATA)")
+    annotated.set_defaults(prepare=boxes)
     add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
     add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -71,12 +71,15 @@ class Annotations(NamedTuple):
         durations: seconds of the videos; empty for images.
         sizes: (width, height) of the images where the annotations themselves say so.
         store: features by item, where they come with the annotations; else None, and they are in a file.
+        boxes: (n, 4) x1, y1, x2, y2 of all annotated objects by image, where more is annotated than the queries refer
+            to; else None.
     """
 
     queries: list[Query]
     durations: dict[str, float]
     sizes: dict[str, tuple[int, int]]
     store: Any = None
+    boxes: Mapping[str, Any] | None = None
 
 
 class Published(NamedTuple):
@@ -205,7 +208,7 @@ register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 
 
-def data_root(config: Any) -> Path:
+def data_root(config: DataConfig) -> Path:
     """Return the folder of the annotations.
 
     Raises:
@@ -223,7 +226,7 @@ def data_root(config: Any) -> Path:
     return path
 
 
-def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:

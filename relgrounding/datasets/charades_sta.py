@@ -24,8 +24,8 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import write_clip_features
-from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
-from relgrounding.io._regular import existing
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LONGEST, SHORTEST, check_choice
 
 __all__ = ["ActionInterval", "CharadesSTA", "load_actions", "load_charades", "load_durations"]

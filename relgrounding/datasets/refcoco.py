@@ -24,9 +24,9 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
-from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
 from relgrounding.io._pickle import load_plain_pickle
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
@@ -56,7 +56,9 @@ class _Family(Dataset):
         root, config = data_root(self.config) / "refcoco", self.config
         queries = load_refcoco(root, self.name, split, config.split_by, problems or Problems(config.on_error))
         instances = load_instances(root, self.name)
-        return Annotations(queries, {}, dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True)))
+        sizes = dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True))
+        boxes = {image: instances[image].boxes for image in {query.item for query in queries}}
+        return Annotations(queries, {}, sizes, boxes=boxes)
 
     def protocols(self) -> list[str]:
         """Return the protocol: every expression refers to one box."""

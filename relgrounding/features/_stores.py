@@ -240,7 +240,11 @@ class RegionFeatures(_Store):
     def dim(self) -> int:
         """Width of a region's feature."""
         self._rows()  # the file is checked before anything is read from it
-        return int(self._member("features").shape[1])
+        if not (width := int(self._member("features").shape[1])):
+            raise BadFeatures(
+                f"{self.path} holds boxes without features; extract images --boxes makes features of them"
+            )
+        return width
 
     def __getitem__(self, key: str) -> Regions:
         row = self._row_of(key)

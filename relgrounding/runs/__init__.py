@@ -1,4 +1,4 @@
-"""The folder of a run: settings, log, checkpoints, results, and who may write it."""
+"""Run folders: settings, log, checkpoints, results, and locks on them."""
 
 from relgrounding.runs._folder import TRAINED, WHOLE, RunError, RunFolder
 from relgrounding.runs._locks import check_free, hold_run, run_files

@@ -24,23 +24,23 @@ from relgrounding.evaluation import read_results
 from relgrounding.runs._log import Record, RunLog
 
 TRAINED: Mapping[str, type] = {"model": dict, "vocabulary": list}
-"""What a checkpoint needs to answer."""
+"""Parts of a checkpoint that inference needs."""
 WHOLE: Mapping[str, type] = {**TRAINED, "state": dict, "optimizer": dict, "random": dict}
-"""What it needs to be trained on."""
+"""Parts that resuming needs."""
 
 ORIGIN = ("started", "versions")
 """Sections of config.yaml that are not settings."""
 
 
 class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what to do."""
+    """A run folder cannot be used as requested; the message says what to do."""
 
 
 class RunFolder:
     """`runs/NAME/`: config.yaml, log.jsonl, last.pt, best.pt, results.json, predictions.jsonl.
 
     Args:
-        path: the folder; made on first write.
+        path: the folder, created by the first write.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def started(self) -> bool:
-        """Whether a run has left a checkpoint here."""
+        """Whether the folder holds a checkpoint."""
         return (self.path / "last.pt").is_file()
 
     def write_config(self, config: Config, device: torch.device | None = None) -> None:
@@ -74,8 +74,8 @@ class RunFolder:
         """Read the resolved configuration.
 
         Raises:
-            RunError: the folder holds none.
-            ConfigError: it cannot be used.
+            RunError: there is no config.yaml.
+            ConfigError: it is invalid.
         """
         path = self.path / "config.yaml"
         if not os.path.isfile(path):
@@ -83,25 +83,25 @@ class RunFolder:
         settings = read_yaml(path)
         for section in ORIGIN:
             settings.pop(section, None)
-        if name_fault(settings.get("name")):  # of a run from before names were names; nothing is called so any more
+        if name_fault(settings.get("name")):  # earlier versions allowed any text
             settings["name"] = self.path.resolve().name
         return make_config([(str(path), settings)], old=True)
 
     def read_origin(self) -> dict[str, str]:
-        """Read when ("date"), on what ("device") and with which versions it was trained, as far as that is recorded.
+        """Read the date, device and versions with which the run was trained, as far as they are recorded.
 
-        A run that was resumed has the date and device of its last start.
+        A resumed run has the date and device of its last start.
         """
         settings = read_yaml(self.path / "config.yaml")
         sections = [settings.get(section) for section in ORIGIN]
         return {str(k): str(v) for facts in sections if isinstance(facts, dict) for k, v in facts.items()}
 
     def log(self, record: Record) -> None:
-        """Add one line to log.jsonl, and its numbers to those of TensorBoard."""
+        """Append a line to log.jsonl, and its numbers to the TensorBoard events."""
         self._current_log().add(record)
 
     def rewind(self, step: int, epoch: int) -> None:
-        """Remove what a process that died left after its last checkpoint: lines logged since, unfinished files."""
+        """Remove what a killed process left after its last checkpoint: later log lines and unfinished files."""
         for folder in (self.path, self.path / "tensorboard"):
             clear_parts(folder)
         self._current_log().rewind(step, epoch)
@@ -112,10 +112,10 @@ class RunFolder:
         return self._log
 
     def read_log(self) -> list[Record]:
-        """Read log.jsonl, but for a last line that is not whole: the run goes on, or was killed.
+        """Read log.jsonl, without an incomplete last line of a run that is in progress or was killed.
 
         Raises:
-            RunError: it is not there or cannot be read.
+            RunError: it does not exist or cannot be read.
         """
         content = self._existing("log.jsonl").read_bytes()
         return self._lines("log.jsonl", content[: content.rfind(b"\n") + 1], ("step", "epoch"))
@@ -124,7 +124,7 @@ class RunFolder:
         """Read results.json.
 
         Raises:
-            RunError: it is not there or cannot be read.
+            RunError: it does not exist or cannot be read.
         """
         path = self._existing("results.json")
         try:
@@ -136,33 +136,33 @@ class RunFolder:
         """Read predictions.jsonl.
 
         Raises:
-            RunError: it is not there or cannot be read.
+            RunError: it does not exist or cannot be read.
         """
         return self._lines(
             "predictions.jsonl", self._existing("predictions.jsonl").read_bytes(), ("split", "protocol", "id")
         )
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Replace a checkpoint, after what was logged before it has reached the disk."""
+        """Replace a checkpoint, after all earlier log lines have reached the disk."""
         self._current_log().synchronise()
-        # Not straight to the file: there a full disk would be an error that does not say so.
+        # Not directly to the file: then the error on a full disk would not say so.
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self._replace(name, buffer.getbuffer())
 
     def keep(self, name: str, other: str) -> None:
-        """Keep a checkpoint under another name too."""
+        """Copy a checkpoint to another name."""
         self._replace(other, (self.path / name).read_bytes())
 
     def load(self, name: str, parts: Mapping[str, type] = TRAINED) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU; nothing but tensors and plain data is admitted.
+        """Load a checkpoint to the CPU; only tensors and plain data are admitted.
 
         Args:
             name: of the file.
-            parts: what is needed of it, with the type of each part.
+            parts: required parts and their types.
 
         Raises:
-            RunError: it is not there, is damaged, or lacks a part.
+            RunError: it does not exist, is damaged, or lacks a part.
         """
         path = self.path / name
         if not os.path.isfile(path):
@@ -170,35 +170,35 @@ class RunFolder:
             raise RunError(f"{path} does not exist; {remedy}")
         try:
             content = io.BytesIO(path.read_bytes())
-            # PyTorch does not look at the checksums of the archive that it reads.
+            # PyTorch does not verify the checksums of the archive.
             with zipfile.ZipFile(content) as archive:
                 if part := archive.testzip():
-                    raise self._damaged(name, f"{part} in it has another checksum than when it was written")
+                    raise self._damaged(name, f"the checksum of {part} does not match")
             content.seek(0)
             saved = torch.load(content, map_location="cpu", weights_only=True)
         except zipfile.BadZipFile:
-            raise self._damaged(name, "it is cut off, or not a checkpoint") from None
+            raise self._damaged(name, "it is truncated, or not a checkpoint") from None
         except RunError:
             raise
-        except Exception as error:  # damaged bytes raise whatever they lead the reader to
+        except Exception as error:  # damaged content can raise any exception
             reason = (str(error).splitlines() or [""])[0].split(". ")[0][:200]
             raise self._damaged(name, f"{type(error).__name__}: {reason}") from None
         if not isinstance(saved, dict):
-            raise self._damaged(name, f"it holds a {type(saved).__name__}, no checkpoint")
+            raise self._damaged(name, f"it holds a {type(saved).__name__}, not a checkpoint")
         for part, kind in parts.items():
             if not isinstance(saved.get(part), kind):
-                raise self._damaged(name, f"its part '{part}' is missing or of a wrong type")
+                raise self._damaged(name, f"its part '{part}' is missing or has the wrong type")
         if not all(isinstance(word, str) for word in saved["vocabulary"]):
-            raise self._damaged(name, "its vocabulary holds something else than words")
+            raise self._damaged(name, "its vocabulary holds values that are not words")
         if not all(isinstance(tensor, torch.Tensor) for tensor in saved["model"].values()):
-            raise self._damaged(name, "its model holds something else than tensors")
+            raise self._damaged(name, "its model holds values that are not tensors")
         return saved
 
     def restore(self, model: torch.nn.Module, saved: Mapping[str, Any], name: str) -> None:
-        """Put the weights of a checkpoint into a model.
+        """Load the weights of a checkpoint into a model.
 
         Raises:
-            RunError: they are those of another model.
+            RunError: they belong to another model.
         """
         try:
             model.load_state_dict(saved["model"])
@@ -207,40 +207,40 @@ class RunFolder:
             raise self.another_model(name, first) from None
 
     def another_model(self, name: str, reason: str) -> RunError:
-        """Return the error of a checkpoint whose weights are not those that the configuration describes."""
-        return RunError(f"{self.path / name}: the model is another one than model.* describes: {reason}")
+        """Return the error for weights that do not match the model of the configuration."""
+        return RunError(f"{self.path / name}: the weights do not match the model that model.* describes: {reason}")
 
     def progress(self) -> str:
-        """Return where `--resume` goes on from, as the end of a sentence."""
+        """Return where `--resume` would continue, as the end of a sentence."""
         try:
             state = self.load("last.pt", WHOLE)["state"]
         except RunError as error:
             return str(error)
         where = f"step {state['step']}, {counted(state['epoch'], 'epoch')} done"
-        return f"the same command with --resume goes on from {where} ({self.path / 'last.pt'})"
+        return f"the same command with --resume continues from {where} ({self.path / 'last.pt'})"
 
     def check_new(self) -> None:
-        """Raise RunError if a run or something else is here: what a run is trained into is taken for a run's."""
+        """Raise RunError if the folder holds a run or other files, which would be mistaken for those of the new run."""
         if self.started:
             raise RunError(
-                f"{self.path} holds a run: continue it with --resume, replace it with --overwrite, or give this one "
+                f"{self.path} holds a run: continue it with --resume, replace it with --overwrite, or give this run "
                 "another name with name=..."
             )
         if not os.path.isdir(self.path) or os.path.isfile(self.path / "config.yaml"):
             return
-        own = {".lock", "train.log"}  # of those who start it
+        own = {".lock", "train.log"}  # written before a run starts
         others = [name for name in sorted(os.listdir(self.path)) if name not in own and not is_part(name)]
         if others:
-            raise RunError(f"{self.path} holds {others[0]}, and no run; give this one another name with name=...")
+            raise RunError(f"{self.path} holds {others[0]} and is not a run; give this run another name with name=...")
 
     def check_there(self) -> None:
-        """Raise FileNotFoundError if the folder is gone: whoever removed it does not want it made again."""
+        """Raise FileNotFoundError if the folder was deleted, rather than create it again."""
         if not self.path.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path))
+            raise FileNotFoundError(errno.ENOENT, "the run folder was deleted", str(self.path))
 
     def _damaged(self, name: str, reason: str) -> RunError:
         others = [n for n in ("last.pt", "best.pt") if n != name and (self.path / n).is_file()]
-        remedy = f"copy {others[0]} over it to go on from there, or " if others else ""
+        remedy = f"copy {others[0]} over it to continue from there, or " if others else ""
         return RunError(
             f"{self.path / name} cannot be restored: {reason}; {remedy}train the run again with --overwrite"
         )
@@ -267,7 +267,7 @@ class RunFolder:
             except (ValueError, RecursionError) as error:
                 raise self._unreadable(name, number, str(error)) from None
             if not isinstance(record, dict) or not all(key in record for key in keys):
-                raise self._unreadable(name, number, f"no entry with {', '.join(keys)}")
+                raise self._unreadable(name, number, f"not an entry with {', '.join(keys)}")
             records.append(record)
         return records
 

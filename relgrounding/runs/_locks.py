@@ -1,9 +1,9 @@
-"""Who may write a run folder, and how one is replaced.
+"""Locks on run folders, and their replacement.
 
-A POSIX record lock (`fcntl.lockf`) belongs to a process: it goes when the process dies, however that happens, is not
-inherited by forked workers, as `flock`'s is, and works over NFS where the server's lock service runs. Such a lock
-knows nothing of threads, and closing any descriptor of the file frees it: a table of what this process holds comes
-before.
+A POSIX record lock (`fcntl.lockf`) belongs to a process: it is released whenever the process dies, is not inherited by
+forked workers, unlike that of `flock`, and works over NFS if the lock service of the server runs. It does not exclude
+threads of the same process, and closing any descriptor of the file releases it; therefore a table of the locks that
+this process holds is consulted first.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ logger = get_logger("relgrounding.training")
 LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN)
 HELD: set[tuple[int, int]] = set()
-"""Device and number of each lock file that this process holds."""
+"""Device and inode of each lock file that this process holds."""
 
 
 @contextlib.contextmanager
@@ -38,14 +38,14 @@ def hold_run(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[]
     """Hold the lock of a run while it is written.
 
     Args:
-        folder: of the run; made where there is none, and left behind only if something was written into it.
-        overwrite: replace the run. What is written goes to a hidden folder beside it, which `folder` names until the
-            function that is yielded is called: it puts the new folder in the old one's place and deletes the old one.
-            An exception before that leaves the old run as it was.
+        folder: of the run; created if missing, and removed again if nothing was written into it.
+        overwrite: replace the run. Files are written to a hidden folder next to it, which `folder` refers to until the
+            yielded function is called: it replaces the old folder by the new one and deletes the old one. An exception
+            before that leaves the old run unchanged.
 
     Raises:
-        RunError: another process holds the lock (the message says who), the folder cannot be written, or what is to be
-            replaced is no run.
+        RunError: another process holds the lock (the message names it), the folder cannot be written, or what is to be
+            replaced is not a run.
     """
     path, staged = folder.path, None
     with contextlib.ExitStack() as stack:
@@ -71,22 +71,22 @@ def hold_run(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[]
 
 
 def run_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Return what run folders hold and a command must not write over with something of its own."""
+    """Return the files of run folders that a command must not overwrite with its own output."""
     kinds = (".yaml", ".json", ".jsonl", ".pt")
     return [file for path in map(Path, paths) if os.path.isdir(path) for file in path.iterdir() if file.suffix in kinds]
 
 
 def check_free(path: Path) -> None:
-    """Raise RunError where another process holds the lock of a run."""
+    """Raise RunError if another process holds the lock of a run."""
     if os.path.lexists(path / LOCK):
         with _locked(path):
             pass
 
 
 def _must_be_run(path: Path) -> bool:
-    """Return whether there is a run to be replaced: a folder of nothing but what locks it is none."""
+    """Return whether there is a run to replace; a folder with nothing but a lock file is not a run."""
     if path.is_symlink() or not path.is_dir():
-        raise RunError(f"{path} is a link or a file; --overwrite deletes only the folder of a run: remove it yourself")
+        raise RunError(f"{path} is a link or a file; --overwrite deletes only run folders: remove it yourself")
     if os.listdir(path) in ([], [LOCK]):
         return False
     config = path / "config.yaml"
@@ -96,13 +96,13 @@ def _must_be_run(path: Path) -> bool:
         if isinstance(versions, dict) and "relgrounding" in versions:
             return True
     raise RunError(
-        f"{path} is not known to be a run: it has no config.yaml that ends with the versions of a run; --overwrite "
-        "deletes nothing else: remove it yourself, or choose another name"
+        f"{path} is not a run folder: it has no config.yaml with the section 'versions' of a run; --overwrite deletes "
+        "nothing else: remove it yourself, or choose another name"
     )
 
 
 def _replace(path: Path, staged: Path) -> None:
-    """Put a folder in the place of an old run, and delete that."""
+    """Replace the folder of an old run by another folder, and delete the old one."""
     old = _beside(path, "old")
     try:
         os.rename(path, old)
@@ -112,11 +112,11 @@ def _replace(path: Path, staged: Path) -> None:
             os.rename(old, path)
             raise
     except OSError as error:
-        raise RunError(f"{path} cannot be replaced: {error.strerror or error}; it is as it was") from None
+        raise RunError(f"{path} cannot be replaced: {error.strerror or error}; it is unchanged") from None
     try:
         shutil.rmtree(old)
     except OSError as error:
-        logger.warning("what is left of the old run could not be deleted: %s", error)
+        logger.warning("the rest of the old run could not be deleted: %s", error)
 
 
 def _beside(path: Path, what: str) -> Path:
@@ -124,7 +124,7 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder that holds nothing but the lock."""
+    """Remove a folder that holds nothing but the lock file."""
     with contextlib.suppress(OSError):
         if os.listdir(path) == [LOCK]:
             os.unlink(path / LOCK)
@@ -133,10 +133,10 @@ def _remove_unused(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file of a folder, which is made.
+    """Create a folder if it is missing and hold its lock file.
 
     Raises:
-        RunError: it is held; or it is no plain file.
+        RunError: it is already held, or not a plain file.
         OSError: it cannot be written.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _locked(path: Path) -> Iterator[None]:
         facts = os.lstat(file)
         if not stat.S_ISREG(facts.st_mode):
             raise RunError(f"{file} is not a plain file; remove it")
-        if (facts.st_dev, facts.st_ino) in HELD:  # and opening it here, and closing it, would free it
+        if (facts.st_dev, facts.st_ino) in HELD:  # opening and closing it here would release it
             raise RunError(f"{path} is in use by this process, {os.getpid()}")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     facts = os.fstat(descriptor)
@@ -156,9 +156,9 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in BUSY:
                 raise RunError(f"{path} is in use by {_read_holder(descriptor)}; wait for it, or stop it") from None
-            logger.warning("%s: no locks here (%s); see to it that one command at a time writes it", path, error)
+            logger.warning("%s: the file system has no locks (%s); let only one command write to it", path, error)
         if not os.path.lexists(file) or os.lstat(file).st_ino != facts.st_ino:
-            raise RunError(f"{path} was replaced by another process just now; try again")
+            raise RunError(f"{path} was just replaced by another process; try again")
         HELD.add(key)
         holder = {
             "pid": os.getpid(),

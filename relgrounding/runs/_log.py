@@ -1,4 +1,4 @@
-"""What a run logs: a line of log.jsonl, and the same numbers for TensorBoard."""
+"""The log of a run: lines of log.jsonl, and the same numbers as TensorBoard events."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 from relgrounding._files import replacing, synchronise
 
 Record = dict[str, Any]
-PLACE = ("step", "epoch", "seconds")
+PROGRESS = ("step", "epoch", "seconds")
 
 
 class RunLog:
     """`log.jsonl` and `tensorboard/` of a run folder.
 
-    Both are written at once and without a buffer, so that a process that is killed has logged all that it did.
+    Both are written unbuffered, so that the log of a killed process is complete.
 
     Args:
-        folder: of the run; must be there when something is logged.
+        folder: of the run; must exist when something is logged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,36 +25,36 @@ class RunLog:
         self._events: Any = None
 
     def add(self, record: Record) -> None:
-        """Add a line.
+        """Append a line.
 
         Args:
-            record: numbers by name; "step", "epoch" and "seconds" say where the run was.
+            record: numbers by name; "step", "epoch" and "seconds" are the progress of the run.
         """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        numbers = {key: value for key, value in record.items() if key not in PLACE}
+        numbers = {key: value for key, value in record.items() if key not in PROGRESS}
         self._current_events().add(record["step"], numbers)
 
     def synchronise(self) -> None:
-        """Wait until all that was logged has reached the disk."""
+        """Flush the log to disk."""
         for path in (self.path, self._events and self._events.path):
             if path is not None and path.is_file():
                 synchronise(path)
 
     def rewind(self, step: int, epoch: int) -> None:
-        """Cut what was logged after a checkpoint: by a process that died before it wrote another one.
+        """Remove what was logged after a checkpoint, by a process that died before it wrote the next one.
 
-        The lines of steps and of epochs may share a step, but not the number of finished epochs.
+        The lines of steps and of epochs may have the same step, but not the same number of finished epochs.
 
         Args:
             step: of the checkpoint.
-            epoch: finished epochs at the checkpoint.
+            epoch: number of finished epochs at the checkpoint.
         """
         self._events = None
         content = self.path.read_bytes() if self.path.is_file() else b""
         records = [(line, _record(line)) for line in content.splitlines(keepends=True)]
         kept = [(line, r) for line, r in records if r is not None and r["step"] <= step and r["epoch"] <= epoch]
-        # Without the line break that a killed process may have owed, the next line would be lost too.
+        # A killed process may not have written the final line break, without which the next line would be lost, too.
         whole = b"".join(line.rstrip(b"\n") + b"\n" for line, _ in kept)
         if whole != content:
             with replacing(self.path) as beside:
@@ -71,7 +71,7 @@ class RunLog:
 
 
 def _record(line: bytes) -> Record | None:
-    """Return the content of a line of log.jsonl; None: a line that was not written to its end."""
+    """Return the content of a line of log.jsonl; None: the line is incomplete."""
     try:
         record = json.loads(line)
     except ValueError:

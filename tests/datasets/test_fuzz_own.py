@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 
-from relgrounding.config import Config
 from relgrounding.datasets import load_own
 from relgrounding.features import Regions, write_clip_features, write_region_features
 from relgrounding.io import Problems
 from relgrounding.training import make_task
 from tests.io.bad_inputs import damaged, read
+from tests.training.tiny import tiny_config
 
 VALUES = [
     "null", "true", '""', '" "', "0", "-1", "-0.0", "1e308", "-1e308", "1e-320", "1e999", "NaN", "Infinity",
@@ -68,11 +68,8 @@ def batch_of_all(config):
 @pytest.mark.parametrize("item", LINES)
 def test_damaged_files(tmp_path, item):
     random, path = np.random.default_rng(12), tmp_path / "q.jsonl"
-    config = Config(name="fuzz")
-    config.model.name = "vgn" if item == "video" else "ign"
-    config.model.hidden = config.model.relation_dim = config.model.attention_dim = config.model.word_dim = 8
-    config.data.dataset, config.data.root, config.data.queries = "own", str(tmp_path), "{split}.jsonl"
-    config.data.features, config.data.test_splits = "f.h5", ["test"]
+    own = ["data.dataset=own", f"data.root={tmp_path}", "data.queries={split}.jsonl", "data.features=f.h5"]
+    config = tiny_config("name=fuzz", f"model.name={'vgn' if item == 'video' else 'ign'}", *own)
     names = [f"v{k}" for k in range(4)]
     if item == "video":
         write_clip_features(tmp_path / "f.h5", ((name, np.ones((4, 2))) for name in names), {})

@@ -18,7 +18,7 @@ def test_answers_on_scenes_are_those_of_the_evaluation(scene_run):
     config = RunFolder(scene_run).read_config()
     _, store = make_scenes("test", 2, config.seed, config.data.demo_noise)
     grounder = Grounder.from_run(scene_run)
-    assert not grounder.video
+    assert grounder.modality.item == "image"
     lines = [json.loads(line) for line in (scene_run / "predictions.jsonl").read_text().splitlines()]
     for line in lines:
         regions = store[line["item"]]
@@ -104,8 +104,8 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
         ((clips[0],), {"duration": 5}, r"shape \(5,\)"),
         ((clips[:0],), {"duration": 5}, r"expected numbers \(clips >= 1, 5\)"),
         ((holed,), {"duration": 5}, "not finite in row 3"),
-        ((folder / "object.npy",), {"duration": 5}, "is no plain .npy file"),
-        ((folder / "text.npy",), {"duration": 5}, "is no plain .npy file"),
+        ((folder / "object.npy",), {"duration": 5}, "is not a plain .npy file"),
+        ((folder / "text.npy",), {"duration": 5}, "is not a plain .npy file"),
         ((clips,), {"duration": 5, "select": "best"}, "it is 'score' or 'vote'"),
     ]
     for arguments, more, message in cases:

@@ -118,7 +118,7 @@ def test_best_is_what_to_go_on_from_when_last_is_damaged(trained, tmp_path, caps
     (tmp_path / "run" / "last.pt").write_bytes(b"")
     (tmp_path / "run" / "results.json").unlink()
     assert run(tmp_path, "--resume", "train.epochs=2") == 2
-    assert "copy best.pt over it to go on from there" in capsys.readouterr().err
+    assert "copy best.pt over it to continue from there" in capsys.readouterr().err
     shutil.copy(tmp_path / "run" / "best.pt", tmp_path / "run" / "last.pt")
     assert run(tmp_path, "--resume", "train.epochs=2") == 0
     assert differences(outcome(trained), outcome(tmp_path / "run")) == []
@@ -154,7 +154,7 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(trained, tmp_path,
     assert str(tmp_path / "run" / "last.pt") in said
     assert ".part" not in said
     assert "None" not in said
-    assert "--resume goes on from step 0, 0 epochs done" in said
+    assert "--resume continues from step 0, 0 epochs done" in said
     assert not list(tmp_path.rglob("*.part"))
     assert run(tmp_path, "--resume", "train.epochs=2") == 0
     assert differences(outcome(trained), outcome(tmp_path / "run")) == []
@@ -164,7 +164,7 @@ def test_a_folder_that_is_deleted_is_not_made_again(tmp_path, monkeypatch, capsy
     remove = at(RunFolder.save, 3, lambda: shutil.rmtree(tmp_path / "run"), before=True)
     monkeypatch.setattr(RunFolder, "save", remove)
     assert run(tmp_path, "train.epochs=2") == 2
-    assert "the run's folder is gone" in capsys.readouterr().err.splitlines()[-1]
+    assert "the run folder was deleted" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 

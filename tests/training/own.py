@@ -4,25 +4,23 @@ import json
 
 import numpy as np
 
-from relgrounding.config import load_config
 from relgrounding.features import Regions, write_clip_features, write_region_features
-from tests.training.tiny import TINY
+from tests.training.tiny import tiny_config
 
 COLOURS = ("red", "blue", "green", "grey")
 
 
 def settings(folder, model, *words):
-    common = [word for word in TINY if not word.startswith(("data.demo", "train.epochs"))]
     own = [
         "data.dataset=own",
         f"data.queries={folder}/{{split}}.jsonl",
         f"data.features={folder}/features.h5",
         f"model.name={model}",
         "train.epochs=2",
-        "model.heads=1",
-        "data.widths=[1,2]",
     ]
-    return load_config(None, [*common, *own, *words])
+    if model == "vgn":
+        own += ["model.heads=1", "data.widths=[1,2]"]
+    return tiny_config(*own, *words)
 
 
 def videos(folder, answers):

@@ -61,7 +61,7 @@ def test_a_signal_at_a_place(whole, tmp_path, monkeypatch, capsys, place):
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(
-        f"stopped by {signal.Signals(number).name}; the same command with --resume goes on from step"
+        f"stopped by {signal.Signals(number).name}; the same command with --resume continues from step"
     )
     if step is not None:
         assert f"step {step}," in last

@@ -106,7 +106,7 @@ def test_a_folder_of_something_else_is_not_trained_into(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.log").touch()
     (tmp_path / "run" / "thesis.txt").touch()
-    with pytest.raises(RunError, match=r"run holds thesis\.txt, and no run; give this one another name"):
+    with pytest.raises(RunError, match=r"run holds thesis\.txt and is not a run; give this run another name"):
         train(RunFolder(tmp_path / "run"))
     (tmp_path / "run" / "thesis.txt").unlink()
     train(RunFolder(tmp_path / "run"), "train.epochs=1")

@@ -41,7 +41,7 @@ def test_stage_2_from_another_run_takes_its_weights_and_words(tmp_path, capsys):
     with pytest.raises(RunError, match="was trained on other words"):
         Trainer(make_task(tiny_config(*words)), RunFolder(tmp_path / "third"), quiet=True)
     first.save("best.pt", saved)
-    with pytest.raises(RunError, match="is another one than model"):
+    with pytest.raises(RunError, match="the weights do not match the model that model"):
         Trainer(make_task(tiny_config(*words, "model.hidden=4")), RunFolder(tmp_path / "fourth"), quiet=True)
     assert train_tool.main(["--runs", str(tmp_path), "ccl.epochs=1", f"ccl.start_from={tmp_path / 'none'}"]) == 2
     assert "does not exist" in capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monk
     train(folder, *words, resume=True)
     assert same(whole.load("last.pt")["model"], folder.load("last.pt")["model"])
     for bank in ("features", "language"):
-        one, other = (f.load("last.pt")["banks"][bank] for f in (whole, folder))
+        one, other = (f.load("last.pt")["objectives"]["ccl"][bank] for f in (whole, folder))
         assert torch.equal(one["rows"], other["rows"])
 
 

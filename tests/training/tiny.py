@@ -1,4 +1,4 @@
-"""Runs on generated scenes that are over in a second, and what tests do with them."""
+"""Runs on generated scenes that take a second, and what tests do with them."""
 
 import importlib.util
 from pathlib import Path
@@ -28,12 +28,22 @@ TINY = [
 ]
 
 
+def tiny_words(*words: str) -> list[str]:
+    """TINY and more, without what the model and the data set that are named do not have."""
+    foreign: list[str] = []
+    if any(word.startswith("model.name=") and word != "model.name=ign" for word in words):
+        foreign += ["model.fusion_dim", "model.position_dim"]
+    if any(word.startswith("data.dataset=") and word != "data.dataset=demo" for word in words):
+        foreign += ["data.demo_pairs"]
+    return [*(word for word in TINY if word.partition("=")[0] not in foreign), *words]
+
+
 def tiny_config(*words: str) -> Config:
-    return load_config(None, [*TINY, *words])
+    return load_config(None, tiny_words(*words))
 
 
 def tool(name: str) -> ModuleType:
-    """Return a module of tools/, which is no package."""
+    """Return a module of tools/, which is not a package."""
     path = Path(__file__).parents[2] / "tools" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
