@@ -160,7 +160,8 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     Args:
         path: name of a configuration that comes with the package, or a YAML file with any of the keys of `Config`, and
             `base:` for a file beside it whose settings hold where it says nothing; None: the defaults alone.
-        overrides: words such as `train.epochs=3` or `data.widths=[2,4]`, or values by key.
+        overrides: words such as `train.epochs=3` or `data.widths=[2,4]`, or values by key. Where they name another
+            system or data set than the file, settings of the file that this one does not have are left out.
 
     Returns:
         The validated configuration.
@@ -173,8 +174,12 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     if isinstance(overrides, Mapping):
         overrides = [as_word(key, value) for key, value in overrides.items()]
     # Which sections there are, and so whether a value is text, depends on all that is named.
+    before = _named([found for _, found in files])
     names = _named([*(found for _, found in files), *(_name_word(word) for word in overrides)])
-    words = ((repr(word[:80]), parse_word(rename_word(word), config_class(*names))) for word in overrides)
+    kind = config_class(*names)
+    if names != before:  # of another system or data set than the file is for: what that lacks is left out
+        files = [(where, _known(found, kind)) for where, found in files]
+    words = ((repr(word[:80]), parse_word(rename_word(word), kind)) for word in overrides)
     return make_config([*files, *words])
 
 

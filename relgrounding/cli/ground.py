@@ -270,7 +270,8 @@ def _question(line: str, name: str) -> tuple[str, str, float | None]:
     duration = asked.get("duration")
     if duration is not None and (isinstance(duration, bool) or not isinstance(duration, (int, float))):
         raise ValueError(f"duration is {brief(duration)}; give the length of the video in seconds")
-    return check_text(asked["query"], "query", "the question"), asked[name], duration
+    seconds = None if duration is None else float(duration)
+    return check_text(asked["query"], "query", "the question"), asked[name], seconds
 
 
 def _in_folder(path: Path, item: str | None) -> Path:
