@@ -91,7 +91,11 @@ def _recorded(
             arguments[i] = arguments[i].view_as(arguments[i])
     results = reference(*arguments)
     results = (results,) if isinstance(results, Tensor) else results
-    results, grads = zip(*((x, g) for x, g in zip(results, grads, strict=True) if g is not None), strict=True)
+    # A result may depend on none of the inputs that need a gradient.
+    pairs = [(x, g) for x, g in zip(results, grads, strict=True) if g is not None and x.requires_grad]
     wanted = [x for x, need in zip(arguments, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True, allow_unused=True))
+    if not pairs:
+        return (None,) * len(needed)
+    options = {"create_graph": True, "allow_unused": True}
+    found = iter(torch.autograd.grad([x for x, _ in pairs], wanted, [g for _, g in pairs], **options))
     return tuple(next(found) if need else None for need in needed)
