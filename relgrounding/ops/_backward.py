@@ -38,11 +38,11 @@ def backward_pass(reference: Callable[..., Any]) -> Callable[[Callable[..., tupl
             device = next((g.device.type for g in grads if g is not None), None)
             if device is None:
                 return (None,) * len(ctx.needs_input_grad)
-            again = torch.is_grad_enabled()
-            if not again and not torch.is_autocast_enabled(device):
+            recording = torch.is_grad_enabled()
+            if not recording and not torch.is_autocast_enabled(device):
                 return function(ctx, *grads)
             with torch.autocast(device, enabled=False):
-                return _recorded(reference, ctx, grads) if again else function(ctx, *grads)
+                return _recorded(reference, ctx, grads) if recording else function(ctx, *grads)
 
         return run
 

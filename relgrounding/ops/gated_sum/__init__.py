@@ -1,4 +1,4 @@
-"""Sum over in-neighbours with a gate an edge and a bias an edge type."""
+"""Sum over in-neighbours with a gate per edge and a bias per edge type."""
 
 import functools
 
@@ -22,7 +22,7 @@ def gated_sum(
     type_bias: Float[Tensor, "types dim"],
     backend: str = "auto",
 ) -> Float[Tensor, "nodes dim"]:
-    """Sum of the in-neighbours' features and of a bias an edge type, each edge through its own gate.
+    """Sum of the in-neighbours' features and of a bias per edge type, each edge through its own gate.
 
         g_ij  = sigmoid(gate_j + gate_bias[type_ij])
         out_i = sum over the in-edges j -> i of  g_ij (feat_j + type_bias[type_ij])
@@ -78,8 +78,8 @@ def gated_layer(
         graph: of N nodes and R edge types.
         x: (N, in_dim).
         weight: one below the other, the maps of the in-edges and, where there are two ways, of the out-edges, then that
-            of the node itself where there is a bias, then a row a way for the gates.
-        bias: added with the map of the node itself, before a ReLU; None: neither of the three.
+            of the node itself where there is a bias, then a row per direction for the gates.
+        bias: added with the map of the node itself, before a ReLU; None: none of the three.
         gate_bias: (ways, R).
         type_bias: (ways, R, out_dim).
         backend: see `gated_sum`.

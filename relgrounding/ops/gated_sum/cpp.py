@@ -103,7 +103,7 @@ def gated_rows(
         part: nodes and edges of some items, see `GraphStructure.ranges`: nothing is done on the others. Tensors of M
             rows have those of these nodes alone.
         turned: see above.
-        logits: w (C,) or None, a logit a node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
+        logits: w (C,) or None, a logit per node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
             logit where there is one.
         terms: b (R, O), start (O,) or None, add, and out (M, O): out_i = start + sums_i b, or this is added to it.
     """

@@ -1,4 +1,4 @@
-"""DGL's sparse product with one weight an edge; the types' biases through a table of gate sums."""
+"""DGL's sparse product with one weight per edge; the types' biases through a table of gate sums."""
 
 import torch
 from jaxtyping import Float

@@ -22,7 +22,7 @@ from relgrounding.ops.gated_sum.cpp import gated_rows, gated_rows_backward
 from relgrounding.ops.gated_sum.naive import gated_layer_naive
 
 # Columns of x that are summed at a time where there are too few edges for all: an extra (N, C) then is more than the
-# 16 bytes an edge that this layer allows itself beyond four of them.
+# 16 bytes per edge that this layer allows itself beyond four of them.
 COLUMNS = 128
 # Bytes of x, of which a batch is worked through in parts: some ten tables of this size then stay in the last cache.
 PART = 2 << 20
@@ -143,6 +143,6 @@ def _rows(room_MP: Tensor, columns: slice) -> Tensor:
 def _columns(structure: GraphStructure, x_NC: Tensor) -> list[slice]:
     """The pieces in which the columns of x are worked on."""
     nodes, width = x_NC.shape
-    # The tables of nodes x types come to about 24 bytes a cell.
+    # The tables of nodes x types come to about 24 bytes per cell.
     step = width if structure.num_edges >= 2 * nodes * structure.num_types else COLUMNS
     return [slice(first, min(first + step, width)) for first in range(0, max(width, 1), max(step, 1))]

@@ -1,8 +1,8 @@
 """Fused kernels for a GPU: no tensor of (edges x features), no atomics, the same bits at each run.
 
-Forward: a program a destination reads its sources' rows once, E D numbers in all, most of them from cache, as the rows
-of one item are few, and the types' biases, R D numbers a destination, from the nearest cache. Where the biases need a
-gradient it also writes the (nodes, types) table of gate sums. Backward: a program a source reads its destinations'
+Forward: one program per destination reads its sources' rows once, E D numbers, most of them from cache, as the rows
+of one item are few, and the types' biases, R D numbers per destination, from the nearest cache. Where the biases need a
+gradient it also writes the (nodes, types) table of gate sums. Backward: one program per source reads its destinations'
 gradients once, E D numbers, for the features' and the gate's gradient alike, and an (edges,) tensor leads to the
 gradient of the types' gates; the table leads to that of the types' biases with one reading of N D numbers.
 Sums over the whole batch are made in two steps: parts of fixed size, then their sum.

@@ -91,7 +91,7 @@ class Copies:
         return self.part(values).contiguous().flatten(0, 1)
 
     def write(self, out: Tensor, values: Tensor) -> None:
-        """The way back: values (copies * nodes, ...) into their places in `out` (N, H, ...)."""
+        """The reverse: values (copies * nodes, ...) into their rows of `out` (N, H, ...)."""
         self.part(out).copy_(values.unflatten(0, (self.count, self.num_nodes)))
 
     def _pointers(self, indptr: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Weights:
         )
 
     def kept(self) -> tuple[Tensor, ...]:
-        """All of it, for the backward pass: a few numbers a node and head."""
+        """All of it, for the backward pass: a few numbers per node and head."""
         return self.shift_NH, self.scale_NH, *self.factors
 
     def of(self, group: ItemGroup) -> "GroupWeights":

@@ -17,7 +17,7 @@ from relgrounding.ops._cpp import call, cpp_reason
 from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.graph_attention.naive import attention_layer_naive, graph_attention_naive
 
-# Numbers, one an edge and head, that stay in a core's second cache beside the features that they are made of.
+# Numbers, one per edge and head, that stay in a core's second cache beside the features that they are made of.
 LARGEST_ITEM = 1 << 16
 
 
@@ -38,7 +38,7 @@ def graph_attention_cpp(
     score_dst_NH: Float[Tensor, "nodes heads"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
-    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number an edge and head."""
+    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number per edge and head."""
     feat_NHD, score_src_NH, score_dst_NH = (x.contiguous() for x in (feat_NHD, score_src_NH, score_dst_NH))
     return _Attention.apply(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
 

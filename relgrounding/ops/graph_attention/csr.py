@@ -16,7 +16,7 @@ from relgrounding.ops.graph_attention.naive import graph_attention_naive
 
 # Edges times heads of the items that are worked on together: what is made of them in between then fits into the cache.
 PIECE = 2**18
-# Edges at a time where one item of many edges would need one more number an edge and head.
+# Edges at a time where one item of many edges would need one more number per edge and head.
 _BLOCK = 2**18
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward.grad_input
@@ -38,7 +38,7 @@ def graph_attention_csr(
     score_dst_NH: Float[Tensor, "nodes heads"],
     negative_slope: float,
 ) -> Float[Tensor, "nodes heads dim"]:
-    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number an edge and head.
+    """See `relgrounding.ops.graph_attention`; between forward and backward it keeps one number per edge and head.
 
     All heads run in one call, each on a copy of the graph of its own: M = heads * N nodes, F = heads * E edges.
     """

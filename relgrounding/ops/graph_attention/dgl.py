@@ -1,4 +1,4 @@
-"""DGL's kernels: edge softmax, then a sparse product with one weight an edge and head."""
+"""DGL's kernels: edge softmax, then a sparse product with one weight per edge and head."""
 
 import torch
 from jaxtyping import Float
