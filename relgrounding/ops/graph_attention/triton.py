@@ -1,7 +1,7 @@
 """Fused kernels for a GPU: no tensor of (edges x features), no atomics, the same bits at each run.
 
 Forward: one program per destination and head reads its sources' rows once, E H D numbers, most of them from cache,
-as the rows of one item are few; it writes the output and two numbers per destination and head. Backward: one program per
+as the rows of one item are few; it writes the output and two numbers per destination and head. Backward: each
 source and head reads its destinations' gradients once, E H D numbers, for the features' and the scores' gradient alike.
 The gradient of the destinations' scores passes through an (edges, heads) tensor of 4-byte numbers: written by source,
 summed by destination, 2 E H numbers in place of another E H D.
