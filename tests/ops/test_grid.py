@@ -50,8 +50,10 @@ few = st.integers(0, 99)
 def compare(task, inputs, backend):
     """Within a few roundings of the inputs' type and those of the sums, against float64 from the same inputs."""
     dtype = inputs[0].dtype
-    # Triton's backward reads the output that the forward rounded.
-    tolerance = TOLERANCES[dtype] * (2 if backend == "triton" else 1)
+    tolerance = TOLERANCES[dtype]
+    if backend == "triton" and dtype.itemsize == 2:
+        # Its backward sums products with the output that the forward rounded: errors grow with the root of their number.
+        tolerance *= max(1.0, inputs[0].shape[-1] ** 0.5 / 5)
     found = values_and_gradients(task.run(backend), inputs)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     for x, expected in zip(found, values_and_gradients(task.run("naive"), exact), strict=True):
