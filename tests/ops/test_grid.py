@@ -52,7 +52,7 @@ def compare(task, inputs, backend):
     dtype = inputs[0].dtype
     tolerance = TOLERANCES[dtype]
     if backend == "triton" and dtype.itemsize == 2:
-        # Its backward sums products with the output that the forward rounded: errors grow with the root of their number.
+        # Its backward sums products with the rounded output: errors grow with the root of their number.
         tolerance *= max(1.0, inputs[0].shape[-1] ** 0.5 / 5)
     found = values_and_gradients(task.run(backend), inputs)
     exact = [x.detach().double().requires_grad_() for x in inputs]
