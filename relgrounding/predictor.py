@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from relgrounding._printing import get_logger
+from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
@@ -111,8 +110,8 @@ class Predictor:
             queries: of a split.
             store: their features, by item.
             durations: seconds of the videos.
-            quiet: without a progress bar.
-            desc: what the progress bar is called.
+            quiet: without progress.
+            desc: what progress is called.
         """
         config = self.config
         self.model.eval()
@@ -122,7 +121,7 @@ class Predictor:
         loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
         result = Scored()
-        for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+        for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
             look()
             scores = self.model(batch.to(device)).cpu()
             result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
@@ -179,7 +178,7 @@ class Grounder:
             checkpoint: file name in it.
             word_vectors: the file of pretrained vectors that the run was trained with. A word that training never met
                 then has its own vector; without the file all such words share the model's vector of unknown words, as
-                they do in tools/evaluate.py.
+                they do in relgrounding evaluate.
             device: where to compute; None: where the run did if that exists here, else the CPU.
 
         Raises:
@@ -228,9 +227,9 @@ class Grounder:
             features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
                 Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
                 `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
-                All that tools/prepare.py converts is read as it is, docs/data.md has the formats.
+                All that relgrounding prepare converts is read as it is, docs/data.md has the formats.
             item: which video or image of a file or folder of many; may be left out where it holds one.
-            duration: of the video, in seconds; may be left out where the HDF5 file says it (tools/extract.py).
+            duration: of the video, in seconds; may be left out where the HDF5 file says it (relgrounding extract).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.
             select: "score" or "vote" for moments; None: what selected the epoch of the run.

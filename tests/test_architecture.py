@@ -20,7 +20,9 @@ LAYERS = (
     ("predictor",),
     ("training",),
     ("viz",),
-    ("cli", "env", "__main__"),
+    ("env",),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

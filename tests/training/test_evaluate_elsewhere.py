@@ -101,7 +101,7 @@ def test_damaged_floors_are_named(run, capsys, content):
             "features=wide.h5",
             "wide.h5: features of width 7, but the run was trained on width 3; take the features from",
         ),
-        ("features=none.h5", "none.h5 exists; python tools/prepare.py features makes one"),
+        ("features=none.h5", "none.h5 exists; relgrounding prepare features makes one"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(run, capsys, change, message):

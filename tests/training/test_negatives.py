@@ -15,6 +15,7 @@ from relgrounding.datasets import Query
 from relgrounding.modalities._batches import BatchSampler, identities
 from relgrounding.training import make_task
 from relgrounding.training._negatives import check_negatives
+from tests.cases import no_negatives
 from tests.training.tiny import tiny_config
 
 
