@@ -89,6 +89,10 @@ ASKS = re.compile(
 )
 
 
+def test_modules_leave_gradients_to_operators():
+    assert not [path for path in (PACKAGE / "nn").rglob("*.py") if "autograd.Function" in path.read_text()]
+
+
 def test_nothing_asks_for_a_modality_or_a_model_by_name():
     own = (PACKAGE / "modalities", PACKAGE / "models", PACKAGE / "features" / "extraction")
     asked = [
