@@ -48,7 +48,7 @@ __all__ = [*_NAMES, "__version__", *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
-    if name in _SUBPACKAGES:
+    if name in _SUBPACKAGES or name in _moved.PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
@@ -58,4 +58,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_moved.PACKAGES})

@@ -33,6 +33,8 @@ MODULES = {
     "relgrounding.data.vocabulary": "relgrounding.features",
 }
 
+PACKAGES = tuple(name.removeprefix("relgrounding.") for name in NAMES)
+
 
 class _Moved(ModuleType):
     """Stands where a module was; what is asked of it comes from where it is now."""

@@ -1,7 +1,9 @@
 """List the configurations that come with the package, which commands take by name.
 
-relgrounding configs
-relgrounding train charades_vgn
+    relgrounding configs
+    relgrounding train charades_vgn
+
+`relgrounding train NAME --show` prints all settings of one.
 """
 
 import argparse

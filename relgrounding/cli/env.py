@@ -1,6 +1,8 @@
 """Print versions, CUDA availability, and which message-passing kernels can run here.
 
-relgrounding env
+    relgrounding env
+
+`python -m relgrounding.env` does the same.
 """
 
 import argparse

@@ -17,26 +17,40 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import relgrounding
 from relgrounding._printing import show
 from relgrounding._settings import ConfigError, range_in_words
 
 WIDTH = 118
+PAGE = """# Settings
+
+Every setting of a run, as `relgrounding settings` prints them (`relgrounding settings WORD`: those of a section, or
+those with the word in their name). They are given in a YAML file, as words after a command (`train.epochs=3`), or in
+Python (`relgrounding.train("demo", **{"train.epochs": 3})`). The sections `model`, `data` and `eval` have what is
+common and what the chosen system, data set and modality add."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="a section, such as train, or part of a setting's name"
-    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="a section, such as train, or part of a name")
+    parser.add_argument("--page", action="store_true", help="print docs/settings.md")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the explanations."""
+    if arguments.page:
+        show(page(), end="")
+        return
     found = [section.matching(word) for section in sections() for word in arguments.words or [""]]
     text = "\n\n".join(str(section) for section in found if section.settings)
     if not text:
         raise ConfigError(f"no setting is called {arguments.words[0]!r}; `relgrounding settings` prints all")
     show(text)
+
+
+def page() -> str:
+    """Return docs/settings.md."""
+    return "\n\n".join([PAGE, *(str(section) for section in sections(plugins=False))]) + "\n"
 
 
 class Setting(NamedTuple):
@@ -67,31 +81,41 @@ class Section(NamedTuple):
         return "\n\n".join([f"## {self.title}", self.note, "\n".join(map(str, self.settings))])
 
 
-def sections() -> Iterator[Section]:
-    """Yield the settings of everything that is registered; what several share comes once, before the others."""
+def sections(plugins: bool = True) -> Iterator[Section]:
+    """Yield the settings of everything that is registered; what several share comes once, before the others.
+
+    Args:
+        plugins: with what others than this package have registered.
+    """
     from relgrounding.config import Config, EvalConfig, TrainConfig
     from relgrounding.datasets import DATASETS, DataConfig
     from relgrounding.modalities import MODALITIES
     from relgrounding.models import MODELS, ModelConfig
     from relgrounding.objectives import OBJECTIVES
 
+    def known(registry: Any) -> list[str]:
+        home = relgrounding.__name__ + "."
+        return [name for name in registry if plugins or registry.get(name).__module__.startswith(home)]
+
     yield section("run", "", Config)
     yield section("train", "train.", TrainConfig)
-    for name in OBJECTIVES:
+    for name in known(OBJECTIVES):
         yield section(f"{name} (objective)", f"{name}.", OBJECTIVES.get(name).Config)
     yield section("model", "model.", ModelConfig)
-    yield from _of_each(MODELS, "model", ModelConfig)
+    yield from _of_each(MODELS, known(MODELS), "model", ModelConfig)
     yield section("data", "data.", DataConfig)
-    yield from _of_each(DATASETS, "data", DataConfig)
-    yield from _of_each(MODALITIES, "data", DataConfig, "DataConfig")
+    yield from _of_each(DATASETS, known(DATASETS), "data", DataConfig)
+    yield from _of_each(MODALITIES, known(MODALITIES), "data", DataConfig, "DataConfig")
     yield section("eval", "eval.", EvalConfig)
-    yield from _of_each(MODALITIES, "eval", EvalConfig, "EvalConfig")
+    yield from _of_each(MODALITIES, known(MODALITIES), "eval", EvalConfig, "EvalConfig")
 
 
-def _of_each(registry: Any, prefix: str, shared: type, attribute: str = "Config") -> Iterator[Section]:
+def _of_each(
+    registry: Any, chosen: list[str], prefix: str, shared: type, attribute: str = "Config"
+) -> Iterator[Section]:
     """Yield the settings that the classes of a registry have in addition to shared ones, each class once."""
     names: dict[type, list[str]] = {}
-    for name in registry:
+    for name in chosen:
         names.setdefault(getattr(registry.get(name), attribute), []).append(name)
     common = {field.name for field in dataclasses.fields(shared)}
     for kind, owners in names.items():

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -161,6 +161,19 @@ class Dataset(ABC):
             ConfigError: the folder of the annotations or a file is not given, or there is no such split.
             DataError: the annotations cannot be used; see its kinds.
         """
+
+    def splits(self) -> list[str] | None:
+        """Return the names of the splits, where they are known without reading anything."""
+        return list(self.published.queries) if self.published else None
+
+    def check_splits(self, names: Sequence[str]) -> None:
+        """Raise ConfigError or DataError where there is no such split; annotations are read if nothing else tells."""
+        known = self.splits()
+        for name in names:
+            if known is None:
+                self.read(name, Problems("skip"))
+            elif name not in known:
+                raise ConfigError(f"data.test_splits: {self.name} has no split {name!r}; it has {', '.join(known)}")
 
     def protocols(self) -> list[str] | None:
         """Return the names of the protocols of its results; None: the modality's default.

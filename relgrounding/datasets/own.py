@@ -1,5 +1,8 @@
 """Your own videos or images: queries in a JSON lines file, with or without ground truth."""
 
+import contextlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +47,20 @@ class Own(Dataset):
         path = find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY)
         only = None if "{split}" in name else split
         return Annotations(*load_own(path, self.item, only, problems or Problems(self.config.on_error)))
+
+    def check_splits(self, names: Sequence[str]) -> None:
+        name = self.config.queries
+        paths = [find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY) for split in names]
+        if "{split}" in name:
+            return
+        found = set()
+        for line in read_text(paths[0]).split("\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # `read` says what is wrong with a line
+                found.add(str(json.loads(line)["split"]))
+        for split in names:
+            if found and split not in found:
+                known = ", ".join(sorted(found))[:200]
+                raise ConfigError(f"data.test_splits: {paths[0]} has no line of split {split!r}; it has {known}")
 
 
 class OwnQueries(NamedTuple):

@@ -64,9 +64,16 @@ class _Family(Dataset):
         """Return the protocol: every expression refers to one box."""
         return ["single"]
 
+    def splits(self) -> list[str] | None:
+        return super().splits() if self._as_published else None
+
+    @property
+    def _as_published(self) -> bool:
+        return self.config.split_by in ("", SPLIT_BY[self.name][0])
+
     def sizes(self) -> Published | None:
         """Return the sizes of the whole and, where the splits are those that they were published for, of the splits."""
-        if self.config.split_by in ("", SPLIT_BY[self.name][0]):
+        if self._as_published:
             return self.published
         return self.published._replace(queries=dict.fromkeys(self.published.queries, 0))
 

@@ -82,6 +82,7 @@ def train_run(
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`."""
     with hold_run(folder, overwrite) as settle:
+        config.dataset.check_splits(config.data.test_splits)
         task = make_task(config, words_of_start(config, folder, resume))
         trainer = Trainer(task, folder, resume=resume, quiet=quiet)
         settle()
