@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relgrounding.features import extraction
 
 ERRORS = (ValueError,)
+LEFT = "the same command goes on from here"
 CLIPS, REGIONS = ("clip_frames", "stride", "fps", "batch"), ("regions", "min_score", "boxes")
 """Options that the extractors of clips and of regions have for themselves."""
 
