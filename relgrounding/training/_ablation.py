@@ -18,7 +18,7 @@ from relgrounding.runs import RunFolder
 
 @dataclass
 class Column:
-    """A figure of results.json."""
+    """A column of the table: a metric of results.json."""
 
     split: str = MISSING
     protocol: str = MISSING
@@ -26,13 +26,13 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What the table calls it."""
+        """Its heading in the table."""
         return f"{self.split}, {self.protocol}: {self.metric}"
 
 
 @dataclass
 class Experiment:
-    """A configuration that every row is run on, and what is reported of it."""
+    """A configuration on which every row is run, and the reported metrics."""
 
     config: str = MISSING
     """Name of a configuration that comes with the package, or a YAML file, relative to the working directory."""
@@ -46,9 +46,9 @@ class Row:
 
     settings: list[str] = field(default_factory=list)
     start: str = ""
-    """Row whose run, of the same data set and seed, stage 2 starts from."""
+    """Row whose run on the same data set and seed stage 2 starts from."""
     only: list[str] = field(default_factory=list)
-    """Experiments that the row is run on; none: all."""
+    """Experiments on which the row is run; empty: all."""
 
 
 @dataclass
@@ -57,10 +57,10 @@ class Grid:
 
     name: str = MISSING
     note: str = ""
-    """Printed above the table: what the schedule is."""
+    """Printed above the table, to describe the schedule."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     reference: str = ""
-    """Row that every other is compared with, seed by seed."""
+    """Row with which the others are compared, per seed."""
     settings: list[str] = field(default_factory=list)
     """Settings of every run."""
     experiments: dict[str, Experiment] = field(default_factory=dict)
@@ -75,11 +75,11 @@ class Job:
     row: str
     seed: int
     start: str
-    """Row that must have been run before, or nothing."""
+    """Row that must be run before, or empty."""
     file: str
     words: tuple[str, ...]
     config: Config
-    """What file and words come to."""
+    """The resolved configuration of file and words."""
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Job:
 
 
 def run_name(experiment: str, row: str, seed: int) -> str:
-    """Return the folder of a run, without characters that a shell or a file system minds."""
+    """Return the folder name of a run, without characters that are special to a shell or a file system."""
     plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{experiment}-{row}")
     return f"{plain}-{seed}"
 
@@ -97,15 +97,16 @@ def read_grid(path: str | Path) -> Grid:
     """Read a grid; `jobs` checks the settings of its runs.
 
     Raises:
-        ConfigError: an unknown key, row or experiment, a cycle of starts, or two runs of one name.
+        ConfigError: an unknown key, row or experiment, rows that start from each other in a circle, or two runs with
+            the same name.
     """
     merged = merge_settings(OmegaConf.structured(Grid), read_yaml(path), str(path))
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
-        raise ConfigError(f"{path}: {missing[0]} is not given")
+        raise ConfigError(f"{path}: {missing[0]} is missing")
     grid = OmegaConf.to_object(merged)
     if not isinstance(grid, Grid):
-        raise ConfigError(f"{path}: holds no grid")
+        raise ConfigError(f"{path}: is not a grid")
     if not grid.rows or not grid.experiments or not grid.seeds:
         raise ConfigError(f"{path}: a grid needs rows, experiments and seeds")
     check_name(grid.name, f"{path}: name")
@@ -115,7 +116,7 @@ def read_grid(path: str | Path) -> Grid:
     for name, row in grid.rows.items():
         _check_row(path, grid, name, row)
     if grid.reference and grid.reference not in grid.rows:
-        raise ConfigError(f"{path}: reference: there is no row '{grid.reference}'; there is {', '.join(grid.rows)}")
+        raise ConfigError(f"{path}: reference: there is no row '{grid.reference}'; known are {', '.join(grid.rows)}")
     names = [check_name(run_name(*run), f"{path}: a run's name") for run in _runs(grid)]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -127,32 +128,31 @@ def _check_row(path: str | Path, grid: Grid, name: str, row: Row) -> None:
     for other in row.only:
         if other not in grid.experiments:
             known = ", ".join(grid.experiments)
-            raise ConfigError(f"{path}: rows.{name}.only: there is no experiment '{other}'; there is {known}")
-    seen, at = [name], row
-    while at.start:
-        if at.start not in grid.rows:
-            raise ConfigError(f"{path}: rows.{seen[-1]}.start: there is no row '{at.start}'")
-        if at.start in seen:
-            raise ConfigError(f"{path}: rows start from each other in a circle: {' <- '.join([*seen, at.start])}")
-        seen.append(at.start)
-        at = grid.rows[at.start]
+            raise ConfigError(f"{path}: rows.{name}.only: there is no experiment '{other}'; known are {known}")
+    seen = [name]
+    while start := grid.rows[seen[-1]].start:
+        if start not in grid.rows:
+            raise ConfigError(f"{path}: rows.{seen[-1]}.start: there is no row '{start}'")
+        if start in seen:
+            raise ConfigError(f"{path}: rows start from each other in a circle: {' <- '.join([*seen, start])}")
+        seen.append(start)
 
 
 def jobs(grid: Grid, runs: Path) -> list[Job]:
-    """Return every run, those that others start from first.
+    """Return all runs; each comes after the run that it starts from.
 
     Args:
         grid: see `read_grid`.
         runs: folder of the runs.
 
     Raises:
-        ConfigError: settings that are no configuration, or a row that starts from one that is not run on the same data.
+        ConfigError: invalid settings, or a row that starts from one that is not run on the same data.
     """
     return [_job(grid, runs, *run) for run in _runs(grid)]
 
 
 def _runs(grid: Grid) -> list[tuple[str, str, int]]:
-    """Return experiment, row and seed of every run, those that others start from first."""
+    """Return experiment, row and seed of all runs; each comes after the run that it starts from."""
     return [
         (experiment, row, seed)
         for row in sorted(grid.rows, key=lambda name: len(list(_starts(grid, name))))
@@ -191,31 +191,31 @@ def is_done(job: Job, runs: Path) -> bool:
     """Whether a run has its results.
 
     Raises:
-        ConfigError: there is a run of that name with other settings.
+        ConfigError: a run of that name has other settings.
     """
     folder = RunFolder(runs / job.name)
     if not (folder.path / "config.yaml").is_file():
         return False
     if folder.read_config() != job.config:
         raise ConfigError(
-            f"{folder.path} was run with other settings than the grid now has; delete it, or choose another --runs"
+            f"{folder.path} was run with settings other than those of the grid; delete it, or choose another --runs"
         )
     return (folder.path / "results.json").is_file()
 
 
 def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
-    """Return the entries of results.json of every run, by experiment, row and seed; none where it is not done."""
+    """Return the entries of results.json of every run, by experiment, row and seed; empty if it is not done."""
     paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
     return {run: read_results(path) if path.is_file() else [] for run, path in paths.items()}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure over seeds.
+    """A metric over seeds.
 
     Attributes:
         values: by seed.
-        differences: to the reference row, of the same seeds.
+        differences: from the reference row with the same seed.
     """
 
     values: dict[int, float]
@@ -223,12 +223,12 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """Of the values."""
+        """Mean of the values."""
         return statistics.fmean(self.values.values())
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the values (n - 1); 0 of a single one."""
+        """Sample standard deviation of the values; 0 for a single value."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
 
     def __str__(self) -> str:
@@ -240,9 +240,9 @@ class Cell:
 
 
 def table(grid: Grid, runs: Path) -> str:
-    """Return the table as Markdown, one part an experiment: mean and deviation over seeds, difference to the reference.
+    """Return the table as Markdown, per experiment: mean and deviation over seeds, difference from the reference.
 
-    A row that was not run, or not on that data, has a dash.
+    Rows that were not run on the data show a dash.
     """
     found = cells(grid, runs)
     parts = []
@@ -258,12 +258,12 @@ def table(grid: Grid, runs: Path) -> str:
 
 
 def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
-    """Return the figures by experiment, row and title of a column; what was not measured is absent.
+    """Return the metrics by experiment, row and column title, as far as they were measured.
 
-    Floors and the oracle stand among the rows, named "floor: ..." and "oracle".
+    Floors and the oracle are rows named "floor: ..." and "oracle".
 
     Raises:
-        ConfigError: a column that the results of a run do not have.
+        ConfigError: the results of a run lack a column.
     """
     entries = measured(grid, runs)
     found: dict[str, dict[str, dict[str, Cell]]] = {name: {} for name in grid.experiments}
@@ -277,10 +277,10 @@ def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
                     for floor, metrics in entry["floors"].items():
                         by_row.setdefault(f"floor: {floor}", {})[seed] = float(metrics[column.metric])
                     by_row.setdefault("oracle", {})[seed] = float(entry["oracle"][column.metric])
-            against = by_row.get(grid.reference, {})
+            baseline = by_row.get(grid.reference, {})
             for row, values in by_row.items():
                 compared = row in grid.rows and row != grid.reference
-                differences = [values[s] - against[s] for s in values if s in against] if compared else []
+                differences = [values[s] - baseline[s] for s in values if s in baseline] if compared else []
                 found[name].setdefault(row, {})[column.title] = Cell(values, differences)
     return found
 
@@ -290,4 +290,4 @@ def _entry(experiment: str, results: list[dict[str, Any]], column: Column) -> di
         if (entry["split"], entry["protocol"]) == (column.split, column.protocol) and column.metric in entry["metrics"]:
             return entry
     known = sorted({f"{e['split']}, {e['protocol']}: {metric}" for e in results for metric in e["metrics"]})
-    raise ConfigError(f"{experiment}: the results have no column '{column.title}'; they have {'; '.join(known[:20])}")
+    raise ConfigError(f"{experiment}: the results have no column '{column.title}'; known are {'; '.join(known[:20])}")

@@ -1,4 +1,4 @@
-"""From a model to predictions, metrics and the table with its floors."""
+"""Evaluation: predictions, metrics and the table with its floors."""
 
 import json
 import time
@@ -21,7 +21,7 @@ logger = get_logger("relgrounding.training")
 
 
 def answered(split: Split, scored: Scored) -> tuple[Split, Scored]:
-    """Return the queries whose right answer is known; all of them but for your own data."""
+    """Return the queries with right answers, which only own data may lack."""
     rows = [i for i, query in enumerate(split.queries) if query.targets]
     if len(rows) == len(split.queries):
         return split, scored
@@ -34,7 +34,7 @@ def score_split(model: System, task: Task, split: Split, quiet: bool = False, de
 
 
 def protocols(task: Task) -> dict[str, str]:
-    """Return the protocols of a task, by name, each with its variant: a selection method, or a reading of targets."""
+    """Return the protocols of a task by name, each with its variant: a selection method or a reading of the targets."""
     config = task.config
     return task.modality.protocols(task.dataset.protocols(), config.data.dataset, config.eval)
 
@@ -47,14 +47,14 @@ def split_metrics(task: Task, split: Split, scored: Scored, variant: str) -> dic
 
 
 def kinds(task: Task, split: Split) -> list[str] | None:
-    """Return the kind of each query where results are reported by kind."""
+    """Return the kind of each query if the data set reports results by kind."""
     return [q.kind for q in split.queries] if task.dataset.by_kind else None
 
 
 def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[str, dict[str, float]]:
-    """Return the name of the metric that selects the epoch, and all metrics of the held-out training items.
+    """Return the name of the metric that selects the epoch, and all metrics on the held-out training items.
 
-    Of held-out items without any right answer there are no metrics.
+    Without right answers among the held-out items there are no metrics.
     """
     name = task.config.train.select_metric or task.modality.metric
     if not any(query.targets for query in task.validation.queries):
@@ -66,22 +66,22 @@ def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[
 
 
 def _kept_floors(task: Task, folder: RunFolder) -> Any:
-    """Return what training fitted; of a run that does not hold it, what its training data gives if that is here."""
+    """Return the floors fitted in training; if the run lacks them, fit them on its training data if available."""
     path = folder.path / FLOORS
     if path.is_file():
         try:
             return task.modality.floors_from_json(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged: {error}; delete it to go without a constant floor") from None
+            raise RunError(f"{path} is damaged: {error}; delete it to evaluate without a constant floor") from None
     try:
         if folder.read_config().data == task.config.data:
             train, _ = read_training(task.config)
             if queries := [q for q in train.queries if q.targets]:
                 return task.modality.fit_floors(queries, train.durations)
     except (ConfigError, DataError):
-        pass  # only the test data is here
+        pass  # only the test data is available
     if task.modality.fits_floors:
-        logger.warning("%s has no %s: the table is without the floor of constant segments", folder.path, FLOORS)
+        logger.warning("%s has no %s: the table lacks the floor of constant segments", folder.path, FLOORS)
     return None
 
 
@@ -96,10 +96,10 @@ def _floors(task: Task, split: Split, scored: Scored, variant: str) -> tuple[dic
 def evaluate_split(
     model: System, task: Task, name: str, split: Split, quiet: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Score a split by every protocol of its task.
+    """Score a split with every protocol of its task.
 
     Args:
-        model: trained.
+        model: the trained model.
         task: see `make_task`.
         name: of the split.
         split: its queries and features.
@@ -107,7 +107,7 @@ def evaluate_split(
 
     Returns:
         Entries of results.json, one per protocol, and lines of predictions.jsonl, one per query and protocol. Without
-        any right answer there are no entries.
+        right answers there are no entries.
     """
     start = time.perf_counter()
     scored = score_split(model, task, split, quiet, f"scoring {name}")
@@ -148,7 +148,7 @@ def _prediction_lines(
             "item": query.item,
             **task.modality.frame(query.item, task.durations, split.store),
             "text": query.text,
-            # All digits: whoever computes metrics from these lines finds those of results.json.
+            # All digits, so that these lines reproduce the metrics of results.json.
             "top": [{"proposal": proposals[k].tolist(), "score": round(scores[k].item(), 4)} for k in rows],
             "targets": query.targets,
         }

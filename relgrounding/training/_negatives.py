@@ -1,4 +1,4 @@
-"""Whether training queries can be told apart: the MIL loss needs other items with other sentences in a batch."""
+"""Check that batches hold negatives: the MIL loss contrasts items with other items and other sentences of the batch."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ logger = get_logger("relgrounding.training")
 
 
 def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: Config) -> None:
-    """Go through the batches of a run before it starts; log once how many of its first epoch hold no negative.
+    """Look for negatives in the batches of a run before it starts, and log once how many batches have none.
 
     Args:
-        train: what is learnt from.
-        held_out: what is not.
+        train: training queries.
+        held_out: held-out queries.
         config: of the run.
 
     Raises:
-        ConfigError: no batch holds a negative. Where that is because all sentences are equal, a line says so instead.
+        ConfigError: no batch holds a negative. If all sentences are equal, this is only logged.
     """
     sections, epochs = config.objectives, 0
     for stage in planned(config):
@@ -35,7 +35,7 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     total = without = 0
     if len(train) > 1:
         for sampler.epoch in range(epochs):
-            # Two queries of a batch differ in item and sentence, unless all share the one or all share the other.
+            # A batch has two queries that differ in both, unless all share the item or all share the sentence.
             found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in sampler]
             total, without = total + len(found), total + len(found) - sum(found)
             if any(found):
@@ -53,7 +53,7 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         )
         if items < 2 or texts > 1:
             raise ConfigError(message)
-        logger.warning("%s", message)  # one sentence for all: what is there can still be scored
+        logger.warning("%s", message)  # with a single sentence the run can still be scored
     elif without:
         logger.warning(
             "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "

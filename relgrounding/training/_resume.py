@@ -1,4 +1,4 @@
-"""What a run may be resumed with, and whether it has anything left to do."""
+"""Checks before a run is resumed: its settings, its checkpoint, and whether it is finished."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from relgrounding.runs import WHOLE, RunError, RunFolder
 from relgrounding.training._schedule import stages
 
 FREE = {"name", "device", "backend", "data.root", "data.workers", "train.log_every", "eval.batch_size"}
-"""Settings that say where and how a run computes, not what."""
+"""Settings that may change when a run is resumed: they do not affect its results."""
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:
-    """Compare the settings of a run with those that it is to go on with.
+    """Compare the settings of a run with those with which it is resumed.
 
     Raises:
-        RunError: some differ which may not; names all of them with both values.
+        RunError: settings differ that must not; the message lists them with both values.
     """
     was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
-    # When it ends may be later.
+    # A run may be extended.
     rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
     for key in sorted({*was, *now} - FREE, key=[*now, *was].index):
@@ -30,13 +30,13 @@ def check_settings(folder: RunFolder, config: Config) -> None:
             wrong.append(f"{key} is {before!r} there and {value!r} here{' (it may rise)' if key in rising else ''}")
     if wrong:
         raise RunError(
-            f"{folder.path} is run with other settings: {', '.join(wrong)}; resume it with its own, or give this run "
+            f"{folder.path} has other settings: {', '.join(wrong)}; resume it with its own, or give this run "
             "another name with name=..."
         )
 
 
 def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """Read the checkpoint that a run goes on from; its state is complete and says whether the run is finished.
+    """Read the checkpoint from which a run is resumed, with a complete state that tells whether the run is finished.
 
     Raises:
         RunError: settings that differ from the run's, no checkpoint, or a damaged one.
@@ -50,7 +50,7 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
     if not numbers or not 1 <= state["stage"] <= len(planned) or min(state["step"], state["epoch"]) < 0:
         raise RunError(f"{path} cannot be restored: its state has no step, epoch or best value")
     kept = saved.get("objectives")
-    if kept is None:  # of earlier versions, which had this objective alone to keep something of
+    if kept is None:  # earlier versions kept only the state of this objective
         kept = {"ccl": saved["banks"]} if "banks" in saved else {}
     stage = planned[state["stage"] - 1]
     needed = [kind.name for kind in stage.objectives] if state["stage"] > 1 else []
@@ -62,21 +62,20 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
             raise RunError(
                 f"{planned[number].key} cannot rise: {folder.path} is past stage {number + 1}; {stage.key} may"
             )
-    # Not as it was saved: a checkpoint of the last epoch may have been written before that was noted, and later
-    # epochs may have been asked for since.
+    # Not the saved value: the last checkpoint may precede the end of the run, and the run may have been extended since.
     state["finished"] = stage_is_over(state, config) and state["stage"] == len(planned)
     return saved | {"state": state, "objectives": kept}
 
 
 def stage_is_over(state: dict[str, Any], config: Config) -> bool:
-    """Whether the present stage has had its epochs, or none better for as long as patience lasts."""
+    """Whether the current stage has had its epochs, or no better epoch within the patience."""
     waited = state["epoch"] - max(state["best_epoch"], state["stage_start"])
     done = state["epoch"] - state["stage_start"]
     return done >= stages(config)[state["stage"] - 1].epochs or waited >= config.train.patience
 
 
 def nothing_left(folder: RunFolder, config: Config) -> str:
-    """Return a line about a run that is finished, with its results; nothing where there is something to do.
+    """Return a line that a run is finished and evaluated; empty if something is left to do.
 
     Raises:
         RunError: see `load_whole`.

@@ -11,11 +11,11 @@ class Stage(NamedTuple):
     """Epochs with one optimizer and one set of objectives.
 
     Attributes:
-        objectives: what it trains on.
-        epochs: at most.
-        learning_rate: its highest.
-        start_from: folder of a run whose best.pt it starts from; empty: from where the stage before ended.
-        key: setting that says how many epochs there are.
+        objectives: whose losses are added.
+        epochs: maximum number of epochs.
+        learning_rate: maximum learning rate.
+        start_from: folder of a run whose best.pt it starts from; empty: the best epoch of the previous stage.
+        key: name of the setting for the number of epochs.
     """
 
     objectives: tuple[type[Objective], ...]
@@ -26,7 +26,7 @@ class Stage(NamedTuple):
 
 
 def stages(config: Config) -> list[Stage]:
-    """Return the stages of a run: that of `train.objectives`, then one per objective that follows and has epochs."""
+    """Return the stages of a run: that of `train.objectives`, then one per objective with `follows` and epochs."""
     train = config.train
     first = tuple(OBJECTIVES.get(name) for name in train.objectives)
     found = [Stage(first, train.epochs, train.learning_rate, "", "train.epochs")]
@@ -39,7 +39,7 @@ def stages(config: Config) -> list[Stage]:
 
 
 def planned(config: Config) -> list[Stage]:
-    """Return the stages that train: a run that starts from another one takes over its first stages."""
+    """Return the stages that are trained: a run that starts from another run skips the stages before."""
     every = stages(config)
     start = max((i for i, stage in enumerate(every) if stage.start_from), default=0)
     return every[start:]

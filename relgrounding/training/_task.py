@@ -1,4 +1,4 @@
-"""What a configuration trains and tests on."""
+"""The data of a run: training, validation and test queries, features, vocabulary."""
 
 import dataclasses
 import hashlib
@@ -35,12 +35,12 @@ UNREAD = {
     "train_queries": "it is about training",
     "batch_size": "it is about training; eval.batch_size is the run's",
 }
-"""Settings of the section data that an evaluation does not read, and why."""
+"""Settings of the section `data` that an evaluation does not read, and the reason."""
 
 
 @dataclass
 class Split:
-    """Queries and the features of what they are asked of."""
+    """Queries and the features of their items."""
 
     queries: list[Query]
     store: Any
@@ -52,12 +52,12 @@ class Task:
     """Training and validation queries, vocabulary, word vectors.
 
     Attributes:
-        train: what is learnt from; its targets are never looked at, except by the floors.
+        train: training queries; only the floors read their targets.
         validation: held out of the training split, by video or image; selects the epoch.
         vocabulary: words of `train`.
-        vectors: (words, dim) pretrained vectors; None: they are trained from scratch.
-        durations: seconds of each video.
-        floors: what answers every query alike, fitted on `train` when it is first asked for.
+        vectors: (words, dim) pretrained vectors; None: trained from scratch.
+        durations: of each video, in seconds.
+        floors: query-agnostic floors fitted on `train`, on first use.
     """
 
     config: Config
@@ -72,12 +72,12 @@ class Task:
 
     @property
     def modality(self) -> Modality:
-        """What items are."""
+        """Modality of the items."""
         return self.config.modality
 
     @property
     def dataset(self) -> Dataset:
-        """What reads the queries."""
+        """The data set."""
         return self.config.dataset
 
     @property
@@ -92,15 +92,15 @@ class Task:
         return found
 
     def predictor(self, model: System) -> Predictor:
-        """Return what scores queries with a model of this task."""
+        """Return a predictor with a model of this task."""
         return Predictor(self.config, model, self.vocabulary)
 
     def fingerprint(self) -> dict[str, str]:
-        """Return digests of what is learnt from, which another machine shares; none of generated data.
+        """Return digests of the training data, equal on all machines; empty for generated data.
 
         Returns:
             "features" (of the file), "annotations" (training and held-out queries, durations) and, where there are
-            pretrained vectors, "word vectors" (of the words in use): each changes with what training would see.
+            pretrained vectors, "word vectors" (of the words in use): each changes if training would.
         """
         path = getattr(self.train.store, "path", None)
         if not isinstance(path, Path):
@@ -108,50 +108,49 @@ class Task:
         queries = [*self.train.queries, *self.validation.queries]
         found = {"annotations": queries_digest(queries, self.durations), "features": file_digest(path)}
         if self.vectors is not None:
-            # Without the row of unknown words: a mean, whose last bit depends on the machine.
+            # Without the row of unknown words: a mean, whose last bits depend on the machine.
             table = self.vectors[2:].contiguous()
             content = [repr(self.vocabulary.to_list()).encode(), table.numpy().tobytes()]
             found["word vectors"] = hashlib.sha256(b"".join(content)).hexdigest()
         return found
 
     def collator(self, split: Split) -> Collator:
-        """Return what makes batches of a split."""
+        """Return the collator of a split."""
         options = self.config.system.graph_options(self.config.model)
         return self.modality.collator(split.queries, split.store, self.vocabulary, self.config.data, **options)
 
 
 def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
-    """Read what a configuration trains on.
+    """Read the training data of a configuration.
 
     Args:
         config: see `relgrounding.config.Config`.
-        vocabulary: words of a checkpoint, in their order; None: those of the training queries.
+        vocabulary: words of a checkpoint, in order; None: words of the training queries.
 
     Raises:
-        ConfigError: files that are missing, or queries without negatives, with what to do about it.
+        ConfigError: files are missing or no batch has a negative; the message says what to do.
     """
     settings = config.data
-    learnt, held = read_training(config)
-    train, validation = learnt.queries, held.queries
-    check_negatives(train, validation, config)
-    known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train])
+    train, validation = read_training(config)
+    check_negatives(train.queries, validation.queries, config)
+    known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train.queries])
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
         known, vectors = load_word_vectors(path, known, cache=cache_folder())
-    return Task(config, learnt, held, known, vectors, dict(learnt.durations))
+    return Task(config, train, validation, known, vectors, dict(train.durations))
 
 
 def make_test_task(config: Config, folder: RunFolder) -> Task:
-    """Read what a trained run is evaluated with: all but the features is in its checkpoint; no training data is read.
+    """Read what evaluating a run needs: its checkpoint and the features, but no training data.
 
     Args:
-        config: of the run, or with the data of another (`with_data`).
+        config: of the run, possibly with other data (`with_data`).
         folder: of the run, with best.pt.
 
     Raises:
-        ConfigError: no feature file, or features of another width than the run was trained on.
-        RunError: no checkpoint, or that of another model.
+        ConfigError: there is no feature file, or its features have another width than in training.
+        RunError: there is no checkpoint, or it belongs to another model.
     """
     saved = folder.load("best.pt")
     store = open_store(config)
@@ -170,15 +169,14 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
 
 
 def with_data(config: Config, changes: Sequence[str]) -> Config:
-    """Return the configuration of a run that is to be evaluated on other data.
+    """Return the configuration of a run for evaluation on other data.
 
     Args:
         config: of the run.
         changes: settings of the section `data`, such as `root=/data`.
 
     Raises:
-        ConfigError: a setting that there is not or that an evaluation does not read, or data that the model of the
-            run is not for.
+        ConfigError: an unknown setting, one that an evaluation does not read, or data that the model does not fit.
     """
     for change in changes:
         key = change.partition("=")[0]
@@ -194,7 +192,7 @@ def with_data(config: Config, changes: Sequence[str]) -> Config:
 
 
 def read_training(config: Config) -> tuple[Split, Split]:
-    """Read the training split; return what is learnt from and what is held out of it."""
+    """Read the training split; return its training part and its held-out part."""
     settings = config.data
     whole = _read_split(config, "train", open_store(config))
     train, validation = hold_out(whole.queries, settings.validation, config.seed)
@@ -206,7 +204,7 @@ def read_training(config: Config) -> tuple[Split, Split]:
 
 
 def check_backend(config: Config) -> None:
-    """Raise ConfigError where the message-passing kernels of a run cannot run here."""
+    """Raise ConfigError if the backend of a run is not available."""
     if config.backend != "auto" and config.model.relation != "none":
         reason = available_backends()[config.backend]
         if reason:
@@ -219,12 +217,12 @@ def build_model(task: Task) -> System:
 
 
 def words_of_start(config: Config, folder: RunFolder, resume: bool) -> list[str] | None:
-    """Return the vocabulary of the run that a run starts from; None: it starts from nothing.
+    """Return the vocabulary of the run that a run starts from; None: it starts from scratch.
 
     Args:
         config: of the run.
         folder: of the run.
-        resume: whether it goes on; it then has all that it took from there.
+        resume: whether the run is resumed; its own checkpoint then holds the vocabulary.
     """
     start = planned(config)[0].start_from
     if not start:
@@ -233,11 +231,11 @@ def words_of_start(config: Config, folder: RunFolder, resume: bool) -> list[str]
 
 
 def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query], list[Query]]:
-    """Split queries in two by item (or by group, where there are groups): no item has queries on both sides.
+    """Split queries in two by item, or by group if they have one: no item has queries on both sides.
 
     Args:
         queries: of the training split.
-        share: of the items that are held out, at least one.
+        share: share of the held-out items; at least one is held out.
         seed: of the draw.
 
     Returns:
@@ -251,7 +249,7 @@ def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query]
 
 
 def open_store(config: Config) -> Any:
-    """Return the features that a configuration names; None where they come with the annotations."""
+    """Return the feature store of a configuration; None if the data set generates its features."""
     dataset = config.dataset
     return None if dataset.generated else config.modality.open_store(dataset.feature_file())
 

@@ -19,25 +19,25 @@ from relgrounding.training._task import Task, build_model, check_backend
 
 
 class Trainer:
-    """Train one run to its end, an early stop or an interruption.
+    """Train a run until its last epoch, an early stop or an interruption.
 
-    The first stage trains on `train.objectives`, MIL by default. Where the epochs of an objective that follows ask for
-    it (`ccl.epochs`), another stage follows: it starts from the best epoch of the one before (kept as `mil.pt`), or of
-    the run that its `start_from` names, with an optimizer of its own, and `best.pt` is from then on its best epoch.
+    The first stage trains on `train.objectives`, MIL by default. If a later objective has epochs (`ccl.epochs`),
+    another stage follows with a new optimizer. It starts from the best epoch of the previous stage (kept as `mil.pt`)
+    or of the run `start_from`, and `best.pt` becomes its best epoch.
 
-    SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop it between two steps or two validation batches. What
-    `last.pt` holds is always the state after a whole step; a run that goes on from it, with the same settings on the
-    same device, ends with the same weights, log and predictions as one that was never stopped.
+    SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop it between two steps or two validation batches.
+    `last.pt` always holds the state after a complete step; a run resumed from it with the same settings on the same
+    device ends with the same weights, log and predictions as an uninterrupted one.
 
     Args:
-        task: what to train on.
-        folder: where the run is kept.
+        task: data to train on.
+        folder: of the run.
         resume: continue from `last.pt`.
         quiet: without progress bars.
 
     Raises:
-        RunError: `resume` without a checkpoint, with other settings or data than the run's, or of a damaged run; a run
-            folder in use without `resume`.
+        RunError: `resume` without a checkpoint, with settings or data other than those of the run, or with a damaged
+            checkpoint; no `resume`, but the folder holds a run.
     """
 
     def __init__(self, task: Task, folder: RunFolder, resume: bool = False, quiet: bool = False) -> None:
@@ -45,7 +45,7 @@ class Trainer:
             folder.check_new()
         self.task, self.folder, self.quiet = task, folder, quiet
         self.config: Config = task.config
-        # Before anything is built: the settings may be those of another model.
+        # Before the model is built: the settings may describe another one.
         saved = load_whole(folder, task.config) if resume else None
         self.fingerprint = task.fingerprint()
         torch.manual_seed(self.config.seed)
@@ -78,7 +78,7 @@ class Trainer:
             self._begin_stage(first, RunFolder(self.stages[first - 1].start_from))
 
     def _begin_stage(self, number: int, start: RunFolder | None = None) -> None:
-        """Prepare a stage; a later one takes its weights from the best epoch of a run, if one is given."""
+        """Prepare a stage; with `start`, from the weights of the best epoch of that run."""
         if start is not None:
             self._take_weights(start)
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
@@ -91,26 +91,26 @@ class Trainer:
         saved = start.load("best.pt")
         if saved["vocabulary"] != self.task.vocabulary.to_list():
             raise RunError(
-                f"{start.path} was trained on other words; stage 2 needs its vocabulary: make the task with it"
+                f"{start.path} was trained with another vocabulary; stage 2 needs the same: pass it to make_task"
             )
         start.restore(self.model, saved, "best.pt")
 
     def run(self) -> None:
-        """Train to the end.
+        """Train until the end.
 
-        A signal, and Ctrl-C in a notebook, stops it after the step in hand: `last.pt` is written, and the interruption,
-        a `KeyboardInterrupt`, is passed on. A second signal ends the process at once, with `last.pt` as it was.
+        A signal, or Ctrl-C in a notebook, stops training after the current step: `last.pt` is written and
+        `KeyboardInterrupt` raised. A second signal ends the process immediately and leaves `last.pt` unchanged.
 
         Raises:
             KeyboardInterrupt: see above.
-            OSError: a file could not be written; `last.pt` is whole.
+            OSError: a file could not be written; `last.pt` is intact.
         """
         state, folder = self.state, self.folder
         if state["finished"]:
             clear_parts(folder.path)
             return
         with held(self._last_words):
-            for name in ("results.json", "predictions.jsonl"):  # of fewer epochs, where the run trains on
+            for name in ("results.json", "predictions.jsonl"):  # of an earlier end, if the run is extended
                 (folder.path / name).unlink(missing_ok=True)
             folder.write_config(self.config, self.device)
             folder.rewind(state["step"], state["epoch"])
@@ -125,7 +125,7 @@ class Trainer:
                 while not state["finished"]:
                     self._epoch()
             except KeyboardInterrupt:
-                # Another one than `look` raises may come from anywhere, and then the last checkpoint stays.
+                # Interruptions other than those of `look` may come at any point, where the last checkpoint must stay.
                 if self._between_steps:
                     self._save("last.pt")
                 raise
@@ -217,13 +217,13 @@ class Trainer:
         return loss.item(), norm.item(), extra
 
     def _finish_epoch(self) -> None:
-        """Validate, and write the checkpoints; until the metrics are there, the epoch is not over."""
+        """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
         state = self.state
         name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
-        # Without right answers nothing tells a better epoch from a worse one: the last one counts.
+        # Without right answers no epoch is known to be better: the last one counts.
         value = metrics.get(name) if metrics else float(state["epoch"] + 1)
         if value is None:
-            raise RunError(f"train.select_metric: there is no {name!r}; there is {', '.join(metrics)}")
+            raise RunError(f"train.select_metric: there is no metric {name!r}; the metrics are {', '.join(metrics)}")
         self._between_steps = False
         loss = sum(state["losses"]) / max(1, len(state["losses"]))
         state["losses"] = []
@@ -246,7 +246,7 @@ class Trainer:
         self._between_steps = True
 
     def _end_stage(self) -> None:
-        """Go over to the next stage, or to the end."""
+        """Begin the next stage, or finish the run."""
         number = self.state["stage"]
         if number < len(self.stages):
             self.folder.keep("best.pt", f"{'-'.join(self.objectives)}.pt")
@@ -279,15 +279,15 @@ class Trainer:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         path = self.folder.path / "last.pt"
-        was = saved.get("data", self.fingerprint)  # checkpoints of earlier versions do not have it
+        was = saved.get("data", self.fingerprint)  # missing in checkpoints of earlier versions
         other = [key for key in {**was, **self.fingerprint} if was.get(key) != self.fingerprint.get(key)]
         if other:
             raise RunError(
-                f"{self.folder.path} was begun on other data: {', '.join(other)} changed since; resume it on the data "
-                "that it was begun on, or give this run another name with name=..."
+                f"{self.folder.path} was started on other data: {', '.join(other)} changed since; resume it on the "
+                "original data, or give this run another name with name=..."
             )
         if saved["vocabulary"] != self.task.vocabulary.to_list():
-            raise RunError(f"{path} was trained on other words; --resume needs the same data")
+            raise RunError(f"{path} was trained with another vocabulary; --resume needs the same data")
         if saved["state"]["stage"] > 1:
             self._begin_stage(saved["state"]["stage"])
         self.folder.restore(self.model, saved, "last.pt")

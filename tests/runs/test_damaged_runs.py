@@ -219,5 +219,5 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     train(folder, "train.epochs=1")
     monkeypatch.setattr("relgrounding.training.Task.fingerprint", lambda self: {"features": "c", "annotations": "b"})
-    with pytest.raises(RunError, match="was begun on other data: features changed since"):
+    with pytest.raises(RunError, match="was started on other data: features changed since"):
         train(folder, "train.epochs=2", resume=True)

@@ -55,13 +55,13 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
     [
         ({"sedes": [1]}, r"no key 'sedes'; the nearest one is 'seeds'"),
         ({"rows": {}}, "a grid needs rows, experiments and seeds"),
-        ({"reference": "none"}, "reference: there is no row 'none'; there is all, levels, MIL"),
+        ({"reference": "none"}, "reference: there is no row 'none'; known are all, levels, MIL"),
         ({"rows": {"a": {"start": "b"}}, "reference": ""}, "rows.a.start: there is no row 'b'"),
         ({"rows": {"a": {"start": "b"}, "b": {"start": "a"}}, "reference": ""}, "in a circle: a <- b <- a"),
-        ({"rows": {"a": {"only": ["x"]}}, "reference": ""}, "rows.a.only: there is no experiment 'x'; there is demo"),
+        ({"rows": {"a": {"only": ["x"]}}, "reference": ""}, "rows.a.only: there is no experiment 'x'; known are demo"),
         ({"rows": {"a": {"settings": ["model.hiden=3"]}}, "reference": ""}, "run demo-a-0: .*nearest one is"),
         ({"rows": {"a b": {}, "a-b": {}}, "reference": ""}, "two runs would be called demo-a-b-0"),
-        ({"experiments": {"demo": {}}}, "experiments.demo.config is not given"),
+        ({"experiments": {"demo": {}}}, "experiments.demo.config is missing"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_before_anything_runs(tmp_path, changes, message):
@@ -103,7 +103,7 @@ def test_a_column_that_results_lack_is_named(tmp_path):
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(_results(1.0).replace("single", "union"))
     with pytest.raises(
-        ConfigError, match=r"demo: the results have no column 'test, single: Acc@0\.5'; they have test, u"
+        ConfigError, match=r"demo: the results have no column 'test, single: Acc@0\.5'; known are test, u"
     ):
         grid_cells(grid, tmp_path / "runs")
 
@@ -129,7 +129,7 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     # Other settings under the same names are not taken for these.
     _write(grid, settings=[*TINY, "train.epochs=2"])
     assert ablate_tool.main(words) == 2
-    assert "was run with other settings than the grid now has" in capsys.readouterr().err
+    assert "was run with settings other than those of the grid" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsys):
@@ -138,5 +138,5 @@ def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsy
     words = [str(grid), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     assert ablate_tool.main(words) == 1
     error = capsys.readouterr().err
-    assert "failed: demo-MIL-0: exit status 2: error: train.select_metric: there is no 'IoU'" in error
+    assert "failed: demo-MIL-0: exit status 2: error: train.select_metric: there is no metric 'IoU'" in error
     assert "failed: demo-next-0: demo-MIL-0 failed, which it starts from" in error

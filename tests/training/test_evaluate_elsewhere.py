@@ -69,7 +69,7 @@ def test_a_run_without_kept_floors_fits_them_again_or_goes_without(made, run, ca
     (root / "run" / evaluation.FLOORS).unlink()
     assert evaluate([str(root / "run"), "--data", f"root={root}/elsewhere"]) == 0
     assert "constant" not in capsys.readouterr().out
-    assert "has no floors.json: the table is without the floor of constant segments" in caplog.text
+    assert "has no floors.json: the table lacks the floor of constant segments" in caplog.text
     shutil.copytree(made[0] / "run", root / "old")
     (root / "old" / evaluation.FLOORS).unlink()
     assert evaluate([str(root / "old")]) == 0

@@ -38,7 +38,7 @@ def test_stage_2_from_another_run_takes_its_weights_and_words(tmp_path, capsys):
     assert trainer.state["epoch"] == 2
     saved = first.load("best.pt")
     first.save("best.pt", saved | {"vocabulary": saved["vocabulary"][::-1]})
-    with pytest.raises(RunError, match="was trained on other words"):
+    with pytest.raises(RunError, match="was trained with another vocabulary"):
         Trainer(make_task(tiny_config(*words)), RunFolder(tmp_path / "third"), quiet=True)
     first.save("best.pt", saved)
     with pytest.raises(RunError, match="the weights do not match the model that model"):
