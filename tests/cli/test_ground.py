@@ -105,7 +105,7 @@ def test_what_is_missing_for_an_image_is_said(scene_run, tmp_path, capsys):
         (["--video-features", "x.npy"], "answers about images"),
         ([], "--image is missing"),
         (["--image", "test-9-00000-a"], "is no generated scene of this run"),
-        (["--image", str(tmp_path / "bad.jpg")], "is not a readable picture"),
+        (["--image", str(tmp_path / "bad.jpg")], "is not a picture that can be read"),
         (["--image", str(tmp_path / "gone.jpg")], "gone.jpg"),
     ]:
         assert tool.main(["--checkpoint", str(scene_run), "--query", "x", *words]) == 2
