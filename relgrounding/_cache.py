@@ -1,6 +1,6 @@
-"""Folders that keep what is made once and used again: nobody but this user, or root, may put a file there.
+"""Cache folders, to which only this user or root may write.
 
-The candidates, in order: the one that `RELGROUNDING_CACHE` names, ``relgrounding`` in the user's cache
+The candidates, in order: the folder in `RELGROUNDING_CACHE`, ``relgrounding`` in the user's cache
 (`XDG_CACHE_HOME`, ``~/.cache``), ``relgrounding-USER`` in the folder for temporary files, and one that ends with the
 process.
 """
@@ -20,7 +20,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_folder() -> Path | None:
-    """The first folder that can be written; None: there is none."""
+    """Return the first writable folder, or None."""
     for folder in cache_folders():
         try:
             with tempfile.TemporaryFile(dir=folder):
@@ -31,7 +31,7 @@ def cache_folder() -> Path | None:
 
 
 def cache_folders() -> Iterator[Path]:
-    """The folders that exist or can be made and are safe; not all of them can be written."""
+    """Yield the safe folders that exist or can be created; they may not be writable."""
     named, base = os.environ.get("RELGROUNDING_CACHE"), _user_cache()
     if named and (folder := _usable(Path(named))):
         yield folder
@@ -42,12 +42,12 @@ def cache_folders() -> Iterator[Path]:
         if folder := _usable(temporary / f"relgrounding-{_user()}", own=True):
             yield folder
         yield Path(_of_the_process().name)
-    except OSError as error:  # no folder for temporary files either
+    except OSError as error:  # no folder for temporary files, either
         _logger.debug("no temporary folder: %s", error)
 
 
 def why_unsafe(path: Path, status: os.stat_result) -> str | None:
-    """Why what others may have written there must not be trusted; None where only this user or root can."""
+    """Return why the files of a folder cannot be trusted; None if only this user or root can write to it."""
     if status.st_uid not in (0, _user()):
         return f"{path} belongs to user {status.st_uid}, not to this one"
     if status.st_mode & _OTHERS_WRITE:
@@ -60,16 +60,16 @@ def _user_cache() -> Path | None:
     if os.path.isabs(base):
         return Path(base)
     home = os.path.expanduser("~") if os.environ.get("HOME", "~") else ""
-    # Without an entry of the user "~" stays as it is; a home that does not exist, as of a daemon, is not made.
+    # "~" stays unexpanded for a user without an entry; a missing home, as of a daemon, is not created.
     return Path(home, ".cache") if os.path.isabs(home) and os.path.isdir(home) else None
 
 
 def _usable(folder: Path, own: bool = False) -> Path | None:
-    """The folder without links in its path, made where it is missing; None where it is not safe or cannot be made."""
+    """Return the folder with links resolved, created if missing; None if it is unsafe or cannot be created."""
     try:
         for missing in reversed([x for x in (folder, *folder.parents) if not x.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
-        if os.name != "posix":  # no owners and bits to go by
+        if os.name != "posix":  # no owners and permission bits
             return folder.resolve(strict=True)
         status = folder.lstat()
         if own and status.st_uid == _user() and stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_WRITE:
@@ -86,14 +86,14 @@ def _usable(folder: Path, own: bool = False) -> Path | None:
 
 
 def _unsafe_above(folder: Path) -> str | None:
-    """Why somebody else could put another folder into its place."""
+    """Return why another user could replace the folder; None: nobody could."""
     for parent in folder.parents:
         status = parent.stat()
-        # In a sticky folder, as /tmp, only its owner moves a file. Where users are mapped, root's folders have the
-        # number that the root of the file system has.
+        # In a sticky folder such as /tmp only the owner of a file can move it. With mapped user ids, the folders of
+        # root have the owner of the root of the file system.
         if status.st_uid not in (0, _user(), os.stat("/").st_uid):
             return f"{parent}, above it, belongs to user {status.st_uid}"
-        # The user's own group is tolerated: some systems let it write by default, and then it has no other member.
+        # The user's own group is tolerated: systems that let it write by default give it no other member.
         group = stat.S_IWGRP if status.st_gid not in (0, os.getegid()) else 0
         if status.st_mode & (group | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
             return f"others can write {parent}, above it: 'chmod go-w' it"

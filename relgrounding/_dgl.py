@@ -1,6 +1,6 @@
-"""The only import of DGL: makes it work beside a current PyTorch, or says in one sentence what to install.
+"""The only import of DGL: makes it work with a current PyTorch, or says in one sentence what to install.
 
-``from relgrounding._dgl import dgl`` is what every other module writes.
+Other modules use ``from relgrounding._dgl import dgl``.
 """
 
 import functools
@@ -34,7 +34,7 @@ def _graphbolt_works(package: Path) -> bool:
 
 
 def _stand_in(name: str) -> types.ModuleType:
-    """An empty module that DGL finds in place of its own."""
+    """Return an empty module that DGL imports instead of its own."""
     return sys.modules.setdefault(name, types.ModuleType(name, "Stand-in of relgrounding: not usable here."))
 
 
@@ -49,15 +49,15 @@ def _import_dgl() -> types.ModuleType:
         if (package / "graphbolt").is_dir() and not _graphbolt_works(package):
             _stand_in("dgl.graphbolt")
         if importlib.util.find_spec("pandas") is None:
-            # A data set of DGL 2 imports pandas, which DGL does not ask for.
+            # A data set of DGL 2 imports pandas, which is not one of its requirements.
             vars(_stand_in("dgl.data.movielens"))["MovieLensDataset"] = None
     try:
         with warnings.catch_warnings():
-            # DGL's import warns about releases of its dependencies that are newer than itself.
+            # Importing DGL warns about dependencies that are newer than itself.
             warnings.simplefilter("ignore")
             module = importlib.import_module("dgl")
             module.DGLGraph  # noqa: B018 - an empty folder called dgl imports as a namespace package
-    except Exception as error:  # a wheel for another system ends in OSError, FileNotFoundError, AttributeError, ...
+    except Exception as error:  # a wheel for another system raises OSError, FileNotFoundError, AttributeError, ...
         first_line = (str(error).strip() or "no message").splitlines()[0]
         raise ImportError(
             f"relgrounding cannot use the installed DGL ({type(error).__name__}: {first_line}): run {INSTALL}."
@@ -70,7 +70,7 @@ dgl = _import_dgl()
 
 @functools.cache
 def dgl_cuda_reason() -> str | None:
-    """Why DGL cannot hold graphs on the GPU here; None where it can."""
+    """Return why DGL cannot store graphs on the GPU; None if it can."""
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA device"
     try:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic replacement of files, and checks of output paths."""
 
 import contextlib
 import errno
@@ -19,17 +19,17 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file to write beside `path`; it takes that name at the end, and vanishes after an exception.
+    """Yield an empty file next to `path`, renamed to `path` at the end, or deleted after an exception.
 
-    A reader finds the old file or the new one, after a crash too. Several processes may write the same file.
+    Readers find either the old or the new file, even after a crash. Several processes may write the same file.
 
     Args:
-        path: file to make or to replace; its folder is made.
+        path: file to create or replace; its folder is created.
 
     Raises:
-        OSError: it cannot be written; names `path`, which is as it was.
+        OSError: `path` cannot be written; it is unchanged.
     """
-    # The files of `tempfile` are their owner's alone; this one is as public as the folder.
+    # Files of `tempfile` are private to their owner; this one has the default permissions.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +57,12 @@ def sha256(path: Path) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Whether it is the name of an unfinished file of `replacing`."""
+    """Whether a name is that of an unfinished file of `replacing`."""
     return _BESIDE.fullmatch(name) is not None
 
 
 def clear_parts(folder: Path) -> None:
-    """Remove the unfinished files that a process left which died in `replacing`; nobody else may write there."""
+    """Remove unfinished files of processes that died in `replacing`; no other process may be writing to the folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_part(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
@@ -78,19 +78,19 @@ def synchronise(path: Path) -> None:
 
 
 def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", beside: Iterable[str] = ()) -> Path:
-    """Return the path of a file to be written, where it may be; call it before the work.
+    """Return the path of an output file if it may be written; to be called before the work.
 
     Args:
-        path: of the file, which is made or replaced.
-        sources: files that are read, and must not be replaced.
+        path: of the file to create or replace.
+        sources: input files, which must not be replaced.
         head: first bytes of a file that may be replaced; empty: any file may.
-        beside: endings of further files that are written beside it.
+        beside: suffixes of further files that are written next to it.
 
     Raises:
-        ConfigError: it is a directory, one of the sources (also through a link), a file of another kind, or its name is
-            none.
+        ConfigError: it is a directory, one of the sources (possibly through a link), or a file of another kind, or its
+            name is invalid.
     """
-    # `a/../b` names b only once there is an a, which the writing would make.
+    # `a/../b` refers to b only if a exists, and writing would create it.
     if os.path.isdir(path) or os.path.isdir(os.path.normpath(path)):
         raise ConfigError(f"{path} is a directory; name a file to be written")
     check_name(path.name, f"output {ascii(str(path))[1:81]}")
@@ -107,7 +107,7 @@ def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", be
 
 
 def check_output_folder(path: Path, sources: Iterable[Path] = ()) -> Path:
-    """Return the path of a folder into which files are written, where it may be; see `check_output`."""
+    """Return the path of an output folder if it may be written to; see `check_output`."""
     if not os.path.isdir(path):
         if os.path.lexists(path):
             raise ConfigError(f"{path} is not a directory; name one to be written into")

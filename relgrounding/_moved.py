@@ -1,4 +1,4 @@
-"""Names that have moved: each works for one more release, with a `DeprecationWarning` that says where it is now."""
+"""Moved names: each works for one more release, with a `DeprecationWarning` that states its new home."""
 
 import importlib
 import sys
@@ -37,7 +37,7 @@ PACKAGES = tuple(name.removeprefix("relgrounding.") for name in NAMES)
 
 
 class _Moved(ModuleType):
-    """Stands where a module was; what is asked of it comes from where it is now."""
+    """Takes the place of a former module and forwards its attributes to their new home."""
 
     def __getattr__(self, name: str) -> Any:
         old = f"{self.__name__}.{name}"
@@ -67,7 +67,7 @@ SETTINGS = {
 
 
 def rename_word(word: str) -> str:
-    """Return a word such as `train.negatives=2` with the name that its setting has now."""
+    """Return a word such as `train.negatives=2` with the current name of its setting."""
     key, equals, value = word.partition("=")
     if key not in SETTINGS:
         return word
@@ -76,12 +76,12 @@ def rename_word(word: str) -> str:
 
 
 def rename_settings(settings: Any, where: str, silent: bool = False) -> Any:
-    """Return nested settings under the names that they have now.
+    """Return nested settings under their current names.
 
     Args:
-        settings: as read; left as they are.
-        where: they come from, for the warning.
-        silent: without one: nobody is to edit the file of a run.
+        settings: as read; not modified.
+        where: their source, for the warning.
+        silent: do not warn, as for the file of a run, which is not to be edited.
     """
     if not isinstance(settings, Mapping):
         return settings

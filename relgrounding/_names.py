@@ -1,26 +1,26 @@
-"""Names that become files or folders are names, not paths."""
+"""Checks that names of files and folders are names, not paths."""
 
 import unicodedata
 
 from relgrounding._settings import ConfigError
 
 MOST_BYTES = 120
-"""Of a name in UTF-8: file systems take 255, and what is written beside a run adds to its name."""
+"""Of a name in UTF-8: file systems take 255, and files next to a run add to its name."""
 JOINERS = "\u200c\u200d"
 """Invisible, but part of words (Persian, the languages of India) and of emoji."""
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols by category that show nothing."""
+"""Letters and symbols, by Unicode category, that are invisible."""
 
 
 def check_name(value: object, what: str) -> str:
-    """Return a name that becomes a file or a folder, where it is one.
+    """Return the name of a file or folder if it is valid.
 
     Args:
         value: the name.
-        what: it names, for the message.
+        what: what it names, for the message.
 
     Raises:
-        ConfigError: it is not text of 1 to 120 bytes, could be read as a path, has a blank at an end, or holds
+        ConfigError: it is not text of 1 to 120 bytes, could be read as a path, starts or ends with a blank, or holds
             characters that are not printable.
     """
     reason = name_fault(value)
@@ -30,9 +30,9 @@ def check_name(value: object, what: str) -> str:
 
 
 def name_fault(value: object, most_bytes: int = MOST_BYTES) -> str:
-    """Return what keeps a text from being a name, or nothing.
+    """Return why a text is not a valid name; empty if it is.
 
-    Emoji and all scripts are admitted. A name is judged as it is and as it looks (Unicode's NFKC).
+    Emoji and all scripts are admitted. Names are checked both as given and in Unicode's NFKC form.
     """
     if not isinstance(value, str):
         return "is not text"
@@ -56,7 +56,7 @@ def name_fault(value: object, most_bytes: int = MOST_BYTES) -> str:
 
 def _is_printable(character: str) -> bool:
     number, category = ord(character), unicodedata.category(character)
-    if category == "Cn":  # emoji younger than Python's tables, but not what will never be a character
+    if category == "Cn":  # emoji newer than Python's tables, but not noncharacters
         return number >= 0x10000 and number & 0xFFFE != 0xFFFE
     if category == "Cf":
         return character in JOINERS or 0xE0020 <= number <= 0xE007F  # the latter spell the flags of regions

@@ -1,4 +1,4 @@
-"""What can be chosen by name in a configuration, and added to from outside the package."""
+"""Registries of the classes that a configuration selects by name; other packages can add to them."""
 
 import difflib
 import importlib
@@ -11,16 +11,16 @@ from relgrounding._settings import ConfigError
 
 T = TypeVar("T")
 PLUGINS = "relgrounding.plugins"
-"""Entry points of this group are imported before a name is given up as unknown; importing them registers."""
+"""Entry points of this group are imported before a name is rejected as unknown; importing them registers classes."""
 
 
 class Registry(Generic[T]):
     """Classes by name.
 
     Args:
-        kind: what they are, in error messages: "model".
-        room: package whose files register themselves when it is imported.
-        others: names that mean something without being registered, for error messages.
+        kind: word for the classes in error messages, such as "model".
+        room: package whose import registers the built-in classes.
+        others: names that are valid without being registered, for error messages.
     """
 
     def __init__(self, kind: str, room: str, others: tuple[str, ...] = ()) -> None:
@@ -28,7 +28,7 @@ class Registry(Generic[T]):
         self._known: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Return a decorator that registers a class under a name, which it then has as its attribute `name`.
+        """Return a decorator that registers a class under a name and sets its attribute `name`.
 
         Raises:
             ValueError: another class has that name.
@@ -45,10 +45,10 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> type[T]:
-        """Return the class of a name, or the object that `package.module:Name` refers to.
+        """Return the class registered under a name, or the class that `package.module:Name` refers to.
 
         Raises:
-            ConfigError: there is none; the message names the nearest.
+            ConfigError: the name is unknown; the message suggests the nearest one.
         """
         if ":" in name:
             return self._imported(name)
@@ -69,7 +69,7 @@ class Registry(Generic[T]):
         return name in self._known
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over all names, those of plugins among them."""
+        """Iterate over all names, including those of plugins."""
         self._load()
         return iter(tuple(self._known))
 

@@ -1,6 +1,6 @@
-"""Settings from YAML files and from words, with errors that say where they are and what is meant.
+"""Settings from YAML files and command-line words, with errors that state where they are and suggest a correction.
 
-A value is read as it is written, and the type of its field decides what becomes of it: `no` and `2024_01_01` are text
+Values are read as text and converted to the type of their field: `no` and `2024_01_01` are text
 where text is expected.
 """
 
@@ -23,15 +23,15 @@ TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", 
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key and what to do."""
+    """An invalid configuration; the message names the key and what to do."""
 
 
 def number(default: Any, **limits: int | float) -> Any:
-    """Return the field of a number, or of a list of them, with its range.
+    """Return a dataclass field for a number, or a list of numbers, with its range.
 
     Args:
-        default: its value.
-        limits: `least`, `above`, `most`, `below`. Numbers are finite in any case.
+        default: its default.
+        limits: `least`, `above`, `most`, `below`. Numbers must always be finite.
     """
     metadata = {"limits": limits}
     if isinstance(default, list):
@@ -40,10 +40,10 @@ def number(default: Any, **limits: int | float) -> Any:
 
 
 def check_values(settings: Any, prefix: str = "") -> None:
-    """Compare all values of a dataclass, and of those in it, with the ranges of their fields.
+    """Check all values of a dataclass and of nested dataclasses against the ranges of their fields.
 
     Raises:
-        ConfigError: the first that is outside; or a list that is empty or holds something twice.
+        ConfigError: a value is out of range, or a list is empty or holds a value twice.
     """
     for field in dataclasses.fields(settings):
         key, value = prefix + field.name, getattr(settings, field.name)
@@ -78,11 +78,11 @@ def range_in_words(limits: Mapping[str, int | float]) -> str:
 
 
 def check_text(value: str, key: str) -> str:
-    """Return a text, where it stands for itself and can be written to a file.
+    """Return a text if it is literal and can be written to a file.
 
     Raises:
         ConfigError: it refers to other settings or to the environment, is OmegaConf's mark of a missing value, or holds
-            NUL or half a character.
+            NUL or an unpaired surrogate.
     """
     if "${" in value:
         raise ConfigError(f"{key}: {value[:60]!r} refers to something else with ${{...}}; write the value itself")
@@ -95,7 +95,7 @@ def check_text(value: str, key: str) -> str:
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    # Without resolving: a value that must be given has none yet.
+    # Without resolving: required values are still missing.
     for key, value in config.items_ex(resolve=False):
         name = prefix + str(key)
         keys.append(name)
@@ -105,12 +105,12 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
-    """Return settings with others laid over them.
+    """Merge settings into a structured configuration.
 
     Args:
-        base: structured, so that keys and types are known; not to be used afterwards.
-        update: what is given.
-        where: it comes from, for the error.
+        base: structured, so that keys and types are known; consumed.
+        update: the settings.
+        where: their source, for the error.
 
     Raises:
         ConfigError: an unknown key (the nearest valid one is named), or a value of the wrong type.
@@ -127,7 +127,7 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
         raise ConfigError(f"{where}: there is no key {key!r}; the nearest one is '{near[0]}'") from None
     except ConfigError:
         raise
-    except (OmegaConfBaseException, TypeError, ValueError) as error:  # the latter for kinds that do not go together
+    except (OmegaConfBaseException, TypeError, ValueError) as error:  # the latter two for incompatible types
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0][:200]
         if "not a ListConfig" in reason:
@@ -136,7 +136,7 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
 
 
 def _check_lists(config: DictConfig, where: str, prefix: str = "") -> None:
-    """Refuse mappings and lists in lists of plain values, which OmegaConf lets pass."""
+    """Reject mappings and lists within lists of plain values, which OmegaConf accepts."""
     for name, value in config.items_ex(resolve=False):
         if isinstance(value, DictConfig):
             _check_lists(value, where, f"{prefix}{name!s}.")
@@ -180,10 +180,10 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a YAML file of keys and values; all values are text as written, and lists and mappings of it.
+    """Read a YAML file of keys and values; values are text as written, or lists and mappings of text.
 
     Raises:
-        ConfigError: it is not there, cannot be parsed, or holds something else; or a value refers to another one.
+        ConfigError: the file is missing, cannot be parsed or is not a mapping, or a value refers to another one.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -200,27 +200,27 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what YAML holds, its values as text; see `read_yaml`."""
+    """Parse YAML with all values as text; see `read_yaml`."""
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError, IndexError, RecursionError) as error:  # the last three are PyYAML's own faults
+    except (yaml.YAMLError, ValueError, IndexError, RecursionError) as error:  # the last three are bugs of PyYAML
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{where}: cannot be read as YAML: {reason}") from None
     return {} if node is None else _plain(node, where, "", [0])
 
 
 def _plain(node: yaml.Node, where: str, key: str, count: list[int]) -> Any:
-    """Return the content of a node; `count` bounds what a short text with aliases can grow to."""
+    """Return the content of a node; `count` bounds the expansion of aliases."""
     count[0] += 1
     if count[0] > MOST_VALUES or key.count(".") > DEEPEST:
         raise ConfigError(f"{where}, line {node.start_mark.line + 1}: holds too much, or too deep, to be settings")
     if node.tag not in TAGS:
         raise ConfigError(f"{where}: {key[1:80]}: {node.tag[:80]!r} is not a kind of setting; write a plain value")
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, where, f"{key}.{place}", count) for place, child in enumerate(node.value)]
+        return [_plain(child, where, f"{key}.{index}", count) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
         value = node.value
-        with contextlib.suppress(UnicodeDecodeError):  # JSON writes characters outside the basic plane in two halves
+        with contextlib.suppress(UnicodeDecodeError):  # JSON escapes some characters as surrogate pairs
             value = value.encode("utf-16", "surrogatepass").decode("utf-16")
         return check_text(value, f"{where}: {key[1:80]}")
     content: dict[str, Any] = {}
@@ -237,10 +237,10 @@ def _plain(node: yaml.Node, where: str, key: str, count: list[int]) -> Any:
 def parse_word(word: str, kind: type) -> dict[str, Any]:
     """Return the setting that a word such as `train.epochs=3` gives, as nested mappings.
 
-    Where the field is text, what follows the `=` is the value, letter by letter; quotes around all of it are taken off.
+    If the field is text, everything after `=` is the value, without enclosing quotes.
 
     Raises:
-        ConfigError: it is no setting, or its value no YAML.
+        ConfigError: the word is not a setting, or its value is not YAML.
     """
     key, equals, text = word.partition("=")
     if not equals:
@@ -279,7 +279,7 @@ def as_word(key: str, value: Any) -> str:
 
 
 def with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Return a file and those it builds on, the last of them first."""
+    """Return a file and its bases, the deepest base first."""
     found: list[tuple[Path, dict[str, Any]]] = []
     name: Any = path.name
     while name is not None:

@@ -1,4 +1,4 @@
-"""Signals that end a command where nothing is half done."""
+"""Graceful termination of commands by signals."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Caught:
-    """What is known while signals are caught."""
+    """State while signals are caught."""
 
     def __init__(self, words: str) -> None:
         self.words = words
@@ -45,14 +45,14 @@ _caught: _Caught | None = None
 def caught(words: str = "") -> Iterator[None]:
     """Let a signal raise `Interrupted` at the next `look`; a second one ends the process.
 
-    Not at once: a library that an exception meets anywhere may hand on another one, or be left half done.
+    Not immediately: an exception at an arbitrary point may leave a library in an inconsistent state or be replaced by
+    another one.
 
-    SIGINT is caught where it is inherited as ignored, too, as it is by the background jobs of a shell script; a SIGHUP
-    that is inherited as ignored (nohup) stays so. Outside the main thread, where Python has no handlers, nothing
-    changes.
+    SIGINT is caught even if it is inherited as ignored, as by background jobs of a shell script; an ignored SIGHUP
+    (nohup) stays ignored. Outside the main thread, where Python cannot install handlers, nothing changes.
 
     Args:
-        words: what is said of the state on disk when a second signal ends the process.
+        words: printed about the state on disk if a second signal ends the process.
     """
     global _caught
     if _caught is not None:
@@ -69,7 +69,7 @@ def caught(words: str = "") -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # None: a handler that was not installed from Python, which cannot be put back.
+            # None: a handler that was not installed from Python and cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _caught = None
 
@@ -79,7 +79,7 @@ def held(last_words: Callable[[], str]) -> Iterator[None]:
     """Catch signals, and look for one at the end of the block.
 
     Args:
-        last_words: what is said of the state on disk when a second signal ends the process at once.
+        last_words: returns the text printed about the state on disk if a second signal ends the process.
     """
     with caught():
         state = _caught
@@ -101,8 +101,8 @@ def look() -> None:
 
 
 def ended(stop: KeyboardInterrupt, words: str) -> int:
-    """Say in one line what ended a command and how it goes on; return its exit status, 128 + the signal's number."""
-    traceback.clear_frames(stop.__traceback__)  # closes progress bars, which write when they are closed
+    """Print one line on what ended a command and how to continue; return its exit status, 128 + the signal number."""
+    traceback.clear_frames(stop.__traceback__)  # closes progress bars, which print when closed
     number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
     if _caught is not None:
         _caught.said = True
@@ -111,7 +111,7 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
 
 
 def run_command(main: Callable[..., int]) -> NoReturn:
-    """Run a command as the whole of a process: signals that follow the first cannot disturb its end."""
+    """Run a command as the main function of a process: signals after the first cannot disturb its end."""
     with caught():
         try:
             status = main()
@@ -124,7 +124,7 @@ def run_command(main: Callable[..., int]) -> NoReturn:
 
 
 def ignore_signals(_: int = 0) -> None:
-    """Let the main process alone answer signals to the whole group; it ends its loading processes itself."""
+    """Ignore signals in a loading process: the main process handles those to the whole group and ends its workers."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,6 +1,6 @@
-"""Configuration of a run: the sections of the system, data set, modality and objectives that it names.
+"""Configuration of a run, composed of the sections of its system, data set, modality and objectives.
 
-The classes of the sections stand beside what they configure; here they are put together.
+Each section is a dataclass defined next to what it configures.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 NAMING = (("model", "name"), ("data", "dataset"), ("train", "objectives"))
-"""Settings that say which sections there are."""
+"""Settings that determine the classes of the sections."""
 
 
 @dataclass
@@ -59,13 +59,13 @@ class TrainConfig:
     objectives: list[str] = field(default_factory=lambda: ["mil"])
     """Objectives of the first stage, by name or package.module:Name; their losses are added."""
     epochs: int = number(10, least=1)
-    """Epochs of the first stage, at most."""
+    """Maximum number of epochs of the first stage."""
     learning_rate: float = number(1e-3, above=0)
-    """Highest learning rate; it falls to 0 along half a cosine."""
+    """Maximum learning rate; it decays to 0 along a half cosine."""
     warmup_steps: int = number(100, least=0)
-    """Steps in which the learning rate rises linearly from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
     clip_norm: float = number(5.0, above=0)
-    """Largest norm of the gradient; larger ones are scaled down."""
+    """Maximum norm of the gradient; larger gradients are scaled down."""
     patience: int = number(3, least=1)
     """Stop after this many epochs without a better validation metric."""
     select_metric: str = ""
@@ -86,19 +86,19 @@ class EvalConfig:
 class Config:
     """One run. Every field can be set in YAML or as `section.key=value`.
 
-    The sections depend on what is named in them: `model` is the `Config` of the system `model.name`; `data` that of the
-    data set `data.dataset` with the candidates of the system's modality; `eval` has the modality's selection; and each
-    objective has a section of its name.
+    The classes of the sections depend on the names in them: `model` is the `Config` of the system `model.name`; `data`
+    that of the data set `data.dataset` with the candidates of the modality; `eval` has the selection of the modality;
+    and each objective has a section with its name.
     """
 
     name: str = "demo"
-    """Of the run's folder."""
+    """Name of the run folder."""
     seed: int = number(0, least=0)
-    """Of all random draws."""
+    """Seed of all random draws."""
     device: str = "auto"
     """auto (CUDA where it is available, else the CPU), cpu, cuda, cuda:1, ..."""
     backend: str = "auto"
-    """Message-passing kernels."""
+    """Message-passing backend."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -111,16 +111,16 @@ class Config:
 
     @property
     def modality(self) -> Modality:
-        """What the system works on."""
+        """Modality of the system."""
         return MODALITIES.get(self.system.modality)()
 
     @property
     def dataset(self) -> Dataset:
-        """What reads the data."""
+        """The data set."""
         return DATASETS.get(self.data.dataset)(self.data, self.seed, self.modality.item)
 
     classes: ClassVar[dict[str, type[Objective]]] = {}
-    """Each objective that has a section, by its name."""
+    """Objectives with a section, by name."""
 
     @property
     def objectives(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Config:
         return {name: getattr(self, name) for name in self.classes}
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
+        """Reject invalid values."""
         check_values(self)
         check_name(self.name, "name")
         for split in self.data.test_splits:
@@ -184,11 +184,11 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
 
 
 def make_config(settings: Iterable[tuple[str, Any]], old: bool = False) -> Config:
-    """Return the configuration that settings come to, each laid over those before it; see `load_config`.
+    """Return the configuration of settings, of which later ones override earlier ones; see `load_config`.
 
     Args:
-        settings: nested mappings, and where each comes from.
-        old: whether they are those of a run, which an earlier version may have written.
+        settings: nested mappings, each with its source.
+        old: whether they are those of a run, possibly of an earlier version.
     """
     settings = [(where, rename_settings(update, where, old)) for where, update in settings]
     kind = config_class(*_named([update for _, update in settings]))
@@ -208,7 +208,7 @@ def make_config(settings: Iterable[tuple[str, Any]], old: bool = False) -> Confi
 def with_settings(config: Config, words: Sequence[str]) -> Config:
     """Return a configuration with some settings changed, such as `data.root=/data`.
 
-    Where another data set is named, settings that it does not have are left out.
+    If the data set changes, settings that the new one lacks are dropped.
 
     Raises:
         ConfigError: as `load_config`.
@@ -220,14 +220,14 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
 
 
 def model_name(config: Config) -> str:
-    """Return how tables call what a configuration trains."""
+    """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
     relation = {"graph": "", "none": ", no relation"}.get(config.model.relation, f", {config.model.relation}")
     return " + ".join([config.model.name, *labels]) + relation
 
 
 def config_to_yaml(config: Config) -> str:
-    """Return a configuration as YAML, every key written out."""
+    """Return a configuration as YAML, with all keys."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -236,7 +236,7 @@ def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[
     """Return `Config` with the sections of a system, a data set and objectives.
 
     Raises:
-        ConfigError: there is no such, or the system is not for such data.
+        ConfigError: a name is unknown, or the system does not fit the data.
     """
     system, data = MODELS.get(model), DATASETS.get(dataset)
     if data.modality not in (None, system.modality):
@@ -266,7 +266,7 @@ def _joined(first: type, second: type) -> type:
 
 
 def _named(settings: Iterable[Mapping[str, Any]]) -> tuple[str, str, tuple[str, ...]]:
-    """Return the system, the data set and the objectives that settings name, the last of each."""
+    """Return the last system, data set and objectives named in settings."""
     found: dict[str, Any] = {"model": "ign", "data": "demo", "train": ["mil"]}
     for update in settings:
         for section, key in NAMING:
@@ -289,7 +289,7 @@ def _container(config: Config) -> dict[str, Any]:
 
 
 def _owners(section: str) -> dict[str, list[str]]:
-    """Return for each key of a section which systems, data sets or modalities have it."""
+    """Return the systems, data sets or modalities that define each key of a section."""
     registry: Any = {"model": MODELS, "data": DATASETS}.get(section)
     kinds = {name: registry.get(name).Config for name in registry} if registry else {}
     if section in ("data", "eval"):
@@ -302,7 +302,7 @@ def _owners(section: str) -> dict[str, list[str]]:
 
 
 def _foreign(update: Any, kind: type[Config]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield section and key of settings that the sections of a configuration lack and another system's have."""
+    """Yield section, key and owners of settings that a configuration lacks but other systems or data sets define."""
     types = {f.name: f.type for f in dataclasses.fields(kind)}
     for section in ("data", "model", "eval"):
         given = update.get(section) if isinstance(update, Mapping) else None
@@ -313,7 +313,7 @@ def _foreign(update: Any, kind: type[Config]) -> Iterator[tuple[str, str, list[s
 
 
 def _known(update: dict[str, Any], kind: type[Config]) -> dict[str, Any]:
-    """Return settings without those that only other systems, data sets or modalities have."""
+    """Return settings without those that only other systems, data sets or modalities define."""
     foreign = {(section, key) for section, key, _ in _foreign(update, kind)}
     return {
         section: {k: v for k, v in given.items() if (section, k) not in foreign} if isinstance(given, dict) else given

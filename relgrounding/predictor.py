@@ -1,4 +1,4 @@
-"""From a trained model to answers: on the queries of a data set, or on a video or an image that no data set knows."""
+"""Inference with a trained model, on the queries of a data set or on any video or image."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -38,10 +38,10 @@ def usable_device(name: str, fall_back: bool = False) -> torch.device:
 
     Args:
         name: see `Config.device`.
-        fall_back: take the CPU where the device is not available.
+        fall_back: use the CPU if the device is not available.
 
     Raises:
-        ConfigError: it is not available.
+        ConfigError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,9 +60,9 @@ def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tenso
 
     Args:
         config: of the run.
-        feature_dim: width of a clip's or a region's feature.
+        feature_dim: width of a clip or region feature.
         words: size of the vocabulary.
-        vectors: (words, dim) pretrained ones; None: they are trained.
+        vectors: (words, dim) pretrained word vectors; None: they are trained from scratch.
     """
     word_dim = config.model.word_dim if vectors is None else vectors.shape[1]
     embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
@@ -74,8 +74,8 @@ class Predictor:
 
     Args:
         config: of the run.
-        model: trained.
-        vocabulary: that it was trained with.
+        model: the trained model.
+        vocabulary: of the model.
     """
 
     def __init__(self, config: Config, model: System, vocabulary: Vocabulary) -> None:
@@ -84,10 +84,10 @@ class Predictor:
 
     @classmethod
     def restored(cls, config: Config, saved: Mapping[str, Any]) -> "Predictor":
-        """Return the predictor of a checkpoint, which holds the vocabulary and any pretrained word vectors.
+        """Return the predictor of a checkpoint, which also holds the vocabulary and pretrained word vectors, if any.
 
         Raises:
-            LookupError, RuntimeError: the weights are those of another model.
+            LookupError, RuntimeError: the weights belong to another model.
         """
         weights, vocabulary = saved["model"], Vocabulary.from_list(saved["vocabulary"])
         width = config.system.feature_dim(config.model, weights)
@@ -109,9 +109,9 @@ class Predictor:
         Args:
             queries: of a split.
             store: their features, by item.
-            durations: seconds of the videos.
+            durations: of the videos, in seconds.
             quiet: without progress.
-            desc: what progress is called.
+            desc: label of the progress.
         """
         config = self.config
         self.model.eval()
@@ -132,7 +132,7 @@ class Predictor:
 
 
 class _OneItem(dict):
-    """The features of the one item that is asked about."""
+    """Feature store of a single item."""
 
     def __init__(self, dim: int, content: Any) -> None:
         super().__init__(item=content)
@@ -158,7 +158,7 @@ class Grounder:
         self.model, self.modality = self.predictor.model, self.predictor.modality
         self.model.to(usable_device(config.device)).eval()
         self.feature_dim: int = config.system.feature_dim(config.model, saved["model"])
-        """Width of the features that the model reads."""
+        """Feature width of the model."""
         self._stores = Stores(self.modality)
         self._vector_file: Path | None = None
         self._looked_up: set[str] = set()
@@ -176,14 +176,14 @@ class Grounder:
         Args:
             path: run folder, with config.yaml and the checkpoint. The data set is not needed.
             checkpoint: file name in it.
-            word_vectors: the file of pretrained vectors that the run was trained with. A word that training never met
-                then has its own vector; without the file all such words share the model's vector of unknown words, as
-                they do in relgrounding evaluate.
-            device: where to compute; None: where the run did if that exists here, else the CPU.
+            word_vectors: the file of pretrained vectors that the run was trained with. Words that are not in the
+                training data then have their own vectors; without the file they share the vector of unknown words, as
+                in relgrounding evaluate.
+            device: to compute on; None: that of the run if CUDA is available, else the CPU.
 
         Raises:
-            RunError: no run, no checkpoint, or one that cannot be read.
-            ValueError: word vectors for a run that trained its own, or not those of the run.
+            RunError: the folder is not a run, or the checkpoint is missing or cannot be read.
+            ValueError: word vectors other than those of the run, or for a run that trained its own.
         """
         folder = RunFolder(path)
         config = folder.read_config()
@@ -201,7 +201,7 @@ class Grounder:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Words that the model has a vector of."""
+        """Words with their own vectors."""
         return self.predictor.vocabulary
 
     def unknown_words(self, query: str) -> list[str]:
@@ -227,19 +227,19 @@ class Grounder:
             features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
                 Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
                 `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
-                All that relgrounding prepare converts is read as it is, docs/data.md has the formats.
-            item: which video or image of a file or folder of many; may be left out where it holds one.
-            duration: of the video, in seconds; may be left out where the HDF5 file says it (relgrounding extract).
+                All formats that relgrounding prepare converts can be read, see docs/data.md.
+            item: id of the video or image in a file or folder of many; may be omitted if there is only one.
+            duration: of the video, in seconds; may be omitted if the HDF5 file states it (relgrounding extract).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.
-            select: "score" or "vote" for moments; None: what selected the epoch of the run.
+            select: "score" or "vote" for moments; None: the method that selected the epoch of the run.
 
         Returns:
             At most five answers, best first.
 
         Raises:
             ValueError: features, boxes, duration or a sentence that cannot be used, or an unknown item.
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
         """
         self.learn_words([query])
         facts = {"duration": duration, "boxes": boxes, "image_size": image_size}
@@ -251,11 +251,11 @@ class Grounder:
         return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
 
     def duration(self, features: object, item: str | None = None) -> float | None:
-        """Return the seconds of a video that an HDF5 file of features says; None: it does not."""
+        """Return the duration of a video in seconds if its HDF5 file of features states it, else None."""
         return self._stores.duration(features, item)
 
     def selection(self, select: str | None = None) -> str:
-        """Return the selection method: as asked, or the one that selected the epoch of the run."""
+        """Return the requested selection method, or the one that selected the epoch of the run."""
         return self.modality.check_selection(select or self.modality.default_selection(self.config.eval))
 
     def ids(self, path: str | os.PathLike) -> list[str]:
@@ -263,14 +263,14 @@ class Grounder:
         return self._stores.open(Path(path)).ids
 
     def regions(self, path: str | os.PathLike, item: str | None = None) -> Regions:
-        """Return the regions of an image in an HDF5 file, of the only one where no id is given."""
+        """Return the regions of an image in an HDF5 file; the id may be omitted if there is only one."""
         found = self._stores.read(Path(path), item)
         if not isinstance(found, Regions):
             raise ValueError(f"this run answers about {self.modality.item}s, which have no regions")
         return found
 
     def learn_words(self, texts: list[str]) -> None:
-        """Read the vectors of all new words of these sentences at once; without a file of vectors nothing happens."""
+        """Load the vectors of all new words of these sentences; do nothing without a file of vectors."""
         if self._vector_file is None:
             return
         met = {word for text in texts for word in tokenize(text)}
@@ -278,7 +278,7 @@ class Grounder:
         self._looked_up.update(new)
         if not new:
             return
-        # A known word goes along, so that a file without any of the new ones is no error.
+        # With a known word, so that a file without any of the new words is not an error.
         known, table = load_word_vectors(self._vector_file, Vocabulary([self._anchor, *new]))
         embedding = self.model.embedding
         assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
@@ -292,7 +292,7 @@ class Grounder:
     def _use_vectors(self, path: Path) -> None:
         embedding = self.model.embedding
         if not isinstance(embedding, WordEmbedding):
-            raise ValueError(f"{path}: the run trained its word vectors from scratch and reads no file of them")
+            raise ValueError(f"{path}: the run trained its word vectors from scratch and does not read a file")
         _, table = load_word_vectors(path, Vocabulary([self._anchor]))
         if table.shape[1] != embedding.dim or not torch.equal(table[2], embedding.vectors[2].cpu()):
             raise ValueError(f"{path} is not the file of word vectors that the run was trained with")

@@ -36,7 +36,7 @@ def data_root() -> Path:
         pytest.skip("RELGROUNDING_DATA is not set: the tests on real annotations did not run")
     root = Path(name)
     if not root.is_dir():
-        pytest.fail(f"RELGROUNDING_DATA names {root}, which is no folder")
+        pytest.fail(f"RELGROUNDING_DATA names {root}, which is not a directory")
     return root
 
 
