@@ -1,5 +1,6 @@
 """Backends register themselves, also from outside the package."""
 
+import doctest
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from relgrounding import nn, ops
-from relgrounding.ops import _registry
+from relgrounding.ops import _choice, _registry
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
 from tests.ops.cases import draw_inputs, structure_of, values_and_gradients
 
@@ -20,6 +21,12 @@ SHAPES = [(3, 2, 4), (3, 2), (3, 2)]
 def _registry_as_before(monkeypatch):
     monkeypatch.setattr(_registry, "_operators", {name: dict(found) for name, found in _registry._operators.items()})
     monkeypatch.setattr(_registry, "_candidates", {})
+
+
+@pytest.mark.parametrize("module", [_choice, _registry, sys.modules["relgrounding.ops.window_max"]])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted > result.failed == 0
 
 
 def test_a_name_that_is_taken_and_an_operator_that_is_not_there_are_refused():

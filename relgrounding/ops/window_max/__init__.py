@@ -38,6 +38,7 @@ def window_max(
 
     Source: the table is that of Bender and Farach-Colton, The LCA Problem Revisited, LATIN 2000, section 3.
 
+    >>> import torch
     >>> clips = torch.tensor([[[3.0], [1.0], [2.0]]])
     >>> window_max(clips, torch.tensor([[0, 3], [1, 3]]), torch.tensor([0, 0])).tolist()
     [[3.0], [2.0]]
