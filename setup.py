@@ -1,4 +1,4 @@
-"""Everything is declared in setup.cfg.
+"""Everything but the packages is declared in setup.cfg.
 
 On a Python outside python_requires the metadata carries no dependencies: older releases of pip look for them first, and
 fail at a torch or DGL that has no wheel there. Without them, the first line of any pip says which Python is needed.
@@ -8,7 +8,7 @@ import configparser
 import re
 import sys
 
-from setuptools import Distribution, setup
+from setuptools import Distribution, find_packages, setup
 
 
 class WithoutSetupCfg(Distribution):
@@ -24,7 +24,9 @@ python_requires = settings["options"]["python_requires"]  # >=3.A,<3.B
 first, after_last = (tuple(map(int, version)) for version in re.findall(r"(\d+)\.(\d+)", python_requires))
 
 if first <= sys.version_info[:2] < after_last:
-    setup()
+    # The configurations stand beside the package, where whoever has a clone finds them, and are installed in it.
+    configs = {"relgrounding.configs": "configs", "relgrounding.configs.ablations": "configs/ablations"}
+    setup(packages=[*find_packages(include=["relgrounding*"]), *configs], package_dir=configs)
 else:
     setup(
         distclass=WithoutSetupCfg,

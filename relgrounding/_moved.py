@@ -33,6 +33,8 @@ MODULES = {
     "relgrounding.data.vocabulary": "relgrounding.features",
 }
 
+PACKAGES = tuple(name.removeprefix("relgrounding.") for name in NAMES)
+
 
 class _Moved(ModuleType):
     """Takes the place of a former module and forwards its attributes to their new home."""

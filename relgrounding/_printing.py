@@ -2,11 +2,18 @@
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, TypeVar
 
 import regex
+from tqdm import tqdm
 
-__all__ = ["brief", "get_logger", "printable", "show"]
+__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show"]
+
+T = TypeVar("T")
+SECONDS = 30
+"""Between lines of progress where there is no terminal."""
 
 # Control characters, separators of lines, lone surrogates, and what reorders or hides text; joiners belong to words and
 # emoji, and stay.
@@ -34,6 +41,56 @@ def show(text: object, file: Any = None, end: str = "\n") -> None:
     lines = "\n".join(map(printable, str(text).split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end)
+
+
+class _Lines(tqdm):
+    """Progress as whole lines, for a log: one after every `SECONDS`, none about what is over before."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write a line; tqdm gives a message of its own only to clear a bar."""
+        if msg is None and self.n:
+            show(self, self.fp)
+
+    def clear(self, nolock: bool = False) -> None:
+        """A line stays."""
+
+
+def progress(
+    iterable: Iterable[T] | None = None,
+    *,
+    desc: str,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    quiet: bool = False,
+) -> "tqdm[T]":
+    """Return an iterable that shows how far it is: a bar on a terminal, elsewhere a line every half minute.
+
+    Args:
+        iterable: what to go through; None: `update` of the result counts.
+        desc: what is being done.
+        unit: what is counted.
+        total: number of units; None: the length of `iterable`.
+        initial: units that were done before.
+        quiet: show nothing.
+    """
+    often = {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
+    kind: Any = tqdm if sys.stderr.isatty() else partial(_Lines, **often)
+    return kind(iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet)
+
+
+def note(text: object, file: Any = None) -> None:
+    """Print a line, of one printable line, above the bars that are shown."""
+    tqdm.write(printable(text), file=file or sys.stdout)
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "epoch"), counted(1200, "epoch")
+    ('1 epoch', '1,200 epochs')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def brief(value: object, most: int = 40) -> str:

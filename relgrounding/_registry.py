@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Generic, TypeVar
@@ -73,7 +74,10 @@ class Registry(Generic[T]):
         return iter(tuple(self._known))
 
     def _load(self) -> None:
-        importlib.import_module(self.room)
+        room = importlib.import_module(self.room)
+        for module in pkgutil.iter_modules(room.__path__, f"{self.room}."):
+            if not module.name.rpartition(".")[2].startswith("_"):
+                importlib.import_module(module.name)
         for entry in metadata.entry_points(group=PLUGINS):
             try:
                 entry.load()

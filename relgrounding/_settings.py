@@ -7,6 +7,7 @@ where text is expected.
 import contextlib
 import dataclasses
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,10 +66,11 @@ def _check_value(key: str, value: Any, limits: Mapping[str, int | float]) -> Non
         and limits.get("above", -float("inf")) < value < limits.get("below", float("inf"))
     ):
         finite = "" if abs(value) <= LARGEST else " (and finite, at most 2^63 - 1)"
-        raise ConfigError(f"{key} is {str(value)[:40]}; it must be {_in_words(limits)}{finite}")
+        raise ConfigError(f"{key} is {str(value)[:40]}; it must be {range_in_words(limits)}{finite}")
 
 
-def _in_words(limits: Mapping[str, int | float]) -> str:
+def range_in_words(limits: Mapping[str, int | float]) -> str:
+    """Return the range of a number, such as "from 1 to 100" or "above 0"."""
     if limits.keys() == {"least", "most"}:
         return f"from {limits['least']} to {limits['most']}"
     forms = {"least": "{} or more", "above": "above {}", "most": "{} or less", "below": "below {}"}
@@ -144,6 +146,39 @@ def _check_lists(config: DictConfig, where: str, prefix: str = "") -> None:
                 raise ConfigError(f"{where}: {prefix}{name!s} holds {odd[0]}; its entries are plain values")
 
 
+def packaged_configs(folder: str = "") -> dict[str, Path]:
+    """Return the configurations that come with the package by name, or what a folder among them holds.
+
+    They are beside the package in a clone and in it where it is installed.
+    """
+    package = Path(__file__).parent
+    room = next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+    return {path.stem: path for path in sorted((room / folder).glob("*.yaml"))}
+
+
+def find_config(given: str | os.PathLike, folder: str = "") -> Path:
+    """Return the YAML file of a configuration.
+
+    Args:
+        given: a file, or the name of one that comes with the package.
+        folder: of the packaged ones, such as "ablations".
+
+    Raises:
+        ConfigError: a plain name that is neither; the message names the nearest.
+    """
+    path, packaged = Path(given), packaged_configs(folder)
+    if str(given) in packaged:
+        return packaged[str(given)]
+    if path.suffix or len(path.parts) != 1 or os.path.lexists(path):
+        return path
+    near = difflib.get_close_matches(str(given), packaged, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(
+        f"there is no configuration {str(given)[:80]!r}: `relgrounding configs` lists those that come with the "
+        f"package, a file of your own is given as FILE.yaml, and settings as key=value{meant}"
+    )
+
+
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """Read a YAML file of keys and values; values are text as written, or lists and mappings of text.
 
@@ -153,7 +188,9 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; configs/ holds the ones that come with the project") from None
+        raise ConfigError(
+            f"{path}: no such file; `relgrounding configs` lists those that come with the package"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     loaded = parse_yaml(text, str(path))
@@ -220,6 +257,25 @@ def parse_word(word: str, kind: type) -> dict[str, Any]:
     for name in reversed(names):
         value = {name: value}
     return value
+
+
+def as_word(key: str, value: Any) -> str:
+    """Return the word that gives a setting a value of Python's, for `parse_word`.
+
+    Raises:
+        ConfigError: it is neither text, a number, true or false, nor a list of these.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        return f"{key}={json.dumps(value)}" if quoted else f"{key}={value}"
+    try:
+        if value is None:
+            raise TypeError
+        return f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"  # JSON is YAML
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key} is a {type(value).__name__}; give text, a number, or a list of them") from None
 
 
 def with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:

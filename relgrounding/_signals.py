@@ -110,7 +110,7 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
     return 128 + number
 
 
-def run_command(main: Callable[[], int]) -> NoReturn:
+def run_command(main: Callable[..., int]) -> NoReturn:
     """Run a command as the main function of a process: signals after the first cannot disturb its end."""
     with caught():
         try:

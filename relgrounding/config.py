@@ -9,14 +9,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
 from relgrounding._moved import rename_settings, rename_word
 from relgrounding._names import check_name
-from relgrounding._settings import ConfigError, check_values, merge_settings, number, parse_word, with_bases
+from relgrounding._settings import (
+    ConfigError,
+    as_word,
+    check_values,
+    find_config,
+    merge_settings,
+    number,
+    parse_word,
+    with_bases,
+)
 from relgrounding.datasets import DATASETS, DataConfig, Dataset, data_root, find_file
 from relgrounding.modalities import MODALITIES, Modality
 from relgrounding.models import MODELS, RELATIONS, ModelConfig, System
@@ -143,13 +151,17 @@ class Config:
                 objective.check(self.objectives, self.model, self.system)
 
 
-def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration: defaults, then the YAML file, then `section.key=value` words.
+def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Read a configuration: defaults, then the YAML file, then the overrides.
+
+    >>> load_config("charades_vgn", {"train.epochs": 1}).train.epochs
+    1
 
     Args:
-        path: YAML file with any of the keys of `Config`, and `base:` for a file beside it whose settings hold where it
-            says nothing; None: the defaults alone.
-        overrides: words such as `train.epochs=3` or `data.widths=[2,4]`.
+        path: name of a configuration that comes with the package, or a YAML file with any of the keys of `Config`, and
+            `base:` for a file beside it whose settings hold where it says nothing; None: the defaults alone.
+        overrides: words such as `train.epochs=3` or `data.widths=[2,4]`, or values by key. Where they name another
+            system or data set than the file, settings of the file that this one does not have are left out.
 
     Returns:
         The validated configuration.
@@ -158,10 +170,16 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
         ConfigError: an unknown key (the nearest valid one is named), a value of the wrong type, or values that
             contradict each other.
     """
-    files = [] if path is None else [(str(file), found) for file, found in with_bases(Path(path))]
+    files = [] if path is None else [(str(file), found) for file, found in with_bases(find_config(path))]
+    if isinstance(overrides, Mapping):
+        overrides = [as_word(key, value) for key, value in overrides.items()]
     # The classes of the sections, and so whether a value is text, depend on all names.
+    before = _named([found for _, found in files])
     names = _named([*(found for _, found in files), *(_name_word(word) for word in overrides)])
-    words = ((repr(word[:80]), parse_word(rename_word(word), config_class(*names))) for word in overrides)
+    kind = config_class(*names)
+    if names != before:  # of another system or data set than the file is for: what that lacks is left out
+        files = [(where, _known(found, kind)) for where, found in files]
+    words = ((repr(word[:80]), parse_word(rename_word(word), kind)) for word in overrides)
     return make_config([*files, *words])
 
 

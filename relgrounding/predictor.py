@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from relgrounding._printing import get_logger
+from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
@@ -111,8 +110,8 @@ class Predictor:
             queries: of a split.
             store: their features, by item.
             durations: of the videos, in seconds.
-            quiet: without a progress bar.
-            desc: label of the progress bar.
+            quiet: without progress.
+            desc: what progress is called.
         """
         config = self.config
         self.model.eval()
@@ -122,7 +121,7 @@ class Predictor:
         loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
         result = Scored()
-        for batch in tqdm(loader, desc=desc, unit="batch", disable=quiet, leave=False):
+        for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
             look()
             scores = self.model(batch.to(device)).cpu()
             result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
@@ -179,7 +178,7 @@ class Grounder:
             checkpoint: file name in it.
             word_vectors: the file of pretrained vectors that the run was trained with. Words that are not in the
                 training data then have their own vectors; without the file they share the vector of unknown words, as
-                in tools/evaluate.py.
+                in relgrounding evaluate.
             device: to compute on; None: that of the run if CUDA is available, else the CPU.
 
         Raises:
@@ -228,9 +227,9 @@ class Grounder:
             features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
                 Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
                 `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
-                All formats that tools/prepare.py converts can be read, see docs/data.md.
+                All formats that relgrounding prepare converts can be read, see docs/data.md.
             item: id of the video or image in a file or folder of many; may be omitted if there is only one.
-            duration: of the video, in seconds; may be omitted if the HDF5 file states it (tools/extract.py).
+            duration: of the video, in seconds; may be omitted if the HDF5 file states it (relgrounding extract).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
             image_size: (width, height) in pixels.
             select: "score" or "vote" for moments; None: the method that selected the epoch of the run.

@@ -1,4 +1,4 @@
-"""What `import relgrounding` does where DGL is missing, broken, or newer; each case in a process of its own."""
+"""What `import relgrounding.graphs` does where DGL is missing, broken, or newer; each case in a process of its own."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_an_unsupported_python_is_named(version):
 
 def test_a_missing_dgl_is_named():
     hide = "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'dgl' else f(n, *a); "
-    line = last_line(run(hide + "import relgrounding"))
+    line = last_line(run(hide + "import relgrounding.graphs"))
     assert line.startswith(
         'ImportError: relgrounding needs DGL, which is not installed: run python -m pip install packaging "dgl'
     )
@@ -52,9 +52,12 @@ def test_a_missing_dgl_is_named():
 def test_a_broken_dgl_is_named(tmp_path, source, reason):
     (tmp_path / "dgl").mkdir()
     (tmp_path / "dgl" / "__init__.py").write_text(source)
-    line = last_line(run("import relgrounding", tmp_path))
+    line = last_line(run("import relgrounding.graphs", tmp_path))
     assert line.startswith(f"ImportError: relgrounding cannot use the installed DGL ({reason}")
     assert "run python -m pip install packaging" in line
+    shown = run("from relgrounding import cli; raise SystemExit(cli.main(['env']))", tmp_path)
+    assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
+    assert shown.stderr.startswith(f"error: {line.removeprefix('ImportError: ')}")
 
 
 def test_import_is_silent_and_writes_nothing_at_home(tmp_path):

@@ -1,6 +1,8 @@
 """docs/extending.md: what stands there works, from outside the package, one file each."""
 
+import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
 from tests.training.tiny import TINY, tiny_words
 
-TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "extending.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
 
 
@@ -89,6 +93,34 @@ def test_a_plugin_is_found_by_its_entry_point(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "relgrounding.plugins" else [])
     config = load_config(None, ["model.name=cosine", "model.relation=none"])
     assert model_name(config) == "cosine, no relation"
+
+
+ROOMS = re.findall(
+    r"^\| an? [\w ]+ \| `relgrounding/(\w+)/(?:OPERATOR/)?NAME\.py` \| `@(\w+)\.(\w+)`", CONTRIBUTING, flags=re.M
+)
+
+
+def test_the_table_of_contributing_names_rooms_and_decorators_that_there_are():
+    assert [room for room, _, _ in ROOMS] == ["models", "datasets", "objectives", "ops"]
+    for room, package, decorator in ROOMS:
+        assert (ROOT / "relgrounding" / room).is_dir()
+        assert callable(getattr(importlib.import_module(f"relgrounding.{package}"), decorator))
+
+
+def test_one_file_in_a_room_is_enough(tmp_path):
+    for (room, _, _), (name, code) in zip(ROOMS[:3], list(FILES.items())[1:4], strict=True):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / f"{name}.py").write_text(code)
+    words = tiny_words("model.name=cosine", "model.relation=none", "data.dataset=colours")
+    code = (
+        "import importlib\n"
+        f"for room in {[room for room, _, _ in ROOMS[:3]]}:\n"
+        f"    importlib.import_module('relgrounding.' + room).__path__.append({str(tmp_path)!r} + '/' + room)\n"
+        "from relgrounding.config import load_config, model_name\n"
+        f"print(model_name(load_config(None, {[*words, 'train.objectives=[mil,sharpness]']})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "cosine + sharpness, no relation", done.stderr
 
 
 def test_names_that_lead_nowhere():

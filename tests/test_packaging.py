@@ -1,4 +1,6 @@
+import os
 import re
+import site
 import subprocess
 import sys
 import tarfile
@@ -6,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.training.tiny import TINY
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +46,8 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(source):
     with zipfile.ZipFile(build(source, "wheel")) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {str(path.relative_to(source)) for path in (source / "relgrounding").rglob("*") if path.is_file()}
-    assert names == package
+    configs = {f"relgrounding/{path.relative_to(source)}" for path in (source / "configs").rglob("*.yaml")}
+    assert names == package | configs
     assert "relgrounding/py.typed" in names
 
 
@@ -69,3 +74,37 @@ def test_on_another_python_the_first_line_of_pip_says_which_one_is_needed(source
     version = ".".join(map(str, sys.version_info[:3]))
     first_line = failed.stderr.strip().splitlines()[0]
     assert first_line == f"ERROR: Package 'relgrounding' requires a different Python: {version} not in '{high},{low}'"
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_in_an_empty_folder(source, tmp_path):
+    """In an environment of its own, which sees what this one has installed, and not the clone."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    own = Path(
+        subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    words = ["install", "-q", "--no-deps", "--disable-pip-version-check", str(build(source, "wheel"))]
+    subprocess.run([python, "-m", "pip", *words], check=True)
+    # As plain paths: an editable install among them has a finder of its own, which is then not asked.
+    shared = [path for path in map(Path, site.getsitepackages()) if path.is_dir()]
+    (own / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    home = run(str(python), "-c", "import relgrounding; print(relgrounding.__file__)")
+    assert Path(home.strip()).is_relative_to(own)
+    command = str(python.with_name("relgrounding"))
+    assert run(command, "--version").startswith("relgrounding ")
+    assert "charades_vgn" in run(command, "configs")
+    assert "Acc@0.5" in run(command, "train", *TINY, "train.epochs=1")
+    assert (folder / "runs" / "demo" / "results.json").is_file()
+    assert "Acc@0.5" in run(str(python), "-m", "relgrounding", "evaluate", "runs/demo")
+    assert "charades_vgn" in run(command, "train", "charades_vgn", "--show")
+    run(command, "report", "runs/demo")

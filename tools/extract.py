@@ -1,124 +1,14 @@
-"""Features of your own videos and images, with pretrained models of torchvision (pip install 'relgrounding[extract]').
+"""`relgrounding extract` in a clone: `python tools/extract.py --help`."""
 
-    python tools/extract.py videos clip.mp4 folder/ clips.h5
-    python tools/extract.py images photo.jpg folder/ regions.h5 --regions 50
-    python tools/extract.py images photos/ regions.h5 --weights detector.pth --device cuda
-
-Features are comparable only with those of the same model, weights and settings, which the attribute `source` of the
-file names: a run answers about features of the extractor that it was trained on. An interrupted command that is given
-again goes on where it stopped.
-"""
-
-import argparse
-import math
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from relgrounding._files import HDF5, check_output
-from relgrounding._printing import printable, show
-from relgrounding.features import extraction
+from relgrounding import _signals
+from relgrounding.cli import tool
 
-
-def at_least(kind: type, least: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        if not least <= (value := kind(text)) < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least} or not finite")
-        return value
-
-    return number
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    videos = commands.add_parser("videos", help="features of the clips of videos")
-    _common(videos, extraction.CLIP_MODELS, "KINETICS400_V1", size=112)
-    videos.add_argument("--clip-frames", type=at_least(int, 1), default=16, help="frames of a clip (default: 16)")
-    videos.add_argument("--stride", type=at_least(int, 1), default=8, help="frames from clip to clip (default: 8)")
-    videos.add_argument("--fps", type=at_least(float, 0.01), help="frames a second to look at (default: all)")
-    videos.add_argument("--batch", type=at_least(int, 1), default=4, help="clips computed at once (default: 4)")
-    images = commands.add_parser("images", help="boxes of images and their features")
-    _common(images, extraction.FASTER_RCNN, "COCO_V1", size=None)
-    images.add_argument("--regions", type=at_least(int, 1), default=50, help="boxes of an image at most (default: 50)")
-    images.add_argument("--min-score", type=at_least(float, 0), default=0.01, help="of a box (default: 0.01)")
-    images.add_argument("--boxes", type=Path, metavar="FILE.h5", help="take the boxes of this file, detect none")
-    return parser
-
-
-def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str, size: int | None) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", type=Path, help="files, or folders of them")
-    parser.add_argument("out", metavar="OUT.h5", type=Path, help="file to make")
-    parser.add_argument("--model", choices=models, default=models[0], help=f"(default: {models[0]})")
-    parser.add_argument(
-        "--weights",
-        default=weights,
-        help=f"torchvision's name of them, a file of a state_dict, or random (default: {weights})",
-    )
-    parser.add_argument("--seed", type=at_least(int, 0), default=0, help="of random weights (default: 0)")
-    parser.add_argument("--size", type=at_least(int, 16), default=size, help="pixels that the model sees")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--number-ids", action="store_true", help="ids are the numbers that end the names, as COCO's")
-    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="at a file of no use")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5")
-
-
-def make_extractor(args: argparse.Namespace) -> extraction.ClipExtractor | extraction.RegionExtractor:
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise extraction.ExtractionError("there is no CUDA device here; leave --device out")
-    common = {"seed": args.seed, "size": args.size, "device": args.device}
-    if args.command == "videos":
-        return extraction.ClipExtractor(
-            args.model,
-            args.weights,
-            clip_frames=args.clip_frames,
-            stride=args.stride,
-            fps=args.fps,
-            batch=args.batch,
-            **common,
-        )
-    return extraction.RegionExtractor(
-        args.model, args.weights, regions=args.regions, min_score=args.min_score, boxes=args.boxes, **common
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    suffixes = extraction.VIDEOS if args.command == "videos" else extraction.IMAGES
-    inputs = extraction.find_inputs(args.inputs, suffixes, args.number_ids)
-    if args.out.exists() and not args.overwrite:
-        raise extraction.ExtractionError(f"{args.out} exists; --overwrite replaces it")
-    more = (path for path in (Path(args.weights), getattr(args, "boxes", None)) if path)
-    check_output(args.out, [*inputs.values(), *more], HDF5)
-    extractor = make_extractor(args)
-    if args.weights == "random":
-        print("WARNING: random weights: the features are MEANINGLESS, good for tests alone", file=sys.stderr)
-    parts = extraction.Parts(args.out, extractor.source)
-    done = extraction.extract_all(inputs, extractor, parts, args.on_error == "skip")
-    write = extraction.write_clips if args.command == "videos" else extraction.write_regions
-    write(args.out, done, parts, extractor.source)
-    for key in done[:5] if args.command == "videos" else ():
-        part = parts.get(key)
-        show(f"{printable(key)}: {len(part['features'])} clips, --duration {part['duration']:.2f}")
-    parts.remove()
-    show(f"written: {printable(args.out)}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
-    return 0
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(words)
-    try:
-        return run(args)
-    except (ValueError, OSError, ImportError) as error:
-        show(f"error: {printable(error)}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-
+main = tool("extract")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _signals.run_command(main)

@@ -1,77 +1,14 @@
-"""Draw examples of what runs answered: the best, the worst misses and, of several runs, the most improved.
+"""`relgrounding figures` in a clone: `python tools/figures.py --help`."""
 
-    python tools/figures.py runs/charades_vgn --n 12
-    python tools/figures.py runs/refcoco_ign runs/refcoco_ign_ccl --images /data/coco/train2014
-
-Of several runs, examples are chosen by the last one, and "improved" is against the first one. Pictures of an earlier
-call in the same directory are removed. Needs the extra `plot`.
-"""
-
-import argparse
-import re
 import sys
-from collections import Counter
 from pathlib import Path
 
-from tqdm import tqdm
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from relgrounding._files import check_output_folder
-from relgrounding._printing import printable, show
-from relgrounding.config import ConfigError
-from relgrounding.runs import RunError
-from relgrounding.viz import Items, Prediction, Run, Shown, choose_examples, match_runs, read_run, save_figure
+from relgrounding import _signals
+from relgrounding.cli import tool
 
-OURS = re.compile(r"(best|worst|improved)_\d{2,}\.png")
-
-
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
-    parser.add_argument("--n", type=int, default=12, help="pictures in all (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="directory of the pictures (default: figures/ in the last run)")
-    parser.add_argument("--images", type=Path, help="directory of the data set's pictures; without it: a blank canvas")
-    parser.add_argument("--protocol", help="as in results.json (default: the one that chose each run's epoch)")
-    parser.add_argument("--seed", type=int, default=0, help="draws among equally good examples (default: %(default)s)")
-    arguments = parser.parse_args(words)
-    try:
-        if arguments.n < 1:
-            raise ValueError(f"--n is {arguments.n}; give 1 or more")
-        folder = arguments.out or Path(arguments.runs[-1]) / "figures"
-        check_output_folder(folder, [arguments.images] if arguments.images else ())
-        runs = [read_run(path) for path in arguments.runs]
-        examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
-        items = Items(runs[-1].config, arguments.images)
-        counts: Counter[str] = Counter()
-        written = set()
-        for kind, predictions in tqdm(examples, desc="figures", unit="picture"):
-            counts[kind] += 1
-            name = f"{kind}_{counts[kind]:02d}.png"
-            draw(runs, predictions, items, folder / name)
-            written.add(name)
-        remove_earlier(folder, written)
-    except (ConfigError, RunError, ValueError, OSError, ImportError) as error:
-        show(f"error: {printable(error)}", sys.stderr)
-        return 2
-    show(f"written to {printable(folder)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    return 0
-
-
-def draw(runs: list[Run], predictions: list[Prediction], items: Items, path: Path) -> None:
-    """Draw the ground truth and each run's first answer to one query."""
-    first = predictions[0]
-    shown = [Shown("ground truth", first.targets, truth=True)]
-    for run, prediction in zip(runs, predictions, strict=True):
-        shown.append(Shown(run.name, [prediction.top[0][0]], f"IoU {prediction.iou:.2f}"))
-    frame = next((p.frame for p in predictions if p.frame), ())
-    save_figure(runs[0].view.figure(first.text, shown, first.item, frame, items), path)
-
-
-def remove_earlier(folder: Path, written: set[str]) -> None:
-    """Remove what an earlier call left: files that are named as pictures of this tool and were not just written."""
-    for path in folder.iterdir():
-        if OURS.fullmatch(path.name) and path.name not in written and path.is_file() and not path.is_symlink():
-            path.unlink()
-
+main = tool("figures")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _signals.run_command(main)

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -71,12 +71,15 @@ class Annotations(NamedTuple):
         durations: seconds of the videos; empty for images.
         sizes: (width, height) of the images where the annotations themselves say so.
         store: features by item, where they come with the annotations; else None, and they are in a file.
+        boxes: (n, 4) x1, y1, x2, y2 of all annotated objects by image, where more is annotated than the queries refer
+            to; else None.
     """
 
     queries: list[Query]
     durations: dict[str, float]
     sizes: dict[str, tuple[int, int]]
     store: Any = None
+    boxes: Mapping[str, Any] | None = None
 
 
 class Published(NamedTuple):
@@ -136,7 +139,7 @@ class Dataset(ABC):
     """(split, check, count): why a count that is not the published one is as it should be."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Splits that many copies lack; `verify` misses them only where `data.test_splits` names them."""
-    remedy: ClassVar[str] = "python tools/prepare.py features makes one from the formats in docs/data.md"
+    remedy: ClassVar[str] = "relgrounding prepare features makes one from the formats in docs/data.md"
     """How its features are made, for the error about a missing file."""
     generated: ClassVar[bool] = False
     """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
@@ -158,6 +161,19 @@ class Dataset(ABC):
             ConfigError: the folder of the annotations or a file is not given, or there is no such split.
             DataError: the annotations cannot be used; see its kinds.
         """
+
+    def splits(self) -> list[str] | None:
+        """Return the names of the splits, where they are known without reading anything."""
+        return list(self.published.queries) if self.published else None
+
+    def check_splits(self, names: Sequence[str]) -> None:
+        """Raise ConfigError or DataError where there is no such split; annotations are read if nothing else tells."""
+        known = self.splits()
+        for name in names:
+            if known is None:
+                self.read(name, Problems("skip"))
+            elif name not in known:
+                raise ConfigError(f"data.test_splits: {self.name} has no split {name!r}; it has {', '.join(known)}")
 
     def protocols(self) -> list[str] | None:
         """Return the names of the protocols of its results; None: the modality's default.
@@ -192,7 +208,7 @@ register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 
 
-def data_root(config: Any) -> Path:
+def data_root(config: DataConfig) -> Path:
     """Return the folder of the annotations.
 
     Raises:
@@ -210,7 +226,7 @@ def data_root(config: Any) -> Path:
     return path
 
 
-def find_file(config: Any, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     """Return a file that is given as a path of its own or below the root.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether data is what its publishers say, and whether it fits together: the table of `tools/prepare.py verify`."""
+"""Whether data is what its publishers say, and whether it fits together: the table of `relgrounding prepare verify`."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -155,7 +155,7 @@ def _segments(dataset: Dataset, split: str, annotations: Annotations) -> Iterato
 
 
 def _boxes(found: dict[str, Annotations]) -> Iterator[Check]:
-    for split, (queries, _, sizes, _) in found.items():
+    for split, (queries, _, sizes, *_) in found.items():
         known = [(t, sizes[q.item]) for q in queries if q.item in sizes for t in q.targets if len(t) == 4]
         outside = sum(
             min(x1, y1) < -OVERHANG or x2 > w + OVERHANG or y2 > h + OVERHANG for (x1, y1, x2, y2), (w, h) in known

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from tqdm import tqdm
 
 from relgrounding._files import sha256
+from relgrounding._printing import progress
 from relgrounding._settings import ConfigError
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, find_file
@@ -96,7 +96,7 @@ def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
     first: dict[str, str] = {}
     rows: list[int] = []
     outside = 0
-    for item in tqdm(items, desc="features", unit="item", disable=quiet):
+    for item in progress(items, desc="features", unit="item", quiet=quiet):
         look()
         try:
             found = store[item]

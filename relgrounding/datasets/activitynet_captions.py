@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from relgrounding._printing import brief
 from relgrounding.datasets._dataset import Annotations, Dataset, Published, Query, data_root, register_dataset
-from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
-from relgrounding.io._regular import existing
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LONGEST, check_choice, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["ActivityNetCaptions", "load_activitynet", "load_activitynet_durations"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from relgrounding._printing import progress
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import (
     NOT_VISUAL,
@@ -24,8 +24,8 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import write_clip_features
-from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
-from relgrounding.io._regular import existing
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LONGEST, SHORTEST, check_choice
 
 __all__ = ["ActionInterval", "CharadesSTA", "load_actions", "load_charades", "load_durations"]
@@ -57,7 +57,7 @@ class CharadesSTA(Dataset):
         ("train", "segments after the end", 1803): "so in the official file; 'reduced' drops them",
         ("test", "segments after the end", 561): "so in the official file; 'reduced' drops them",
     }
-    remedy = "python tools/prepare.py charades-actions makes one"
+    remedy = "relgrounding prepare charades-actions makes one"
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `charades_sta/` below the root; see `load_charades`."""
@@ -246,7 +246,7 @@ def charades_actions(out: Path, root: Path, clips: int, noise: float, seed: int)
     durations, actions = load_durations(root), load_actions(root)
 
     def items() -> Iterator[tuple[str, np.ndarray]]:
-        for video in tqdm(videos, unit="video", disable=None):
+        for video in progress(videos, desc="writing", unit="video"):
             look()
             # A generator of its own for each video: its noise depends neither on the others nor on their order.
             random = np.random.default_rng([seed, zlib.crc32(video.encode())])

@@ -65,6 +65,9 @@ class Demo(Dataset):
         queries, store = make_scenes(split, pairs, self.seed, self.config.demo_noise)
         return Annotations(queries, {}, {}, store)
 
+    def splits(self) -> list[str]:
+        return ["train", "test"]
+
     def protocols(self) -> list[str]:
         """Return the protocol: every query refers to one box."""
         return ["single"]

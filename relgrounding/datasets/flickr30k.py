@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_root, register_dataset
-from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_choice, has_area
 
 __all__ = ["Flickr30k", "load_flickr30k"]
@@ -33,13 +33,13 @@ class Flickr30k(Dataset):
     published = Published({"train": 0, "val": 0, "test": 0}, {})
     # People publish results on val, and many copies come without the list of test.
     optional = ("val", "test")
-    remedy = "docs/data.md describes the file"
+    remedy = "docs/data.md has the commands that make it from the annotations and the images"
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `flickr30k_entities/` below the root; see `load_flickr30k`."""
         problems = problems or Problems(self.config.on_error)
-        queries, sizes = _read_split(data_root(self.config) / "flickr30k_entities", split, 2, problems)
-        return Annotations(queries, {}, sizes)
+        queries, sizes, boxes = _read_split(data_root(self.config) / "flickr30k_entities", split, 2, problems)
+        return Annotations(queries, {}, sizes, boxes=boxes)
 
     def protocols(self) -> list[str]:
         """Return the two readings of several boxes: the box around them, or any one of them."""
@@ -95,8 +95,8 @@ def load_flickr30k(root: str | Path, split: str, min_boxes: int = 2, problems: P
 
 def _read_split(
     root: str | Path, split: str, min_boxes: int, problems: Problems | None
-) -> tuple[list[Query], dict[str, tuple[int, int]]]:
-    """Return the queries of `load_flickr30k` and (width, height) of their images in pixels, where stated."""
+) -> tuple[list[Query], dict[str, tuple[int, int]], dict[str, list[Box]]]:
+    """Return the queries of `load_flickr30k`, and their images' (width, height), where stated, and different boxes."""
     check_choice("split", split, SPLITS, "Flickr30k Entities'")
     root, problems = Path(root), problems or Problems()
     listed = _find(root / f"{split}.txt")
@@ -104,6 +104,7 @@ def _read_split(
     queries: list[Query] = []
     left_out = 0
     sizes: dict[str, tuple[int, int]] = {}
+    every: dict[str, list[Box]] = {}
     with _open(root) as annotations:
         present = [image for image in images if image in annotations.images]
         if not present:
@@ -114,13 +115,15 @@ def _read_split(
                 content = annotations.read(f"Annotations/{image}.xml")
                 boxes, without_area = _read_boxes(content, image)
                 left_out += without_area
-                if len({box for group in boxes.values() for box in group}) >= min_boxes:
+                different = list(dict.fromkeys(box for group in boxes.values() for box in group))
+                if len(different) >= min_boxes:
                     captions = _captions(annotations.read(f"Sentences/{image}.txt"), image)
                     queries.extend(_phrases(image, captions, boxes, problems))
+                    every[image] = different
                     if size := _SIZE.search(content):
                         sizes[image] = (int(size["width"]), int(size["height"]))
     problems.note("boxes without area left out", left_out, root)
-    return queries, sizes
+    return queries, sizes, every
 
 
 @contextlib.contextmanager

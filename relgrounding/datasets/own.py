@@ -1,5 +1,8 @@
 """Your own videos or images: queries in a JSON lines file, with or without ground truth."""
 
+import contextlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,14 +10,16 @@ from typing import Any, NamedTuple
 from relgrounding._printing import brief, printable
 from relgrounding._settings import ConfigError
 from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, find_file, register_dataset
-from relgrounding.io._errors import BadAnnotation, Problems, check_id, read_text
-from relgrounding.io._regular import existing
+from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 
 __all__ = ["Own", "OwnQueries", "load_own"]
 
 OVERHANG = 2.0
 """Seconds: times are rounded, and a video's last second is counted in different ways."""
+TARGETS = {"video": ("segment", "segments", 2), "image": ("box", "boxes", 4)}
+"""By what a query is about: the keys of one right answer and of several, and how many numbers one has."""
 KEYS = ("id", "video", "image", "query", "duration", "size", "segment", "segments", "box", "boxes", "split", "kind")
 REMEDY = "write one JSON object per line, see docs/data.md, 'Your own data'"
 
@@ -42,6 +47,20 @@ class Own(Dataset):
         path = find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY)
         only = None if "{split}" in name else split
         return Annotations(*load_own(path, self.item, only, problems or Problems(self.config.on_error)))
+
+    def check_splits(self, names: Sequence[str]) -> None:
+        name = self.config.queries
+        paths = [find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY) for split in names]
+        if "{split}" in name:
+            return
+        found = set()
+        for line in read_text(paths[0]).split("\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # `read` says what is wrong with a line
+                found.add(str(json.loads(line)["split"]))
+        for split in names:
+            if found and split not in found:
+                known = ", ".join(sorted(found))[:200]
+                raise ConfigError(f"data.test_splits: {paths[0]} has no line of split {split!r}; it has {known}")
 
 
 class OwnQueries(NamedTuple):
@@ -122,7 +141,7 @@ def _query(entry: dict[str, Any], item: str, number: int, where: str) -> Query:
     if item not in entry:
         raise BadAnnotation(f"{where}: no '{item}'; name the {item} that the query is about")
     text = check_text(entry.get("query"), "query", where)
-    one, several, length = ("segment", "segments", 2) if item == "video" else ("box", "boxes", 4)
+    one, several, length = TARGETS[item]
     targets = entry[several] if several in entry else [entry[one]] if one in entry else []
     if not isinstance(targets, list):
         raise BadAnnotation(f"{where}: '{several}' is a list of such as [{', '.join('1234'[:length])}]")

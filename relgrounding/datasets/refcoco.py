@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from tqdm import tqdm
 
-from relgrounding._printing import brief
+from relgrounding._printing import brief, progress
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import (
     NOT_VISUAL,
@@ -25,16 +24,16 @@ from relgrounding.datasets._dataset import (
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
-from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
 from relgrounding.io._pickle import load_plain_pickle
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_text, has_area, parse_json
 
 __all__ = ["ImageObjects", "Instances", "RefCOCO", "RefCOCOPlus", "RefCOCOg", "load_instances", "load_refcoco"]
 
 LEFT_OUT = "objects without area left out"
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
-REMEDY = "python tools/prepare.py coco-categories --name {} makes one"
+REMEDY = "relgrounding prepare coco-categories --name {} makes one"
 
 
 @dataclass
@@ -57,15 +56,24 @@ class _Family(Dataset):
         root, config = data_root(self.config) / "refcoco", self.config
         queries = load_refcoco(root, self.name, split, config.split_by, problems or Problems(config.on_error))
         instances = load_instances(root, self.name)
-        return Annotations(queries, {}, dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True)))
+        sizes = dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True))
+        boxes = {image: instances[image].boxes for image in {query.item for query in queries}}
+        return Annotations(queries, {}, sizes, boxes=boxes)
 
     def protocols(self) -> list[str]:
         """Return the protocol: every expression refers to one box."""
         return ["single"]
 
+    def splits(self) -> list[str] | None:
+        return super().splits() if self._as_published else None
+
+    @property
+    def _as_published(self) -> bool:
+        return self.config.split_by in ("", SPLIT_BY[self.name][0])
+
     def sizes(self) -> Published | None:
         """Return the sizes of the whole and, where the splits are those that they were published for, of the splits."""
-        if self.config.split_by in ("", SPLIT_BY[self.name][0]):
+        if self._as_published:
             return self.published
         return self.published._replace(queries=dict.fromkeys(self.published.queries, 0))
 
@@ -341,7 +349,7 @@ def coco_categories(out: Path, root: Path, name: str) -> str:
     instances = load_instances(root, name)
 
     def items() -> Iterator[tuple[str, Regions]]:
-        for image in tqdm(instances.ids, unit="image", disable=None):
+        for image in progress(instances.ids, desc="writing", unit="image"):
             look()
             objects = instances[image]
             if len(objects.boxes):

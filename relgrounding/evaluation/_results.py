@@ -113,7 +113,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 raise TypeError("metrics are finite numbers, and floors and oracle have them all")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path} is damaged ({reason}); repeat it with tools/evaluate.py --write") from None
+        raise ValueError(f"{path} is damaged ({reason}); repeat it with relgrounding evaluate --write") from None
     return entries
 
 

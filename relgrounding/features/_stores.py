@@ -44,7 +44,7 @@ class _Store:
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
-        check_regular(existing(self.path, "tools/prepare.py makes such files, docs/features.md has the layouts"))
+        check_regular(existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts"))
         self._auto = in_memory is None
         self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
         self._forget()
@@ -240,7 +240,11 @@ class RegionFeatures(_Store):
     def dim(self) -> int:
         """Width of a region's feature."""
         self._rows()  # the file is checked before anything is read from it
-        return int(self._member("features").shape[1])
+        if not (width := int(self._member("features").shape[1])):
+            raise BadFeatures(
+                f"{self.path} holds boxes without features; extract images --boxes makes features of them"
+            )
+        return width
 
     def __getitem__(self, key: str) -> Regions:
         row = self._row_of(key)
@@ -363,7 +367,7 @@ def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_forma
     image = f"an image of {size[0]} x {size[1]}"
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        advice = "is it x y width height? tools/prepare.py features --box-format xywh converts it"
+        advice = "is it x y width height? relgrounding prepare features --box-format xywh converts it"
         advice = advice if np.isfinite(boxes[row]).all() else "it is not finite: make the file again"
         raise BadFeatures(f"{where}: row {row}, {boxes[row].tolist()}, is not a box x1 y1 x2 y2 in {image}; {advice}")
     if outside.sum() > max(1, len(boxes) // 2):

@@ -1,9 +1,7 @@
 """Errors of data that cannot be used, and what becomes of a record that raises one."""
 
-import codecs
 import pickle
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 
 from relgrounding._names import name_fault
@@ -19,16 +17,11 @@ __all__ = [
     "Problems",
     "UnsafeFile",
     "check_id",
-    "read_text",
 ]
 
 logger = get_logger("relgrounding.io")
 MOST_LOGGED = 10
 # UTF-32 first: the mark of UTF-16 is the beginning of its mark.
-_OTHER_MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
 
 
 class DataError(ValueError):
@@ -141,34 +134,3 @@ def check_id(value: object, where: str) -> str:
             "characters"
         )
     return value
-
-
-def read_text(path: Path, follow_links: bool = False) -> str:
-    """Read a text file.
-
-    Args:
-        path: regular file.
-        follow_links: whether it may be a link out of its folder, as a file that the user named may.
-
-    Raises:
-        MissingFile: no such file.
-        UnsafeFile: it is not a regular file, or a link out of its folder.
-        BadAnnotation: it is not UTF-8; the message has its encoding, or the line of the first wrong byte.
-    """
-    from relgrounding.io._regular import check_regular  # which raises the errors of this module
-
-    check_regular(path, follow_links)
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        for encoding, marks in _OTHER_MARKS.items():
-            if content.startswith(marks):
-                raise BadAnnotation(
-                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
-                ) from None
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadAnnotation(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
-            "for example with iconv -f latin1 -t utf-8"
-        ) from None

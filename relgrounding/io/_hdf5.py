@@ -45,7 +45,7 @@ def open_hdf5(path: Path) -> h5py.File:
         MissingFile: no such file.
         BadFeatures: it is not an HDF5 file, or cut off.
     """
-    check_regular(existing(path, "tools/prepare.py makes feature files, docs/data.md says how"))
+    check_regular(existing(path, "relgrounding prepare makes feature files, docs/data.md says how"))
     with damage(str(path)):
         return h5py.File(CheckedFile(path), "r")
 
@@ -145,7 +145,7 @@ def read(dataset: h5py.Dataset, selection: Any, where: str, limit: int = MAX_BYT
             if size * dataset.dtype.itemsize > limit:
                 raise BadFeatures(
                     f"{where} claims shape {shape}, in chunks of {dataset.chunks}: too large for one item; is the file "
-                    "damaged? tools/prepare.py features --max-bytes raises the limit"
+                    "damaged? relgrounding prepare features --max-bytes raises the limit"
                 )
         _check_file_holds(dataset, where)
         _check_chunks(dataset, rows, where, limit)

@@ -100,5 +100,5 @@ def check_bytes(shape: tuple[int, ...], dtype: np.dtype, where: str, limit: int)
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > limit:
         raise BadFeatures(
             f"{where} claims shape {shape} of {dtype}: too large for one item; is the file damaged? "
-            "tools/prepare.py features --max-bytes raises the limit"
+            "relgrounding prepare features --max-bytes raises the limit"
         )

@@ -1,9 +1,10 @@
 """What is opened: regular files, and no more of them than was allowed for."""
 
+import codecs
 import stat
 from pathlib import Path
 
-from relgrounding.io._errors import MissingFile, UnsafeFile
+from relgrounding.io._errors import BadAnnotation, MissingFile, UnsafeFile
 
 MAX_BYTES = 2**30
 """Of one array in memory: a small file can declare, and unpack to, more than any machine holds."""
@@ -14,6 +15,10 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
+}
+_OTHER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 
 
@@ -50,3 +55,32 @@ def check_regular(path: Path, follow_links: bool = True) -> None:
         raise UnsafeFile(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'special')}, not a regular file; name a file")
     if outside:
         raise UnsafeFile(f"{path} is a link out of its folder; copy what it points to, or name that folder")
+
+
+def read_text(path: Path, follow_links: bool = False) -> str:
+    """Read a text file.
+
+    Args:
+        path: regular file.
+        follow_links: whether it may be a link out of its folder, as a file that the user named may.
+
+    Raises:
+        MissingFile: no such file.
+        UnsafeFile: it is not a regular file, or a link out of its folder.
+        BadAnnotation: it is not UTF-8; the message has its encoding, or the line of the first wrong byte.
+    """
+    check_regular(path, follow_links)
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        for encoding, marks in _OTHER_MARKS.items():
+            if content.startswith(marks):
+                raise BadAnnotation(
+                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
+                ) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadAnnotation(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
+            "for example with iconv -f latin1 -t utf-8"
+        ) from None

@@ -18,7 +18,7 @@ HDF5 = (".h5", ".hdf5", ".hdf")
 
 
 class ConvertibleFeatures:
-    """Features in a format that tools/prepare.py converts, read by its converter.
+    """Features in a format that relgrounding prepare converts, read by its converter.
 
     Args:
         path: file or folder.

@@ -42,6 +42,10 @@ must be found differ by more: half the frame rate, another video, a part of the 
 """
 
 
+def _differ(said: float, seconds: float) -> bool:
+    return abs(seconds - said) > max(min(SECONDS, SHARE_OF_SHORT * said), SHARE_OF_LONG * said)
+
+
 @dataclasses.dataclass
 class VideoData:
     """Candidate moments."""
@@ -278,8 +282,7 @@ class Video(Modality):
         if not self.comparable(item, annotations, store):
             return ""
         said, seconds = annotations.durations[item], store.duration(item)
-        allowed = max(min(SECONDS, SHARE_OF_SHORT * said), SHARE_OF_LONG * said)
-        if abs(seconds - said) <= allowed:
+        if not _differ(said, seconds):
             return ""
         return f"{item!r} is {seconds:g} s long in the features and {said:g} s in the annotations"
 
@@ -296,12 +299,19 @@ class Video(Modality):
             content = stores.read(path, item) if of_many(path) else load_array(path)
         clips = checked(as_array(content), dim, where, "clips")
         duration: Any = facts.get("duration")
+        stated = stores.duration(features, item)
         if duration is None:
-            duration = stores.duration(features, item)
+            duration = stated
         if duration is None:
             raise ValueError(
-                "a video needs its duration in seconds: duration=31.2 (only HDF5 files of tools/extract.py hold it)"
+                "a video needs its duration in seconds: duration=31.2 "
+                "(only HDF5 files of `relgrounding extract` hold it)"
             )
         if not 0 < float(duration) < math.inf:
             raise ValueError(f"duration is {duration}; give the length of the video in seconds, above 0")
+        if stated is not None and _differ(float(duration), stated):
+            raise ValueError(
+                f"the video is {float(duration):g} s long as given, but {stated:g} s in {features}; leave the duration "
+                "out, or correct it"
+            )
         return clips, {"item": float(duration)}

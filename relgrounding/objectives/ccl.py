@@ -37,6 +37,7 @@ class CCLConfig:
     start_from: str = ""
     """Folder of a run whose best.pt stage 2 starts from; empty: train stage 1 first, for `train.epochs`."""
     learning_rate: float = number(5e-4, above=0)
+    """Highest learning rate of stage 2; it rises and falls as that of stage 1."""
     mil_weight: float = number(1.0, least=0)
     """Weight of the MIL loss in stage 2; 0 disables it."""
     feature_weight: float = number(2.0, least=0)

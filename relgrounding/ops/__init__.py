@@ -1,6 +1,7 @@
 """Message passing and other operators with hand-written gradients: one contract each, several backends."""
 
-from relgrounding.ops._dispatch import as_structure, set_backend
+from relgrounding.ops._choice import set_backend
+from relgrounding.ops._dispatch import as_structure
 from relgrounding.ops._registry import available_backends, backend_names, check_backend, register_backend
 from relgrounding.ops.additive_attention import additive_attention
 from relgrounding.ops.gated_sum import gated_sum

@@ -38,11 +38,11 @@ def backward_pass(reference: Callable[..., Any]) -> Callable[[Callable[..., tupl
             device = next((g.device.type for g in grads if g is not None), None)
             if device is None:
                 return (None,) * len(ctx.needs_input_grad)
-            again = torch.is_grad_enabled()
-            if not again and not torch.is_autocast_enabled(device):
+            recording = torch.is_grad_enabled()
+            if not recording and not torch.is_autocast_enabled(device):
                 return function(ctx, *grads)
             with torch.autocast(device, enabled=False):
-                return _recorded(reference, ctx, grads) if again else function(ctx, *grads)
+                return _recorded(reference, ctx, grads) if recording else function(ctx, *grads)
 
         return run
 
@@ -91,7 +91,11 @@ def _recorded(
             arguments[i] = arguments[i].view_as(arguments[i])
     results = reference(*arguments)
     results = (results,) if isinstance(results, Tensor) else results
-    results, grads = zip(*((x, g) for x, g in zip(results, grads, strict=True) if g is not None), strict=True)
+    # A result may depend on none of the inputs that need a gradient.
+    pairs = [(x, g) for x, g in zip(results, grads, strict=True) if g is not None and x.requires_grad]
     wanted = [x for x, need in zip(arguments, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True, allow_unused=True))
+    if not pairs:
+        return (None,) * len(needed)
+    options = {"create_graph": True, "allow_unused": True}
+    found = iter(torch.autograd.grad([x for x, _ in pairs], wanted, [g for _, g in pairs], **options))
     return tuple(next(found) if need else None for need in needed)

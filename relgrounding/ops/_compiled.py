@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._choice import choose_backend
+from relgrounding.ops._registry import find_backend
 
 _STRUCTURE = ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges")
 
@@ -68,12 +70,16 @@ def _(grad, operator, backend, inputs, *_):
 def _kernel(
     operator: str, backend: str, structure: Sequence[Tensor], num_types: int, names: str, options: Sequence[float]
 ) -> Callable[[Sequence[Tensor]], Tensor]:
-    from relgrounding.ops._dispatch import launch
-
     tensors = dict(zip(_STRUCTURE, structure, strict=True))
     graph = GraphStructure(edge_types=tuple(map(str, range(num_types))), **tensors)
     named = dict(zip(names.split(","), options, strict=True)) if names else {}
-    return lambda inputs: launch(operator, inputs, backend, graph=graph, **named)
+
+    def run(inputs: Sequence[Tensor]) -> Tensor:
+        chosen = find_backend(operator, choose_backend(backend, operator, graph, inputs[0]))
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return chosen.function(graph, *inputs, **named)
+
+    return run
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

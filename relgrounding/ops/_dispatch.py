@@ -1,12 +1,4 @@
-"""Which backend runs an operator, and what a graph is to an operator.
-
-The rule of `auto`, where `set_backend` chose nothing else, follows from the ranks that the backends register:
-
-1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for large graphs in which
-   most nodes are joined (`relgrounding.ops._padded_matrices`); otherwise `csr`.
-2. On a GPU `triton` where it can run, otherwise `csr`.
-3. On any other device `naive`.
-"""
+"""How an operator runs: the types of its inputs, autocast, `torch.compile`, and what a graph is to an operator."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,19 +8,10 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure, from_dgl
+from relgrounding.ops._choice import choose_backend
 from relgrounding.ops._compiled import run_compiled
-from relgrounding.ops._registry import (
-    FLOAT,
-    HALF,
-    Backend,
-    backend_names,
-    candidates,
-    check_backend,
-    find_backend,
-    find_layer,
-)
+from relgrounding.ops._registry import FLOAT, HALF, Backend, find_backend, find_layer
 
-_chosen = "auto"
 # What "auto" is while a compiler traces a model.
 _OPEN = Backend(lambda: None, widen_half=True, opaque=True)
 
@@ -47,36 +30,6 @@ def as_structure(graph: "dgl.DGLGraph | GraphStructure") -> GraphStructure:
         f"the graph is a {type(graph).__name__}; give a DGLGraph or a GraphStructure: graphs.from_pyg makes one of a "
         f"PyG graph, or of an edge_index and num_nodes; graphs.GraphStructure.from_edges of sources and destinations"
     )
-
-
-class set_backend:
-    """Choose the backend that `auto` stands for, from here on or within a ``with`` block.
-
-    A backend that is named in a call or a layer stays what it is, and an operator that has no backend of this name
-    keeps the rule of the library.
-
-    Args:
-        name: of a backend of `graph_attention` or `gated_sum`, or "auto" for the rule of the library.
-
-    Raises:
-        ValueError: there is no such backend.
-
-    >>> with set_backend("naive"):
-    ...     pass  # every call with backend="auto" runs edge by edge
-    """
-
-    def __init__(self, name: str) -> None:
-        global _chosen
-        check_backend(name)
-        self._before = _chosen
-        _chosen = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        global _chosen
-        _chosen = self._before
 
 
 def launch(
@@ -138,30 +91,6 @@ def whole_layer(
         return None
     chosen = find_layer(layer, choose_backend(backend, operator, structure, x))
     return chosen.function if chosen and chosen.why_not(device, dtype) is None else None
-
-
-def choose_backend(backend: str, operator: str, graph: GraphStructure | None, tensor: Tensor) -> str:
-    """Return the name of the backend that runs; the rule of `auto` is at the top of this file.
-
-    While `torch.compile` traces a model, what depends on the edges is open: "auto" stays "auto" until the call.
-
-    Raises:
-        ValueError: there is no such backend, or it cannot run on these features.
-    """
-    if backend == "auto" != _chosen and _chosen in backend_names(operator):
-        backend = _chosen
-    if backend != "auto":
-        reason = find_backend(operator, backend).why_not(tensor.device, tensor.dtype)
-        if reason:
-            raise ValueError(f"backend '{backend}' cannot run here: {reason}; use backend='naive' or 'auto'")
-        return backend
-    for name, candidate in candidates(operator, tensor.device.type):
-        if candidate.why_not(tensor.device, tensor.dtype) is None:
-            if candidate.opaque and torch.compiler.is_compiling():
-                return "auto"
-            if candidate.suits is None or candidate.suits(graph):
-                return name
-    return "naive"
 
 
 def check_tensors(structure: GraphStructure | None, tensor: Tensor, *others: Tensor) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
-from relgrounding.ops._dispatch import check_tensors, choose_backend
+from relgrounding.ops._choice import choose_backend
+from relgrounding.ops._dispatch import check_tensors
 from relgrounding.ops._registry import HALF
 from relgrounding.ops._segments import edge_dots, segment_max, segment_sum, weighted_rows
 

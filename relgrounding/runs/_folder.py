@@ -17,6 +17,7 @@ import relgrounding
 from relgrounding._dgl import dgl
 from relgrounding._files import clear_parts, is_part, replacing
 from relgrounding._names import name_fault
+from relgrounding._printing import counted
 from relgrounding._settings import read_yaml
 from relgrounding.config import Config, config_to_yaml, make_config
 from relgrounding.evaluation import read_results
@@ -78,7 +79,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         if not os.path.isfile(path):
-            raise RunError(f"{self.path} is no run: it has no config.yaml; tools/train.py makes one")
+            raise RunError(f"{self.path} is no run: it has no config.yaml; relgrounding train makes one")
         settings = read_yaml(path)
         for section in ORIGIN:
             settings.pop(section, None)
@@ -215,7 +216,7 @@ class RunFolder:
             state = self.load("last.pt", WHOLE)["state"]
         except RunError as error:
             return str(error)
-        where = f"step {state['step']}, {state['epoch']} epochs done"
+        where = f"step {state['step']}, {counted(state['epoch'], 'epoch')} done"
         return f"the same command with --resume continues from {where} ({self.path / 'last.pt'})"
 
     def check_new(self) -> None:
@@ -253,7 +254,8 @@ class RunFolder:
         path = self.path / name
         if not path.is_file():
             raise RunError(
-                f"{path} does not exist; finish the run with tools/train.py --resume, or tools/evaluate.py --write"
+                f"{path} does not exist; finish the run with relgrounding train --resume, "
+                "or relgrounding evaluate --write"
             )
         return path
 
@@ -270,5 +272,5 @@ class RunFolder:
         return records
 
     def _unreadable(self, name: str, number: int, reason: str) -> RunError:
-        remedy = "remove that line" if name == "log.jsonl" else "repeat it with tools/evaluate.py --write"
+        remedy = "remove that line" if name == "log.jsonl" else "repeat it with relgrounding evaluate --write"
         return RunError(f"{self.path / name}, line {number}: {reason}; {remedy}")

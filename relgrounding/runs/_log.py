@@ -1,16 +1,8 @@
 """The log of a run: lines of log.jsonl, and the same numbers as TensorBoard events."""
 
 import json
-import os
-import socket
-import time
 from pathlib import Path
 from typing import Any
-
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from relgrounding._files import replacing, synchronise
 
@@ -30,8 +22,7 @@ class RunLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "log.jsonl"
-        self._events = folder / "tensorboard"
-        self._file: Path | None = None
+        self._events: Any = None
 
     def add(self, record: Record) -> None:
         """Append a line.
@@ -41,12 +32,12 @@ class RunLog:
         """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        numbers = [Summary.Value(tag=key, simple_value=value) for key, value in record.items() if key not in PROGRESS]
-        self._add_event(Event(wall_time=time.time(), step=record["step"], summary=Summary(value=numbers)))
+        numbers = {key: value for key, value in record.items() if key not in PROGRESS}
+        self._current_events().add(record["step"], numbers)
 
     def synchronise(self) -> None:
         """Flush the log to disk."""
-        for path in (self.path, self._file):
+        for path in (self.path, self._events and self._events.path):
             if path is not None and path.is_file():
                 synchronise(path)
 
@@ -59,7 +50,7 @@ class RunLog:
             step: of the checkpoint.
             epoch: number of finished epochs at the checkpoint.
         """
-        self._file = None
+        self._events = None
         content = self.path.read_bytes() if self.path.is_file() else b""
         records = [(line, _record(line)) for line in content.splitlines(keepends=True)]
         kept = [(line, r) for line, r in records if r is not None and r["step"] <= step and r["epoch"] <= epoch]
@@ -69,37 +60,14 @@ class RunLog:
             with replacing(self.path) as beside:
                 beside.write_bytes(whole)
         logged = {tag for _, record in kept if record["step"] == step for tag in record}
-        for path in self._events.glob("*tfevents*"):
-            self._cut_events(path, step, logged)
-        if step and self._events.is_dir():
-            # Makes a TensorBoard that has already read the removed points discard them.
-            self._add_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status="START")))
+        self._current_events().rewind(step, logged)
 
-    def _cut_events(self, path: Path, step: int, logged: set[str]) -> None:
-        """Keep only the events before a step, and those of the step itself that were logged."""
-        size = 0
-        kept = []
-        for content in RawEventFileLoader(str(path)).Load():
-            event = Event.FromString(content)
-            size += len(content) + 16
-            tags = [value.tag for value in event.summary.value]
-            if event.step < step or (event.step == step and logged.issuperset(tags)):
-                kept.append(content)
-        if size != path.stat().st_size or sum(len(content) + 16 for content in kept) != size:
-            with replacing(path) as beside, beside.open("wb") as file:
-                for content in kept:
-                    RecordWriter(file).write(content)
+    def _current_events(self) -> Any:
+        if self._events is None:
+            from relgrounding.runs._events import EventFile  # TensorBoard: not needed by those who only read runs
 
-    def _add_event(self, event: Event) -> None:
-        first = self._file is None
-        if self._file is None:
-            name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-            self._events.mkdir(exist_ok=True)
-            self._file = self._events / name
-        with self._file.open("ab", buffering=0) as file:
-            if first:
-                RecordWriter(file).write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-            RecordWriter(file).write(event.SerializeToString())
+            self._events = EventFile(self.folder / "tensorboard")
+        return self._events
 
 
 def _record(line: bytes) -> Record | None:

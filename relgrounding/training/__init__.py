@@ -6,8 +6,16 @@ from relgrounding.training._ablation import is_done as job_is_done
 from relgrounding.training._ablation import jobs as grid_jobs
 from relgrounding.training._ablation import measured as grid_results
 from relgrounding.training._ablation import table as grid_table
-from relgrounding.training._evaluate import evaluate_run, evaluate_split, protocols, score_split, validation_metrics
+from relgrounding.training._evaluate import (
+    evaluate_run,
+    evaluate_split,
+    protocols,
+    score_run,
+    score_split,
+    validation_metrics,
+)
 from relgrounding.training._resume import nothing_left
+from relgrounding.training._run import TrainedRun, evaluate, train, train_run
 from relgrounding.training._schedule import Stage, learning_rate_factor, stages
 from relgrounding.training._task import (
     Split,
@@ -31,8 +39,10 @@ __all__ = [
     "Split",
     "Stage",
     "Task",
+    "TrainedRun",
     "Trainer",
     "build_model",
+    "evaluate",
     "evaluate_run",
     "evaluate_split",
     "grid_cells",
@@ -47,8 +57,11 @@ __all__ = [
     "nothing_left",
     "protocols",
     "read_grid",
+    "score_run",
     "score_split",
     "stages",
+    "train",
+    "train_run",
     "validation_metrics",
     "with_data",
     "words_of_start",

@@ -35,7 +35,7 @@ class Experiment:
     """A configuration on which every row is run, and the reported metrics."""
 
     config: str = MISSING
-    """YAML file, relative to the working directory."""
+    """Name of a configuration that comes with the package, or a YAML file, relative to the working directory."""
     settings: list[str] = field(default_factory=list)
     columns: list[Column] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass
 class Grid:
-    """What `tools/ablate.py` runs."""
+    """What `relgrounding ablate` runs."""
 
     name: str = MISSING
     note: str = ""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from relgrounding._files import replacing
@@ -156,9 +157,17 @@ def _prediction_lines(
 
 
 def evaluate_run(
-    task: Task, folder: RunFolder, splits: list[str] | None = None, write: bool = True, quiet: bool = False
+    task: Task, folder: RunFolder, splits: Sequence[str] | None = None, write: bool = True, quiet: bool = False
 ) -> str:
-    """Score the best checkpoint of a run on its test splits and return the table.
+    """Score the best checkpoint of a run on its test splits and return the table; see `score_run`."""
+    entries, lines = score_run(task, folder, splits, write, quiet)
+    return results_table(entries, len(lines))
+
+
+def score_run(
+    task: Task, folder: RunFolder, splits: Sequence[str] | None = None, write: bool = True, quiet: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Score the best checkpoint of a run on its test splits.
 
     Args:
         task: see `make_task`.
@@ -166,7 +175,10 @@ def evaluate_run(
         splits: names; None: the run's own.
         write: write results.json, predictions.jsonl and, for videos, the constant segments in floors.json into the
             folder.
-        quiet: without progress bars.
+        quiet: without progress.
+
+    Returns:
+        As `evaluate_split`, of all splits.
     """
     model = build_model(task)
     folder.restore(model, folder.load("best.pt"), "best.pt")
@@ -188,6 +200,11 @@ def evaluate_run(
             beside.write_text(text, encoding="utf-8")
         # Last: a run that has results is finished.
         write_results(folder.path / "results.json", entries)
+    return entries, lines
+
+
+def results_table(entries: list[dict[str, Any]], predictions: int = 0) -> str:
+    """Return entries of results.json as a table, or a line where there are none."""
     if not entries:
-        return f"no query has a right answer to compare with: {len(lines)} predictions, no metrics"
+        return f"no query has a right answer to compare with: {predictions} predictions, no metrics"
     return format_table(entries)

@@ -4,6 +4,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relgrounding._printing import counted
 from relgrounding.config import Config
 from relgrounding.runs import WHOLE, RunError, RunFolder
 from relgrounding.training._schedule import stages
@@ -86,7 +87,8 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     early = state["epoch"] - state["stage_start"] < planned[state["stage"] - 1].epochs
     keys = " or ".join(["train.epochs", *(f"{name}.epochs" for name, kind in config.classes.items() if kind.follows)])
     raised = "train.patience, none of the last was better" if early else keys
-    return f"{folder.path} is finished, with its results, after {state['epoch']} epochs; to go on, raise {raised}"
+    epochs = counted(state["epoch"], "epoch")
+    return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -67,6 +67,8 @@ class Task:
     vectors: Float[Tensor, "words dim"] | None = None
     durations: dict[str, float] = field(default_factory=dict)
     floors: Any = None
+    width: int = 0
+    """Of the features, where they are not read before the splits are; 0: that of the training features."""
 
     @property
     def modality(self) -> Modality:
@@ -81,7 +83,7 @@ class Task:
     @property
     def feature_dim(self) -> int:
         """Width of a clip or region feature."""
-        return self.train.store.dim
+        return self.width or self.train.store.dim
 
     def test(self, split: str) -> Split:
         """Read a test split."""
@@ -163,7 +165,7 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
         )
     empty = Split([], store)
     words = Vocabulary.from_list(saved["vocabulary"])
-    return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"))
+    return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"), width=width)
 
 
 def with_data(config: Config, changes: Sequence[str]) -> Config:
@@ -182,7 +184,11 @@ def with_data(config: Config, changes: Sequence[str]) -> Config:
             raise ConfigError(f"--data {change}: an evaluation does not read data.{key}: {UNREAD[key]}")
         if "=" not in change or key not in (known := [f.name for f in dataclasses.fields(config.data)]):
             raise ConfigError(f"--data {change}: give KEY=VALUE, where KEY is one of {', '.join(known)}")
-    return with_settings(config, [f"data.{change}" for change in changes])
+    changed = with_settings(config, [f"data.{change}" for change in changes])
+    for change in changes:
+        if changed.dataset.generated and change.partition("=")[0] in ("features", "root"):
+            raise ConfigError(f"--data {change}: {changed.data.dataset} is generated, and reads no files")
+    return changed
 
 
 def read_training(config: Config) -> tuple[Split, Split]:
@@ -265,7 +271,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
             *(settings.dataset, split, cut, len(queries), 100 * cut / len(queries), settings.max_words),
         )
     if not queries:
-        raise ConfigError(f"{settings.dataset} {split}: no query can be used; tools/prepare.py verify says why")
+        raise ConfigError(f"{settings.dataset} {split}: no query can be used; relgrounding prepare verify says why")
     return Split(queries, store, found.durations)
 
 
@@ -292,7 +298,7 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
                     near = did_you_mean(query.item, getattr(store, "ids", []))
                     raise MissingFeatures(
                         f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
-                        "tools/prepare.py verify lists all such, data.on_error=skip leaves them out"
+                        "relgrounding prepare verify lists all such, data.on_error=skip leaves them out"
                     )
                 if differs := modality.disagreement(query.item, found, store):
                     raise _disagreeing(differs, found, store, modality, problems)

@@ -4,10 +4,9 @@ import time
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from relgrounding._files import clear_parts
-from relgrounding._printing import printable
+from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
 from relgrounding.config import Config
 from relgrounding.modalities import Batch, BatchSampler, make_loader
@@ -117,6 +116,8 @@ class Trainer:
             folder.rewind(state["step"], state["epoch"])
             if not folder.started:
                 self._save("last.pt")
+            if not self.quiet:
+                show(self._description())
             self._clock = time.perf_counter()
             try:
                 if stage_is_over(state, self.config):
@@ -129,6 +130,26 @@ class Trainer:
                     self._save("last.pt")
                 raise
 
+    def _description(self) -> str:
+        """Return what the run computes with, and on what."""
+        config, device = self.config, str(self.device)
+        if self.device.type == "cuda":
+            device += f", {torch.cuda.get_device_name(self.device)}"
+        elif self.device.type == "cpu":
+            device += f", {counted(torch.get_num_threads(), 'thread')}"
+        kernels = "none: the model has no relation module" if config.model.relation == "none" else config.backend
+        parameters = list(self.model.parameters())
+        types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
+        facts = {
+            "device": device,
+            "precision": ", ".join(types),
+            "backend": kernels,
+            "parameters": f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,}",
+            "queries": f"{len(self.task.train.queries):,} to train on, {len(self.task.validation.queries):,} held out",
+            "kept in": str(self.folder.path),
+        }
+        return "\n".join(f"{name:<12}{printable(fact)}" for name, fact in facts.items())
+
     def _last_words(self) -> str:
         clear_parts(self.folder.path)
         return self.folder.progress()
@@ -138,14 +159,14 @@ class Trainer:
         self.model.train()
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["step"] - state["epoch"] * self.steps_per_epoch
-        bar = tqdm(
+        self._epoch_began = state["seconds"]
+        bar = progress(
             self.loader,
             desc=f"{self._stage_name}epoch {state['epoch'] - state['stage_start'] + 1}/{self.stage.epochs}",
             total=self.steps_per_epoch,
             initial=self.sampler.start,
             unit="batch",
-            disable=self.quiet,
-            leave=False,
+            quiet=self.quiet,
         )
         losses = state["losses"]
         with bar:
@@ -157,7 +178,8 @@ class Trainer:
                 self._between_steps = True
                 if state["step"] % config.log_every == 0:
                     recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
-                    bar.set_postfix({"loss": f"{recent:.4f}", "best": f"{state['best']:.1f}"})
+                    best = {"best": f"{state['best']:.1f}"} if state["best_epoch"] > 0 else {}
+                    bar.set_postfix({"loss": f"{recent:.4f}"} | best, refresh=False)
                     rate = self.optimizer.param_groups[0]["lr"]
                     values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
                     self._log(values | {name: value.item() for name, value in extra.items()})
@@ -188,7 +210,8 @@ class Trainer:
         if not torch.isfinite(norm):
             raise RunError(
                 f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
-                f"train.learning_rate, or look for NaN in the features; last.pt is as it was after the last epoch"
+                f"train.learning_rate and give the command again with --overwrite, or look for NaN in the features; "
+                "last.pt is as it was after the last epoch"
             )
         self.optimizer.step()
         return loss.item(), norm.item(), extra
@@ -211,10 +234,10 @@ class Trainer:
             state["best"], state["best_epoch"] = value, state["epoch"]
             self._save("best.pt")
         if not self.quiet:
-            seconds = state["seconds"]
-            tqdm.write(
+            seconds = state["seconds"] - self._epoch_began
+            note(
                 f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
-                f"{f'validation {printable(name)} {value:.1f}' if metrics else 'no right answers to validate on'}"
+                f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
                 f"{' (best so far)' if better else ''}, {seconds:.0f} s"
             )
         if stage_is_over(state, self.config):

@@ -101,7 +101,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from None
+        raise ValueError(f"{path} is not a readable picture: {error}") from None
 
 
 def picture_ids(path: str | os.PathLike) -> list[str]:

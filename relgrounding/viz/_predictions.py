@@ -11,7 +11,7 @@ from relgrounding.config import Config
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.viz._views import View, view_of
 
-REPEAT = "repeat it with tools/evaluate.py --write"
+REPEAT = "repeat it with relgrounding evaluate --write"
 
 
 @dataclass(frozen=True, eq=False)

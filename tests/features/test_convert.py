@@ -160,7 +160,7 @@ def test_boxes_with_width_and_height(tmp_path):
     content = images()
     turned = {key: (f, np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], 1), s) for key, (f, b, s) in content.items()}
     source = write_tsv(tmp_path / "in", turned)
-    with pytest.raises(BadFeatures, match=r"is it x y width height\? tools/prepare\.py features --box-format xywh"):
+    with pytest.raises(BadFeatures, match=r"is it x y width height\? relgrounding prepare features --box-format xywh"):
         convert_features(source, tmp_path / "x.h5")
     convert_features(source, tmp_path / "x.h5", box_format="xywh")
     check_regions(tmp_path / "x.h5", content)

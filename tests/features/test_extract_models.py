@@ -1,15 +1,19 @@
 """With torchvision and PyAV: a generated video and generated pictures, small models of random weights."""
 
 import json
+import shutil
+import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from relgrounding.features import ClipFeatures, RegionFeatures, extraction
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, extraction, write_region_features
 from relgrounding.features.extraction._frames import Frames
 from tools import extract as tool
+from tools import prepare, train
 
 try:
     import av
@@ -25,6 +29,9 @@ SMALL = ["--weights", "random", "--size", "32"]
 # The smaller detectors, with random weights, give all boxes the same feature, which would test nothing.
 DETECTOR = ["--model", "fasterrcnn_resnet50_fpn", "--weights", "random", "--min-score", "0", "--size", "64"]
 SMALLEST = "fasterrcnn_mobilenet_v3_large_320_fpn"
+PHOTOS = {"7": (80, 60), "12": (70, 90)}
+"""Sizes of the pictures by their COCO ids."""
+ROOT = Path(__file__).parents[2]
 
 
 def write_video(path, frames=FRAMES, size=64, seed=0):
@@ -176,6 +183,125 @@ def test_given_boxes_get_the_features_that_detected_ones_had(photos, tmp_path, c
     words[1] = tmp_path / "COCO_000007.png"
     assert tool.main([str(word) for word in words]) == 2
     assert "has 10 x 10 pixels, the boxes of 'COCO_000007'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Boxes of the photos, without features: one inside, one across the edge, one of a pixel in the corner."""
+    rows = np.float32([[10, 5, 40, 30], [50, 40, 90, 64], [69, 59, 70, 60]])
+    items = [(key, Regions(np.zeros((3, 0), np.float16), rows, size)) for key, size in PHOTOS.items()]
+    write_region_features(tmp_path / "boxes.h5", items)
+    return tmp_path / "boxes.h5"
+
+
+CROPS = ["--model", "resnet18", "--weights", "random", "--size", "48", "--number-ids"]
+
+
+def test_features_of_crops_are_those_of_the_network_run_by_hand(photos, boxes, tmp_path, capsys):
+    folder = shutil.copytree(photos, tmp_path / "more")
+    Image.new("RGB", (10, 10)).save(folder / "COCO_000099.png")
+    run("images", folder, tmp_path / "x.h5", *CROPS, "--seed", 4, "--boxes", boxes)
+    assert "boxes.h5: boxes of 2 of 3 files, no file for 0 images" in capsys.readouterr().out
+    store = RegionFeatures(tmp_path / "x.h5")
+    assert store.ids == ["7", "12"]  # of the boxes
+    torch.manual_seed(4)
+    network = torchvision.models.resnet18(weights=None).eval()
+    network.fc = torch.nn.Identity()
+    mean, std = (torch.tensor(value)[:, None, None] for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for key, name in (("7", "COCO_000007.png"), ("12", "COCO_000012.png")):
+        picture = Image.open(photos / name)
+        np.testing.assert_array_equal(store[key].boxes, RegionFeatures(boxes)[key].boxes)
+        for box, found in zip(store[key].boxes, store[key].features, strict=True):
+            margin = 0.1 * (box[2:] - box[:2])
+            low = np.maximum(np.floor(box[:2] - margin), 0).astype(int)
+            high = np.minimum(np.ceil(box[2:] + margin), picture.size).astype(int)
+            crop = torchvision.transforms.functional.to_tensor(picture.crop((*low, *high)))
+            crop = torchvision.transforms.functional.resize(crop, [48, 48], antialias=True)
+            with torch.no_grad():
+                expected = network(((crop - mean) / std)[None])[0]
+            np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-3)
+    assert store["7"].features.std(0).max() > 0.1
+    source = json.loads(store.attributes["source"])
+    assert (source["model"], source["size"], source["context"]) == ("torchvision resnet18", 48, 0.1)
+    assert source["boxes"].startswith("of boxes.h5, sha256 ")
+
+
+@pytest.mark.parametrize("model", ["shufflenet_v2_x0_5", "vit_b_32", "mobilenet_v3_small"])
+def test_other_networks_of_crops_and_a_file_of_weights(photos, boxes, tmp_path, model):
+    torch.manual_seed(5)
+    state = getattr(torchvision.models, model)(num_classes=7).state_dict()  # another classifier does not matter
+    torch.save(state, tmp_path / "w.pth")
+    words = ["--number-ids", "--model", model, "--weights", tmp_path / "w.pth"]
+    run("images", photos, tmp_path / "x.h5", *words, "--boxes", boxes)
+    width = {"shufflenet_v2_x0_5": 1024, "vit_b_32": 768, "mobilenet_v3_small": 1024}[model]
+    assert RegionFeatures(tmp_path / "x.h5")["7"].features.shape == (3, width)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "resnet18"], "resnet18 is not a detector; there are fasterrcnn_resnet50_fpn_v2"),
+        (["--model", "squeezenet1_0", "--boxes", "boxes.h5"], "does not end in a linear layer"),
+        (["--model", "fcn_resnet50", "--boxes", "boxes.h5"], "is no classification network"),
+        (["--model", "vit_b_32", "--size", "64", "--boxes", "boxes.h5"], "cannot see 64 x 64 pixels"),
+        (["--model", "resnet18", "--boxes", "boxes.h5", "--pca", "513"], "keep at most that many"),
+        (["--model", "resnet18", "--boxes", "other.h5"], "of none of the 2 files; --number-ids"),
+        (["--model", "resnet18", "--boxes", "none.h5"], "none.h5 not found"),
+    ],
+)
+def test_models_and_boxes_of_no_use(photos, boxes, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    regions = RegionFeatures(boxes)["7"]
+    write_region_features("other.h5", [("unknown", regions)])
+    assert tool.main(["images", str(photos), "x.h5", "--weights", "random", "--number-ids", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_principal_components_are_those_of_all_features(photos, boxes, tmp_path, capsys):
+    words = ["images", photos, *CROPS, "--boxes", boxes]
+    for name, more in (("all", []), ("few", ["--pca", "2"]), ("same", ["--pca", tmp_path / "few.h5.pca.npz"])):
+        run(*words[:2], tmp_path / f"{name}.h5", *words[2:], *more)
+    every, few, same = (RegionFeatures(tmp_path / f"{name}.h5") for name in ("all", "few", "same"))
+    rows = np.concatenate([every[key].features for key in every.ids]).astype(np.float64)
+    _, _, axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    expected = (rows - rows.mean(0)) @ axes[:2].T
+    found = np.concatenate([few[key].features for key in few.ids])
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-2, atol=1e-2)
+    assert all((few[key].features == same[key].features).all() for key in few.ids)
+    assert json.loads(few.attributes["source"])["pca"].startswith("2 of 512 numbers, fitted on them, ")
+    assert json.loads(same.attributes["source"])["pca"].startswith("2 of 512 numbers, of few.h5.pca.npz, ")
+    assert not list(tmp_path.glob("*.parts"))
+    wrong = ["--number-ids", "--boxes", boxes, "--pca", tmp_path / "few.h5.pca.npz"]
+    assert tool.main([str(word) for word in ["images", photos, tmp_path / "x.h5", *DETECTOR, *wrong]]) == 2
+    assert "is for features of width 512, these have 1024" in capsys.readouterr().err
+
+
+def test_from_real_annotations_to_a_trained_run(data_root, tmp_path, monkeypatch):
+    """The recipe of docs/data.md, with generated pictures of the annotated sizes and random weights."""
+    monkeypatch.chdir(tmp_path)
+    source, root = data_root / "flickr30k_entities", tmp_path / "data" / "flickr30k_entities"
+    root.mkdir(parents=True)
+    with zipfile.ZipFile(source / "annotations.zip") as archive:
+        for split, count in (("train", 24), ("val", 6)):
+            names = [f"Annotations/{image}.xml" for image in (source / f"{split}.txt").read_text().split()]
+            images = [Path(name).stem for name in names if name in archive.NameToInfo][:count]
+            (root / f"{split}.txt").write_text("\n".join(images))
+            files = [name for image in images for name in (f"Annotations/{image}.xml", f"Sentences/{image}.txt")]
+            archive.extractall(root, files)
+    words = ["annotated-boxes", "boxes.h5", "--dataset", "flickr30k", "--root", "data", "--splits", "train", "val"]
+    assert prepare.main(words) == 0
+    Path("pictures").mkdir()
+    random = np.random.default_rng(0)
+    for image, _, (width, height) in RegionFeatures("boxes.h5").counts():
+        Image.fromarray(random.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(f"pictures/{image}.jpg")
+    out = root / "region_features.h5"
+    run("images", "pictures", out, *CROPS, "--boxes", "boxes.h5", "--pca", 16)
+    config = [str(ROOT / "configs" / "flickr30k_ign.yaml"), "data.root=data", "data.word_vectors="]
+    assert prepare.main(["verify", *config]) == 0
+    assert train.main(["--config", *config, "train.epochs=1", "data.batch_size=32"]) == 0
+    (result,) = {entry["queries"] for entry in json.loads(Path("runs/flickr30k_ign/results.json").read_text())}
+    assert result > 10
 
 
 def test_the_default_detector(photos, tmp_path):

@@ -107,7 +107,7 @@ def test_what_a_caller_changes_is_the_callers(clip_file, region_file, in_memory)
 
 def test_missing_file_says_what_to_do(tmp_path):
     for store in (ClipFeatures, RegionFeatures):
-        with pytest.raises(FileNotFoundError, match=r"x\.h5 not found; tools/prepare\.py makes such files"):
+        with pytest.raises(FileNotFoundError, match=r"x\.h5 not found; relgrounding prepare makes such files"):
             store(tmp_path / "x.h5")
 
 

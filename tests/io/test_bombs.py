@@ -28,8 +28,8 @@ from relgrounding.datasets import (
 )
 from relgrounding.features.convert import convert_features
 from relgrounding.io import BadAnnotation, BadFeatures, DataError, UnsafeFile
-from relgrounding.io._errors import read_text
 from relgrounding.io._pickle import load_plain_pickle
+from relgrounding.io._regular import read_text
 
 ROOT = Path(__file__).parents[2]
 READ = """

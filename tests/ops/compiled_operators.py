@@ -5,9 +5,10 @@ A second derivative is refused.
 
 import pytest
 import torch
-from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of, values_and_gradients
 
 from relgrounding import nn, ops
+from relgrounding.ops._cpp import cpp_reason
+from tests.ops.cases import draw_inputs, structure_of, values_and_gradients
 
 STRUCTURE = structure_of([5, 0, 1, 3], [(0, 1, 0), (1, 1, 0), (4, 2, 2), (6, 7, 1), (8, 7, 0)])
 
@@ -28,10 +29,10 @@ def refuse_twice(layer) -> None:
             gradient.square().sum().backward()
 
 
-for backend in ("naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"):
+for backend in ("naive", *(["cpp"] if cpp_reason() is None else []), "dense", "csr", "auto"):
     for operator, shapes in (
-        (ops.graph_attention, attention_shapes(9, 2, 3)),
-        (ops.gated_sum, gated_shapes(9, 3, 4)),
+        (ops.graph_attention, [(9, 2, 3), (9, 2), (9, 2)]),
+        (ops.gated_sum, [(9, 4), (9,), (3,), (3, 4)]),
     ):
         for dtype in (torch.float64, torch.bfloat16):
             agree(

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, values_and_gradients
-from test_grid import random_structure
 
 from benchmarks.memory import allocated
 from relgrounding import nn, ops
-from relgrounding.ops import _cpp, _dispatch
+from relgrounding.ops import _choice, _cpp
 from relgrounding.ops.gated_sum import layer_cpp
+from tests.ops.cases import draw_inputs, problem, random_structure, values_and_gradients
 
-needs_compiler = pytest.mark.skipif(not HAS_CPP, reason="the C++ kernels were not tested: there is no compiler")
+needs_compiler = pytest.mark.skipif(bool(_cpp.cpp_reason()), reason="there is no C++ compiler")
 
 REPORT = """
 import torch
@@ -65,7 +64,7 @@ def test_a_backend_that_is_named_says_why_it_cannot_run(monkeypatch):
     monkeypatch.setattr(_cpp, "_library", lambda: (None, "no compiler here"))
     structure = random_structure([3], 1.0)
     with pytest.raises(ValueError, match="'cpp' cannot run here: no compiler here; use backend='naive' or 'auto'"):
-        ops.gated_sum(structure, *draw_inputs(0, gated_shapes(3, 3, 2)), backend="cpp")
+        ops.gated_sum(structure, *draw_inputs(0, [(3, 2), (3,), (3,), (3, 2)]), backend="cpp")
 
 
 @needs_compiler
@@ -89,14 +88,7 @@ def test_a_broken_library_is_made_again_and_a_good_one_is_kept(tmp_path, caplog)
 def test_auto_takes_it_on_the_cpu():
     structure = random_structure([3], 1.0)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        assert _dispatch.choose_backend("auto", "gated_sum", structure, torch.zeros(1, dtype=dtype)) == "cpp"
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+        assert _choice.choose_backend("auto", "gated_sum", structure, torch.zeros(1, dtype=dtype)) == "cpp"
 
 
 @needs_compiler
@@ -104,16 +96,18 @@ def threads():
 @pytest.mark.parametrize("density", [0.05, 0.9])
 @pytest.mark.parametrize("counts", [[150, 0, 97, 3], [50, 40] * 6])
 def test_the_number_of_threads_changes_no_bit(counts, dtype, density, threads):
-    nodes, structure = sum(counts), random_structure(counts, density, copies=2)
-    for operator, shapes in (
-        (ops.graph_attention, attention_shapes(nodes, 3, 33)),
-        (ops.graph_attention, attention_shapes(nodes, 1, 256)),
-        (ops.gated_sum, gated_shapes(nodes, 3, 170)),
-    ):
-        inputs, results = draw_inputs(3, shapes, dtype), []
+    cases = (
+        ("graph_attention", 3, 33),
+        ("graph_attention", 1, 256),
+        ("gated_sum", 1, 170),
+        ("additive_attention", 20, 37),
+    )
+    tasks = [problem(operator, counts, density, 2, heads, dim) for operator, heads, dim in cases]
+    for task in tasks:
+        inputs, results = draw_inputs(3, task.shapes, dtype), []
         for count in (1, 2, 5, 8):
             threads(count)
-            results.append(values_and_gradients(lambda *x, f=operator: f(structure, *x, backend="cpp"), inputs))
+            results.append(values_and_gradients(task.run("cpp"), inputs))
         for other in results[1:]:
             torch.testing.assert_close(other, results[0], rtol=0, atol=0)
 

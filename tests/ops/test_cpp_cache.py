@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from ops_oracles import HAS_CPP
 
 import relgrounding
 from relgrounding.ops import _cpp
 
 OTHER = 23456
-needs_compiler = pytest.mark.skipif(not HAS_CPP, reason="the C++ kernels were not tested: there is no compiler")
+needs_compiler = pytest.mark.skipif(bool(_cpp.cpp_reason()), reason="there is no C++ compiler")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and mounts")
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops_oracles import HAS_CPP, attention_shapes, draw_inputs, gated_shapes, structure_of
 
 from relgrounding import ops
-from relgrounding.ops import _cpp, _dispatch
+from relgrounding.ops import _choice, _cpp, _dgl, _dispatch, _triton
+from relgrounding.ops._cpp import cpp_reason
+from tests.ops.cases import draw_inputs, structure_of
 
 STRUCTURE = structure_of([5, 0, 1, 3], [(0, 1, 0), (1, 1, 0), (4, 2, 2), (6, 7, 1), (8, 7, 0)])
-CALLS = [(ops.graph_attention, attention_shapes(9, 2, 3)), (ops.gated_sum, gated_shapes(9, 3, 4))]
+CALLS = [(ops.graph_attention, [(9, 2, 3), (9, 2), (9, 2)]), (ops.gated_sum, [(9, 4), (9,), (3,), (3, 4)])]
 operators = pytest.mark.parametrize(("operator", "shapes"), CALLS, ids=["graph_attention", "gated_sum"])
 
 
@@ -80,32 +81,20 @@ def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise_without_a_com
         (graph(1, 50, 1), "csr", "csr"),
         (graph(100, 10, 1), "csr", "csr"),
     ):
-        assert _dispatch.choose_backend("auto", "graph_attention", structure, x) == attention
-        assert _dispatch.choose_backend("auto", "gated_sum", structure, x) == gated
-
-
-@operators
-@pytest.mark.parametrize("backend", ["naive", "cpp", "dense", "csr", "auto"])
-def test_autocast_computes_in_the_type_of_the_features(operator, shapes, backend):
-    first, *rest = draw_inputs(0, shapes, torch.float32)
-    first = first.detach().bfloat16().requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = operator(STRUCTURE, first, *rest, backend=backend)
-        gradients = torch.autograd.grad(out.float().square().sum(), [first, *rest])
-    assert out.dtype == torch.bfloat16
-    assert [g.dtype for g in gradients] == [x.dtype for x in (first, *rest)]
-    exact = operator(STRUCTURE, *(x.double() for x in (first, *rest)), backend="naive")
-    torch.testing.assert_close(out.double(), exact, rtol=0.03, atol=0.03)
+        assert _choice.choose_backend("auto", "graph_attention", structure, x) == attention
+        assert _choice.choose_backend("auto", "gated_sum", structure, x) == gated
 
 
 def test_one_graph_under_torch_compile():
     # A process of its own: a compiler does not see through the shape checks that pytest puts around every function.
     script = Path(__file__).with_name("compiled_operators.py")
-    path = os.pathsep.join([str(Path(ops.__file__).parents[2]), str(script.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(Path(ops.__file__).parents[2]), str(script.parents[2]), os.environ.get("PYTHONPATH", "")]
+    )
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["naive", *(["cpp"] if HAS_CPP else []), "dense", "csr", "auto"]
+    assert done.stdout.split() == ["naive", *(["cpp"] if cpp_reason() is None else []), "dense", "csr", "auto"]
 
 
 @operators
@@ -142,3 +131,49 @@ def test_fifty_training_steps_have_the_losses_of_naive(backend, monkeypatch):
     expected = losses_of_training("naive")
     assert expected[-1] < 0.6 * expected[0]
     torch.testing.assert_close(losses_of_training(backend), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_every_backend_is_listed():
+    assert set(ops.available_backends()) == {"naive", "dgl", "cpp", "dense", "csr", "triton"}
+    assert ops.available_backends()["naive"] is None
+
+
+def test_a_gpu_that_dgl_cannot_use_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(_dgl, "dgl_cuda_reason", lambda: "no CUDA in it")
+    assert ops.available_backends()["dgl"] == "on CPU tensors only: no CUDA in it"
+    monkeypatch.setattr(_dgl, "dgl_cuda_reason", lambda: None)
+    assert ops.available_backends()["dgl"] is None
+
+
+@operators
+def test_triton_says_why_it_cannot_run(operator, shapes, monkeypatch):
+    monkeypatch.setattr(_triton, "_installed", False)
+    with pytest.raises(
+        ValueError, match=r"backend 'triton' cannot run here: Triton is not installed: .*; use backend='naive' or"
+    ):
+        operator(STRUCTURE, *draw_inputs(0, shapes), backend="triton")
+
+
+@operators
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dgl_says_why_it_cannot_run_and_auto_runs_without_it(operator, shapes, dtype):
+    inputs = draw_inputs(0, shapes, dtype)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=f"takes? float32 and float64, not {name}; use backend='naive' or 'auto'"):
+        operator(STRUCTURE, *inputs, backend="dgl")
+    exact = operator(STRUCTURE, *(x.double() for x in inputs), backend="naive")
+    torch.testing.assert_close(operator(STRUCTURE, *inputs).double(), exact, rtol=0.05, atol=0.05)
+
+
+def test_a_device_without_kernels_runs_naive_or_says_so():
+    structure, tensor = STRUCTURE.to("meta"), torch.zeros(1, device="meta")
+    assert _choice.choose_backend("auto", "gated_sum", structure, tensor) == "naive"
+    for backend, reason in (
+        ("dgl", "it runs on the CPU and on CUDA, not on meta"),
+        ("csr", "it runs on the CPU and on CUDA, not on meta"),
+        ("cpp", "it runs on the CPU, not on meta"),
+    ):
+        with pytest.raises(ValueError, match=f"'{backend}' cannot run here: {reason}; use backend='naive' or"):
+            _choice.choose_backend(backend, "gated_sum", structure, tensor)

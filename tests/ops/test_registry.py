@@ -1,12 +1,19 @@
 """Backends register themselves, also from outside the package."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from ops_oracles import attention_shapes, draw_inputs, structure_of, values_and_gradients
 
 from relgrounding import nn, ops
 from relgrounding.ops import _registry
 from relgrounding.ops.graph_attention.naive import graph_attention_naive
+from tests.ops.cases import draw_inputs, structure_of, values_and_gradients
+
+SHAPES = [(3, 2, 4), (3, 2), (3, 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +51,7 @@ def test_what_a_registration_says_decides_where_the_backend_runs():
         return graph_attention_naive(structure, feat, score_src, score_dst, negative_slope)
 
     few, many = structure_of([3], [(0, 1, 0)]), structure_of([3], [(0, 1, 0), (2, 1, 1)])
-    inputs = draw_inputs(0, attention_shapes(3, 2, 4), torch.float32)
+    inputs = draw_inputs(0, SHAPES, torch.float32)
     assert "mine" in ops.backend_names("graph_attention")
     assert "mine" not in ops.backend_names("gated_sum")
     assert ops.available_backends()["mine"] is None
@@ -71,7 +78,7 @@ def test_a_backend_without_a_rank_runs_by_its_name_alone():
     def doubled(structure, *inputs, negative_slope):
         return 2 * graph_attention_naive(structure, *inputs, negative_slope)
 
-    structure, inputs = structure_of([3], [(0, 1, 0)]), draw_inputs(0, attention_shapes(3, 2, 4))
+    structure, inputs = structure_of([3], [(0, 1, 0)]), draw_inputs(0, SHAPES)
 
     def found(**options):
         return values_and_gradients(lambda *x: ops.graph_attention(structure, *x, **options), inputs)
@@ -82,3 +89,20 @@ def test_a_backend_without_a_rank_runs_by_its_name_alone():
     with ops.set_backend("doubled"):
         torch.testing.assert_close(found(), expected)
         ops.gated_sum(structure, *draw_inputs(0, [(3, 2), (3,), (3,), (3, 2)]))
+
+
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+def test_the_grid_runs_on_a_backend_from_outside(kind):
+    chosen = "toy and (parallel or penalties or order)"
+    # The types of a package are checked only where no plugin imports it first.
+    options = ["-q", "-o", "addopts=--import-mode=importlib", "-p", "tests.ops.toy_backend", "-k", chosen]
+    command = [sys.executable, "-m", "pytest", *options, "tests/ops/test_grid.py"]
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"TOY_BACKEND": kind, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
+    assert done.returncode == (kind == "wrong"), done.stdout[-3000:] + done.stderr[-3000:]
+    if kind == "wrong":
+        assert "many steps of a loop-dtype0-gated_sum-toy]" in done.stdout
+    else:
+        assert int(done.stdout.split(" passed")[0].split()[-1]) > 5

@@ -8,13 +8,13 @@ import sys
 
 import torch
 import triton
-from ops_oracles import attention_shapes, draw_inputs, gated_shapes, structure_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from relgrounding.ops._triton_jit import Kernel
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
 from relgrounding.ops.graph_attention.triton import graph_attention_triton
+from tests.ops.cases import draw_inputs, graph_problem, structure_of
 
 POINTERS = {
     torch.float16: "*fp16",
@@ -64,8 +64,8 @@ def main() -> None:
     common = [(dtype, 4, 64) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
     for dtype, heads, dim in plain + common:
         for run, shapes, extra in (
-            (graph_attention_triton, attention_shapes(3, heads, dim), [0.2]),
-            (gated_sum_triton, gated_shapes(3, 3, heads * dim), []),
+            (graph_attention_triton, graph_problem("graph_attention", [3], [], heads, dim).shapes, [0.2]),
+            (gated_sum_triton, graph_problem("gated_sum", [3], [], 1, heads * dim).shapes, []),
         ):
             choices = [range(len(shapes)), *([i] for i in range(len(shapes)) if (dtype, dim) == (torch.float32, 64))]
             for needed in choices:

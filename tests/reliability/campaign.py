@@ -29,8 +29,9 @@ import torch
 from tabulate import tabulate
 
 from relgrounding._signals import STOPPING, run_command
+from relgrounding.features import convert
 from relgrounding.runs import RunFolder
-from relgrounding.training import _trainer
+from relgrounding.training import _run, _trainer
 from tests.reliability.outcome import differences, outcome
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -92,12 +93,12 @@ def mark(owner: Any, name: str, where: str) -> None:
     setattr(owner, name, marked)
 
 
-mark(train, "make_task", "reading data")
+mark(_run, "make_task", "reading data")
 mark(_trainer.Trainer, "_step", "training step")
 mark(_trainer, "validation_metrics", "validation")
 mark(RunFolder, "save", "writing a checkpoint")
-mark(train, "evaluate_run", "final evaluation")
-mark(prepare, "convert_features", "converting")
+mark(_run, "score_run", "final evaluation")
+mark(convert, "convert_features", "converting")
 
 
 @dataclasses.dataclass

@@ -94,14 +94,14 @@ def test_damaged_floors_are_named(run, capsys, content):
         ("word_vectors=a.txt", "an evaluation does not read data.word_vectors: the vectors are in the checkpoint"),
         ("validation=0.5", "an evaluation does not read data.validation: it is about training"),
         ("dataset=refcoco", "model.name is vgn, but refcoco needs ign"),
-        ("feature=a.h5", "--data feature=a.h5: give KEY=VALUE, where KEY is one of dataset, root, queries"),
+        ("feature=a.h5", "--data feature=a.h5: give KEY=VALUE, where KEY is one of dataset, root, on_error"),
         ("root", "--data root: give KEY=VALUE"),
         ("widths=[", "'data.widths=['"),
         (
             "features=wide.h5",
             "wide.h5: features of width 7, but the run was trained on width 3; take the features from",
         ),
-        ("features=none.h5", "none.h5 exists; python tools/prepare.py features makes one"),
+        ("features=none.h5", "none.h5 exists; relgrounding prepare features makes one"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(run, capsys, change, message):

@@ -129,7 +129,7 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
     assert run(tmp_path, *words, "--resume", "data.workers=1") == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "is finished, with its results, after 1 epochs" in said
+    assert "is finished, with its results, after 1 epoch;" in said
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")} == before
 
 

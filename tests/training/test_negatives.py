@@ -1,14 +1,21 @@
-"""Runs that could learn nothing are refused, those that can are not: compared with the loss of all their batches."""
+"""Whether every batch has negatives; where none has one, training says why before its first step."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.config import ConfigError
+from relgrounding.config import ConfigError, load_config
 from relgrounding.datasets import Query
 from relgrounding.modalities._batches import BatchSampler, identities
+from relgrounding.training import make_task
 from relgrounding.training._negatives import check_negatives
+from tests.cases import no_negatives
 from tests.training.tiny import tiny_config
 
 
@@ -66,3 +73,26 @@ def test_stage_2_alone_needs_negatives_only_for_its_mil_loss():
             queries(*(("v" + a, b, "g") for a, b in ("1a", "1b", "2a", "2b"))), [], tiny_config("data.batch_size=2")
         )
     assert torch.equal(identities([])[0], torch.zeros(0, dtype=torch.int64))
+
+
+TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
+
+
+@pytest.mark.parametrize(("count", "queries", "left"), [(1, 0, 0), (2, 20, 1)])
+def test_training_says_why_before_the_first_step(case, count, queries, left):
+    case(no_negatives)
+    with pytest.raises(ConfigError, match=r"^no batch has a negative, which is another video with another") as caught:
+        make_task(load_config(f"own{count}.yaml"))
+    text = str(caught.value)
+    assert f"{queries} training queries with {left} different videos and {queries} different sentences are left" in text
+    assert text.endswith("beside 1 held out for validation (data.validation); add videos and sentences")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_command_ends_before_the_first_step(case, count):
+    folder = case(no_negatives)
+    done = subprocess.run([sys.executable, TRAIN, "--config", f"own{count}.yaml"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: no batch has a negative.*\n", done.stderr)
+    assert not list((folder / "runs").iterdir())

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from relgrounding.cli.misses import rows_of
 from relgrounding.runs import RunError
 from relgrounding.viz import choose_examples, match_runs, read_run
 from tests.viz.runs import change_lines, write_run
-from tools import figures, misses
+from tools import figures
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_a_line_holds_the_frame_of_its_item_and_an_old_one_none(tmp_path, video)
     for wrong in ([-1.0] * len(frame), "long", [float("inf")] * len(frame), [1.0] * 3):
         folder = write_run(tmp_path / "wrong", 1.0, video, 3)
         change_lines(folder, lambda line: line | ({"duration": wrong} if video else {"size": wrong}))  # noqa: B023 run at once
-        with pytest.raises(RunError, match="repeat it with tools/evaluate"):
+        with pytest.raises(RunError, match="repeat it with relgrounding evaluate"):
             read_run(folder)
 
 
@@ -126,10 +127,10 @@ def test_the_tool_draws_what_it_says_and_leaves_no_picture_of_an_earlier_call(tm
 def test_every_query_is_in_one_group_of_misses():
     targets = [[(0.0, 5.0)]] * 5 + [[(2.0, 10.0), (1.0, 2.0)]] + [[(7.0, 3.0)]]
     choices = np.array([[0.0, 5.0]] * 5 + [[0.0, 2.0]] * 2)
-    rows = misses.rows_of("vote", choices, targets)
+    rows = rows_of("vote", choices, targets)
     assert [(name, queries) for _, name, queries, *_ in rows] == [
         ("all", 7), ("5.0 to 8.0 s", 6), ("start not before end", 1)
     ]  # fmt: skip
     assert all(sum(row[3:-1]) == pytest.approx(100) and row[-1] > 0 for row in rows)
-    alike = misses.rows_of("vote", choices[:5], targets[:5])
+    alike = rows_of("vote", choices[:5], targets[:5])
     assert [(name, queries) for _, name, queries, *_ in alike] == [("all", 5), ("5.0 to 5.0 s", 5)]

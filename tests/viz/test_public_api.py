@@ -5,20 +5,19 @@ import numpy as np
 import pytest
 
 import relgrounding
-from relgrounding import inference, viz
+from relgrounding import predictor, viz
 from relgrounding.config import ConfigError, load_config
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_public_names_are_these():
-    assert inference.__all__ == ["Answer", "Grounder"]
     assert viz.__all__ == [
         "Items", "Prediction", "Run", "Shown", "ablation_figure", "choose_examples", "draw_graph", "match_runs",
         "moments_figure", "picture_ids", "read_picture", "read_run", "regions_figure", "report_page", "save_figure",
     ]  # fmt: skip
-    assert all(getattr(module, name).__doc__ for module in (inference, viz) for name in module.__all__)
-    assert relgrounding.Grounder is inference.Grounder
+    assert all(getattr(module, name).__doc__ for module in (viz,) for name in module.__all__)
+    assert relgrounding.Grounder is predictor.Grounder
 
 
 def test_the_pictures_of_the_page_on_using_exist_and_are_small():

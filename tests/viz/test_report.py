@@ -98,7 +98,7 @@ def test_the_header_says_where_a_run_comes_from_and_what_was_not_recorded(pages)
 
     new, old = facts(pages["images"]), facts(pages["old images"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", new["trained"])
-    assert (new["data"], new["device"]) == ("demo, split test", "cpu")
+    assert (new["data"], new["device"]) == ("demo, split test", "auto")
     assert re.fullmatch(r"\d+\.\d+\.\d+", new["relgrounding"])
     assert (old["trained"], old["device"]) == ("date not recorded", "not recorded")
     assert old["relgrounding"] == new["relgrounding"]

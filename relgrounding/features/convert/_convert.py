@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from relgrounding._files import HDF5, check_output
-from relgrounding._printing import get_logger
+from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.features.convert._clips import Hdf5Clips, NpyClips, NpzClips, PtClips
 from relgrounding.features.convert._detections import Detections
@@ -343,6 +342,6 @@ def _components(
 
 
 def _bar(entries: Iterable[Entry], desc: str, quiet: bool, total: int, initial: int = 0) -> Iterator[Entry]:
-    for entry in tqdm(entries, desc=desc, unit="item", total=total, initial=initial, disable=quiet):
+    for entry in progress(entries, desc=desc, unit="item", total=total, initial=initial, quiet=quiet):
         look()
         yield entry

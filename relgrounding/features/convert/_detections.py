@@ -9,9 +9,9 @@ import numpy as np
 
 from relgrounding.features.convert._regions import RegionSource
 from relgrounding.features.convert._sources import Entry, Item
-from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, check_id, read_text
+from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError, check_id
 from relgrounding.io._ids import canonical_id
-from relgrounding.io._regular import check_regular, existing
+from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import is_number
 
 CHUNK = 2**20

@@ -5,8 +5,9 @@ Nothing here imports torchvision or PyAV before an extractor is made.
 
 from relgrounding.features.extraction._boxes import FASTER_RCNN, RegionExtractor
 from relgrounding.features.extraction._clips import CLIP_MODELS, ClipExtractor
+from relgrounding.features.extraction._crops import CropExtractor
 from relgrounding.features.extraction._errors import ExtractionError, MissingPackageError
-from relgrounding.features.extraction._inputs import IMAGES, VIDEOS, find_inputs
+from relgrounding.features.extraction._inputs import IMAGES, VIDEOS, find_inputs, with_boxes
 from relgrounding.features.extraction._parts import Parts, extract_all
 from relgrounding.features.extraction._write import write_clips, write_regions
 
@@ -16,12 +17,14 @@ __all__ = [
     "IMAGES",
     "VIDEOS",
     "ClipExtractor",
+    "CropExtractor",
     "ExtractionError",
     "MissingPackageError",
     "Parts",
     "RegionExtractor",
     "extract_all",
     "find_inputs",
+    "with_boxes",
     "write_clips",
     "write_regions",
 ]

@@ -57,7 +57,10 @@ class RegionExtractor:
         detection = require("torchvision.models.detection")
         require("PIL.Image")
         if model not in FASTER_RCNN:
-            raise ExtractionError(f"{model} is not a detector; there are {', '.join(FASTER_RCNN)}")
+            raise ExtractionError(
+                f"{model} is not a detector; there are {', '.join(FASTER_RCNN)}; for the boxes of a file (--boxes) "
+                "any classification network of torchvision will do"
+            )
         if model == "fasterrcnn_resnet50_fpn" and Path(weights).is_file():
             raise ExtractionError(
                 f"{model} is normalised in one of two ways, which a file does not tell: give torchvision's name of its "
@@ -103,23 +106,28 @@ class RegionExtractor:
             seen, result["scores"] = found["boxes"], found["scores"].cpu().numpy()
             result["boxes"] = (seen * scale).cpu().numpy()
         else:
-            result["boxes"] = self._given(key, path, (width, height))
+            result["boxes"] = given_boxes(self.given, key, path, (width, height))
             seen = torch.from_numpy(result["boxes"]).to(self.device) / scale
         pooled = self.detector.roi_heads.box_roi_pool(maps, [seen], batch.image_sizes)
         result["features"] = self.detector.roi_heads.box_head(pooled).cpu().numpy()
         return result
 
-    def _given(self, key: str, path: Path, size: tuple[int, int]) -> np.ndarray:
-        assert self.given is not None  # narrows the type for mypy
-        if key not in self.given or not len(self.given[key].boxes):
-            raise ExtractionError(f"{path}: {self.given.path} holds no box of {key!r}")
-        regions = self.given[key]
-        if regions.size != size:
-            raise ExtractionError(
-                f"{path} has {size[0]} x {size[1]} pixels, the boxes of {key!r} in {self.given.path} "
-                f"are of an image of {regions.size[0]} x {regions.size[1]}"
-            )
-        return regions.boxes
+
+def given_boxes(given: RegionFeatures, key: str, path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return the boxes that a file gives for the picture at `path`.
+
+    Raises:
+        ExtractionError: it gives none, or they are of an image of another size.
+    """
+    if key not in given or not len(given[key].boxes):
+        raise ExtractionError(f"{path}: {given.path} holds no box of {key!r}")
+    regions = given[key]
+    if regions.size != size:
+        raise ExtractionError(
+            f"{path} has {size[0]} x {size[1]} pixels, the boxes of {key!r} in {given.path} "
+            f"are of an image of {regions.size[0]} x {regions.size[1]}"
+        )
+    return regions.boxes
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -1,10 +1,11 @@
 """The files that a command names, each under the id that it gets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relgrounding._names import check_name
+from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".3gp")
@@ -44,6 +45,27 @@ def find_inputs(paths: Sequence[Path], suffixes: Sequence[str], numbers: bool = 
                 raise ExtractionError(f"{found[key]} and {file} would both get the id {key!r}; rename one of them")
             found[key] = file
     return found
+
+
+def with_boxes(inputs: Mapping[str, Path], paths: Sequence[Path], given: RegionFeatures) -> dict[str, Path]:
+    """Return the files by the ids of their boxes, without those of folders that have no boxes.
+
+    Args:
+        inputs: files by their ids.
+        paths: what `find_inputs` found them in; a file that is named itself stays.
+        given: file of the boxes.
+
+    Raises:
+        ExtractionError: no file has boxes.
+    """
+    folders = {path for path in paths if path.is_dir()}
+    kept = {given.find(key) or key: path for key, path in inputs.items() if key in given or path.parent not in folders}
+    if not kept:
+        raise ExtractionError(
+            f"{given.path} holds boxes of {given.ids[0]!r} and others, of none of the {len(inputs)} files; "
+            "--number-ids takes the number at the end of a name as the id"
+        )
+    return kept
 
 
 def _number(path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from relgrounding._files import replacing
 from relgrounding._printing import printable
+from relgrounding.features.convert._pca import Components, fit_components, load_components, save_components
 from relgrounding.features.extraction._errors import ExtractionError
 
 
@@ -29,6 +30,7 @@ class Parts:
 
     def __init__(self, out: Path, source: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".parts")
+        self.components: Components | None = None
         settings = self.folder / "source.json"
         if self.folder.is_symlink() or (self.folder.exists() and not self._is_ours(settings)):
             raise ExtractionError(f"{self.folder} was not made by an extraction, and would be removed; rename it")
@@ -64,9 +66,36 @@ class Parts:
         """Return the arrays of an item."""
         try:
             with np.load(self._path(key), allow_pickle=False) as arrays:
-                return dict(arrays)
+                found = dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise ExtractionError(f"{self._path(key)} cannot be read ({error}); remove it and run again") from None
+        if self.components is not None:
+            found["features"] = _half(self.components(found["features"]))
+        return found
+
+    def reduce(self, ids: Sequence[str], pca: int | Path, kept: Path) -> str:
+        """Let `get` return principal components of the features, and say which.
+
+        Args:
+            ids: items to fit on.
+            pca: number of components, or the file of those of another extraction.
+            kept: file for components that are fitted here.
+
+        Raises:
+            DataError: a file of no use, or more components than the features have numbers.
+            ExtractionError: the components are of features of another width.
+        """
+        dim = self.get(ids[0])["features"].shape[1]
+        if isinstance(pca, int):
+            components = fit_components((self.get(key)["features"] for key in ids), dim, pca)
+            save_components(kept, components, "")
+        else:
+            components = load_components(pca)[0]
+            if len(components.mean) != dim:
+                raise ExtractionError(f"{pca} is for features of width {len(components.mean)}, these have {dim}")
+        self.components = components
+        of = "fitted on them" if isinstance(pca, int) else f"of {pca.name}"
+        return f"{components.matrix.shape[1]} of {dim} numbers, {of}, {components.share:.1%} of the variance"
 
     def remove(self) -> None:
         """Remove the folder: the output is written."""

@@ -1,10 +1,12 @@
+"""What counts as right in a run: any of several moments, and an IoU that equals the threshold."""
+
 import json
 
 import pytest
 
 from relgrounding.evaluation import VideoEvaluator
 from relgrounding.viz import read_run
-from tests.cases import several_moments
+from tests.cases import several_moments, threshold
 from tests.evaluation.recount import recount
 from tests.training.tiny import tool
 
@@ -36,3 +38,13 @@ def test_the_figure_shows_every_right_moment(case):
     bars = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
     assert bars == [(2, 32), (60, 64)]
     assert axes.texts[0].get_text() == "2.0 to 32.0 s, 60.0 to 64.0 s"
+
+
+def test_an_overlap_of_exactly_one_half_is_found_and_stays_one_half_in_the_file(case):
+    folder = case(threshold)
+    assert tool("train").main(["--config", "own.yaml"]) == 0
+    for entry in json.loads((folder / "runs/threshold/results.json").read_text()):
+        assert entry["oracle"]["R@1,IoU=0.5"] == 100.0
+        assert entry["oracle"]["mIoU"] == 50.0
+    for written, again in recount(folder / "runs/threshold"):
+        assert written == again

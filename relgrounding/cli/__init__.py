@@ -1,0 +1,138 @@
+"""The commands: `relgrounding COMMAND`, `python -m relgrounding COMMAND`, and tools/COMMAND.py of a clone.
+
+A file of this package is a command. Its docstring explains it, `add_arguments(parser)` says what it takes, and
+`run(arguments)` does it and returns the exit status (None is 0). What takes long to import is imported in these two.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from relgrounding import __version__, _signals
+from relgrounding._printing import printable, show
+from relgrounding._settings import ConfigError
+
+COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "figures", "report", "misses", "env",
+            "configs", "settings")  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """Explains with a docstring, and shows no control characters of the words that it was given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102 as argparse's
+        super().error(printable(message))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 (its own), 2 (an error), or 128 + the number of a signal."""
+    words = sys.argv[1:] if words is None else list(words)
+    if words and words[0] in COMMANDS:
+        return run(words[0], words[1:])
+    parser = make_parser(full=any(word.startswith("--print-completion") for word in words))
+    parser.parse_args(words)
+    parser.print_help()
+    return 0
+
+
+def main_process() -> NoReturn:
+    """Run a command as the whole of a process."""
+    _signals.run_command(main)
+
+
+def at_least(kind: type, least: int | float) -> Callable[[str], Any]:
+    """Return what reads a finite number with a lower bound."""
+
+    def number(text: str) -> Any:
+        if not least <= (value := kind(text)) < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least} or not finite")
+        return value
+
+    return number
+
+
+def tool(name: str) -> Callable[[Sequence[str] | None], int]:
+    """Return the `main` of tools/NAME.py."""
+    return functools.partial(run, name, program=f"python tools/{name}.py")
+
+
+def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int:
+    """Run a command.
+
+    Args:
+        name: of the command.
+        words: its arguments; None: those of the process.
+        program: what it is called, for its help.
+    """
+    module = importlib.import_module(f"{__name__}.{name}")
+    parser = Parser(prog=program or f"relgrounding {name}", description=_explained(module, name, program))
+    module.add_arguments(parser)
+    # Settings and options may come in any order; argparse knows that of commands without commands of their own alone.
+    parse = parser.parse_args if parser._subparsers else parser.parse_intermixed_args
+    arguments = parse(words)
+    arguments.left = lambda: getattr(module, "LEFT", "")
+    # A command that looks for signals where nothing is half done says what it leaves; others end at once.
+    looks = hasattr(module, "LEFT")
+    with _signals.caught(module.LEFT) if looks else contextlib.nullcontext():
+        try:
+            return module.run(arguments) or 0
+        except KeyboardInterrupt as stop:
+            return _signals.ended(stop, arguments.left() or "the same command starts it")
+        except Exception as error:
+            if not isinstance(error, _expected(module)):
+                raise
+            left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
+            show(f"error: {printable(_in_words(error))}{left and '; '}{left}", sys.stderr)
+            return 2
+
+
+def _expected(module: ModuleType) -> tuple[type[Exception], ...]:
+    """Return the errors that say what to do, in one line; others are faults of the program."""
+    known: tuple[type[Exception], ...] = (ConfigError, OSError, ImportError, *getattr(module, "ERRORS", ()))
+    with contextlib.suppress(ImportError):  # DGL is missing or broken, which is the error
+        from relgrounding.io import DataError
+        from relgrounding.runs import RunError
+
+        known += (DataError, RunError)
+    return known
+
+
+def _in_words(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _explained(module: ModuleType, name: str, program: str) -> str:
+    text = module.__doc__ or ""
+    return text.replace(f"relgrounding {name}", program) if program else text
+
+
+def make_parser(full: bool = False) -> Parser:
+    """Return the parser of all commands.
+
+    Args:
+        full: with the arguments of each, which take seconds to import.
+    """
+    parser = Parser(prog="relgrounding", description="Graph learning for vision-language grounding.")
+    parser.add_argument("--version", action="version", version=f"relgrounding {__version__}")
+    if full:
+        import shtab
+
+        shtab.add_argument_to(parser, "--print-completion", help="print the completion of a shell")
+    else:
+        parser.add_argument("--print-completion", metavar="SHELL", help="print the completion of bash, zsh or tcsh")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"{__name__}.{name}")
+        line = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(name, help=line, description=line)
+        if full:
+            module.add_arguments(command)
+    return parser

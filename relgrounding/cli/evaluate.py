@@ -1,0 +1,48 @@
+"""Repeat the table of a run from its best checkpoint, or evaluate it on other data.
+
+    relgrounding evaluate runs/demo
+    relgrounding evaluate runs/refcoco_ign --split testA
+    relgrounding evaluate runs/charades_vgn --data root=/data --data features=features/test.h5
+    relgrounding evaluate runs/charades_vgn --data dataset=activitynet_captions --data features=F.h5 --split val_1
+
+Words, word vectors and weights are in the run: of the data, only the annotations and features of the test splits are
+needed. Other data needs features of the extractor that the run was trained on.
+"""
+
+import argparse
+
+from relgrounding._names import check_name
+from relgrounding._printing import show
+from relgrounding._settings import ConfigError
+
+LEFT = "the run is as it was"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("run", help="folder of the run, such as runs/demo")
+    parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
+    parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="a setting of the section data to evaluate with, such as root=/data (may be given again)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate."""
+    for split in arguments.split or ():
+        check_name(split, "--split")
+    if arguments.data and arguments.write:
+        raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
+    from relgrounding.runs import RunFolder
+    from relgrounding.training import evaluate
+
+    found = evaluate(arguments.run, arguments.split, arguments.data, arguments.write)
+    if arguments.data:
+        own = RunFolder(arguments.run).read_config()
+        show(f"{found.config.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
+    show(found.table)

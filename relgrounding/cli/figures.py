@@ -1,0 +1,74 @@
+"""Draw examples of what runs answered: the best, the worst misses and, of several runs, the most improved.
+
+    relgrounding figures runs/charades_vgn --n 12
+    relgrounding figures runs/refcoco_ign runs/refcoco_ign_ccl --images /data/coco/train2014
+
+Of several runs, examples are chosen by the last one, and "improved" is against the first one. Pictures of an earlier
+call in the same directory are removed. Needs the extra `plot`.
+"""
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relgrounding._files import check_output_folder
+from relgrounding._printing import printable, progress, show
+
+if TYPE_CHECKING:
+    from relgrounding.viz import Items, Prediction, Run
+
+ERRORS = (ValueError,)
+OURS = re.compile(r"(best|worst|improved)_\d{2,}\.png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
+    parser.add_argument("--n", type=int, default=12, help="pictures in all (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="directory of the pictures (default: figures/ in the last run)")
+    parser.add_argument("--images", type=Path, help="directory of the data set's pictures; without it: a blank canvas")
+    parser.add_argument("--protocol", help="as in results.json (default: the one that chose each run's epoch)")
+    parser.add_argument("--seed", type=int, default=0, help="draws among equally good examples (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw."""
+    from relgrounding.viz import Items, choose_examples, match_runs, read_run
+
+    if arguments.n < 1:
+        raise ValueError(f"--n is {arguments.n}; give 1 or more")
+    folder = arguments.out or Path(arguments.runs[-1]) / "figures"
+    check_output_folder(folder, [arguments.images] if arguments.images else ())
+    runs = [read_run(path) for path in arguments.runs]
+    examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
+    items = Items(runs[-1].config, arguments.images)
+    counts: Counter[str] = Counter()
+    written = set()
+    for kind, predictions in progress(examples, desc="figures", unit="picture"):
+        counts[kind] += 1
+        name = f"{kind}_{counts[kind]:02d}.png"
+        draw(runs, predictions, items, folder / name)
+        written.add(name)
+    remove_earlier(folder, written)
+    show(f"written to {printable(folder)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+
+
+def draw(runs: "list[Run]", predictions: "list[Prediction]", items: "Items", path: Path) -> None:
+    """Draw the ground truth and each run's first answer to one query."""
+    from relgrounding.viz import Shown, save_figure
+
+    first = predictions[0]
+    shown = [Shown("ground truth", first.targets, truth=True)]
+    for run, prediction in zip(runs, predictions, strict=True):
+        shown.append(Shown(run.name, [prediction.top[0][0]], f"IoU {prediction.iou:.2f}"))
+    frame = next((p.frame for p in predictions if p.frame), ())
+    save_figure(runs[0].view.figure(first.text, shown, first.item, frame, items), path)
+
+
+def remove_earlier(folder: Path, written: set[str]) -> None:
+    """Remove what an earlier call left: files that are named as pictures of this command and were not just written."""
+    for path in folder.iterdir():
+        if OURS.fullmatch(path.name) and path.name not in written and path.is_file() and not path.is_symlink():
+            path.unlink()

@@ -1,0 +1,215 @@
+"""Make feature files: from the formats that people have, or from annotations where there are no visual features.
+
+    relgrounding prepare features i3d_features/ features/i3d.h5 --float16
+    relgrounding prepare features trainval_36.tsv features/regions.h5 --pca 256
+    relgrounding prepare verify refcoco_ign
+    relgrounding prepare charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
+    relgrounding prepare coco-categories features/refcoco_categories.h5 --name refcoco
+    relgrounding prepare annotated-boxes features/flickr30k_boxes.h5 --dataset flickr30k
+
+What charades-actions and coco-categories make are NOT visual features: they come from annotations made by people, stand
+in for perfect recognition, and results on them must never be compared with published ones. docs/data.md describes
+formats and files.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from relgrounding._files import HDF5, check_output
+from relgrounding._printing import printable, show
+from relgrounding._settings import ConfigError
+from relgrounding.cli import at_least
+
+LEFT = "the same command goes on from here"
+
+
+def find_root(given: Path | None, folder: str) -> Path:
+    """Return the folder that was given, or else the one below RELGROUNDING_DATA."""
+    if given is not None:
+        return given
+    if not os.environ.get("RELGROUNDING_DATA"):
+        raise ConfigError(f"where are the annotations? give --root, or set RELGROUNDING_DATA to what holds {folder}")
+    return Path(os.environ["RELGROUNDING_DATA"]) / folder
+
+
+def charades(args: argparse.Namespace) -> None:
+    """Make clip features from action intervals."""
+    from relgrounding.datasets._dataset import NOT_VISUAL
+    from relgrounding.datasets.charades_sta import charades_actions
+
+    check_output(args.out, head=HDF5)
+    print(f"note: {NOT_VISUAL}", file=sys.stderr)
+    show(charades_actions(args.out, find_root(args.root, "charades_sta"), args.clips, args.noise, args.seed))
+
+
+def coco(args: argparse.Namespace) -> None:
+    """Make region features from categories and boxes."""
+    from relgrounding.datasets._dataset import NOT_VISUAL
+    from relgrounding.datasets.refcoco import coco_categories
+
+    check_output(args.out, head=HDF5)
+    print(f"note: {NOT_VISUAL}", file=sys.stderr)
+    show(coco_categories(args.out, find_root(args.root, "refcoco"), args.name))
+
+
+def boxes(args: argparse.Namespace) -> None:
+    """Write the boxes of a data set's annotations."""
+    from relgrounding.datasets import DATASETS
+    from relgrounding.datasets._boxes import write_annotated_boxes
+
+    check_output(args.out, head=HDF5)
+    kind = DATASETS.get(args.dataset)
+    dataset = kind(kind.Config(dataset=args.dataset, root=str(args.root or "")))
+    show(write_annotated_boxes(args.out, dataset, args.splits))
+
+
+def features(args: argparse.Namespace) -> None:
+    """Convert features."""
+    from relgrounding.features.convert import convert_features
+
+    start = time.perf_counter()
+    made = convert_features(
+        args.source,
+        args.out,
+        args.format,
+        pca=args.pca,
+        float16=args.float16,
+        box_format=args.box_format,
+        sizes=args.sizes,
+        on_error=args.on_error,
+        follow_links=args.follow_links,
+        max_bytes=args.max_bytes,
+        quiet=False,
+    )
+    kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
+    size = args.out.stat().st_size / 1e6
+    show(
+        f"{printable(args.out)}: {made.items} {kinds[0]}, {made.rows} {kinds[1]} x {made.dim}, {size:.1f} MB, "
+        f"{time.perf_counter() - start:.1f} s"
+        + (f", {made.variance:.1%} of the variance" if args.pca else "")
+        + (f", {made.resumed} of them from before an interruption" if made.resumed else "")
+        + (f", {made.skipped} skipped" if made.skipped else "")
+        + (
+            f", {made.boxes_left_out} {'box' if made.boxes_left_out == 1 else 'boxes'} left out"
+            * bool(made.boxes_left_out)
+        )
+        + (f", with {made.images_left_out} images of no other box" if made.images_left_out else "")
+    )
+
+
+def check(args: argparse.Namespace) -> int:
+    """Verify annotations and features."""
+    from relgrounding.config import load_config
+    from relgrounding.datasets._verify import format_rows, verify
+
+    config = load_config(args.config, args.settings)
+    if args.no_features:
+        config.data.features = ""
+    rows = verify(config.dataset, config.modality, quiet=False)
+    show(format_rows(rows))
+    return int(any(row.status == "DIFFERS" for row in rows))
+
+
+def pca(text: str) -> int | Path:
+    """Read the value of --pca."""
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    if text.endswith(".npz"):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f"{text} is neither a number of components above 0 nor a .npz file")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    from relgrounding.datasets._dataset import NOT_VISUAL
+
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    actions = commands.add_parser(
+        "charades-actions",
+        help="clip features of Charades-STA from the action intervals",
+        description=f"Share of each clip covered by each of the 157 actions, plus noise. {NOT_VISUAL.capitalize()}.",
+    )
+    actions.add_argument("--clips", type=at_least(int, 1), default=32, help="clips a video (default: 32)")
+    actions.add_argument(
+        "--noise", type=at_least(float, 0), default=0.1, help="standard deviation of the noise (default: 0.1)"
+    )
+    actions.add_argument("--seed", type=at_least(int, 0), default=0, help="of the noise (default: 0)")
+    actions.set_defaults(prepare=charades)
+
+    categories = commands.add_parser(
+        "coco-categories",
+        help="region features of the RefCOCO family from categories and boxes",
+        description=f"One-hot category and five numbers of geometry of every object. {NOT_VISUAL.capitalize()}.",
+    )
+    categories.add_argument("--name", choices=["refcoco", "refcoco+", "refcocog"], default="refcoco")
+    categories.set_defaults(prepare=coco)
+
+    for command, folder in ((actions, "charades_sta"), (categories, "refcoco")):
+        command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+        command.add_argument(
+            "--root",
+            type=Path,
+            help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
+        )
+    annotated = commands.add_parser(
+        "annotated-boxes",
+        help="the boxes of the annotations, of which extract images --boxes makes features",
+        description="All annotated boxes of the images that queries ask about: the candidates, without features.",
+    )
+    annotated.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    annotated.add_argument("--dataset", required=True, metavar="NAME", help="flickr30k, refcoco, refcoco+ or refcocog")
+    annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
+    annotated.add_argument("--root", type=Path, help="folder of the annotations (default: $RELGROUNDING_DATA)")
+    annotated.set_defaults(prepare=boxes)
+    add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
+    add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
+
+
+def add_verify(command: argparse.ArgumentParser) -> None:
+    """Say what `verify` takes."""
+    command.description = "Print a table: expected, found, meaning. Status: 0 as it should be, 1 differences, 2 errors."
+    command.add_argument("config", metavar="CONFIG", help="a configuration that comes with the package, or a YAML file")
+    command.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as data.root=/data")
+    command.add_argument("--no-features", action="store_true", help="check the annotations alone")
+    command.set_defaults(prepare=check)
+
+
+def add_features(command: argparse.ArgumentParser) -> None:
+    """Say what `features` takes."""
+    from relgrounding.features.convert import FORMATS
+    from relgrounding.io._regular import MAX_BYTES
+
+    command.description = "Convert features; the same command goes on with what an interruption has left."
+    command.add_argument(
+        "source", metavar="IN", type=Path, nargs="+", help="file, or folder of files; several, such as one per split"
+    )
+    command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
+    command.add_argument(
+        "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"
+    )
+    command.add_argument("--float16", action="store_true", help="half the size, 11 significant bits")
+    command.add_argument("--box-format", choices=["xyxy", "xywh"], default="", help="of the boxes in IN")
+    command.add_argument("--sizes", type=Path, help="COCO's instances.json, where sizes of images are not in IN")
+    command.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="items that cannot be used")
+    command.add_argument(
+        "--follow-links", action="store_true", help="read links out of a folder, such as the cache of a model hub"
+    )
+    command.add_argument(
+        "--max-bytes",
+        type=at_least(int, 1),
+        default=MAX_BYTES,
+        help=f"of one array in memory, whatever a file declares (default: {MAX_BYTES:,})",
+    )
+    command.set_defaults(prepare=features)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Prepare."""
+    logging.basicConfig(format="%(message)s")
+    return args.prepare(args)

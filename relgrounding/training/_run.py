@@ -1,0 +1,126 @@
+"""Whole runs: what `relgrounding.train`, `relgrounding.evaluate` and the commands do."""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from relgrounding._signals import held
+from relgrounding.config import Config, ConfigError, load_config
+from relgrounding.runs import Record, RunFolder, hold_run
+from relgrounding.training._evaluate import results_table, score_run
+from relgrounding.training._resume import nothing_left
+from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
+from relgrounding.training._trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run with its results.
+
+    Args:
+        path: its folder.
+        config: its settings.
+        results: one entry per split and protocol, as in results.json.
+        table: the same as text.
+    """
+
+    path: Path
+    config: Config
+    results: list[Record] = field(repr=False)
+    table: str = field(repr=False)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def train(
+    config: str | os.PathLike | Config = "demo",
+    runs: str | os.PathLike = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Train a model, select its best epoch on held-out training items, and evaluate it on the test splits.
+
+    >>> run = relgrounding.train("charades_vgn", **{"train.epochs": 1, "name": "short"})  # doctest: +SKIP
+    >>> run.results[0]["metrics"]["R@1,IoU=0.5"]  # doctest: +SKIP
+
+    Args:
+        config: name of a configuration that comes with the package, a YAML file, or a configuration.
+        runs: folder of the runs; the run is kept in `runs`/NAME.
+        resume: continue the run of this name.
+        overwrite: replace the run of this name, once training can begin.
+        quiet: print nothing.
+        settings: settings by name, such as `**{"train.epochs": 1}`, laid over those of the configuration.
+
+    Returns:
+        The run. A finished one that is resumed has the results that it had.
+
+    Raises:
+        ConfigError: settings, or a device, that cannot be used; data that is missing.
+        DataError: annotations or features that cannot be used.
+        RunError: a folder that holds another run, or a run that cannot be resumed.
+        KeyboardInterrupt: it was interrupted; the run can be resumed.
+    """
+    if not isinstance(config, Config):
+        config = load_config(config, settings)
+    elif settings:
+        raise ConfigError(f"settings go into the configuration; {next(iter(settings))} was given beside it")
+    folder = RunFolder(Path(runs) / config.name)
+    if resume and nothing_left(folder, config):
+        results = folder.read_results()
+        return TrainedRun(folder.path, config, results, results_table(results))
+    return train_run(config, folder, resume, overwrite, quiet)
+
+
+def train_run(
+    config: Config, folder: RunFolder, resume: bool = False, overwrite: bool = False, quiet: bool = False
+) -> TrainedRun:
+    """Train and evaluate the run of a folder; see `train`."""
+    with hold_run(folder, overwrite) as settle:
+        config.dataset.check_splits(config.data.test_splits)
+        task = make_task(config, words_of_start(config, folder, resume))
+        trainer = Trainer(task, folder, resume=resume, quiet=quiet)
+        settle()
+        trainer.run()
+        with held(folder.progress):
+            results, lines = score_run(trainer.task, folder, quiet=quiet)
+        return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
+
+
+def evaluate(
+    run: str | os.PathLike,
+    splits: Sequence[str] | None = None,
+    data: Mapping[str, Any] | Sequence[str] = (),
+    write: bool = False,
+    quiet: bool = False,
+) -> TrainedRun:
+    """Evaluate the best checkpoint of a run.
+
+    >>> relgrounding.evaluate("runs/refcoco_ign", splits=["testA"]).table  # doctest: +SKIP
+
+    Args:
+        run: its folder, or what `train` returned.
+        splits: names of splits; None: those of the run.
+        data: settings of the section `data` to evaluate with, such as `{"root": "/data"}` or `["root=/data"]`.
+        write: replace results.json and predictions.jsonl of the run.
+        quiet: print nothing.
+
+    Raises:
+        ConfigError: settings, or data, that cannot be used; `write` with `data`.
+        DataError: annotations or features that cannot be used.
+        RunError: not a run, or one without a checkpoint.
+    """
+    if data and write:
+        raise ConfigError("results of a run are those of its own data; leave out what replaces them, or the other data")
+    folder = RunFolder(run)
+    words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
+    config = with_data(folder.read_config(), words)
+    with hold_run(folder) if write else contextlib.nullcontext():
+        task = make_test_task(config, folder)
+        results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
+    return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
