@@ -97,11 +97,13 @@ class Asker:
     def check(self) -> None:
         """Raise ValueError where the options do not go with the run."""
 
-    def answers(self, query: str, item: str | None, duration: float | None) -> "tuple[list[Answer], dict[str, Any]]":
+    def answers(
+        self, query: str, item: str | None, duration: float | int | None
+    ) -> "tuple[list[Answer], dict[str, Any]]":
         """Return the answers, and what the JSON says of the item."""
         raise NotImplementedError
 
-    def ask(self, query: str, item: str | None, duration: float | None) -> "tuple[list[Answer], dict[str, Any]]":
+    def ask(self, query: str, item: str | None, duration: float | int | None) -> "tuple[list[Answer], dict[str, Any]]":
         """Return the answers, and what goes into the JSON with them."""
         answers, about = self.answers(query, item, duration)
         unknown = self.grounder.unknown_words(query)
@@ -129,7 +131,9 @@ class VideoAsker(Asker):
         if not self.arguments.video_features:
             raise ValueError("--video-features is missing: a .npy file of (clips, dim), or an HDF5 file and --item")
 
-    def answers(self, query: str, item: str | None, duration: float | None) -> "tuple[list[Answer], dict[str, Any]]":
+    def answers(
+        self, query: str, item: str | None, duration: float | int | None
+    ) -> "tuple[list[Answer], dict[str, Any]]":
         """Answer from the features of a file or a folder."""
         features = _in_folder(self.arguments.video_features, item)
         if duration is None and (duration := self.grounder.duration(features, item)) is None:
@@ -170,7 +174,9 @@ class ImageAsker(Asker):
         if not any(given):
             raise ValueError("--image is missing: the id of a generated scene, such as test-0-00000-a")
 
-    def answers(self, query: str, item: str | None, duration: float | None) -> "tuple[list[Answer], dict[str, Any]]":
+    def answers(
+        self, query: str, item: str | None, duration: float | int | None
+    ) -> "tuple[list[Answer], dict[str, Any]]":
         """Answer from the regions of a file, or about a generated scene."""
         scenes = self.items.scenes(item or "")
         if self.arguments.regions:
@@ -261,7 +267,7 @@ def batch(asker: Asker, arguments: argparse.Namespace) -> None:
     show(f"{len(questions) - skipped} answered, {skipped} skipped; written: {printable(path)}")
 
 
-def _question(line: str, name: str) -> tuple[str, str, float | None]:
+def _question(line: str, name: str) -> tuple[str, str, float | int | None]:
     from relgrounding.io._values import check_text, parse_json
 
     asked = parse_json(line, "the question", "write one object per line")

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from relgrounding._files import replacing
-from relgrounding._printing import printable
+from relgrounding._printing import note, progress
 from relgrounding.features.convert._pca import Components, fit_components, load_components, save_components
 from relgrounding.features.extraction._errors import ExtractionError
 
@@ -133,7 +132,7 @@ def extract_all(
         ExtractionError: a bad file, unless `skip`.
     """
     done = []
-    for key, path in tqdm(inputs.items(), unit="file", disable=None):
+    for key, path in progress(inputs.items(), desc="extracting", unit="file"):
         if key not in parts:
             try:
                 parts.put(key, extract(key, path))
@@ -141,7 +140,7 @@ def extract_all(
                 message = str(error) if str(path) in str(error) else f"{path}: {error}"
                 if not skip:
                     raise ExtractionError(f"{message} (--on-error skip leaves such files out)") from None
-                tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
+                note(f"skipped: {message}", sys.stderr)
                 continue
         done.append(key)
     return done

@@ -128,3 +128,11 @@ def test_without_matplotlib_the_answer_is_still_written(scene_run, tmp_path, mon
     assert (tmp_path / "a.json").is_file()
     assert not (tmp_path / "a.png").exists()
     assert "pip install 'relgrounding[plot]'" in capsys.readouterr().err
+
+
+def test_a_missing_duration_is_asked_for_as_the_command_spells_it(video_run, capsys):
+    folder, task, _ = video_run
+    np.save(folder / "v1.npy", task.train.store["v1"])
+    words = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "v1.npy"), "--query", "a"]
+    assert tool.main(words) == 2
+    assert capsys.readouterr().err.startswith("error: --duration is missing: the length of the video in seconds")
