@@ -173,7 +173,7 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     files = [] if path is None else [(str(file), found) for file, found in with_bases(find_config(path))]
     if isinstance(overrides, Mapping):
         overrides = [as_word(key, value) for key, value in overrides.items()]
-    # Which sections there are, and so whether a value is text, depends on all that is named.
+    # The classes of the sections, and so whether a value is text, depend on all names.
     before = _named([found for _, found in files])
     names = _named([*(found for _, found in files), *(_name_word(word) for word in overrides)])
     kind = config_class(*names)

@@ -111,7 +111,7 @@ class Predictor:
             store: their features, by item.
             durations: of the videos, in seconds.
             quiet: without progress.
-            desc: label of the progress.
+            desc: what progress is called.
         """
         config = self.config
         self.model.eval()

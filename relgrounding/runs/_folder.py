@@ -79,7 +79,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         if not os.path.isfile(path):
-            raise RunError(f"{self.path} is no run: it has no config.yaml; relgrounding train makes one")
+            raise RunError(f"{self.path} is not a run: it has no config.yaml; relgrounding train makes one")
         settings = read_yaml(path)
         for section in ORIGIN:
             settings.pop(section, None)

@@ -82,7 +82,7 @@ class Task:
 
     @property
     def feature_dim(self) -> int:
-        """Width of a clip's or a region's feature."""
+        """Width of a clip or region feature."""
         return self.width or self.train.store.dim
 
     def test(self, split: str) -> Split:

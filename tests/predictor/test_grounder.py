@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
 
 def test_a_run_that_cannot_be_restored_says_so(video_run, tmp_path):
     folder, _, _ = video_run
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         Grounder.from_run(tmp_path / "nothing")
     (folder / "run" / "bad.pt").write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match=r"bad\.pt cannot be restored"):

@@ -133,7 +133,7 @@ def test_the_tools_train_and_repeat_the_table(tmp_path, capsys):
     assert train_tool.main(["train.epoch=1"]) == 2
     assert "the nearest one is 'train.epochs'" in capsys.readouterr().err
     assert evaluate_tool.main([str(tmp_path / "nothing")]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):

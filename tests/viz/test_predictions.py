@@ -83,7 +83,7 @@ def test_runs_without_anything_in_common_and_broken_ones_are_refused(folders, tm
     change_lines(other, lambda line: line | {"text": "another question of the same id"})
     with pytest.raises(RunError, match="runs first, other answered no query in common"):
         match_runs([first, read_run(other)])
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         read_run(tmp_path / "nothing")
     (other / "predictions.jsonl").write_text('{"split": "test", "protocol": "x"}\n')
     with pytest.raises(RunError, match="repeat it with"):
