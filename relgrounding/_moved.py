@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from relgrounding._settings import ConfigError
+
 _IO = "BadAnnotation BadFeatures CharadesGlove DataError MissingFeatures MissingFile Problems UnsafeFile"
 _DATASETS = "ActionInterval ImageObjects Instances OwnQueries Query load_actions load_activitynet"
 _FEATURES = "ClipFeatures RegionFeatures Regions Vocabulary load_word_vectors tokenize write_clip_features"
@@ -22,6 +24,7 @@ MODULES = {
     "relgrounding.data.activitynet": "relgrounding.datasets.activitynet_captions",
     "relgrounding.data.batches": "relgrounding.modalities",
     "relgrounding.data.charades": "relgrounding.datasets.charades_sta",
+    "relgrounding.data.datasets": "relgrounding.datasets",
     "relgrounding.data.convert": "relgrounding.features.convert",
     "relgrounding.data.extraction": "relgrounding.features.extraction",
     "relgrounding.data.feature_writers": "relgrounding.features",
@@ -30,6 +33,7 @@ MODULES = {
     "relgrounding.data.own": "relgrounding.datasets.own",
     "relgrounding.data.refcoco": "relgrounding.datasets.refcoco",
     "relgrounding.data.scenes": "relgrounding.datasets.demo",
+    "relgrounding.data.verify": "relgrounding.datasets",
     "relgrounding.data.vocabulary": "relgrounding.features",
 }
 
@@ -43,6 +47,8 @@ class _Moved(ModuleType):
         old = f"{self.__name__}.{name}"
         if old in MODULES:
             return sys.modules[old]
+        if name == "__all__" and self.__name__ in MODULES:
+            return importlib.import_module(MODULES[self.__name__]).__all__
         home = NAMES.get(self.__name__, {}).get(name) or MODULES.get(self.__name__)
         if home is None or name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
@@ -93,10 +99,14 @@ def rename_settings(settings: Any, where: str, silent: bool = False) -> Any:
             if not silent:
                 _warn_setting(old, where)
             renamed[section] = {name: value for name, value in given.items() if name != key}
-            target = renamed.get(new_section)
-            renamed[new_section] = {**(target if isinstance(target, Mapping) else {}), new_key: given[key]}
+            target = renamed.get(new_section, {})
+            if isinstance(target, Mapping):  # what is not is an error in its own right
+                if new_key in target:
+                    raise ConfigError(f"{where}: {old} is an old name of {new}, and both are given; leave {old} out")
+                renamed[new_section] = {**target, new_key: given[key]}
     return renamed
 
 
 def _warn_setting(old: str, where: str) -> None:
-    warnings.warn(f"{where}: {old} is now {SETTINGS[old]}", DeprecationWarning, stacklevel=4)
+    # Not a DeprecationWarning, which is for those who write code, and hidden from those who write settings.
+    warnings.warn(f"{where}: {old} is now {SETTINGS[old]}", FutureWarning, stacklevel=4)

@@ -4,12 +4,15 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import metadata
 from typing import Generic, TypeVar
 
+from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError
 
 T = TypeVar("T")
+logger = get_logger("relgrounding.plugins")
 PLUGINS = "relgrounding.plugins"
 """Entry points of this group are imported before a name is rejected as unknown; importing them registers classes."""
 
@@ -21,10 +24,11 @@ class Registry(Generic[T]):
         kind: word for the classes in error messages, such as "model".
         room: package whose import registers the built-in classes.
         others: names that are valid without being registered, for error messages.
+        base: what every such class is derived from.
     """
 
-    def __init__(self, kind: str, room: str, others: tuple[str, ...] = ()) -> None:
-        self.kind, self.room, self.others = kind, room, others
+    def __init__(self, kind: str, room: str, others: tuple[str, ...] = (), base: type = object) -> None:
+        self.kind, self.room, self.others, self.base = kind, room, others, base
         self._known: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -78,20 +82,29 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(room.__path__, f"{self.room}."):
             if not module.name.rpartition(".")[2].startswith("_"):
                 importlib.import_module(module.name)
-        for entry in metadata.entry_points(group=PLUGINS):
-            try:
-                entry.load()
-            except Exception as error:
-                raise ConfigError(f"the plugin {entry.name} ({entry.value}) cannot be imported: {error}") from error
+        load_plugins()
 
     def _imported(self, name: str) -> type[T]:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{self.kind} {name[:80]!r} cannot be imported: {error}") from None
-        if not isinstance(found, type):
-            raise ConfigError(f"{self.kind} {name[:80]!r} is not a class")
+        except (Exception, SystemExit) as error:  # the code of a user may do anything
+            hint = "; is the folder of its file on PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(f"{self.kind} {name[:80]!r} cannot be imported: {reason}{hint}") from None
+        if not isinstance(found, type) or not issubclass(found, self.base):
+            raise ConfigError(f"{self.kind} {name[:80]!r} is not a class derived from {self.base.__qualname__}")
         if "name" not in vars(found):
             found.name = attribute  # type: ignore[attr-defined]
-        return found
+        return found  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=1)
+def load_plugins() -> None:
+    """Import all plugins, once; one that cannot be imported is named in one line, and the rest works without it."""
+    for entry in metadata.entry_points(group=PLUGINS):
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            logger.warning("the plugin %s (%s) cannot be imported: %s", entry.name, entry.value, reason)

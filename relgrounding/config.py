@@ -104,6 +104,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    def __reduce__(self) -> Any:
+        return make_config, ([("", _container(self))],)  # the class is made of what it names, and has no address
+
     @property
     def system(self) -> type[System]:
         """The model's class."""
@@ -146,6 +149,10 @@ class Config:
                 raise ConfigError(f"model.relation: {error}") from None
         self.system.check(self.model)
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
+        for objective in first:
+            if objective.follows:
+                name = objective.name
+                raise ConfigError(f"train.objectives: {name} is a stage of its own after the first; set {name}.epochs")
         for objective in self.classes.values():
             if objective.follows or objective in first:
                 objective.check(self.objectives, self.model, self.system)
@@ -193,7 +200,13 @@ def make_config(settings: Iterable[tuple[str, Any]], old: bool = False) -> Confi
     settings = [(where, rename_settings(update, where, old)) for where, update in settings]
     kind = config_class(*_named([update for _, update in settings]))
     merged = OmegaConf.structured(kind)
+    sections = [f.name for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)]
     for where, update in settings:
+        for name in sections:
+            if isinstance(update, dict) and not isinstance(update.get(name) or {}, Mapping):
+                raise ConfigError(f"{where}: {name} is a section; give its settings, such as those of {name}.*, in it")
+        if isinstance(update, dict):
+            update = {name: value or {} if name in sections else value for name, value in update.items()}
         if old:
             update = _known(update, kind)
         for section, key, owners in _foreign(update, kind):
@@ -251,7 +264,14 @@ def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[
     kinds = [OBJECTIVES.get(name) for name in objectives]
     kinds += [OBJECTIVES.get(name) for name in OBJECTIVES if OBJECTIVES.get(name).follows]
     kinds += [OBJECTIVES.get(name) for kind in kinds for name in kind.requires]
-    classes = {kind.name: kind for kind in kinds}
+    classes: dict[str, type[Objective]] = {}
+    for kind in kinds:
+        if not kind.name.isidentifier() or hasattr(Config, kind.name) or kind.name in Config.__dataclass_fields__:
+            raise ConfigError(f"an objective cannot be called {kind.name!r}: its settings are a section of that name")
+        if classes.setdefault(kind.name, kind) is not kind:
+            raise ConfigError(f"two objectives are called {kind.name!r}; give one of them another name")
+        if not dataclasses.is_dataclass(getattr(kind, "Config", None)):
+            raise ConfigError(f"objective {kind.name!r} needs a dataclass of its settings as its attribute Config")
     sections.extend((name, kind.Config, {}) for name, kind in classes.items())
     fields = [(name, kind, field(default_factory=partial(kind, **given))) for name, kind, given in sections]
     namespace = {"__module__": __name__, "classes": classes}

@@ -37,6 +37,8 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["train=1"], r"'train=1': train is a section; give its settings"),
+        (["train.objectives=[ccl]"], r"train.objectives: ccl is a stage of its own after the first; set ccl.epochs"),
         (["train.epoch=3"], r"there is no key 'train.epoch'; the nearest one is 'train.epochs'"),
         (["modle.top_r=3"], r"there is no key 'modle'; the nearest one is 'model'"),
         (["train.epochs=many"], r"train.epochs: .*'many'"),
@@ -104,11 +106,23 @@ def test_a_file_builds_on_another_beside_it(tmp_path):
 def test_the_names_of_before_work_and_warn(tmp_path):
     path = tmp_path / "old.yaml"
     path.write_text("train: {epochs: 3, negatives: 4}\nmil: {margin: 0.3}\n")
-    with pytest.warns(DeprecationWarning, match=r"old\.yaml: train\.negatives is now mil\.negatives"):
+    with pytest.warns(FutureWarning, match=r"old\.yaml: train\.negatives is now mil\.negatives"):
         config = load_config(path)
     assert (config.mil.negatives, config.mil.margin, config.train.epochs) == (4, 0.3, 3)
-    with pytest.warns(DeprecationWarning, match=r"'train\.loss=contrastive': train\.loss is now mil\.loss"):
+    with pytest.warns(FutureWarning, match=r"'train\.loss=contrastive': train\.loss is now mil\.loss"):
         assert load_config(None, ["train.loss=contrastive"]).mil.loss == "contrastive"
+
+
+def test_a_setting_under_both_names_is_an_error(tmp_path):
+    (tmp_path / "both.yaml").write_text("train: {negatives: 2}\nmil: {negatives: 1}\n")
+    with (
+        pytest.warns(FutureWarning, match="is now"),
+        pytest.raises(ConfigError, match=r"train\.negatives is an old name of mil\.negatives, and both are given"),
+    ):
+        load_config(tmp_path / "both.yaml")
+    (tmp_path / "both.yaml").write_text("train: {negatives: 2}\nmil: x\n")
+    with pytest.warns(FutureWarning, match="is now"), pytest.raises(ConfigError, match="mil is a section"):
+        load_config(tmp_path / "both.yaml")
 
 
 def test_settings_of_a_run_of_before_are_read():

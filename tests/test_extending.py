@@ -1,15 +1,19 @@
 """docs/extending.md: what stands there works, from outside the package, one file each."""
 
 import importlib
+import pickle
 import re
+import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
 from relgrounding import ops
+from relgrounding._registry import load_plugins
 from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.graphs import spatial_structure
 from relgrounding.runs import RunFolder
@@ -87,8 +91,7 @@ def test_a_backend():
 
 
 def test_a_plugin_is_found_by_its_entry_point(monkeypatch):
-    from importlib import metadata
-
+    load_plugins.cache_clear()
     entry = metadata.EntryPoint("mine", "my_model", "relgrounding.plugins")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "relgrounding.plugins" else [])
     config = load_config(None, ["model.name=cosine", "model.relation=none"])
@@ -123,10 +126,60 @@ def test_one_file_in_a_room_is_enough(tmp_path):
     assert done.stdout.strip() == "cosine + sharpness, no relation", done.stderr
 
 
+@pytest.mark.parametrize("command", re.findall(r"`relgrounding train ([^`]+)`", TEXT))
+def test_the_commands_of_the_page_are_valid(command):
+    __import__("my_relation")
+    assert load_config("demo", shlex.split(command))
+
+
+WRONG = {
+    "import": ("raise RuntimeError('boom')", "cannot be imported: RuntimeError: boom"),
+    "syntax": ("def (", "cannot be imported: SyntaxError"),
+    "exit": ("import sys; sys.exit(7)", "cannot be imported: SystemExit: 7"),
+    "kind": ("class X: pass", "is not a class derived from"),
+    "none": ("", "cannot be imported: AttributeError"),
+}
+
+
+@pytest.mark.parametrize("setting", ["model.name", "model.relation", "data.dataset", "train.objectives"])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_module_of_yours_that_is_wrong_is_one_line(tmp_path, monkeypatch, setting, case):
+    (tmp_path / "own" / f"wrong_{case}.py").write_text(WRONG[case][0])
+    value = f"wrong_{case}:X"
+    with pytest.raises(ConfigError, match=re.escape(WRONG[case][1])):
+        load_config(None, [f"{setting}=[{value}]" if setting == "train.objectives" else f"{setting}={value}"])
+
+
+@pytest.mark.parametrize("name", ["data", "seed", "system", "mil", "a b"])
+def test_an_objective_cannot_take_the_name_of_something_else(tmp_path, name):
+    code = FILES["my_objective"].replace('@register_objective("sharpness")\n', "") + f"\n\nSharpness.name = {name!r}\n"
+    module = f"named_{name.replace(' ', '_')}"
+    (tmp_path / "own" / f"{module}.py").write_text(code)
+    with pytest.raises(ConfigError, match=rf"objectives? (cannot be|are) called '{name}'"):
+        load_config(None, [f"train.objectives=[mil,{module}:Sharpness]"])
+
+
+def test_a_plugin_that_is_broken_is_named_and_stops_nothing(monkeypatch, caplog):
+    entry = metadata.EntryPoint("broken", "no_such_module_of_a_plugin", "relgrounding.plugins")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "relgrounding.plugins" else [])
+    load_plugins.cache_clear()
+    assert load_config("demo").name == "demo"
+    load_plugins()
+    assert "the plugin broken (no_such_module_of_a_plugin) cannot be imported: ModuleNotFoundError" in caplog.text
+    load_plugins.cache_clear()
+
+
+def test_a_configuration_can_be_pickled():
+    config = load_config(None, ["model.name=my_model:Cosine", "model.scale=8", "model.relation=none"])
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
 def test_names_that_lead_nowhere():
     with pytest.raises(ConfigError, match=r"there is no model 'vng'; there is .*; did you mean 'vgn'\?"):
         load_config(None, ["model.name=vng"])
-    with pytest.raises(ConfigError, match="model 'no_such_module:X' cannot be imported: No module named"):
+    with pytest.raises(
+        ConfigError, match=r"model 'no_such_module:X' cannot be imported: ModuleNotFoundError: .* on PYTHONPATH"
+    ):
         load_config(None, ["model.name=no_such_module:X"])
     with pytest.raises(ConfigError, match=r"model\.heads is a setting of vgn; this run has none of them"):
         load_config(None, ["model.heads=2"])

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -35,6 +36,8 @@ class Parser(argparse.ArgumentParser):
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 (its own), 2 (an error), or 128 + the number of a signal."""
     words = sys.argv[1:] if words is None else list(words)
+    if os.getcwd() not in sys.path:  # as `python -m` does: modules of your own beside which a command is run
+        sys.path.append(os.getcwd())
     if words and words[0] in COMMANDS:
         return run(words[0], words[1:])
     parser = make_parser(full=any(word.startswith("--print-completion") for word in words))

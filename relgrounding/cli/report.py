@@ -28,4 +28,4 @@ def run(arguments: argparse.Namespace) -> None:
     page = report_page([read_run(path) for path in arguments.runs])
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
-    show(f"written: {printable(out)} ({out.stat().st_size / 1e6:.1f} MB)")
+    show(f"written: {printable(out)} ({out.stat().st_size / 1e3:,.0f} kB)")

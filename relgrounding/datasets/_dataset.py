@@ -203,7 +203,7 @@ class Dataset(ABC):
 NOT_VISUAL = "annotation-derived, not visual features: results on them must not be compared with published ones"
 """What the file says of features made from annotations, which stand in for perfect recognition."""
 
-DATASETS: Registry[Dataset] = Registry("data set", "relgrounding.datasets")
+DATASETS: Registry[Dataset] = Registry("data set", "relgrounding.datasets", base=Dataset)
 register_dataset = DATASETS.register
 """Decorator that registers a `Dataset` under the name that `data.dataset` selects it by."""
 

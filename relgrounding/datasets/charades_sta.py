@@ -57,7 +57,7 @@ class CharadesSTA(Dataset):
         ("train", "segments after the end", 1803): "so in the official file; 'reduced' drops them",
         ("test", "segments after the end", 561): "so in the official file; 'reduced' drops them",
     }
-    remedy = "relgrounding prepare charades-actions makes one"
+    remedy = "relgrounding prepare charades-actions features/charades_actions.h5 makes one"
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `charades_sta/` below the root; see `load_charades`."""

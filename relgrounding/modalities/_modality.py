@@ -227,6 +227,6 @@ class Modality(ABC):
         """
 
 
-MODALITIES: Registry[Modality] = Registry("modality", "relgrounding.modalities")
+MODALITIES: Registry[Modality] = Registry("modality", "relgrounding.modalities", base=Modality)
 register_modality = MODALITIES.register
 """Decorator that registers a `Modality` under the name that `System.modality` refers to."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from relgrounding._registry import Registry
 from relgrounding.graphs import GraphStructure
 
-RELATIONS: Registry[nn.Module] = Registry("relation module", "relgrounding.models", ("graph", "none"))
+RELATIONS: Registry[nn.Module] = Registry("relation module", "relgrounding.models", ("graph", "none"), nn.Module)
 register_relation = RELATIONS.register
 """Decorator that registers your own relation module under the name that `model.relation` refers to.
 

@@ -89,6 +89,6 @@ def first_weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
     return weights[name]
 
 
-MODELS: Registry[System] = Registry("model", "relgrounding.models")
+MODELS: Registry[System] = Registry("model", "relgrounding.models", base=System)
 register_model = MODELS.register
 """Decorator that registers a `System` under the name that `model.name` refers to."""

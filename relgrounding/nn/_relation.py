@@ -63,6 +63,8 @@ class _Relation(nn.Module):
             TypeError: something else in place of the graph or of x.
             ValueError: shapes that do not fit each other, or a backend that cannot run here.
         """
+        if structure is None and (return_attention or edge_bias is not None):
+            raise TypeError("there are no edges without a graph; give one, or leave edge_bias and return_attention out")
         if structure is None or not isinstance(x, Tensor):
             return self._without_graph(structure, x)
         if edge_bias is None and not return_attention and self._plain:

@@ -72,6 +72,6 @@ class Objective(ABC):
         return True
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "relgrounding.objectives")
+OBJECTIVES: Registry[Objective] = Registry("objective", "relgrounding.objectives", base=Objective)
 register_objective = OBJECTIVES.register
 """Decorator that registers an `Objective` under the name that `train.objectives` refers to."""

@@ -8,11 +8,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import Batch
 from relgrounding.models import GroundingModel, System
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import align_pairings
+
+logger = get_logger("relgrounding.objectives")
 
 
 @dataclass
@@ -38,6 +41,12 @@ class MIL(Objective):
 
     Config = MILConfig
     model: GroundingModel
+
+    def __init__(self, model: GroundingModel, settings: Mapping[str, Any], generator: torch.Generator) -> None:
+        super().__init__(model, settings, generator)
+        loud = [type(layer).__name__ for layer in getattr(model, "relation", ()) if not hasattr(layer, "silent")]
+        if self.config.message_dropout and loud:
+            logger.warning("mil.message_dropout does nothing to %s, which has no method `silent`", loud[0])
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:

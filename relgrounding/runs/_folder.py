@@ -57,7 +57,9 @@ class RunFolder:
         name = str(device or config.device)
         if device is not None and device.type == "cuda":
             name += f" ({torch.cuda.get_device_name(device)})"
-        started = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "device": name}
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        begun = self.read_origin().get("date", now) if self.started else now
+        started = {"date": begun, "device": name}
         versions = {
             "relgrounding": relgrounding.__version__,
             "python": platform.python_version(),
@@ -90,7 +92,7 @@ class RunFolder:
     def read_origin(self) -> dict[str, str]:
         """Read the date, device and versions with which the run was trained, as far as they are recorded.
 
-        A resumed run has the date and device of its last start.
+        A resumed run has the date of its first start and the device of its last.
         """
         settings = read_yaml(self.path / "config.yaml")
         sections = [settings.get(section) for section in ORIGIN]

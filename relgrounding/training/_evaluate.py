@@ -186,7 +186,7 @@ def score_run(
     if not task.train.queries:
         task.floors = _kept_floors(task, folder)
     entries, lines = [], []
-    for name in splits or task.config.data.test_splits:
+    for name in dict.fromkeys(splits or task.config.data.test_splits):
         found = evaluate_split(model, task, name, task.test(name), quiet)
         entries.extend(found[0])
         lines.extend(found[1])

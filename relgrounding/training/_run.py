@@ -122,5 +122,6 @@ def evaluate(
     config = with_data(folder.read_config(), words)
     with hold_run(folder) if write else contextlib.nullcontext():
         task = make_test_task(config, folder)
+        splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
     return TrainedRun(folder.path, config, results, results_table(results, len(lines)))

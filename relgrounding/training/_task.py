@@ -182,7 +182,8 @@ def with_data(config: Config, changes: Sequence[str]) -> Config:
         key = change.partition("=")[0]
         if key in UNREAD:
             raise ConfigError(f"--data {change}: an evaluation does not read data.{key}: {UNREAD[key]}")
-        if "=" not in change or key not in (known := [f.name for f in dataclasses.fields(config.data)]):
+        known = [f.name for f in dataclasses.fields(config.data)]
+        if "=" not in change or key not in known:
             raise ConfigError(f"--data {change}: give KEY=VALUE, where KEY is one of {', '.join(known)}")
     changed = with_settings(config, [f"data.{change}" for change in changes])
     for change in changes:
