@@ -75,6 +75,22 @@ def caught(words: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def uncaught() -> Iterator[None]:
+    """Within `caught`, let signals end the process at once again: for what never looks."""
+    if _caught is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught_ones = [number for number in STOPPING if signal.getsignal(number) is _handle]
+    for number in caught_ones:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in caught_ones:
+            signal.signal(number, _handle)
+
+
+@contextlib.contextmanager
 def held(last_words: Callable[[], str]) -> Iterator[None]:
     """Catch signals, and look for one at the end of the block.
 

@@ -84,7 +84,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
     arguments.left = lambda: getattr(module, "LEFT", "")
     # A command that looks for signals where nothing is half done says what it leaves; others end at once.
     looks = hasattr(module, "LEFT")
-    with _signals.caught(module.LEFT) if looks else contextlib.nullcontext():
+    with _signals.caught(module.LEFT) if looks else _signals.uncaught():
         try:
             return module.run(arguments) or 0
         except KeyboardInterrupt as stop:

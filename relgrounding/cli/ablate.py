@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ERRORS = (ValueError,)
 
 
+LEFT = "the same command goes on from here"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("grid", help="a grid that comes with the package (ccl), or a YAML file, see docs/ccl.md")
@@ -46,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     from relgrounding.runs import RunFolder, hold_run
     from relgrounding.training import grid_jobs, read_grid
 
-    arguments.left = lambda: "the same command goes on from here"
     path = find_config(arguments.grid, "ablations")
     grid = read_grid(path)
     runs = (arguments.runs or Path("runs") / grid.name).absolute()
@@ -69,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_all(jobs: "list[Job]", runs: Path, at_once: int) -> dict[str, str]:
     """Run what is not done, a row after the one it starts from; return what failed, and why."""
+    from relgrounding._signals import look
     from relgrounding.runs import check_free
     from relgrounding.training import job_is_done
 
@@ -93,7 +96,8 @@ def run_all(jobs: "list[Job]", runs: Path, at_once: int) -> dict[str, str]:
                         running[pool.submit(runner, job)] = job
                         waiting.remove(job)
                 bar.set_postfix_str(", ".join(printable(job.name) for job in running.values()))
-                finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else (set(), None)
+                look()
+                finished, _ = wait(running, 0.2, FIRST_COMPLETED) if running else (set(), None)
                 for future in finished:
                     job, reason = running.pop(future), future.result()
                     if reason:

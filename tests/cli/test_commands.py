@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -198,3 +199,17 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
     for _ in _printing.progress(range(3), desc="work", unit="item"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_command_that_never_looks_ends_at_the_first_interruption(monkeypatch, capsys):
+    from relgrounding import _signals
+    from relgrounding.cli import env, run
+
+    def busy(arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(env, "run", busy)
+    with _signals.caught():
+        assert run("env", []) == 130
+    assert "stopped by SIGINT" in capsys.readouterr().err

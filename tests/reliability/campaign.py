@@ -214,7 +214,7 @@ def interrupt(job: Job, kind: str, delay: float, rng: random.Random, tally: Tall
     said = (job.folder / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
     last = [line for line in said if line.strip()]
     lines = [line for line in last if line.startswith("stopped ")]
-    ends = ("goes on", "starts it", "start the run")
+    ends = ("goes on", "continues", "starts it", "start the run")
     # A loading process whose main process is gone at once may still say so.
     told = len(lines) == 1 and (second is not None or last[-1] == lines[0]) and any(words in lines[0] for words in ends)
     if code not in expected or (kind == "signal" and not told):
