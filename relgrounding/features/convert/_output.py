@@ -5,6 +5,7 @@ first; then the numbers are written to their known offsets, and a journal beside
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import mmap
@@ -20,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from relgrounding._files import replacing
+from relgrounding._files import is_part, replacing
 from relgrounding.features.convert._sources import Entry, Item
 from relgrounding.io._errors import DataError
 
@@ -63,6 +64,10 @@ class Output:
         except OSError:
             self._log.close()
             raise DataError(f"{path} is being written by another process; wait for it, or name another file") from None
+        self._checksum = path.with_name(path.name + ".sha256")
+        for left in path.parent.glob(f".{glob.escape(self._checksum.name)}.*.part"):  # by a process that was killed
+            if is_part(left.name) and not left.is_symlink():
+                left.unlink(missing_ok=True)
         signatures = self._done(fingerprint)
         if signatures is None:
             self._log.truncate(0)
@@ -99,8 +104,7 @@ class Output:
         self._wait()
         os.fsync(self._descriptor)
         self._digest_up_to(os.fstat(self._descriptor).st_size)
-        checksum = self.path.with_name(self.path.name + ".sha256")
-        with replacing(checksum) as beside:
+        with replacing(self._checksum) as beside:
             beside.write_bytes(f"{self._digest.hexdigest()}  ".encode() + os.fsencode(self.path.name) + b"\n")
             os.replace(self.part, self.path)
         self.close()
