@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from relgrounding._settings import ConfigError
-
 _IO = "BadAnnotation BadFeatures CharadesGlove DataError MissingFeatures MissingFile Problems UnsafeFile"
 _DATASETS = "ActionInterval ImageObjects Instances OwnQueries Query load_actions load_activitynet"
 _FEATURES = "ClipFeatures RegionFeatures Regions Vocabulary load_word_vectors tokenize write_clip_features"
@@ -102,6 +100,8 @@ def rename_settings(settings: Any, where: str, silent: bool = False) -> Any:
             target = renamed.get(new_section, {})
             if isinstance(target, Mapping):  # what is not is an error in its own right
                 if new_key in target:
+                    from relgrounding._settings import ConfigError  # `import relgrounding` is to be quick
+
                     raise ConfigError(f"{where}: {old} is an old name of {new}, and both are given; leave {old} out")
                 renamed[new_section] = {**target, new_key: given[key]}
     return renamed
