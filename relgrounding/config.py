@@ -244,7 +244,6 @@ def config_to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-@lru_cache
 def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[Config]:
     """Return `Config` with the sections of a system, a data set and objectives.
 
@@ -256,11 +255,6 @@ def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[
         right = ", ".join(name for name in MODELS if MODELS.get(name).modality == data.modality)
         raise ConfigError(f"model.name is {model}, but {dataset} needs {right}")
     modality = MODALITIES.get(system.modality)
-    sections: list[tuple[str, type, dict[str, Any]]] = [
-        ("data", _joined(data.Config, modality.DataConfig), {"dataset": dataset}),
-        ("model", system.Config, {"name": model}),
-        ("eval", _joined(EvalConfig, modality.EvalConfig), {}),
-    ]
     kinds = [OBJECTIVES.get(name) for name in objectives]
     kinds += [OBJECTIVES.get(name) for name in OBJECTIVES if OBJECTIVES.get(name).follows]
     kinds += [OBJECTIVES.get(name) for kind in kinds for name in kind.requires]
@@ -272,12 +266,27 @@ def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[
             raise ConfigError(f"two objectives are called {kind.name!r}; give one of them another name")
         if not dataclasses.is_dataclass(getattr(kind, "Config", None)):
             raise ConfigError(f"objective {kind.name!r} needs a dataclass of its settings as its attribute Config")
-    sections.extend((name, kind.Config, {}) for name, kind in classes.items())
+    parts = system.Config, data.Config, modality.DataConfig, modality.EvalConfig
+    return _composed(model, dataset, parts, tuple(classes.values()))
+
+
+@lru_cache  # by classes, not by names: in a notebook a class may be written anew
+def _composed(
+    model: str, dataset: str, parts: tuple[type, type, type, type], objectives: tuple[type[Objective], ...]
+) -> type[Config]:
+    system, data, candidates, selection = parts
+    sections: list[tuple[str, type, dict[str, Any]]] = [
+        ("data", _joined(data, candidates), {"dataset": dataset}),
+        ("model", system, {"name": model}),
+        ("eval", _joined(EvalConfig, selection), {}),
+        *((kind.name, kind.Config, {}) for kind in objectives),
+    ]
     fields = [(name, kind, field(default_factory=partial(kind, **given))) for name, kind, given in sections]
-    namespace = {"__module__": __name__, "classes": classes}
+    namespace = {"__module__": __name__, "classes": {kind.name: kind for kind in objectives}}
     return dataclasses.make_dataclass("Config", fields, bases=(Config,), namespace=namespace)
 
 
+@lru_cache
 def _joined(first: type, second: type) -> type:
     if not dataclasses.fields(second):
         return first

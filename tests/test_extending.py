@@ -1,5 +1,6 @@
 """docs/extending.md: what stands there works, from outside the package, one file each."""
 
+import dataclasses
 import importlib
 import pickle
 import re
@@ -167,6 +168,16 @@ def test_a_plugin_that_is_broken_is_named_and_stops_nothing(monkeypatch, caplog)
     load_plugins()
     assert "the plugin broken (no_such_module_of_a_plugin) cannot be imported: ModuleNotFoundError" in caplog.text
     load_plugins.cache_clear()
+
+
+def test_a_class_that_is_written_anew_brings_its_new_settings(monkeypatch):
+    words = ["model.name=my_model:Cosine", "model.relation=none"]
+    assert load_config(None, [*words, "model.scale=8"]).model.scale == 8
+    module = sys.modules["my_model"]
+    monkeypatch.setattr(
+        module.Cosine, "Config", dataclasses.make_dataclass("New", [("depth", int, 3)], bases=(module.ModelConfig,))
+    )
+    assert load_config(None, [*words, "model.depth=5"]).model.depth == 5
 
 
 def test_a_configuration_can_be_pickled():

@@ -68,7 +68,9 @@ def draw(runs: "list[Run]", predictions: "list[Prediction]", items: "Items", pat
 
 
 def remove_earlier(folder: Path, written: set[str]) -> None:
-    """Remove what an earlier call left: files that are named as pictures of this command and were not just written."""
+    """Remove what an earlier call left: pictures with the names of this command that say they are made by it."""
+    from relgrounding.viz._figure import is_figure
+
     for path in folder.iterdir():
-        if OURS.fullmatch(path.name) and path.name not in written and path.is_file() and not path.is_symlink():
+        if OURS.fullmatch(path.name) and path.name not in written and is_figure(path):
             path.unlink()

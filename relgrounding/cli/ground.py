@@ -184,7 +184,9 @@ class ImageAsker(Asker):
         elif scenes is not None:
             answers = self.grounder.ground(query, scenes[item or ""])
         else:
-            raise ValueError(f"'{item}' is no generated scene of this run; give --regions, or an id as test-0-00000-a")
+            raise ValueError(
+                f"'{item}' is not a generated scene of this run; give --regions, or an id as test-0-00000-a"
+            )
         return answers, {"image": item}
 
     def draw(self, path: Path, answers: "list[Answer]", record: dict[str, Any], picture: "np.ndarray | None") -> None:

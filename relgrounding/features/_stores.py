@@ -171,7 +171,7 @@ class ClipFeatures(_Store):
 
         Raises:
             MissingFeatures: the file does not hold the video.
-            BadFeatures: the attribute is no length of a video.
+            BadFeatures: the attribute is not the length of a video.
         """
         found = attribute(self._dataset(key), "duration", f"{key!r} in {self.path}")
         if found is None:

@@ -30,7 +30,7 @@ class Pairs:
         items: these items.
         nodes: (items, longest) number through the batch of each node; padding repeats some node.
         filled: (items, longest) False for padding; None without padding.
-        number: (items, longest, longest) 0 where source (last) -> destination is no edge, else its type + 1.
+        number: (items, longest, longest) 0 where there is no edge source (last) -> destination, else its type + 1.
     """
 
     items: slice

@@ -61,7 +61,15 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> No
     with replacing(Path(path)) as beside, warnings.catch_warnings():
         # A script that no font has is drawn as boxes, which `add_fonts` has reported; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from|.* does not support .* natively")
-        figure.savefig(beside, dpi=dpi, format="png")
+        figure.savefig(beside, dpi=dpi, format="png", metadata={"Software": "relgrounding"})
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is a picture that `save_figure` wrote: it says so itself."""
+    if not path.is_file() or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        return b"Software\0relgrounding" in file.read(4096)
 
 
 def set_query(figure: "Figure", query: str, width: int) -> None:

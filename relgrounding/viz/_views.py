@@ -138,5 +138,5 @@ def view_of(config: Config) -> View:
 def _positive(values: Sequence[float | int]) -> tuple[float, ...]:
     numbers = tuple(map(float, values))
     if not all(0 < number < math.inf for number in numbers):
-        raise ValueError(f"{numbers} is no duration or size")
+        raise ValueError(f"{numbers} is not a duration or size")
     return numbers

@@ -104,7 +104,7 @@ def test_what_is_missing_for_an_image_is_said(scene_run, tmp_path, capsys):
     for words, message in [
         (["--video-features", "x.npy"], "answers about images"),
         ([], "--image is missing"),
-        (["--image", "test-9-00000-a"], "is no generated scene of this run"),
+        (["--image", "test-9-00000-a"], "is not a generated scene of this run"),
         (["--image", str(tmp_path / "bad.jpg")], "is not a readable picture"),
         (["--image", str(tmp_path / "gone.jpg")], "gone.jpg"),
     ]:

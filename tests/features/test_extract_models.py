@@ -242,7 +242,7 @@ def test_other_networks_of_crops_and_a_file_of_weights(photos, boxes, tmp_path, 
     [
         (["--model", "resnet18"], "resnet18 is not a detector; there are fasterrcnn_resnet50_fpn_v2"),
         (["--model", "squeezenet1_0", "--boxes", "boxes.h5"], "does not end in a linear layer"),
-        (["--model", "fcn_resnet50", "--boxes", "boxes.h5"], "is no classification network"),
+        (["--model", "fcn_resnet50", "--boxes", "boxes.h5"], "is not a classification network"),
         (["--model", "vit_b_32", "--size", "64", "--boxes", "boxes.h5"], "cannot see 64 x 64 pixels"),
         (["--model", "resnet18", "--boxes", "boxes.h5", "--pca", "513"], "keep at most that many"),
         (["--model", "resnet18", "--boxes", "other.h5"], "of none of the 2 files; --number-ids"),

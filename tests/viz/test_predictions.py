@@ -115,9 +115,10 @@ def test_the_tool_draws_what_it_says_and_leaves_no_picture_of_an_earlier_call(tm
     assert figures.main([*folders, "--n", "6", "--out", str(tmp_path / "six")]) == 0
     assert "2 best, 2 worst, 2 improved" in capsys.readouterr().out
     (tmp_path / "six" / "best_1.png").touch()
+    (tmp_path / "six" / "best_77.png").write_bytes(b"\x89PNG\r\n\x1a\n of somebody else")
     assert figures.main([*folders, "--n", "3", "--out", str(tmp_path / "six")]) == 0
     names = {path.name for path in (tmp_path / "six").iterdir()}
-    assert names == {"best_01.png", "worst_01.png", "improved_01.png", "best_1.png"}
+    assert names == {"best_01.png", "worst_01.png", "improved_01.png", "best_1.png", "best_77.png"}
     assert figures.main([*folders, "--n", "0"]) == 2
     assert figures.main([folders[0], str(tmp_path / "gone")]) == 2
     assert {path.name for path in pictures.iterdir()} == {"best.png", "worst_01.png"}

@@ -38,7 +38,7 @@ class Entry:
         dtype: of the numbers in the source, float16 or float32; what is neither is read as float32.
         at: where the source finds it again.
         size: (width, height) of an image.
-        keep: which of the source's rows are used; None: all.
+        keep: the rows that are used; None: all.
         name: the id as the source has it.
     """
 

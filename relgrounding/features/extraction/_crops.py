@@ -50,7 +50,7 @@ class CropExtractor:
         models = require("torchvision.models")
         require("PIL.Image")
         if model not in models.list_models(module=models):
-            raise ExtractionError(f"{model} is no classification network of torchvision, such as resnet50")
+            raise ExtractionError(f"{model} is not a classification network of torchvision, such as resnet50")
         network, name = build(model, weights, seed, partial(_make, model))
         self.network = network.to(device)
         known = models.get_model_weights(model)
