@@ -131,12 +131,15 @@ class Config:
         return {name: getattr(self, name) for name in self.classes}
 
     @property
+    def sections(self) -> dict[str, Any]:
+        """What objectives read: the settings of each, and the section `eval`."""
+        return {**self.objectives, "eval": self.eval}
+
+    @property
     def committee(self) -> Plan:
         """The systems that are trained and answer: the model, and what objectives add to it."""
         for name, kind in self.classes.items():
-            plan = (
-                kind.committee(self.objectives, self.model) if kind.follows and self.objectives[name].epochs else None
-            )
+            plan = kind.committee(self.sections, self.model) if kind.follows and self.objectives[name].epochs else None
             if plan:
                 return plan
         return Plan((self.model,))
@@ -166,7 +169,7 @@ class Config:
                 raise ConfigError(f"train.objectives: {name} is a stage of its own after the first; set {name}.epochs")
         for objective in self.classes.values():
             if objective.follows or objective in first:
-                objective.check(self.objectives, self.model, self.system)
+                objective.check(self.sections, self.model, self.system)
         for member in self.committee.members[1:]:
             self._check_model(member)
         _ = self.graph_options  # raises if the members need different graphs

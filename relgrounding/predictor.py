@@ -78,7 +78,7 @@ def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tenso
         for number, model in enumerate(plan.members[1:], start=1):
             torch.default_generator.manual_seed((config.seed * 1_000_003 + number) % 2**63)
             members.append(system(model))
-    return members[0] if len(members) == 1 else Committee(members, plan.temperature, plan.earlier_weight)
+    return members[0] if len(members) == 1 else Committee(members, plan)
 
 
 class Predictor:

@@ -87,7 +87,7 @@ class Trainer:
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
         self.trained = self.model.begin(self.stage.member)
         self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.stage.learning_rate)
-        model, sections = self.model if self.stage.member else self.trained, self.config.objectives
+        model, sections = self.model if self.stage.member else self.trained, self.config.sections
         self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
 
     def _take_weights(self, start: RunFolder) -> None:
