@@ -26,14 +26,15 @@ class ConfigError(ValueError):
     """An invalid configuration; the message names the key and what to do."""
 
 
-def number(default: Any, **limits: int | float) -> Any:
+def number(default: Any, repeats: bool = False, **limits: int | float) -> Any:
     """Return a dataclass field for a number, or a list of numbers, with its range.
 
     Args:
         default: its default.
+        repeats: whether a list may hold a number twice.
         limits: `least`, `above`, `most`, `below`. Numbers must always be finite.
     """
-    metadata = {"limits": limits}
+    metadata = {"limits": limits, "repeats": repeats}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -43,14 +44,14 @@ def check_values(settings: Any, prefix: str = "") -> None:
     """Check all values of a dataclass and of nested dataclasses against the ranges of their fields.
 
     Raises:
-        ConfigError: a value is out of range, or a list is empty or holds a value twice.
+        ConfigError: a value is out of range, or a list is empty or holds a value twice without `repeats`.
     """
     for field in dataclasses.fields(settings):
         key, value = prefix + field.name, getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{key}.")
         elif isinstance(value, list):
-            if not value or len(set(value)) < len(value):
+            if not value or (len(set(value)) < len(value) and not field.metadata.get("repeats")):
                 raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
             for entry in value:
                 _check_value(key, entry, field.metadata.get("limits", {}))

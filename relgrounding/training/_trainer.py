@@ -83,7 +83,11 @@ class Trainer:
             self._take_weights(start)
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
         self.stage = self.stages[number - 1]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.stage.learning_rate)
+        train = self.config.train
+        betas = train.betas[0], train.betas[1]
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+        )
         sections = self.config.objectives
         self.objectives = {kind.name: kind(self.model, sections, self.generator) for kind in self.stage.objectives}
 
@@ -195,8 +199,8 @@ class Trainer:
         config = self.config.train
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         for group in self.optimizer.param_groups:
-            factor = learning_rate_factor(self.state["step"] - start, config.warmup_steps, total)
-            group["lr"] = self.stage.learning_rate * factor
+            step, shape = self.state["step"] - start, (config.schedule, config.halve_every)
+            group["lr"] = self.stage.learning_rate * learning_rate_factor(step, config.warmup_steps, total, *shape)
         losses: list[torch.Tensor] = []
         extra: dict[str, torch.Tensor] = {}
         for objective in self.objectives.values():
