@@ -38,6 +38,11 @@ class DataConfig:
     """Words of a sentence that are read."""
     batch_size: int = number(64, least=2, most=1_000_000)
     """Queries per batch; negatives need two or more."""
+    block_by: Literal["", "category", "sentence"] = ""
+    """What the queries of a block have in common, from which `mil.hard_negatives` are drawn: the most frequent category
+    among the regions of their images, or a word (of similar sentences, the same one more often); empty: no blocks."""
+    block_size: int = number(16, least=2, most=1_000_000)
+    """Queries per block; the batch size should be a multiple of it."""
     workers: int = number(0, least=0, most=1024)
     """Processes that load batches; 0: the main one."""
 
