@@ -39,10 +39,10 @@ class DataConfig:
     batch_size: int = number(64, least=2, most=1_000_000)
     """Queries per batch; negatives need two or more."""
     block_by: Literal["", "category", "sentence"] = ""
-    """What the queries of a block have in common, from which `mil.hard_negatives` are drawn: the most frequent category
-    among the regions of their images, or a word (of similar sentences, the same one more often); empty: no blocks."""
+    """Batches are made of blocks of similar queries, the source of `mil.hard_negatives`: of images with the same most
+    frequent category of regions, or of sentences that share a content word; empty: without blocks."""
     block_size: int = number(16, least=2, most=1_000_000)
-    """Queries per block; the batch size should be a multiple of it."""
+    """Queries per block; `batch_size` should be a multiple of it."""
     workers: int = number(0, least=0, most=1024)
     """Processes that load batches; 0: the main one."""
 

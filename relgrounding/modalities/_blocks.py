@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from relgrounding.datasets import Query
-from relgrounding.features import tokenize
+from relgrounding.features import parts_of_speech, tokenize
 from relgrounding.modalities._batches import BatchSampler, identities, numbers
 from relgrounding.modalities._modality import Modality
 
@@ -37,7 +37,7 @@ def training_batches(queries: Sequence[Query], store: Any, modality: Modality, d
 
 
 def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
-    """Return a function that draws one word of each sentence so that similar sentences often get the same one.
+    """Return a function that draws a content word of each sentence so that similar sentences often get the same one.
 
     A draw gives each word w a time e_w / idf_w, with e_w ~ Exp(1) and idf_w = log(N / n_w) for a word of n_w of the N
     sentences. The key of a sentence is its word with the least time. Sentences with the words A and B then share their
@@ -45,7 +45,7 @@ def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
 
         sum of idf over the words in A and B  /  sum of idf over the words in A or B,
 
-    which is their weighted Jaccard similarity.
+    which is their weighted Jaccard similarity. Words are nouns, verbs, adjectives and adverbs (`parts_of_speech`).
 
     Args:
         texts: the sentences.
@@ -56,7 +56,7 @@ def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
 
     Source: Manasse, McSherry and Talwar, Consistent Weighted Sampling, 2010.
     """
-    sentences = [list(dict.fromkeys(tokenize(text))) for text in texts]
+    sentences = [_content_words(text) for text in texts]
     word = numbers([word for words in sentences for word in words])
     sentence = torch.tensor([i for i, words in enumerate(sentences) for _ in words], dtype=torch.int64)
     count = word.bincount()
@@ -71,6 +71,12 @@ def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
         return torch.cat([order, torch.tensor([-1])])[first]
 
     return draw
+
+
+def _content_words(text: str) -> list[str]:
+    words = tokenize(text)
+    tags = parts_of_speech(words)
+    return list(dict.fromkeys(word for word, tag in zip(words, tags, strict=True) if tag != "OTHER"))
 
 
 class BlockSampler(BatchSampler):

@@ -31,7 +31,8 @@ class MILConfig:
     negatives: int = number(1, least=1, most=100_000)
     """Number of negatives from the batch for each query and for each item."""
     hard_negatives: int = number(0, least=0, most=100_000)
-    """How many of them are of the same block (`data.block_by`), and so similar; the others are then of other blocks."""
+    """How many of `negatives` come from the query's own block (`data.block_by`); the others then come from elsewhere in
+    the batch."""
     message_dropout: float = number(0.0, least=0, below=1)
     """Share of the steps in which a relation layer passes no messages, drawn independently per layer. Scores then stay
     local to a proposal and its direct neighbours; otherwise all proposals share the same evidence and score alike."""

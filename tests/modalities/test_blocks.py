@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relgrounding.config import ConfigError, load_config
 from relgrounding.datasets import Query
-from relgrounding.features import Regions, tokenize
+from relgrounding.features import Regions
 from relgrounding.modalities import BatchSampler, BlockSampler, Image, training_batches
 from relgrounding.modalities._blocks import sentence_keys
 
@@ -71,27 +71,27 @@ def test_batches_hold_whole_blocks():
     assert list(sampler) == orders[0][3:]
 
 
-TEXTS = [f"the {a} {b}" for a in ("red", "blue", "green") for b in ("box", "ball", "cup", "hat")] + ["the", "odd one"]
+SIZED = ("big red", "small blue", "big green")
+TEXTS = [f"the {first} {thing}" for first in SIZED for thing in ("box", "ball", "cup", "hat")] + ["the odd one"]
+WORDS = [text.split()[1:] for text in TEXTS[:-1]]
 
 
-def test_the_key_of_a_sentence_is_one_of_its_words():
-    words = list(dict.fromkeys(word for text in TEXTS for word in tokenize(text)))
+def test_the_key_of_a_sentence_is_a_content_word_that_other_sentences_have():
+    names = list(dict.fromkeys([word for words in WORDS for word in words] + ["odd"]))
     key = sentence_keys(TEXTS, 2)(torch.Generator().manual_seed(0)).tolist()
-    named = [words[k] if k >= 0 else "" for k in key]
-    assert all(name in tokenize(text) for name, text in zip(named[:-1], TEXTS[:-1], strict=True))
-    assert key[-1] == -1  # no other sentence has one of its words
-    assert set(sentence_keys(TEXTS, 5)(torch.Generator()).tolist()) <= {-1, words.index("the")}
-    assert sentence_keys(["a", "a"], 2)(torch.Generator()).tolist() == [-1, -1]  # a word of all says nothing
+    assert all(names[k] in words for k, words in zip(key[:-1], WORDS, strict=True))
+    assert key[-1] == -1
+    assert set(sentence_keys(TEXTS, 5)(torch.Generator()).tolist()) == {names.index("big"), -1}
+    assert sentence_keys(["red", "red"], 2)(torch.Generator()).tolist() == [-1, -1]  # a word of all tells nothing
 
 
 def test_sentences_share_their_key_as_often_as_their_words_weigh():
     draw, generator = sentence_keys(TEXTS, 2), torch.Generator().manual_seed(0)
     keys = torch.stack([draw(generator) for _ in range(4000)])
-    count = {word: sum(word in tokenize(text) for text in TEXTS) for text in TEXTS for word in tokenize(text)}
-    idf = {word: math.log(len(TEXTS) / n) for word, n in count.items() if n >= 2}
-    for i, j in itertools.combinations(range(len(TEXTS) - 1), 2):
-        one, other = (set(tokenize(TEXTS[k])) for k in (i, j))
-        expected = sum(idf[w] for w in one & other) / sum(idf[w] for w in one | other)
+    idf = {word: math.log(len(TEXTS) / sum(word in words for words in WORDS)) for words in WORDS for word in words}
+    for i, j in itertools.combinations(range(len(WORDS)), 2):
+        common, all_words = set(WORDS[i]) & set(WORDS[j]), set(WORDS[i]) | set(WORDS[j])
+        expected = sum(map(idf.get, common)) / sum(map(idf.get, all_words))
         assert abs((keys[:, i] == keys[:, j]).double().mean().item() - expected) < 0.04
 
 
