@@ -162,6 +162,11 @@ class Config:
                 RELATIONS.get(self.model.relation)
             except ConfigError as error:
                 raise ConfigError(f"model.relation: {error}") from None
+        if self.data.block_by == "category" and not getattr(self.data, "category_columns", 0):
+            raise ConfigError(
+                "data.block_by=category needs to know the categories of regions (data.category_columns, of images "
+                "only); data.block_by=sentence does not"
+            )
         self.system.check(self.model)
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
         for objective in first:
@@ -171,6 +176,11 @@ class Config:
         for objective in self.classes.values():
             if objective.follows or objective in first:
                 objective.check(self.objectives, self.model, self.system)
+            if objective.needs_blocks(self.objectives[objective.name]) and not self.data.block_by:
+                raise ConfigError(
+                    f"{objective.name} draws hard negatives from blocks of similar queries; set data.block_by to "
+                    "category or sentence"
+                )
 
 
 def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:

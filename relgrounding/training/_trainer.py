@@ -9,7 +9,7 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.modalities import Batch, BatchSampler, make_loader
+from relgrounding.modalities import Batch, make_loader, training_batches
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._evaluate import validation_metrics
@@ -54,7 +54,9 @@ class Trainer:
         check_backend(self.config)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
-        self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
+        self.sampler = training_batches(
+            task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
+        )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
         self.state: dict[str, Any] = {
@@ -176,6 +178,7 @@ class Trainer:
         with bar:
             look()
             for batch in bar:
+                batch.block = self.sampler.block(batch.queries)
                 loss, norm, extra = self._step(batch.to(self.device))
                 losses.append(loss)
                 state["step"] += 1
