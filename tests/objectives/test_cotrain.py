@@ -134,6 +134,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by):
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
+        block=torch.full((3,), -1),
         queries=[0, 1, 2],
         clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
         clip_lengths=torch.tensor([8, 6, 8]),
