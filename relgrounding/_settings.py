@@ -40,18 +40,25 @@ def number(default: Any, repeats: bool = False, **limits: int | float) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def entries(*default: str) -> Any:
+    """Return a dataclass field for a list of text that may be empty."""
+    return dataclasses.field(default_factory=lambda: list(default), metadata={"empty": True})
+
+
 def check_values(settings: Any, prefix: str = "") -> None:
     """Check all values of a dataclass and of nested dataclasses against the ranges of their fields.
 
     Raises:
-        ConfigError: a value is out of range, or a list is empty or holds a value twice without `repeats`.
+        ConfigError: a value is out of range, or a list holds a value twice without `repeats`, or is empty, unless it
+            is one of `entries`.
     """
     for field in dataclasses.fields(settings):
         key, value = prefix + field.name, getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{key}.")
         elif isinstance(value, list):
-            if not value or (len(set(value)) < len(value) and not field.metadata.get("repeats")):
+            empty = not value and not field.metadata.get("empty")
+            if empty or (len(set(value)) < len(value) and not field.metadata.get("repeats")):
                 raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
             for entry in value:
                 _check_value(key, entry, field.metadata.get("limits", {}))
