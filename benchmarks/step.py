@@ -62,6 +62,7 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
         "item": torch.arange(items),
         "text": torch.arange(items),
         "group": torch.full((items,), -1),
+        "block": torch.full((items,), -1),
         "queries": list(range(items)),
     }
     if name == "vgn":

@@ -9,6 +9,7 @@ from relgrounding.modalities._batches import (
     identities,
     make_loader,
 )
+from relgrounding.modalities._blocks import BlockSampler, training_batches
 from relgrounding.modalities._inputs import Stores
 from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
 from relgrounding.modalities.image import Image, ImageBatch, ImageCollator, RegionStore
@@ -19,6 +20,7 @@ __all__ = [
     "TOP",
     "Batch",
     "BatchSampler",
+    "BlockSampler",
     "ClipStore",
     "Collator",
     "Image",
@@ -37,4 +39,5 @@ __all__ = [
     "identities",
     "make_loader",
     "register_modality",
+    "training_batches",
 ]

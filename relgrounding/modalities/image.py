@@ -159,6 +159,14 @@ class Image(Modality):
         boxes = list(batch.boxes.split(batch.structure.batch_num_nodes.tolist()))
         return boxes, boxes
 
+    def categories(self, queries: Sequence[Query], store: Any, data: Any) -> Int[Tensor, " queries"]:
+        found: dict[str, int] = {}
+        for query in queries:
+            if query.item not in found:
+                categories = region_categories(np.asarray(store[query.item].features), data.category_columns)
+                found[query.item] = int(np.bincount(categories + 1).argmax()) - 1
+        return torch.tensor([found[query.item] for query in queries], dtype=torch.int64)
+
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
 

@@ -94,6 +94,15 @@ class System(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def systems(self) -> list["System"]:
+        """The members of a committee; a system alone is its own only one."""
+        return [self]
+
+    def begin(self, number: int) -> "System":
+        """Freeze the members before one, let it answer with them, and return it: the one to be trained."""
+        return self
+
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
         """Return the score, from 0 to 1, of every proposal for the sentence of its item."""
         raise NotImplementedError
