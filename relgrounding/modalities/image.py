@@ -33,6 +33,8 @@ class ImageData:
     category_columns: int = number(0, least=0, most=100_000)
     """Number of leading columns of a region's feature that hold one score per category; a region's category is the one
     with the highest score. 0: categories are not known."""
+    geometry_columns: int = number(0, least=0, most=100_000)
+    """Number of trailing columns of a region's feature that are coordinates or sizes, and join those of its box."""
 
 
 @dataclasses.dataclass
@@ -40,14 +42,15 @@ class ImageBatch(Batch):
     """Pairs of an image and a sentence.
 
     Attributes:
-        regions: (nodes, dim) features.
-        places: (nodes, 4) x, y, width and height of each box, as shares of the image.
+        regions: (nodes, dim) features, without their columns of geometry.
+        places: (nodes, geometry + 4) the columns of geometry of each feature, none unless said otherwise, then x, y,
+            width and height of the box as shares of the image.
         boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
         categories: (nodes,) number of each region's category from 0; -1 where categories are not known.
     """
 
     regions: Float[Tensor, "nodes dim"]
-    places: Float[Tensor, "nodes 4"]
+    places: Float[Tensor, "nodes geometry_plus_4"]
     boxes: Float[Tensor, "nodes 4"]
     categories: Int[Tensor, " nodes"]
 
@@ -83,9 +86,10 @@ class ImageCollator:
         vocabulary: maps words to ids.
         max_words: longer sentences are truncated.
         category_columns: number of categories, see `region_categories`.
+        geometry_columns: number of trailing columns of a feature that become part of `ImageBatch.places`.
 
     Raises:
-        ConfigError: features have fewer columns than there are categories.
+        ConfigError: features have fewer columns than categories and geometry take.
     """
 
     def __init__(
@@ -95,10 +99,14 @@ class ImageCollator:
         vocabulary: Vocabulary,
         max_words: int = 20,
         category_columns: int = 0,
+        geometry_columns: int = 0,
     ) -> None:
-        if category_columns > store.dim:
-            raise ConfigError(f"data.category_columns is {category_columns}, but features have {store.dim} columns")
-        self.queries, self.store, self.category_columns = queries, store, category_columns
+        columns = {"category_columns": category_columns, "geometry_columns": geometry_columns}
+        if sum(columns.values()) > store.dim:
+            taken = " and ".join(f"data.{name} is {count}" for name, count in columns.items() if count)
+            raise ConfigError(f"{taken}, but features have {store.dim} columns")
+        self.queries, self.store = queries, store
+        self.category_columns, self.geometry_columns = category_columns, geometry_columns
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
 
@@ -112,10 +120,11 @@ class ImageCollator:
         scale = sizes[structure.node_item]
         corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
         features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
+        regions, geometry = torch.from_numpy(features).tensor_split([features.shape[1] - self.geometry_columns], 1)
         return ImageBatch(
             structure=structure,
-            regions=torch.from_numpy(features),
-            places=torch.cat([corner, extent], -1),
+            regions=regions.contiguous(),
+            places=torch.cat([geometry, corner, extent], -1),
             boxes=flat,
             categories=torch.from_numpy(region_categories(features, self.category_columns)),
             **self._texts.batch(indices),
@@ -142,7 +151,8 @@ class Image(Modality):
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
     ) -> ImageCollator:
-        return ImageCollator(queries, store, vocabulary, data.max_words, data.category_columns, **graph)
+        columns = data.category_columns, data.geometry_columns
+        return ImageCollator(queries, store, vocabulary, data.max_words, *columns, **graph)
 
     def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
         assert isinstance(batch, ImageBatch)  # narrows the type for mypy

@@ -1,6 +1,6 @@
 """Interface and registry of grounding systems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +62,18 @@ class System(nn.Module):
         Raises:
             ConfigError: they contradict each other.
         """
+
+    def fit(self, batches: Iterable[Any]) -> None:
+        """Take from the training data what is not learned, before the first step of a new run; by default nothing.
+
+        It belongs into buffers, which a checkpoint keeps. What a system consists of is fitted with it.
+
+        Args:
+            batches: every item of the training split once; may be iterated several times.
+        """
+        for part in self.modules():
+            if part is not self and isinstance(part, System):
+                part.fit(batches)
 
     @classmethod
     def graph_options(cls, config: Any) -> dict[str, Any]:

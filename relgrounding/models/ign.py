@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relgrounding._settings import number
+from relgrounding._settings import ConfigError, entries, number
 from relgrounding.graphs import GraphStructure, SpatialRelation
 from relgrounding.modalities import ImageBatch
+from relgrounding.models._coordinates import Standardise
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import Relation, own_relation
 from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
@@ -30,6 +31,16 @@ class IGNConfig(ModelConfig):
     """Width of W_p."""
     gate_init: float = number(-2.0)
     """Initial logit of the edge gates; use lower values if regions have many neighbours."""
+    standardise: bool = False
+    """Coordinates with mean 0 and deviation 1 over the regions of the training images: x, y, width and height, and
+    what `data.geometry_columns` adds."""
+    hide: list[str] = entries()
+    """Inputs that the model does not see; geometry: all coordinates are zero."""
+
+    def __post_init__(self) -> None:
+        """Reject inputs that do not exist."""
+        if unknown := set(self.hide) - {"geometry"}:
+            raise ConfigError(f"model.hide: {sorted(unknown)[0][:40]!r} is not an input; it can hide geometry")
 
 
 @register_model("ign")
@@ -37,7 +48,7 @@ class IGN(GroundingModel):
     """Score the regions of images for sentences.
 
     A region is described by its feature and its position, h_t = [h^v_t; h^s_t] with h^s_t = [x, y, w, h] as shares of
-    the image. A Bi-GRU encodes the words, s_n. Then, for each region,
+    the image, and with `standardise` standardised. A Bi-GRU encodes the words, s_n. Then, for each region,
 
         gamma_tn = softmax_n w^T tanh(W_1 h_t + W_2 s_n + b),   c_t = sum_n gamma_tn s_n
         l_t = W_l [h_t; c_t] + b_l, or with `fusion="product"`  W_l [h_t; c_t; (W_h h_t + b_h) * (W_c c_t + b_c)] + b_l
@@ -66,6 +77,8 @@ class IGN(GroundingModel):
         super().__init__()
         region_dim, sentence_dim = feature_dim + 4, 2 * config.hidden
         self.embedding = embedding
+        self.standardise = Standardise(region_dim) if config.standardise else None
+        self.hides_geometry = "geometry" in config.hide
         self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.attention = ProposalToWordAttention(region_dim, sentence_dim, config.attention_dim)
@@ -92,9 +105,16 @@ class IGN(GroundingModel):
     def feature_dim(cls, config: IGNConfig, weights: Mapping[str, Tensor]) -> int:
         return first_weight(weights, "attention.proposal.weight").shape[1] - 4
 
+    def fit(self, batches: Iterable[ImageBatch]) -> None:
+        if self.standardise is not None:
+            self.standardise.fit(batch.places for batch in batches)
+
     def encode(self, batch: ImageBatch) -> Encoded:
         """Return each image's regions and encode each sentence's words."""
-        regions = torch.cat([self.dropout(batch.regions), batch.places], -1)
+        places = batch.places if self.standardise is None else self.standardise(batch.places)
+        if self.hides_geometry:
+            places = torch.zeros_like(places)
+        regions = torch.cat([self.dropout(batch.regions), places], -1)
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         return Encoded(regions, words)
 
