@@ -1,5 +1,6 @@
 """Grounding systems; each file reads like its equations."""
 
+from relgrounding.models._explain import Message, Recorded
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
 from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
@@ -14,7 +15,9 @@ __all__ = [
     "Encoded",
     "GroundingModel",
     "IGNConfig",
+    "Message",
     "ModelConfig",
+    "Recorded",
     "Relation",
     "System",
     "VGNConfig",
