@@ -95,6 +95,9 @@ class EvalConfig:
 
     batch_size: int = number(128, least=1, most=1_000_000)
     """Queries per batch."""
+    explain: bool = False
+    """Also write into predictions.jsonl how the first answers got their scores: attention over the words, and the
+    messages with the highest weights, from which neighbours and opened by which words; figures and report draw them."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from relgrounding.models._committee import (
     log_odds,
     shared_graph_options,
 )
+from relgrounding.models._explain import Message, Recorded
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
 from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
@@ -23,8 +24,10 @@ __all__ = [
     "Encoded",
     "GroundingModel",
     "IGNConfig",
+    "Message",
     "ModelConfig",
     "Plan",
+    "Recorded",
     "Relation",
     "System",
     "VGNConfig",
