@@ -157,7 +157,7 @@ class Config:
             check_backend(self.backend)
         except ValueError as error:
             raise ConfigError(f"backend: {error}") from None
-        if self.model.relation not in ("graph", "none"):
+        if self.model.relation not in ("", "graph", "none"):
             try:
                 RELATIONS.get(self.model.relation)
             except ConfigError as error:
@@ -250,7 +250,7 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
 def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
-    relation = {"graph": "", "none": ", no relation"}.get(config.model.relation, f", {config.model.relation}")
+    relation = {"": "", "graph": "", "none": ", no relation"}.get(config.model.relation, f", {config.model.relation}")
     return " + ".join([config.model.name, *labels]) + relation
 
 

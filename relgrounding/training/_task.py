@@ -206,7 +206,7 @@ def read_training(config: Config) -> tuple[Split, Split]:
 
 def check_backend(config: Config) -> None:
     """Raise ConfigError if the backend of a run is not available."""
-    if config.backend != "auto" and config.model.relation != "none":
+    if config.backend != "auto" and config.model.relation not in ("", "none"):
         reason = available_backends()[config.backend]
         if reason:
             raise ConfigError(f"backend is {config.backend}, which cannot run here: {reason}; use backend=auto")

@@ -141,7 +141,7 @@ class Trainer:
             device += f", {torch.cuda.get_device_name(self.device)}"
         elif self.device.type == "cpu":
             device += f", {counted(torch.get_num_threads(), 'thread')}"
-        kernels = "none: the model has no relation module" if config.model.relation == "none" else config.backend
+        kernels = "none: the model has no relation module" if config.model.relation in ("", "none") else config.backend
         parameters = list(self.model.parameters())
         types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
         facts = {

@@ -14,6 +14,7 @@ def test_public_names():
         "GraphStructure",
         "SpatialRelation",
         "box_iou",
+        "ending_windows",
         "from_dgl",
         "from_pyg",
         "map_proposals",
