@@ -73,7 +73,7 @@ class SemanticCompletion(Objective):
     def needs_negatives(cls, config: CompletionConfig) -> bool:
         return False
 
-    def __call__(self, batch: VideoBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: VideoBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]  # SCN's batches
         """Return the loss of a batch, and its parts to log."""
         config, counts = self.config, batch.structure.batch_num_nodes
         scores, there = pad_nodes(self.model(batch), counts)
