@@ -203,7 +203,7 @@ class Config:
         _ = self.graph_options  # raises if the members need different graphs
 
     def _check_model(self, model: Any) -> None:
-        if model.relation not in ("graph", "none"):
+        if model.relation not in ("", "graph", "none"):
             try:
                 RELATIONS.get(model.relation)
             except ConfigError as error:
@@ -289,7 +289,7 @@ def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
     last = config.committee.members[-1].relation  # of a committee, the member that sees everything
-    relation = {"graph": "", "none": ", no relation"}.get(last, f", {last}")
+    relation = {"": "", "graph": "", "none": ", no relation"}.get(last, f", {last}")
     return " + ".join([config.model.name, *labels]) + relation
 
 

@@ -67,6 +67,8 @@ def test_answers_of_a_committee_on_videos_are_those_of_the_evaluation(video_run,
         assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
         for answer, expected in zip(answers, line["top"], strict=True):
             assert answer.proposal == pytest.approx(expected["proposal"], abs=0.01)
+
+
 def test_an_explanation_says_what_each_word_does_to_the_messages_of_the_best_answer(scene_run):
     config = RunFolder(scene_run).read_config()
     queries, store = make_scenes("test", 1, config.seed, config.data.demo_noise)
