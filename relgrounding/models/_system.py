@@ -25,8 +25,8 @@ class ModelConfig:
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; none: no messages, everything else unchanged; or your own module: its
-    registered name, or package.module:Name."""
+    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for (ign);
+    none: no messages, everything else unchanged; or your own module: its registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
     hidden: int = number(128, least=1, most=WIDEST)
@@ -56,6 +56,8 @@ class System(nn.Module):
     """Given by `register_model`."""
     modality: ClassVar[str]
     """Registered name of its modality."""
+    relations: ClassVar[tuple[str, ...]] = ("graph", "none")
+    """Relation modules that it has of its own."""
     edge_types: ClassVar[int] = 1
     """Number of edge types of its graph."""
 
