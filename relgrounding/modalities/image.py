@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
 from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary
 from relgrounding.features.convert import detect_format
-from relgrounding.graphs import spatial_structure
+from relgrounding.graphs import GraphStructure, spatial_structure
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
 
+Edges = Literal["all", "same_category", "none"]
+"""Edges of a spatial graph: all, those between regions of one category, or none."""
 PIXELS = 1
 """Tolerance for rounded sides; resized pictures differ by more."""
 
@@ -77,6 +79,11 @@ def region_categories(features: np.ndarray, columns: int) -> Int[np.ndarray, " r
     return features[:, :columns].argmax(1) if columns else np.full(len(features), -1)
 
 
+def within_categories(structure: GraphStructure, categories: Int[Tensor, " nodes"]) -> GraphStructure:
+    """Return the graphs with only those edges whose two ends have one category."""
+    return structure.keep_edges(categories[structure.sources] == categories[structure.destinations])
+
+
 class ImageCollator:
     """Make batches of image-sentence pairs.
 
@@ -87,9 +94,10 @@ class ImageCollator:
         max_words: longer sentences are truncated.
         category_columns: number of categories, see `region_categories`.
         geometry_columns: number of trailing columns of a feature that become part of `ImageBatch.places`.
+        edges: of the graphs: "all", "same_category" or "none".
 
     Raises:
-        ConfigError: features have fewer columns than categories and geometry take.
+        ConfigError: features have fewer columns than categories and geometry take, or edges within unknown categories.
     """
 
     def __init__(
@@ -100,13 +108,18 @@ class ImageCollator:
         max_words: int = 20,
         category_columns: int = 0,
         geometry_columns: int = 0,
+        edges: Edges = "all",
     ) -> None:
+        if edges not in get_args(Edges):
+            raise ValueError(f"edges is {edges!r}; it is one of {', '.join(get_args(Edges))}")
+        if edges == "same_category" and not category_columns:
+            raise ConfigError("edges between regions of the same category need data.category_columns, which is 0")
         columns = {"category_columns": category_columns, "geometry_columns": geometry_columns}
         if sum(columns.values()) > store.dim:
             taken = " and ".join(f"data.{name} is {count}" for name, count in columns.items() if count)
             raise ConfigError(f"{taken}, but features have {store.dim} columns")
         self.queries, self.store = queries, store
-        self.category_columns, self.geometry_columns = category_columns, geometry_columns
+        self.category_columns, self.geometry_columns, self.edges = category_columns, geometry_columns, edges
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
 
@@ -115,18 +128,19 @@ class ImageCollator:
         images = [self.store[self.queries[i].item] for i in indices]
         boxes = [torch.from_numpy(np.asarray(image.boxes, dtype=np.float32)) for image in images]
         sizes = torch.tensor([tuple(image.size) for image in images], dtype=torch.float32)
-        structure = spatial_structure(boxes, sizes)
+        structure = spatial_structure(boxes, sizes, edges=self.edges != "none")
         flat = torch.cat(boxes)
         scale = sizes[structure.node_item]
         corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
         features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
         regions, geometry = torch.from_numpy(features).tensor_split([features.shape[1] - self.geometry_columns], 1)
+        categories = torch.from_numpy(region_categories(features, self.category_columns))
         return ImageBatch(
-            structure=structure,
+            structure=within_categories(structure, categories) if self.edges == "same_category" else structure,
             regions=regions.contiguous(),
             places=torch.cat([geometry, corner, extent], -1),
             boxes=flat,
-            categories=torch.from_numpy(region_categories(features, self.category_columns)),
+            categories=categories,
             **self._texts.batch(indices),
         )
 

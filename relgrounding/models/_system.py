@@ -16,13 +16,17 @@ WIDEST = 65_536
 
 @dataclass
 class ModelConfig:
-    """Settings that all systems share; the defaults are the paper's."""
+    """Settings of systems with a relation module; the defaults are the paper's.
+
+    A system without one has a dataclass of its own, with the fields `name` and `word_dim` and the class variable
+    `relation = ""`.
+    """
 
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; none: no messages, everything else unchanged; or your own module: its
-    registered name, or package.module:Name."""
+    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for (ign);
+    none: no messages, everything else unchanged; or your own module: its registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
     hidden: int = number(128, least=1, most=WIDEST)
@@ -52,6 +56,8 @@ class System(nn.Module):
     """Given by `register_model`."""
     modality: ClassVar[str]
     """Registered name of its modality."""
+    relations: ClassVar[tuple[str, ...]] = ("graph", "none")
+    """Relation modules that it has of its own."""
     edge_types: ClassVar[int] = 1
     """Number of edge types of its graph."""
 
