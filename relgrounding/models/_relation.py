@@ -11,7 +11,7 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.nn import RelationalComparison
 
 RELATIONS: Registry[nn.Module] = Registry(
-    "relation module", "relgrounding.models", ("graph", "compare", "none"), nn.Module
+    "relation module", "relgrounding.models", ("graph", "none", "compare"), nn.Module
 )
 register_relation = RELATIONS.register
 """Decorator that registers your own relation module under the name that `model.relation` refers to.
