@@ -95,6 +95,9 @@ class EvalConfig:
 
     batch_size: int = number(128, least=1, most=1_000_000)
     """Queries per batch."""
+    explain: bool = False
+    """Also write into predictions.jsonl how the first answers got their scores: attention over the words, and the
+    messages with the highest weights, from which neighbours and opened by which words; figures and report draw them."""
 
 
 @dataclass
@@ -146,12 +149,15 @@ class Config:
         return {name: getattr(self, name) for name in self.classes}
 
     @property
+    def sections(self) -> dict[str, Any]:
+        """What objectives read: the settings of each, and the section `eval`."""
+        return {**self.objectives, "eval": self.eval}
+
+    @property
     def committee(self) -> Plan:
         """The systems that are trained and answer: the model, and what objectives add to it."""
         for name, kind in self.classes.items():
-            plan = (
-                kind.committee(self.objectives, self.model) if kind.follows and self.objectives[name].epochs else None
-            )
+            plan = kind.committee(self.sections, self.model) if kind.follows and self.objectives[name].epochs else None
             if plan:
                 return plan
         return Plan((self.model,))
@@ -186,7 +192,7 @@ class Config:
                 raise ConfigError(f"train.objectives: {name} is a stage of its own after the first; set {name}.epochs")
         for objective in self.classes.values():
             if objective.follows or objective in first:
-                objective.check(self.objectives, self.model, self.system)
+                objective.check(self.sections, self.model, self.system)
             if objective.needs_blocks(self.objectives[objective.name]) and not self.data.block_by:
                 raise ConfigError(
                     f"{objective.name} draws hard negatives from blocks of similar queries; set data.block_by to "
@@ -197,7 +203,7 @@ class Config:
         _ = self.graph_options  # raises if the members need different graphs
 
     def _check_model(self, model: Any) -> None:
-        if model.relation not in self.system.relations:
+        if model.relation and model.relation not in self.system.relations:
             if model.relation in RELATIONS.others:
                 own = " or ".join(self.system.relations)
                 raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
@@ -286,8 +292,8 @@ def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
     last = config.committee.members[-1]  # of a committee, the member that sees everything
-    relation = {"graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
-    silent = last.relation != "none" and not config.system.reads_graph(last)
+    relation = {"": "", "graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
+    silent = last.relation not in ("", "none") and not config.system.reads_graph(last)
     return " + ".join([config.model.name, *labels]) + relation + (" without edges" if silent else "")
 
 

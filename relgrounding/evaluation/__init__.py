@@ -8,7 +8,7 @@ from relgrounding.evaluation._kinds import QUERY_KINDS, query_kind
 from relgrounding.evaluation._misses import Miss, name_misses
 from relgrounding.evaluation._nms import temporal_nms
 from relgrounding.evaluation._results import format_table, make_entry, read_results, write_results
-from relgrounding.evaluation._selection import select_by_score, select_by_vote
+from relgrounding.evaluation._selection import select_by_score, select_by_vote, votes
 from relgrounding.evaluation._video import VideoEvaluator, video_oracle
 from relgrounding.evaluation._video_floors import ConstantSegments, fit_constant_segments, video_floors
 
@@ -34,5 +34,6 @@ __all__ = [
     "temporal_nms",
     "video_floors",
     "video_oracle",
+    "votes",
     "write_results",
 ]

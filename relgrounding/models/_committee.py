@@ -1,6 +1,6 @@
 """Systems that are trained one after another and answer together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +22,13 @@ class Plan(NamedTuple):
         members: settings of each member; the first ones are those of the run.
         temperature: of the first member's posterior, above 0.
         earlier_weight: w, weight of what came before each member, from 0 to 1.
+        ranked: maps a batch and the scores of the first member to what stands for them, from 0 to 1; None: the scores.
     """
 
     members: Sequence[ModelConfig]
     temperature: float = 1.0
     earlier_weight: float = 1.0
+    ranked: Callable[[Any, Tensor], Tensor] | None = None
 
 
 class Committee(System):
@@ -49,17 +51,15 @@ class Committee(System):
 
     Args:
         members: in the order in which they are trained.
-        temperature: T, above 0.
-        earlier_weight: w, from 0 to 1.
+        plan: T, w, and what stands for the scores of the first member once there are others.
     """
 
     active: Tensor
     """Number of members that answer: those trained so far, and the one in training."""
 
-    def __init__(self, members: Sequence[System], temperature: float, earlier_weight: float) -> None:
+    def __init__(self, members: Sequence[System], plan: Plan) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
-        self.temperature, self.earlier_weight = temperature, earlier_weight
+        self.members, self.plan = nn.ModuleList(members), plan
         self.modality = members[0].modality  # type: ignore[misc]
         self.register_buffer("active", torch.tensor(1))
 
@@ -103,16 +103,20 @@ class Committee(System):
 
     def _powers(self, count: int) -> list[float]:
         """Return the weights of the log-posteriors of so many members in the target of the next one."""
-        return [self.earlier_weight ** (count - 1 - number) for number in range(count)]
+        return [self.plan.earlier_weight ** (count - 1 - number) for number in range(count)]
 
     def _scaled(self, weights: Sequence[float]) -> list[float]:
-        return [weights[0] / self.temperature, *weights[1:]]
+        return [weights[0] / self.plan.temperature, *weights[1:]]
 
     def _mean(self, batch: Any, weights: Sequence[float]) -> Float[Tensor, " nodes"]:
         """Return the mean of the members' log-odds, weighted so that log-posteriors have these weights."""
         scaled = self._scaled(weights)
-        odds = [w * log_odds(member(batch)) for w, member in zip(scaled, self.members, strict=False) if w]
+        odds = [w * log_odds(self._scores(number, batch)) for number, w in enumerate(scaled) if w]
         return torch.stack(odds).sum(0) / sum(scaled)
+
+    def _scores(self, number: int, batch: Any) -> Float[Tensor, " nodes"]:
+        scores = self.members[number](batch)
+        return scores if number or self.plan.ranked is None else self.plan.ranked(batch, scores)
 
 
 def log_odds(scores: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:

@@ -17,7 +17,7 @@ class Objective(ABC):
 
     Args:
         model: the trained model; the whole `Committee` in a stage that adds a member to it.
-        settings: sections of the configuration by name: its own and those in `requires`.
+        settings: sections of the configuration by name: its own, those in `requires`, and `eval`.
         generator: source of all randomness, on the CPU.
     """
 

@@ -7,14 +7,15 @@ posterior with a temperature as target is that of Hinton et al., Distilling the 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._settings import ConfigError, changed, entries, number
-from relgrounding.modalities import Batch
-from relgrounding.models import Committee, Plan, System, item_log_softmax, log_odds
+from relgrounding.modalities import MODALITIES, Batch
+from relgrounding.models import MODELS, Committee, Plan, System, item_log_softmax, log_odds
 from relgrounding.objectives._objective import Objective, register_objective
 
 
@@ -37,6 +38,10 @@ class CoTrainingConfig:
     student: list[str] = entries("dropout=0.1")
     """Settings of the section `model` that hold for the members of the rounds in place of the run's, such as
     relation=graph."""
+    target: str = "score"
+    """What stands for the scores of the first member in all rounds: score, or another selection method of the modality;
+    vote: the votes of `eval.vote_*`, so that the others learn, and the committee answers, by score what is selected by
+    vote."""
     temperature: float = number(0.5, above=0)
     """Temperature of the posterior of the first member; below 1, it is sharper."""
     earlier_weight: float = number(0.5, least=0, most=1)
@@ -92,6 +97,10 @@ class CoTraining(Objective):
             raise ConfigError(
                 f"cotrain.hide is {config.hide}, but {system.name} has no model.hide; set cotrain.hide=[]"
             )
+        try:
+            MODALITIES.get(system.modality)().check_selection(config.target)
+        except ValueError as error:
+            raise ConfigError(f"cotrain.target: {error}") from None
         if any(word.partition("=")[0] == "name" for word in config.student):
             raise ConfigError("cotrain.student: members are of one system; leave name=... out")
 
@@ -101,7 +110,11 @@ class CoTraining(Objective):
         seeing = changed(model, config.student, "cotrain.student")
         hiding = dataclasses.replace(seeing, hide=config.hide) if config.hide else seeing
         students = [seeing if 1 < number == config.rounds else hiding for number in range(1, config.rounds + 1)]
-        return Plan((model, *students), config.temperature, config.earlier_weight)
+        ranked = None
+        if config.target != "score":
+            modality = MODALITIES.get(MODELS.get(model.name).modality)()
+            ranked = partial(modality.ranked_by, selection=config.target, settings=settings["eval"])
+        return Plan((model, *students), config.temperature, config.earlier_weight, ranked)
 
     @classmethod
     def tells(cls, config: CoTrainingConfig) -> bool:

@@ -42,7 +42,7 @@ def stages(config: Config) -> list[Stage]:
         settings = config.objectives[name]
         if kind.follows and settings.epochs:
             stage = Stage((kind,), settings.epochs, settings.learning_rate, settings.start_from, f"{name}.epochs")
-            plan = kind.committee(config.objectives, config.model)
+            plan = kind.committee(config.sections, config.model)
             members = range(1, len(plan.members)) if plan else [found[-1].member]
             for member in members:
                 found.append(stage._replace(member=member, start_from=stage.start_from if member == members[0] else ""))

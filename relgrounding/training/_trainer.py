@@ -61,7 +61,7 @@ class Trainer:
         )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
-        if saved is None:
+        if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
             items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
             self.model.fit(make_loader(collator, items, self.config.data.workers))
         self.state: dict[str, Any] = {
@@ -96,7 +96,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.trained.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
-        model, sections = self.model if self.stage.member else self.trained, self.config.objectives
+        model, sections = self.model if self.stage.member else self.trained, self.config.sections
         self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
 
     def _take_weights(self, start: RunFolder) -> None:

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relgrounding.config import ConfigError, load_config, model_name
+from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+from relgrounding.modalities import Scored, VideoBatch
 from relgrounding.models import Committee, log_odds
 from relgrounding.objectives import CoTraining, posterior_loss
+from relgrounding.predictor import untrained
 from relgrounding.training import build_model, make_task
 from tests.training.tiny import tiny_config
 
@@ -116,6 +119,47 @@ def test_gradients_and_dropout_are_those_of_the_member_in_training():
     assert idle == []
 
 
+@pytest.mark.parametrize("by", ["score", "odds"])
+def test_the_target_by_vote_is_what_the_vote_selects_by(by):
+    words = ["data.dataset=charades_sta", "model.name=vgn", "cotrain.target=vote", "cotrain.temperature=0.25"]
+    config = tiny_config(*ON, *words, f"eval.vote_by={by}", "eval.vote_prior=0.3")
+    torch.manual_seed(0)
+    model = untrained(config, 5, 9)
+    clips = [torch.randn(n, 5) for n in (8, 6, 8)]
+    spans = [window_proposals(len(c), [2, 4], 1) for c in clips]
+    batch = VideoBatch(
+        structure=GraphStructure.batch([temporal_structure(s) for s in spans]),
+        words=torch.randint(1, 9, (3, 4)),
+        word_lengths=torch.tensor([4, 4, 4]),
+        item=torch.arange(3),
+        text=torch.arange(3),
+        group=torch.full((3,), -1),
+        block=torch.full((3,), -1),
+        queries=[0, 1, 2],
+        clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
+        clip_lengths=torch.tensor([8, 6, 8]),
+        spans=torch.cat(spans),
+    )
+    model.begin(1)
+    model.eval()
+    counts = [len(s) for s in spans]
+    scores, target = model.members[0](batch).detach().split(counts), model.target(batch).split(counts)
+    for k, q, s in zip(scores, target, spans, strict=True):
+        (best,) = config.modality.select(Scored([], [k], [s]), "vote", config.eval)
+        ballots = torch.logit(k, 1e-6) if by == "odds" else k
+        z = (ballots - ballots.mean()) / ballots.std(correction=0)
+        weight = torch.softmax(2 * z, 0) - 0.3 / len(k)
+        votes = [sum(w * _iou(a, b) for w, b in zip(weight.tolist(), s.tolist(), strict=True)) for a in s.tolist()]
+        expected = _softmax([4 * math.log(max(v, 1e-6) / (1 - max(v, 1e-6))) for v in votes])
+        assert q.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert int(q.argmax()) == best[0]
+
+
+def _iou(one, other):
+    shared = max(0, min(one[1], other[1]) - max(one[0], other[0]))
+    return shared / (one[1] - one[0] + other[1] - other[0] - shared)
+
+
 def test_members_differ_as_the_settings_say():
     words = ["cotrain.epochs=1", "cotrain.rounds=3", "model.relation=none", "cotrain.hide=[]"]
     config = load_config(None, [*words, "cotrain.student=[relation=graph,dropout=0.2]"])
@@ -123,6 +167,9 @@ def test_members_differ_as_the_settings_say():
     assert model_name(config) == "ign + cotrain"
     assert model_name(load_config(None, [*words, "cotrain.student=[]"])) == "ign + cotrain, no relation"
     assert len(load_config(None, words[1:]).committee.members) == 1
+    for rounds, seen in ((1, [0, 1]), (2, [0, 1, 0]), (3, [0, 1, 1, 0])):
+        config = load_config(None, ["cotrain.epochs=1", f"cotrain.rounds={rounds}"])
+        assert [m.hide for m in config.committee.members] == [["geometry"] * hidden for hidden in seen]
     video = ["model.name=vgn", "data.dataset=charades_sta", "model.iou_threshold=0.4", "cotrain.epochs=1"]
     config = load_config(
         None, [*video, "model.relation=none", "cotrain.hide=[]", "cotrain.student=[iou_threshold=0.6]"]
@@ -140,6 +187,7 @@ def test_members_differ_as_the_settings_say():
         (["cotrain.student=[dropuot=0.2]"], "'dropuot=0.2'.*the nearest one is 'dropout'"),
         (["cotrain.student=[name=vgn]"], "members are of one system"),
         (["cotrain.student=[relation=grpah]"], "model.relation: there is no relation module 'grpah'"),
+        (["cotrain.target=vote"], "cotrain.target: select is 'vote'; it is 'score'"),
         (["cotrain.temperature=0"], "cotrain.temperature is 0.0; it must be above 0"),
         (["cotrain.rounds=0"], "cotrain.rounds is 0; it must be from 1 to 20"),
         (["train.objectives=[cotrain]"], "cotrain is a stage of its own after the first; set cotrain.epochs"),
