@@ -5,11 +5,13 @@ def test_public_api():
     assert nn.__all__ == [
         "BiGRUEncoder",
         "EdgeGatedGCN",
+        "EdgeSimilarity",
         "GatedFusion",
         "GatedSum",
         "GraphAttention",
         "ProposalPooling",
         "ProposalToWordAttention",
+        "RelationalComparison",
         "TopRScore",
         "WordEmbedding",
         "pad_nodes",
