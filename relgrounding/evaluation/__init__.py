@@ -4,7 +4,7 @@ from relgrounding.evaluation._image import ImageEvaluator, image_floors, image_o
 from relgrounding.evaluation._misses import Miss, name_misses
 from relgrounding.evaluation._nms import temporal_nms
 from relgrounding.evaluation._results import format_table, make_entry, read_results, write_results
-from relgrounding.evaluation._selection import select_by_score, select_by_vote
+from relgrounding.evaluation._selection import select_by_score, select_by_vote, votes
 from relgrounding.evaluation._video import VideoEvaluator, video_oracle
 from relgrounding.evaluation._video_floors import ConstantSegments, fit_constant_segments, video_floors
 
@@ -25,5 +25,6 @@ __all__ = [
     "temporal_nms",
     "video_floors",
     "video_oracle",
+    "votes",
     "write_results",
 ]

@@ -118,6 +118,19 @@ class Modality(ABC):
             settings: the section `eval`.
         """
 
+    def ranked_by(
+        self, batch: Batch, scores: Float[Tensor, " nodes"], selection: str, settings: Any
+    ) -> Float[Tensor, " nodes"]:
+        """Return what a selection method compares the proposals of each item by, from 0 to 1.
+
+        Args:
+            batch: with the proposals.
+            scores: of the model.
+            selection: the method.
+            settings: the section `eval`.
+        """
+        return scores
+
     def default_selection(self, settings: Any) -> str:
         """Return the selection method that selects the epoch."""
         return self.selections[0]

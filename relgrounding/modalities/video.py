@@ -23,6 +23,7 @@ from relgrounding.evaluation import (
     select_by_vote,
     video_floors,
     video_oracle,
+    votes,
 )
 from relgrounding.features import ClipFeatures, Vocabulary
 from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
@@ -183,6 +184,14 @@ class VideoCollator:
         )
 
 
+def _ballots(scores: Tensor, settings: VideoEval) -> Tensor:
+    return torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
+
+
+def _vote_options(settings: VideoEval) -> tuple[float, float]:
+    return settings.vote_temperature, settings.vote_prior
+
+
 @register_modality("video")
 class Video(Modality):
     """Moments (start, end) of videos, in seconds."""
@@ -223,14 +232,30 @@ class Video(Modality):
             spans = scored.candidates[indices[0]].to(torch.float32)
             scores = torch.stack([scored.scores[i] for i in indices])
             if variant == "vote":
-                ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
-                options = settings.vote_temperature, settings.vote_prior
-                chosen = select_by_vote(spans, ballots, settings.nms, TOP, *options)
+                chosen = select_by_vote(spans, _ballots(scores, settings), settings.nms, TOP, *_vote_options(settings))
             else:
                 chosen = select_by_score(spans, scores, settings.nms, TOP)
             for i, row in zip(indices, chosen.tolist(), strict=True):
                 top[i] = [k for k in row if k >= 0]
         return top
+
+    def ranked_by(
+        self, batch: Batch, scores: Float[Tensor, " nodes"], selection: str, settings: Any
+    ) -> Float[Tensor, " nodes"]:
+        if selection != "vote":
+            return scores
+        assert isinstance(batch, VideoBatch)  # narrows the type for mypy
+        counts = batch.structure.batch_num_nodes.tolist()
+        ranked, spans = list(scores.split(counts)), batch.spans.split(counts)
+        same: dict[int, list[int]] = {}
+        for i, length in enumerate(batch.clip_lengths.tolist()):
+            same.setdefault(length, []).append(i)
+        for indices in same.values():
+            ballots = _ballots(torch.stack([ranked[i] for i in indices]), settings)
+            found = votes(spans[indices[0]], ballots, *_vote_options(settings)).clamp(0, 1)
+            for i, row in zip(indices, found.to(scores.dtype), strict=True):
+                ranked[i] = row
+        return torch.cat(ranked)
 
     def default_selection(self, settings: Any) -> str:
         return settings.select[-1]

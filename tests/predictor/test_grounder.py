@@ -11,7 +11,8 @@ from relgrounding import Grounder
 from relgrounding.datasets.demo import make_scenes
 from relgrounding.features import write_region_features
 from relgrounding.runs import RunError, RunFolder
-from relgrounding.training import evaluate_split
+from relgrounding.training import Trainer, build_model, evaluate_split
+from tests.predictor.conftest import video_task
 
 
 def test_answers_on_scenes_are_those_of_the_evaluation(scene_run):
@@ -39,6 +40,28 @@ def test_answers_on_videos_are_those_of_the_evaluation(video_run, select):
         item = line["item"]
         answers = grounder.ground(
             line["text"], folder / "clips.h5", item=item, duration=task.durations[item], select=select
+        )
+        assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
+        for answer, expected in zip(answers, line["top"], strict=True):
+            assert answer.proposal == pytest.approx(expected["proposal"], abs=0.01)
+
+
+@pytest.mark.parametrize("select", ["score", "vote"])
+@pytest.mark.parametrize("target", ["score", "vote"])
+def test_answers_of_a_committee_on_videos_are_those_of_the_evaluation(video_run, select, target):
+    folder, _, _ = video_run
+    words = ["cotrain.epochs=1", "cotrain.hide=[]", f"cotrain.target={target}", f"eval.select=[{select}]"]
+    task = video_task(folder / "clips.h5", None, *words)
+    run = RunFolder(folder / "committee")
+    Trainer(task, run, quiet=True).run()
+    assert int(run.load("best.pt")["model"]["active"]) == 3
+    model = build_model(task)
+    model.load_state_dict(run.load("best.pt")["model"])
+    _, lines = evaluate_split(model, task, "test", task.train, quiet=True)
+    grounder = Grounder.from_run(run.path)
+    for line in lines:
+        answers = grounder.ground(
+            line["text"], folder / "clips.h5", item=line["item"], duration=task.durations[line["item"]]
         )
         assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
         for answer, expected in zip(answers, line["top"], strict=True):
