@@ -27,14 +27,15 @@ class ConfigError(ValueError):
     """An invalid configuration; the message names the key and what to do."""
 
 
-def number(default: Any, **limits: int | float) -> Any:
+def number(default: Any, repeats: bool = False, **limits: int | float) -> Any:
     """Return a dataclass field for a number, or a list of numbers, with its range.
 
     Args:
         default: its default.
+        repeats: whether a list may hold a number twice.
         limits: `least`, `above`, `most`, `below`. Numbers must always be finite.
     """
-    metadata = {"limits": limits}
+    metadata = {"limits": limits, "repeats": repeats}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -49,14 +50,15 @@ def check_values(settings: Any, prefix: str = "") -> None:
     """Check all values of a dataclass and of nested dataclasses against the ranges of their fields.
 
     Raises:
-        ConfigError: a value is out of range, or a list holds a value twice or is empty, unless it is one of `entries`.
+        ConfigError: a value is out of range, or a list is empty or holds a value twice where that is not allowed.
     """
     for field in dataclasses.fields(settings):
         key, value = prefix + field.name, getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{key}.")
         elif isinstance(value, list):
-            if (not value and not field.metadata.get("empty")) or len(set(value)) < len(value):
+            repeats, empty = field.metadata.get("repeats"), field.metadata.get("empty")
+            if (not value and not empty) or (len(set(value)) < len(value) and not repeats):
                 raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
             for entry in value:
                 _check_value(key, entry, field.metadata.get("limits", {}))

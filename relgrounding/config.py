@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
@@ -61,9 +61,19 @@ class TrainConfig:
     epochs: int = number(10, least=1)
     """Maximum number of epochs of the first stage."""
     learning_rate: float = number(1e-3, above=0)
-    """Maximum learning rate; it decays to 0 along a half cosine."""
+    """Maximum learning rate."""
+    schedule: Literal["cosine", "inverse_sqrt", "halving"] = "cosine"
+    """Learning rate at step n = 0, 1, ... of the N steps of a stage, as a share of the maximum. It rises as (n + 1) / w
+    in the first w = `warmup_steps` steps; then cosine: (1 + cos(pi (n - w) / (N - w))) / 2, to 0; inverse_sqrt:
+    sqrt(max(w, 1) / (n + 1)). halving: 2^-floor(n / `halve_every`), times min(1, (n + 1) / w)."""
     warmup_steps: int = number(100, least=0)
     """Steps over which the learning rate rises linearly from 0."""
+    halve_every: int = number(8000, least=1)
+    """Steps between two halvings of the learning rate, with schedule=halving."""
+    betas: list[float] = number([0.9, 0.999], repeats=True, least=0, below=1)
+    """Decay rates of Adam's running means of the gradient and of its square."""
+    weight_decay: float = number(0.0, least=0)
+    """Adam's L2 penalty: this times the weights is added to the gradient, after it was clipped."""
     clip_norm: float = number(5.0, above=0)
     """Maximum norm of the gradient; larger gradients are scaled down."""
     patience: int = number(3, least=1)
@@ -72,6 +82,11 @@ class TrainConfig:
     """Metric of the validation split that selects the epoch; empty: R@1,IoU=0.5 or Acc@0.5."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Require both decay rates."""
+        if len(self.betas) != 2:
+            raise ConfigError(f"train.betas is {str(self.betas)[:80]}; it needs two numbers, such as [0.9, 0.999]")
 
 
 @dataclass
@@ -161,6 +176,11 @@ class Config:
             check_backend(self.backend)
         except ValueError as error:
             raise ConfigError(f"backend: {error}") from None
+        if self.data.block_by == "category" and not getattr(self.data, "category_columns", 0):
+            raise ConfigError(
+                "data.block_by=category needs to know the categories of regions (data.category_columns, of images "
+                "only); data.block_by=sentence does not"
+            )
         self._check_model(self.model)
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
         for objective in first:
@@ -170,6 +190,11 @@ class Config:
         for objective in self.classes.values():
             if objective.follows or objective in first:
                 objective.check(self.sections, self.model, self.system)
+            if objective.needs_blocks(self.objectives[objective.name]) and not self.data.block_by:
+                raise ConfigError(
+                    f"{objective.name} draws hard negatives from blocks of similar queries; set data.block_by to "
+                    "category or sentence"
+                )
         for member in self.committee.members[1:]:
             self._check_model(member)
         _ = self.graph_options  # raises if the members need different graphs

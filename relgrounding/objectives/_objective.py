@@ -82,6 +82,11 @@ class Objective(ABC):
         """Whether it learns nothing from a batch without negatives."""
         return True
 
+    @classmethod
+    def needs_blocks(cls, config: Any) -> bool:
+        """Whether it draws negatives from the blocks that `data.block_by` makes."""
+        return False
+
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "relgrounding.objectives", base=Objective)
 register_objective = OBJECTIVES.register

@@ -56,8 +56,22 @@ def planned(config: Config) -> list[Stage]:
     return every[start:]
 
 
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """Return the share of the learning rate at a step: linear from 0 over the warm-up, then a half cosine to 0."""
+def learning_rate_factor(
+    step: int, warmup: int, total: int, schedule: str = "cosine", halve_every: int = 8000
+) -> float:
+    """Return the share of the maximum learning rate at a step of a stage; see `TrainConfig.schedule`.
+
+    Args:
+        step: n, from 0.
+        warmup: w, steps over which it rises.
+        total: N, number of steps of the stage.
+        schedule: "cosine", "inverse_sqrt" or "halving".
+        halve_every: steps between two halvings.
+    """
+    if schedule == "halving":
+        return min(1.0, (step + 1) / max(1, warmup)) * 0.5 ** (step // halve_every)
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "inverse_sqrt":
+        return math.sqrt(max(1, warmup) / (step + 1))
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))

@@ -34,6 +34,8 @@ UNREAD = {
     "validation": "it is about training",
     "train_queries": "it is about training",
     "batch_size": "it is about training; eval.batch_size is the run's",
+    "block_by": "it is about training",
+    "block_size": "it is about training",
 }
 """Settings of the section `data` that an evaluation does not read, and the reason."""
 
@@ -132,7 +134,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     """
     settings = config.data
     train, validation = read_training(config)
-    check_negatives(train.queries, validation.queries, config)
+    check_negatives(train.queries, validation.queries, config, train.store)
     known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train.queries])
     vectors = None
     if settings.word_vectors:

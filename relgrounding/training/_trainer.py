@@ -9,7 +9,7 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.modalities import Batch, BatchSampler, make_loader
+from relgrounding.modalities import Batch, make_loader, training_batches
 from relgrounding.models import first_member
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
@@ -56,7 +56,9 @@ class Trainer:
         check_backend(self.config)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
-        self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
+        self.sampler = training_batches(
+            task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
+        )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
         self.state: dict[str, Any] = {
@@ -86,7 +88,11 @@ class Trainer:
             self._take_weights(start)
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
         self.trained = self.model.begin(self.stage.member)
-        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.stage.learning_rate)
+        train = self.config.train
+        betas = train.betas[0], train.betas[1]
+        self.optimizer = torch.optim.Adam(
+            self.trained.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+        )
         model, sections = self.model if self.stage.member else self.trained, self.config.sections
         self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
 
@@ -182,6 +188,7 @@ class Trainer:
         with bar:
             look()
             for batch in bar:
+                batch.block = self.sampler.block(batch.queries)
                 loss, norm, extra = self._step(batch.to(self.device))
                 losses.append(loss)
                 state["step"] += 1
@@ -205,8 +212,8 @@ class Trainer:
         config = self.config.train
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         for group in self.optimizer.param_groups:
-            factor = learning_rate_factor(self.state["step"] - start, config.warmup_steps, total)
-            group["lr"] = self.stage.learning_rate * factor
+            step, shape = self.state["step"] - start, (config.schedule, config.halve_every)
+            group["lr"] = self.stage.learning_rate * learning_rate_factor(step, config.warmup_steps, total, *shape)
         losses: list[torch.Tensor] = []
         extra: dict[str, torch.Tensor] = {}
         for objective in self.objectives.values():

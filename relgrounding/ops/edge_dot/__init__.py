@@ -30,7 +30,6 @@ def edge_dot(
     Raises:
         ValueError: an unknown backend, one that cannot run on these tensors, or keys that do not fit the graph.
 
-    >>> import torch
     >>> from relgrounding.graphs import temporal_structure
     >>> moments = temporal_structure([[0, 4], [2, 6]], iou_threshold=0.1, self_loops=False)
     >>> edge_dot(moments, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
