@@ -200,7 +200,10 @@ class Config:
         _ = self.graph_options  # raises if the members need different graphs
 
     def _check_model(self, model: Any) -> None:
-        if model.relation not in ("graph", "none"):
+        if model.relation not in self.system.relations:
+            if model.relation in RELATIONS.others:
+                own = " or ".join(self.system.relations)
+                raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
             try:
                 RELATIONS.get(model.relation)
             except ConfigError as error:
@@ -285,9 +288,10 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
 def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
-    last = config.committee.members[-1].relation  # of a committee, the member that sees everything
-    relation = {"graph": "", "none": ", no relation"}.get(last, f", {last}")
-    return " + ".join([config.model.name, *labels]) + relation
+    last = config.committee.members[-1]  # of a committee, the member that sees everything
+    relation = {"graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
+    silent = last.relation != "none" and not config.system.reads_graph(last)
+    return " + ".join([config.model.name, *labels]) + relation + (" without edges" if silent else "")
 
 
 def config_to_yaml(config: Config) -> str:

@@ -1,6 +1,14 @@
 """Videos and images: one file per modality holds everything that depends on it."""
 
-from relgrounding.modalities._batches import Batch, BatchSampler, Collator, OrderedBatches, identities, make_loader
+from relgrounding.modalities._batches import (
+    Batch,
+    BatchSampler,
+    Collator,
+    OneQueryPerItem,
+    OrderedBatches,
+    identities,
+    make_loader,
+)
 from relgrounding.modalities._blocks import BlockSampler, training_batches
 from relgrounding.modalities._inputs import Stores
 from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
@@ -20,6 +28,7 @@ __all__ = [
     "ImageCollator",
     "Modality",
     "NoSettings",
+    "OneQueryPerItem",
     "OrderedBatches",
     "RegionStore",
     "Scored",

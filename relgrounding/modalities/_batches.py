@@ -174,8 +174,28 @@ class _Indices(torch.utils.data.Dataset):
         return index
 
 
+class OneQueryPerItem:
+    """Batches in which every item comes once, with the first of its queries.
+
+    Args:
+        queries: of a split.
+        batch_size: items per batch.
+    """
+
+    def __init__(self, queries: Sequence[Query], batch_size: int) -> None:
+        self._indices = list({query.item: i for i, query in reversed(list(enumerate(queries)))}.values())[::-1]
+        self._batches = OrderedBatches(len(self._indices), batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for places in self._batches:
+            yield [self._indices[place] for place in places]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
 def make_loader(
-    collator: Collator, batches: BatchSampler | OrderedBatches, workers: int = 0
+    collator: Collator, batches: BatchSampler | OrderedBatches | OneQueryPerItem, workers: int = 0
 ) -> torch.utils.data.DataLoader:
     """Return a loader of batches, in page-locked memory if CUDA is available.
 

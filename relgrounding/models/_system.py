@@ -1,6 +1,6 @@
 """Interface and registry of grounding systems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,8 +21,8 @@ class ModelConfig:
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; none: no messages, everything else unchanged; or your own module: its
-    registered name, or package.module:Name."""
+    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for (ign);
+    none: no messages, everything else unchanged; or your own module: its registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
     hidden: int = number(128, least=1, most=WIDEST)
@@ -52,6 +52,8 @@ class System(nn.Module):
     """Given by `register_model`."""
     modality: ClassVar[str]
     """Registered name of its modality."""
+    relations: ClassVar[tuple[str, ...]] = ("graph", "none")
+    """Relation modules that it has of its own."""
     edge_types: ClassVar[int] = 1
     """Number of edge types of its graph."""
 
@@ -62,6 +64,18 @@ class System(nn.Module):
         Raises:
             ConfigError: they contradict each other.
         """
+
+    def fit(self, batches: Iterable[Any]) -> None:
+        """Take from the training data what is not learned, before the first step of a new run; by default nothing.
+
+        It belongs into buffers, which a checkpoint keeps. What a system consists of is fitted with it.
+
+        Args:
+            batches: every item of the training split once; may be iterated several times.
+        """
+        for part in self.modules():
+            if part is not self and isinstance(part, System):
+                part.fit(batches)
 
     @classmethod
     def graph_options(cls, config: Any) -> dict[str, Any]:

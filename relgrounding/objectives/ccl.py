@@ -184,7 +184,7 @@ class CCL(Objective):
         config = self.config
         self.mil = MIL(model, settings, generator)
         weight = next(model.parameters())
-        widths = model.attention.proposal.in_features, model.attention.word.in_features
+        widths = model.proposal_dim, model.language_dim
         self.features, self.language = (
             MemoryBank(config.bank_size, width, weight.device, weight.dtype) for width in widths
         )
@@ -196,8 +196,10 @@ class CCL(Objective):
             return
         if not ccl.levels and not ccl.mil_weight:
             raise ConfigError("ccl: every weight is 0; give ccl.mil_weight or a level's weight a value")
-        if ccl.relation_weight and model.relation == "none":
-            raise ConfigError("ccl.relation_weight needs a relation module; set it to 0 where model.relation=none")
+        if ccl.relation_weight and not system.reads_graph(model):
+            edges = "a relation module" if model.relation == "none" else "edges"
+            without = "relation" if model.relation == "none" else "relation_edges"
+            raise ConfigError(f"ccl.relation_weight needs {edges}; set it to 0 where model.{without}=none")
         if ccl.relation_weight and ccl.edges == "retyped" and system.edge_types == 1:
             raise ConfigError(f"ccl.edges=retyped needs edges of several types; {system.name} has one type")
 

@@ -9,7 +9,7 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.modalities import Batch, make_loader, training_batches
+from relgrounding.modalities import Batch, OneQueryPerItem, make_loader, training_batches
 from relgrounding.models import first_member
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
@@ -61,6 +61,9 @@ class Trainer:
         )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
+        if saved is None:
+            items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
+            self.model.fit(make_loader(collator, items, self.config.data.workers))
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
