@@ -26,7 +26,7 @@ from relgrounding.evaluation import (
     votes,
 )
 from relgrounding.features import ClipFeatures, Vocabulary
-from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+from relgrounding.graphs import GraphStructure, temporal_relation_structure, temporal_structure, window_proposals
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -116,9 +116,15 @@ class ClipStore(Protocol):
 class _Candidates:
     """Proposals of videos: they depend only on the number of clips, so spans and graph are built once per number."""
 
-    def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
+    def __init__(
+        self, widths: Sequence[int], stride: int | float, iou_threshold: float, related: bool, nearest: int | None
+    ) -> None:
+        def graph(clips: int) -> GraphStructure:
+            spans = self.spans(clips)
+            return temporal_relation_structure(spans, nearest) if related else temporal_structure(spans, iou_threshold)
+
         self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
-        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.spans(n), iou_threshold))
+        self._graph = lru_cache(maxsize=None)(graph)
         self.batched = lru_cache(maxsize=8)(
             lambda lengths: (
                 torch.cat([self.spans(n) for n in lengths]),
@@ -141,6 +147,8 @@ class VideoCollator:
         widths: candidate windows, see `relgrounding.graphs.window_proposals`.
         stride: likewise.
         iou_threshold: see `relgrounding.graphs.temporal_graph`.
+        related: whether edges have the types of `relgrounding.graphs.temporal_relation_graph` instead.
+        nearest: see there.
         max_clips: longer videos are average-pooled to this number of clips.
         max_words: longer sentences are truncated.
     """
@@ -155,12 +163,14 @@ class VideoCollator:
         iou_threshold: float = 0.3,
         max_clips: int = 128,
         max_words: int = 20,
+        related: bool = False,
+        nearest: int | None = None,
     ) -> None:
         self.queries, self.store = queries, store
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        self._candidates = _candidates(tuple(widths), stride, iou_threshold)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold, related, nearest)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
