@@ -125,12 +125,23 @@ class IGN(GroundingModel):
     def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
         return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        x = self.dropout(self.relation(structure, fused))
+        return torch.cat([x, self.position(proposals[:, -4:])], -1)
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        x = self.dropout(self.relation(structure, fused))
-        p = torch.cat([x, self.position(proposals[:, -4:])], -1)
-        return torch.sigmoid(self.score(p).squeeze(-1))
+        return torch.sigmoid(self.score(self.represent(structure, proposals, fused)).squeeze(-1))

@@ -132,10 +132,22 @@ class VGN(GroundingModel):
     ) -> Float[Tensor, "nodes fused_dim"]:
         return self.dropout(self.fusion.combine(proposals, words))
 
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        return self.relation(structure, fused)
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        return torch.sigmoid(self.score(self.relation(structure, fused)).squeeze(-1))
+        return torch.sigmoid(self.score(self.represent(structure, proposals, fused)).squeeze(-1))

@@ -8,6 +8,7 @@ from relgrounding.objectives._selection import gradient_importance, split_propos
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
+from relgrounding.objectives.reconstruction import Reconstruction, ReconstructionConfig, WordDecoder, draw_words
 
 __all__ = [
     "CCL",
@@ -21,11 +22,15 @@ __all__ = [
     "MILConfig",
     "MemoryBank",
     "Objective",
+    "Reconstruction",
+    "ReconstructionConfig",
+    "WordDecoder",
     "align_pairings",
     "consistency_loss",
     "contrastive_loss",
     "destroy_edges",
     "draw_negatives",
+    "draw_words",
     "gradient_importance",
     "mil_loss",
     "posterior_loss",

@@ -90,11 +90,13 @@ class Trainer:
         self.trained = self.model.begin(self.stage.member)
         train = self.config.train
         betas = train.betas[0], train.betas[1]
-        self.optimizer = torch.optim.Adam(
-            self.trained.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
-        )
         model, sections = self.model if self.stage.member else self.trained, self.config.objectives
         self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
+        own = (parameter for objective in self.objectives.values() for parameter in objective.parameters())
+        self.parameters = [*self.trained.parameters(), *own]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+        )
 
     def _take_weights(self, start: RunFolder) -> None:
         saved = start.load("best.pt")
@@ -223,7 +225,7 @@ class Trainer:
         loss = sum(losses[1:], losses[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         if not torch.isfinite(norm):
             raise RunError(
                 f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
