@@ -70,6 +70,7 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
     common: dict[str, Any] = {
         "words": words,
         "word_lengths": lengths,
+        "importance": (words > 0).float(),
         "item": torch.arange(items),
         "text": torch.arange(items),
         "group": torch.full((items,), -1),

@@ -95,6 +95,9 @@ class EvalConfig:
 
     batch_size: int = number(128, least=1, most=1_000_000)
     """Queries per batch."""
+    explain: bool = False
+    """Also write into predictions.jsonl how the first answers got their scores: attention over the words, and the
+    messages with the highest weights, from which neighbours and opened by which words; figures and report draw them."""
 
 
 @dataclass
@@ -200,7 +203,7 @@ class Config:
         _ = self.graph_options  # raises if the members need different graphs
 
     def _check_model(self, model: Any) -> None:
-        if model.relation not in self.system.relations:
+        if model.relation and model.relation not in self.system.relations:
             if model.relation in RELATIONS.others:
                 own = " or ".join(self.system.relations)
                 raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
@@ -289,8 +292,8 @@ def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
     last = config.committee.members[-1]  # of a committee, the member that sees everything
-    relation = {"graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
-    silent = last.relation != "none" and not config.system.reads_graph(last)
+    relation = {"": "", "graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
+    silent = last.relation not in ("", "none") and not config.system.reads_graph(last)
     return " + ".join([config.model.name, *labels]) + relation + (" without edges" if silent else "")
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._signals import ignore_signals
 from relgrounding.datasets import Query
-from relgrounding.features import Vocabulary
+from relgrounding.features import Vocabulary, tokenize, word_importance
 from relgrounding.graphs import GraphStructure
 
 B = TypeVar("B", bound="Batch")
@@ -24,6 +25,7 @@ class Batch:
         structure: proposal graphs of the items.
         words: (items, length) word ids, 0 at padding.
         word_lengths: (items,) from 1.
+        importance: (items, length) of the words, see `relgrounding.features.word_importance`; 0 at padding.
         item: (items,) id of the image or video.
         text: (items,) id of the sentence.
         group: (items,) id of the group of queries, -1 for none.
@@ -34,6 +36,7 @@ class Batch:
     structure: GraphStructure
     words: Int[Tensor, "items length"]
     word_lengths: Int[Tensor, " items"]
+    importance: Float[Tensor, "items length"]
     item: Int[Tensor, " items"]
     text: Int[Tensor, " items"]
     group: Int[Tensor, " items"]
@@ -76,6 +79,10 @@ class Texts:
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
         self.item, self.text, self.group = identities(queries)
+        self._importance = lru_cache(maxsize=None)(
+            lambda text: torch.tensor(word_importance(tokenize(text))[:max_words])
+        )
+        self._queries = queries
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return the fields of `Batch` that do not depend on the item."""
@@ -84,6 +91,9 @@ class Texts:
         return {
             "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "word_lengths": torch.tensor([len(t) for t in tokens]),
+            "importance": torch.nn.utils.rnn.pad_sequence(
+                [self._importance(self._queries[i].text) for i in indices], batch_first=True
+            ),
             "item": self.item[index],
             "text": self.text[index],
             "group": self.group[index],

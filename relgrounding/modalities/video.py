@@ -26,7 +26,13 @@ from relgrounding.evaluation import (
     votes,
 )
 from relgrounding.features import ClipFeatures, Vocabulary
-from relgrounding.graphs import GraphStructure, temporal_relation_structure, temporal_structure, window_proposals
+from relgrounding.graphs import (
+    GraphStructure,
+    ending_windows,
+    temporal_relation_structure,
+    temporal_structure,
+    window_proposals,
+)
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -54,7 +60,7 @@ class VideoData:
     max_clips: int = number(128, least=1, most=100_000)
     """Longer videos are average-pooled to this number of clips."""
     widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
-    """Widths of the candidate windows, in clips."""
+    """Widths of the candidate windows, in clips; read by systems without windows of their own (`model.windows`)."""
     stride: float = number(1.0, above=0, most=100_000)
     """Step between windows of one width: 1 or more, in whole clips; below 1, as a share of the width."""
 
@@ -117,13 +123,23 @@ class _Candidates:
     """Proposals of videos: they depend only on the number of clips, so spans and graph are built once per number."""
 
     def __init__(
-        self, widths: Sequence[int], stride: int | float, iou_threshold: float, related: bool, nearest: int | None
+        self,
+        widths: Sequence[int],
+        stride: int | float,
+        iou_threshold: float | None,
+        shares: int | None,
+        related: bool,
+        nearest: int | None,
     ) -> None:
         def graph(clips: int) -> GraphStructure:
             spans = self.spans(clips)
-            return temporal_relation_structure(spans, nearest) if related else temporal_structure(spans, iou_threshold)
+            if related:
+                return temporal_relation_structure(spans, nearest)
+            return _without_edges(len(spans)) if iou_threshold is None else temporal_structure(spans, iou_threshold)
 
-        self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
+        self.spans = lru_cache(maxsize=None)(
+            lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
+        )
         self._graph = lru_cache(maxsize=None)(graph)
         self.batched = lru_cache(maxsize=8)(
             lambda lengths: (
@@ -131,6 +147,11 @@ class _Candidates:
                 GraphStructure.batch([self._graph(n) for n in lengths]),
             )
         )
+
+
+def _without_edges(nodes: int) -> GraphStructure:
+    none = torch.zeros(0, dtype=torch.int64)
+    return GraphStructure.from_edges(none, none, none, (), torch.tensor([nodes]))
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)
@@ -146,11 +167,12 @@ class VideoCollator:
         vocabulary: maps words to ids.
         widths: candidate windows, see `relgrounding.graphs.window_proposals`.
         stride: likewise.
-        iou_threshold: see `relgrounding.graphs.temporal_graph`.
-        related: whether edges have the types of `relgrounding.graphs.temporal_relation_graph` instead.
-        nearest: see there.
+        iou_threshold: see `relgrounding.graphs.temporal_graph`; None: no edges, and no pair of windows is compared.
         max_clips: longer videos are average-pooled to this number of clips.
         max_words: longer sentences are truncated.
+        shares: K; candidates are those of `relgrounding.graphs.ending_windows`, not of `widths` and `stride`.
+        related: whether edges are those of `relgrounding.graphs.temporal_relation_graph` instead.
+        nearest: see there.
     """
 
     def __init__(
@@ -160,9 +182,10 @@ class VideoCollator:
         vocabulary: Vocabulary,
         widths: Sequence[int],
         stride: float,
-        iou_threshold: float = 0.3,
+        iou_threshold: float | None = 0.3,
         max_clips: int = 128,
         max_words: int = 20,
+        shares: int | None = None,
         related: bool = False,
         nearest: int | None = None,
     ) -> None:
@@ -170,7 +193,7 @@ class VideoCollator:
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        self._candidates = _candidates(tuple(widths), stride, iou_threshold, related, nearest)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold, shares, related, nearest)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:

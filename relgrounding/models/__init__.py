@@ -8,24 +8,30 @@ from relgrounding.models._committee import (
     log_odds,
     shared_graph_options,
 )
+from relgrounding.models._explain import Message, Recorded
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
 from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
 from relgrounding.models.ign import IGN, IGNConfig
+from relgrounding.models.scn import SCN, SCNConfig
 from relgrounding.models.vgn import VGN, VGNConfig
 
 __all__ = [
     "IGN",
     "MODELS",
     "RELATIONS",
+    "SCN",
     "VGN",
     "Committee",
     "Encoded",
     "GroundingModel",
     "IGNConfig",
+    "Message",
     "ModelConfig",
     "Plan",
+    "Recorded",
     "Relation",
+    "SCNConfig",
     "System",
     "VGNConfig",
     "first_member",

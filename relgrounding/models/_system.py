@@ -16,7 +16,11 @@ WIDEST = 65_536
 
 @dataclass
 class ModelConfig:
-    """Settings that all systems share; the defaults are the paper's."""
+    """Settings of systems with a relation module; the defaults are the paper's.
+
+    A system without one has a dataclass of its own, with the fields `name` and `word_dim` and the class variable
+    `relation = ""`.
+    """
 
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""

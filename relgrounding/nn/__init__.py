@@ -2,6 +2,7 @@
 
 from relgrounding.nn._attention import ProposalToWordAttention
 from relgrounding.nn._comparison import EdgeSimilarity, RelationalComparison
+from relgrounding.nn._decoder import DecoderLayer, DecoderStack, sinusoidal_positions
 from relgrounding.nn._encoder import BiGRUEncoder
 from relgrounding.nn._fusion import GatedFusion
 from relgrounding.nn._padding import pad_nodes
@@ -12,6 +13,8 @@ from relgrounding.nn._word_embedding import WordEmbedding, trained_embedding
 
 __all__ = [
     "BiGRUEncoder",
+    "DecoderLayer",
+    "DecoderStack",
     "EdgeGatedGCN",
     "EdgeSimilarity",
     "GatedFusion",
@@ -23,5 +26,6 @@ __all__ = [
     "TopRScore",
     "WordEmbedding",
     "pad_nodes",
+    "sinusoidal_positions",
     "trained_embedding",
 ]

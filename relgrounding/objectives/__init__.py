@@ -8,6 +8,7 @@ from relgrounding.objectives._selection import gradient_importance, split_propos
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
+from relgrounding.objectives.scn import CompletionConfig, SemanticCompletion, choose_windows, draw_masked, reward_loss
 
 __all__ = [
     "CCL",
@@ -17,14 +18,18 @@ __all__ = [
     "CCLConfig",
     "CoTraining",
     "CoTrainingConfig",
+    "CompletionConfig",
     "EdgeChange",
     "MILConfig",
     "MemoryBank",
     "Objective",
+    "SemanticCompletion",
     "align_pairings",
+    "choose_windows",
     "consistency_loss",
     "contrastive_loss",
     "destroy_edges",
+    "draw_masked",
     "draw_negatives",
     "gradient_importance",
     "mil_loss",
@@ -32,5 +37,6 @@ __all__ = [
     "ranking_loss",
     "register_objective",
     "replace_rows",
+    "reward_loss",
     "split_proposals",
 ]

@@ -194,6 +194,8 @@ class CCL(Objective):
         ccl = settings["ccl"]
         if not ccl.epochs:
             return
+        if not issubclass(system, GroundingModel):
+            raise ConfigError(f"ccl.epochs needs a GroundingModel, and {system.name} is not one; set it to 0")
         if not ccl.levels and not ccl.mil_weight:
             raise ConfigError("ccl: every weight is 0; give ccl.mil_weight or a level's weight a value")
         if ccl.relation_weight and not system.reads_graph(model):

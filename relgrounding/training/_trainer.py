@@ -61,7 +61,7 @@ class Trainer:
         )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
-        if saved is None:
+        if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
             items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
             self.model.fit(make_loader(collator, items, self.config.data.workers))
         self.state: dict[str, Any] = {

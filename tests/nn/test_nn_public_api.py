@@ -4,6 +4,8 @@ from relgrounding import nn
 def test_public_api():
     assert nn.__all__ == [
         "BiGRUEncoder",
+        "DecoderLayer",
+        "DecoderStack",
         "EdgeGatedGCN",
         "EdgeSimilarity",
         "GatedFusion",
@@ -15,6 +17,7 @@ def test_public_api():
         "TopRScore",
         "WordEmbedding",
         "pad_nodes",
+        "sinusoidal_positions",
         "trained_embedding",
     ]
     assert all(callable(getattr(nn, name)) for name in nn.__all__)

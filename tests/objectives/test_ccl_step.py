@@ -146,6 +146,7 @@ def test_video_models_take_stage_2_too():
         structure=GraphStructure.batch([temporal_structure(spans)] * 3),
         words=torch.randint(1, 9, (3, 4)),
         word_lengths=torch.tensor([4, 4, 4]),
+        importance=torch.ones(3, 4),
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),

@@ -134,6 +134,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by):
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
+        block=torch.full((3,), -1),
         queries=[0, 1, 2],
         clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
         clip_lengths=torch.tensor([8, 6, 8]),
@@ -166,6 +167,9 @@ def test_members_differ_as_the_settings_say():
     assert model_name(config) == "ign + cotrain"
     assert model_name(load_config(None, [*words, "cotrain.student=[]"])) == "ign + cotrain, no relation"
     assert len(load_config(None, words[1:]).committee.members) == 1
+    for rounds, seen in ((1, [0, 1]), (2, [0, 1, 0]), (3, [0, 1, 1, 0])):
+        config = load_config(None, ["cotrain.epochs=1", f"cotrain.rounds={rounds}"])
+        assert [m.hide for m in config.committee.members] == [["geometry"] * hidden for hidden in seen]
     video = ["model.name=vgn", "data.dataset=charades_sta", "model.iou_threshold=0.4", "cotrain.epochs=1"]
     config = load_config(
         None, [*video, "model.relation=none", "cotrain.hide=[]", "cotrain.student=[iou_threshold=0.6]"]

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -66,6 +67,28 @@ def test_answers_of_a_committee_on_videos_are_those_of_the_evaluation(video_run,
         assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
         for answer, expected in zip(answers, line["top"], strict=True):
             assert answer.proposal == pytest.approx(expected["proposal"], abs=0.01)
+
+
+def test_an_explanation_says_what_each_word_does_to_the_messages_of_the_best_answer(scene_run):
+    config = RunFolder(scene_run).read_config()
+    queries, store = make_scenes("test", 1, config.seed, config.data.demo_noise)
+    grounder, query = Grounder.from_run(scene_run), queries[0]
+    found = grounder.explain(query.text, store[query.item], most=1000)
+    assert found.answer.proposal == grounder.ground(query.text, store[query.item])[0].proposal
+    words = query.text.split()
+    assert [word for word, _ in found.attention] == words
+    number = store[query.item].boxes.tolist().index(list(found.answer.proposal))
+    weights = {(n.layer, n.edge_type, n.proposal): n for n in found.neighbours}
+    assert len(weights) == len(found.neighbours) > 0
+    for left_out in range(len(words)):
+        fewer = replace(query, text=" ".join(words[:left_out] + words[left_out + 1 :]))
+        (without,) = grounder.predictor.explain(fewer, store, {}, [number], most=1000)
+        for n in without.neighbours:
+            other = weights[n.layer, n.edge_type, n.proposal]
+            assert other.words[left_out] == (words[left_out], pytest.approx(other.weight - n.weight, abs=1e-6))
+    lone = grounder.explain("circle", store[query.item])
+    assert len(lone.neighbours) == 5
+    assert all(n.words == () and n.opened_by() == [] for n in lone.neighbours)
 
 
 def test_an_array_a_npy_file_and_an_hdf5_file_say_the_same(video_run):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from relgrounding import Grounder
 from relgrounding.datasets.demo import make_scenes
@@ -120,14 +121,18 @@ def test_rounds_from_another_run_share_its_model(run, tmp_path):
 
 def test_a_finished_run_goes_on_with_rounds_and_past_ones_keep_their_epochs(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(folder, "train.epochs=1", "cotrain.hide=[]")
+    words = ["train.epochs=1", "model.standardise=true"]
+    train(folder, *words)
     alone = folder.load("best.pt")["model"]
-    more = ["train.epochs=1", "cotrain.hide=[]", "cotrain.epochs=1"]
-    train(folder, *more, resume=True)
+    model = train(folder, *words, "cotrain.epochs=1", resume=True).model
     assert same(_member(folder.load("best.pt"), 0), alone)
+    first, *others = (member.standardise for member in model.members)
+    assert first.mean.any()
+    assert all(torch.equal(first.mean, other.mean) for other in others)
+    assert [member.hides_geometry for member in model.members] == [False, True, False]
     assert int(folder.load("best.pt")["model"]["active"]) == 3
     with pytest.raises(RunError, match=r"cotrain.epochs cannot rise: .* is past stage 2$"):
-        train(folder, *more[:2], "cotrain.epochs=2", resume=True)
+        train(folder, *words, "cotrain.epochs=2", resume=True)
 
 
 def test_words_that_are_met_later_reach_every_member(tmp_path):
