@@ -38,8 +38,8 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
         if line.height > NEIGHBOUR:
             axes.axhline(row, color="0.9", linewidth=1, zorder=0)
         for rank, ((start, end), alpha) in enumerate(zip(line.moments, line.alphas, strict=True)):
-            bar = {"height": line.height, "color": line.colour, "alpha": alpha, "zorder": 2 - rank / 10}
-            axes.barh(row, end - start, left=start, **bar)
+            bar = axes.barh(row, end - start, line.height, left=start, color=line.colour, alpha=alpha)
+            bar.patches[0].set_zorder(2 - rank / 10)
         beside = axes.get_yaxis_transform()
         axes.text(1.01, row, line.note, transform=beside, va="center", fontsize=9, color=line.colour, parse_math=False)
     axes.set_yticks(range(len(lines)), [printable(line.name) for line in lines], fontsize=10)

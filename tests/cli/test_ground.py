@@ -38,6 +38,22 @@ def test_a_npy_file_and_a_sentence(video_run, tmp_path, capsys):
     assert _is_png(tmp_path / "a.png")
 
 
+def test_the_best_answer_is_explained(video_run, scene_run, tmp_path, capsys):
+    folder, _, _ = video_run
+    moments = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "clips.h5"), "--item", "v1"]
+    scene = ["--checkpoint", str(scene_run), "--image", "test-0-00000-a"]
+    for name, words in (("v", [*moments, "--duration", "12"]), ("i", scene)):
+        assert tool.main([*words, "--query", "person opens it", "--explain", "--out", str(tmp_path / name)]) == 0
+        printed, why = capsys.readouterr().out, json.loads((tmp_path / f"{name}.json").read_text())["explanation"]
+        assert "the best answer attends to: person 0." in printed
+        assert [word for word, _ in why["attention"]] == ["person", "opens", "it"]
+        assert 0 < len(why["neighbours"]) <= 5
+        for said in why["neighbours"]:
+            assert f"{said['weight']:.2f}" in printed
+            assert said["edge_type"] in printed
+        assert _is_png(tmp_path / f"{name}.png")
+
+
 def test_an_image_by_photo_by_id_and_a_generated_scene(scene_run, tmp_path):
     from PIL import Image
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.features import ClipFeatures, write_clip_features
+from relgrounding.features import ClipFeatures, tokenize, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
@@ -62,6 +62,28 @@ def test_results_of_other_data_do_not_replace_those_of_the_run(run, capsys):
     assert evaluate([str(root / "run"), "--write", "--data", f"root={root}/elsewhere"]) == 2
     assert "error: --write is for the data of the run, whose results it replaces" in capsys.readouterr().err
     assert (root / "run" / "results.json").read_bytes() == before
+
+
+def test_explanations_are_added_to_the_predictions_when_asked_for(run, capsys, monkeypatch):
+    root, table = run
+    shutil.copytree(root / "elsewhere", root / "data")
+    assert evaluate([str(root / "run"), "--explain"]) == 2
+    assert "error: --explain adds to predictions.jsonl of the run" in capsys.readouterr().err
+
+    def lines():
+        return [json.loads(line) for line in (root / "run" / "predictions.jsonl").read_text().splitlines()]
+
+    before = lines()
+    assert evaluate([str(root / "run"), "--write", "--explain"]) == 0
+    assert capsys.readouterr().out.strip() == table.strip()
+    after = lines()
+    for old, line in zip(before, after, strict=True):
+        why = line.pop("explanation")
+        assert line == old
+        assert [word for word, _ in why["attention"]] == tokenize(line["text"])[:20]
+        assert why["neighbours"] == sorted(why["neighbours"], key=lambda said: -said["weight"])
+    assert evaluate([str(root / "run"), "--write"]) == 0
+    assert lines() == before
 
 
 def test_a_run_without_kept_floors_fits_them_again_or_goes_without(made, run, capsys, caplog):

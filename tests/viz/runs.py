@@ -12,7 +12,13 @@ HOSTILE = "<script>alert('x')</script> $\\frac{ \"quoted\" & \u2028 </textarea>"
 
 
 def write_run(
-    path: Path, shift: float, video: bool = True, queries: int = 30, protocols: Sequence[str] = (), old: bool = False
+    path: Path,
+    shift: float,
+    video: bool = True,
+    queries: int = 30,
+    protocols: Sequence[str] = (),
+    old: bool = False,
+    explained: bool = False,
 ) -> Path:
     """Write a run whose answer to query i is off by shift * i: IoU falls with i.
 
@@ -23,6 +29,7 @@ def write_run(
         queries: their number.
         protocols: none: the usual ones of the data set.
         old: without date, device, durations and sizes, as earlier versions wrote runs.
+        explained: with what neighbours said to the answers.
     """
     config: Config = load_config(None, ["data.dataset=charades_sta", "model.name=vgn"] if video else [])
     folder = RunFolder(path)
@@ -38,6 +45,7 @@ def write_run(
     protocols = protocols or (["official, select=score", "official, select=vote"] if video else ["single"])
     frame = {} if old else {"duration": 80.0} if video else {"size": [640, 480]}
     lines = []
+    why = {"explanation": explanation(video)} if explained else {}
     for protocol in protocols:
         for i in range(queries):
             off = shift * i
@@ -46,7 +54,7 @@ def write_run(
             text = HOSTILE if i == 3 else f"person number {i} left of the {'very ' * (i % 9)}old door"
             top = [{"proposal": proposal, "score": 0.9}, {"proposal": target, "score": 0.1}]
             lines.append({"split": "test", "protocol": protocol, "id": f"q{i}", "item": f"v{i // 2}", "text": text,
-                          "top": top, "targets": [target], **frame})  # fmt: skip
+                          "top": top, "targets": [target], **frame, **why})  # fmt: skip
     (path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     entries = [
         {"dataset": config.data.dataset, "protocol": protocol, "split": "test", "model": config.model.name,
@@ -56,6 +64,23 @@ def write_run(
     ]  # fmt: skip
     (path / "results.json").write_text(json.dumps(entries))
     return path
+
+
+def explanation(video: bool = True) -> dict:
+    """Return what one neighbour says, what the answer 0 says to itself, and what is too little to be drawn."""
+    places = [[40.0, 60.0], [10.0, 20.0], [1.0, 2.0]]
+    proposals = places if video else [[100.0, 20.0, 160.0, 80.0], [10.0, 10.0, 60.0, 60.0], [1.0, 2.0, 3.0, 4.0]]
+    said = [
+        {
+            "proposal": p,
+            "layer": "relation.0",
+            "edge_type": "after $",
+            "weight": w,
+            "words": [["<b>left", w / 2], ["of", 0]],
+        }
+        for p, w in zip(proposals, (0.9, 0.5, 0.01), strict=True)
+    ]
+    return {"attention": [["<b>left", 0.7], ["of", 0.3]], "neighbours": said}
 
 
 def change_lines(folder: Path, change) -> None:

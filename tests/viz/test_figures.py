@@ -6,10 +6,12 @@ import pytest
 
 from relgrounding import graphs, viz
 from relgrounding.datasets.demo import make_scenes
+from relgrounding.predictor import Neighbour
 
 pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
+from matplotlib.patches import FancyArrowPatch
 
 BOXES = [[10, 20, 90, 130], [120, 55, 180, 95], [15, 30, 45, 50]]
 TRUTH = viz.Shown("ground truth", [(5.0, 12.5)], truth=True)
@@ -97,6 +99,31 @@ def test_every_panel_has_its_boxes_and_the_truth():
     assert [axes.get_title() for axes in drawn.axes] == ["ground truth", "a   IoU 0.00", "b"]
     photo = viz.regions_figure("the red one", (8, 6), shown[:1], picture=np.zeros((6, 8, 3), dtype=np.uint8))
     assert len(photo.axes[0].images) == 1
+
+
+def _said(proposal, weight, *words):
+    return Neighbour(proposal, "relation.0", "after", weight, words)
+
+
+def test_neighbours_that_spoke_have_a_bar_or_an_arrow_and_a_line():
+    said = [_said((4.0, 12.0), 0.95), _said((20.0, 28.0), 0.9, ("then", 0.5), ("the", -0.1)), _said((20.0, 28.0), 0.8)]
+    said += [_said((30.0 + k, 31.0), 0.7 - 0.2 * k) for k in range(4)]
+    shown = [TRUTH, viz.Shown("a", [(4.0, 12.0)], neighbours=said), viz.Shown("b", [(0.0, 31.0)])]
+    figure = viz.moments_figure("person then opens the door", 40, shown)
+    bars = [(b.get_x(), b.get_x() + b.get_width()) for b in figure.axes[0].patches]
+    assert np.allclose(bars, [(5, 12.5), (4, 12), (20, 28), (30, 31), (31, 31), (0, 31)])
+    assert [text for text, _ in _texts(figure)][2] == 'after, weight 0.90\nopened by "then" +0.50'
+    assert _apart(figure)
+    said = [n._replace(proposal=(*n.proposal, n.proposal[0] + 9, n.proposal[1] + 9)) for n in said]
+    panel = viz.Shown("a", [said[0].proposal], neighbours=said)
+    figure = viz.regions_figure("the left one", (100, 80), [panel, viz.Shown("b", [(1, 2, 3, 4)])])
+    arrows = [[p for p in axes.patches if isinstance(p, FancyArrowPatch)] for axes in figure.axes]
+    assert [len(found) for found in arrows] == [3, 0]
+    assert arrows[0][0].get_linewidth() > arrows[0][1].get_linewidth() > arrows[0][2].get_linewidth()
+    lines = figure.axes[0].get_xlabel().splitlines()
+    assert lines[0] == '1: after, weight 0.90, opened by "then" +0.50'
+    assert [line[:2] for line in lines] == ["1:", "2:", "3:"]
+    assert figure.axes[1].get_xlabel() == ""
 
 
 def test_labels_of_overlapping_boxes_stay_apart():

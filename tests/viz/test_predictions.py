@@ -6,7 +6,7 @@ import pytest
 from relgrounding.cli.misses import rows_of
 from relgrounding.runs import RunError
 from relgrounding.viz import choose_examples, match_runs, read_run
-from tests.viz.runs import change_lines, write_run
+from tests.viz.runs import change_lines, explanation, write_run
 from tools import figures
 
 
@@ -54,6 +54,29 @@ def test_a_line_holds_the_frame_of_its_item_and_an_old_one_none(tmp_path, video)
         change_lines(folder, lambda line: line | ({"duration": wrong} if video else {"size": wrong}))  # noqa: B023 run at once
         with pytest.raises(RunError, match="repeat it with relgrounding evaluate"):
             read_run(folder)
+
+
+def test_a_line_holds_what_neighbours_said_and_a_damaged_one_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", 1.0, queries=2, explained=True)
+    first = read_run(folder).predictions[0].neighbours[0]
+    assert first[:4] == ((40.0, 60.0), "relation.0", "after $", 0.9)
+    assert first.opened_by() == [("<b>left", 0.45)]
+    damages = [
+        {"weight": "much"},
+        {"weight": float("nan")},
+        {"words": [["left"]]},
+        {"proposal": 3},
+        {"proposal": [1, float("inf")]},
+    ]
+    for damage in damages:
+        why = explanation()
+        why["neighbours"][0] |= damage
+        change_lines(folder, lambda line: line | {"explanation": why})  # noqa: B023 run at once
+        with pytest.raises(RunError, match="repeat it with relgrounding evaluate"):
+            read_run(folder)
+    change_lines(folder, lambda line: line | {"explanation": [3]})
+    with pytest.raises(RunError, match="repeat it with relgrounding evaluate"):
+        read_run(folder)
 
 
 def test_examples_are_the_best_the_worst_misses_and_the_most_improved(folders, tmp_path):

@@ -19,8 +19,11 @@ MAIN = "official, select=vote"
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    videos = [read_run(runs.write_run(root / name, shift, queries=70)) for name, shift in (("a<i>", 0.3), ("b", 0.1))]
-    images = [read_run(runs.write_run(root / "images", 1.0, video=False))]
+    videos = [
+        read_run(runs.write_run(root / name, shift, queries=70, explained=name == "b"))
+        for name, shift in (("a<i>", 0.3), ("b", 0.1))
+    ]
+    images = [read_run(runs.write_run(root / "images", 1.0, video=False, explained=True))]
     many = [read_run(runs.write_run(root / ("long_name_of_a_run_" * 4 + str(k)), k, queries=9)) for k in range(7)]
     old = [read_run(runs.write_run(root / "old", 1.0, video, old=True)) for video in (True, False)]
     return {"videos": report_page(videos), "images": report_page(images), "many runs": report_page(many),
@@ -186,8 +189,14 @@ def test_the_page_opens_without_a_console_error(pages, tmp_path, kind, queries):
 @pytest.mark.parametrize(
     ("kind", "drawn"),
     [
-        ("videos", ['x="12.5%" y="2" width="12.5%"', "<small>0 to 80.0 s</small>"]),
-        ("images", ['viewBox="0 0 640 480"', "<small>640 x 480 px</small>"]),
+        (
+            "videos",
+            ['x="12.5%" y="2" width="12.5%"', 'class="c1" x="50%" y="51" width="25%"', "<small>0 to 80.0 s</small>"],
+        ),
+        (
+            "images",
+            ['viewBox="0 0 640 480"', '<line class="message c0" x1="130" y1="50"', "<small>640 x 480 px</small>"],
+        ),
         ("old videos", ["<small>0 to 20.0 s, the length of the video is not recorded</small>"]),
         ("old images", ['viewBox="0 0 60 60"', "<small>60 x 60 px, the size of the image is not recorded</small>"]),
     ],
@@ -198,6 +207,15 @@ def test_answers_are_drawn_in_the_frame_of_the_video_or_image(pages, tmp_path, k
     assert console == []
     first = re.search(r'<td class="whole draw">(.*?)</td>', document)[1]
     assert all(part in first for part in drawn)
+
+
+def test_neighbours_are_in_the_page_as_text(pages):
+    said = 'after $, weight 0.90, opened by "<b>left" +0.45'
+    for kind, run, place in (("videos", 1, [40.0, 60.0]), ("images", 0, [100.0, 20.0, 160.0, 80.0])):
+        answers = json.loads(_Tags(pages[kind]).data)["groups"][0]["queries"][0][4]
+        assert answers[run][2] == [[place, 0.9, said]]
+        assert all(answer[2] == [] for k, answer in enumerate(answers) if k != run)
+        assert "<b>left" not in pages[kind]
 
 
 @needs_browser
