@@ -8,7 +8,7 @@ from relgrounding.objectives._selection import gradient_importance, split_propos
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
-from relgrounding.objectives.reconstruction import Reconstruction, ReconstructionConfig, WordDecoder, draw_words
+from relgrounding.objectives.reconstruction import Reconstruction, ReconstructionConfig, WordDecoder
 from relgrounding.objectives.scn import CompletionConfig, SemanticCompletion, choose_windows, draw_masked, reward_loss
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "destroy_edges",
     "draw_masked",
     "draw_negatives",
-    "draw_words",
     "gradient_importance",
     "mil_loss",
     "posterior_loss",

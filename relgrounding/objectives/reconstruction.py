@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding._settings import ConfigError, number
@@ -21,6 +21,7 @@ from relgrounding.models import Encoded, GroundingModel, System, item_log_softma
 from relgrounding.nn import pad_nodes
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import draw_messages
+from relgrounding.objectives.scn import draw_masked
 
 
 @dataclass
@@ -30,7 +31,7 @@ class ReconstructionConfig:
     weight: float = number(1.0, least=0)
     """Weight of its loss."""
     hidden_share: float = number(0.34, above=0, most=1)
-    """Share of the words of a sentence that are hidden and predicted, at least one; 1: the whole sentence."""
+    """Share of the words of a sentence that are hidden and predicted, rounded down, at least one; 1: all of them."""
     width: int = number(256, least=1, most=65_536)
     """Width of the decoder."""
     temperature: float = number(1.0, above=0)
@@ -122,8 +123,10 @@ class Reconstruction(Objective):
         model, structure = self.model, batch.structure
         if not model.relation.has_graph:
             structure = structure.without_edges()
-        importance = batch.importance.masked_fill(batch.words == UNKNOWN, 0).cpu()
-        hidden = draw_words(importance, self.config.hidden_share, self.generator).to(batch.words.device)
+        # Unknown words have no vector of their own to predict.
+        importance = batch.importance.masked_fill(batch.words == UNKNOWN, 0)
+        drawn = draw_masked(importance, batch.word_lengths, self.config.hidden_share, self.generator)
+        hidden = drawn & (importance > 0)
         partial = dataclasses.replace(batch, words=batch.words.masked_fill(hidden, UNKNOWN))
         whole, seen = model.encode(batch), model.encode(partial).words
         with model.relation.passing(draw_messages(model, self.config.message_dropout, self.generator)):
@@ -152,29 +155,6 @@ def weighted_mean(
     padded, _ = pad_nodes(features, batch_num_nodes)
     padded_weights, _ = pad_nodes(weights, batch_num_nodes)
     return torch.einsum("bt,btd->bd", padded_weights, padded)
-
-
-def draw_words(
-    importance: Float[Tensor, "items length"], share: float, generator: torch.Generator | None = None
-) -> Bool[Tensor, "items length"]:
-    """Draw words of each sentence without replacement, with probabilities proportional to their importance.
-
-    Args:
-        importance: 0 at padding, and where a word must not be drawn; on the CPU.
-        share: of the words of a sentence that are drawn, rounded, at least one; in (0, 1].
-        generator: source of the randomness, on the CPU.
-
-    Returns:
-        True where a word is drawn; nothing of a sentence without importance.
-
-    Source: Efraimidis and Spirakis, Weighted Random Sampling with a Reservoir, 2006.
-    """
-    # Exponential times with the importance as rates: the earliest words are the drawn ones.
-    times = -torch.log1p(-torch.rand(importance.shape, generator=generator, dtype=torch.float64)) / importance
-    possible = importance > 0
-    count = (share * possible.sum(1) + 0.5).long().clamp_min(1)
-    rank = times.masked_fill(~possible, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
-    return possible & (rank < count[:, None])
 
 
 def word_loss(

