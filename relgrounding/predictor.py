@@ -14,7 +14,7 @@ from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
 from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
-from relgrounding.models import System
+from relgrounding.models import Committee, System, first_member
 from relgrounding.nn import WordEmbedding, trained_embedding
 from relgrounding.runs import RunFolder
 
@@ -56,7 +56,9 @@ def usable_device(name: str, fall_back: bool = False) -> torch.device:
 
 
 def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tensor | None = None) -> System:
-    """Return an untrained model.
+    """Return an untrained model: a system, or a `Committee`.
+
+    Weights are drawn from PyTorch's generator, those of further members of a committee from the seed of the run alone.
 
     Args:
         config: of the run.
@@ -64,9 +66,19 @@ def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tenso
         words: size of the vocabulary.
         vectors: (words, dim) pretrained word vectors; None: they are trained from scratch.
     """
-    word_dim = config.model.word_dim if vectors is None else vectors.shape[1]
-    embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
-    return config.system(config.model, feature_dim, embedding, word_dim, config.backend)
+
+    def system(model: Any) -> System:
+        word_dim = model.word_dim if vectors is None else vectors.shape[1]
+        embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
+        return config.system(model, feature_dim, embedding, word_dim, config.backend)
+
+    plan = config.committee
+    members = [system(plan.members[0])]
+    with torch.random.fork_rng(devices=[]):
+        for number, model in enumerate(plan.members[1:], start=1):
+            torch.default_generator.manual_seed((config.seed * 1_000_003 + number) % 2**63)
+            members.append(system(model))
+    return members[0] if len(members) == 1 else Committee(members, plan.temperature, plan.earlier_weight)
 
 
 class Predictor:
@@ -90,8 +102,9 @@ class Predictor:
             LookupError, RuntimeError: the weights belong to another model.
         """
         weights, vocabulary = saved["model"], Vocabulary.from_list(saved["vocabulary"])
-        width = config.system.feature_dim(config.model, weights)
-        model = untrained(config, width, len(vocabulary), weights.get("embedding.vectors"))
+        first = first_member(weights)
+        width = config.system.feature_dim(config.model, first)
+        model = untrained(config, width, len(vocabulary), first.get("embedding.vectors"))
         model.load_state_dict(weights)
         return cls(config, model, vocabulary)
 
@@ -116,8 +129,7 @@ class Predictor:
         config = self.config
         self.model.eval()
         device = next(self.model.parameters()).device
-        options = config.system.graph_options(config.model)
-        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **options)
+        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
         loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
         result = Scored()
@@ -157,7 +169,7 @@ class Grounder:
         self.predictor = Predictor.restored(config, saved)
         self.model, self.modality = self.predictor.model, self.predictor.modality
         self.model.to(usable_device(config.device)).eval()
-        self.feature_dim: int = config.system.feature_dim(config.model, saved["model"])
+        self.feature_dim: int = config.system.feature_dim(config.model, first_member(saved["model"]))
         """Feature width of the model."""
         self._stores = Stores(self.modality)
         self._vector_file: Path | None = None
@@ -280,9 +292,10 @@ class Grounder:
             return
         # With a known word, so that a file without any of the new words is not an error.
         known, table = load_word_vectors(self._vector_file, Vocabulary([self._anchor, *new]))
-        embedding = self.model.embedding
-        assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
-        embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
+        for system in self.model.systems:
+            embedding = system.embedding
+            assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
+            embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
         self.predictor.vocabulary = Vocabulary(self.vocabulary.to_list() + known.to_list()[1:])
 
     @property
@@ -290,7 +303,7 @@ class Grounder:
         return self.vocabulary.to_list()[0]
 
     def _use_vectors(self, path: Path) -> None:
-        embedding = self.model.embedding
+        embedding = self.model.systems[0].embedding
         if not isinstance(embedding, WordEmbedding):
             raise ValueError(f"{path}: the run trained its word vectors from scratch and does not read a file")
         _, table = load_word_vectors(path, Vocabulary([self._anchor]))

@@ -29,6 +29,7 @@ class Batch:
         item: (items,) id of the image or video.
         text: (items,) id of the sentence.
         group: (items,) id of the group of queries, -1 for none.
+        block: (items,) id of the block of similar queries that hard negatives are drawn from, -1 for none.
         queries: index of each query in its dataset.
     """
 
@@ -39,6 +40,7 @@ class Batch:
     item: Int[Tensor, " items"]
     text: Int[Tensor, " items"]
     group: Int[Tensor, " items"]
+    block: Int[Tensor, " items"]
     queries: list[int]
 
     def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
@@ -95,18 +97,20 @@ class Texts:
             "item": self.item[index],
             "text": self.text[index],
             "group": self.group[index],
+            "block": torch.full_like(index, -1),
             "queries": list(indices),
         }
 
 
 def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
     """Return the ids `item`, `text` and `group` of `Batch` for each query."""
-    group = _numbers([q.group for q in queries])
+    group = numbers([q.group for q in queries])
     group[[not q.group for q in queries]] = -1
-    return _numbers([q.item for q in queries]), _numbers([q.text.lower() for q in queries]), group
+    return numbers([q.item for q in queries]), numbers([q.text.lower() for q in queries]), group
 
 
-def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+def numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+    """Return names as numbers from 0 in order of their first use."""
     known: dict[str, int] = {}
     return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
 
@@ -126,15 +130,29 @@ class BatchSampler:
         self.batch_size, self.seed = batch_size, seed
         self.epoch = 0
         self.start = 0
+        self._drawn: tuple[int, tuple[Sequence[Tensor], Tensor]] | None = None
         alone = torch.arange(len(groups)) + (groups.max().clamp_min(0) + 1 if len(groups) else 0)
         _, self._unit = torch.unique(torch.where(groups >= 0, groups, alone), return_inverse=True)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        batches, _ = self._epoch()
+        return iter([b.tolist() for b in batches if len(b) > 1][self.start :])
+
+    def block(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
+        """Return the id of the block that each of these queries is in during this epoch, -1 for none."""
+        return self._epoch()[1][torch.tensor(indices)]
+
+    def _epoch(self) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
+        """Return the batches of this epoch and the block of each query."""
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+            self._drawn = self.epoch, self._draw(generator)
+        return self._drawn[1]
+
+    def _draw(self, generator: torch.Generator) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
         rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
         order = torch.argsort(rank[self._unit], stable=True)
-        batches = [b.tolist() for b in order.split(self.batch_size) if len(b) > 1]
-        return iter(batches[self.start :])
+        return order.split(self.batch_size), torch.full_like(order, -1)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self._unit), self.batch_size)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._registry import Registry
@@ -96,6 +97,16 @@ class Modality(ABC):
             batch: on the CPU.
             seconds: length of each query's video; empty for images.
         """
+
+    def categories(self, queries: Sequence[Query], store: Any, data: Any) -> Int[Tensor, " queries"]:
+        """Return the most frequent category among the candidates of each query's item; -1 where it is not known.
+
+        Args:
+            queries: of a split.
+            store: features of their items.
+            data: the section `data`.
+        """
+        return torch.full((len(queries),), -1)
 
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         """Return the length of each query's video; nothing for images."""

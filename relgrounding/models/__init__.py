@@ -1,5 +1,13 @@
 """Grounding systems; each file reads like its equations."""
 
+from relgrounding.models._committee import (
+    Committee,
+    Plan,
+    first_member,
+    item_log_softmax,
+    log_odds,
+    shared_graph_options,
+)
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
 from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
@@ -13,15 +21,21 @@ __all__ = [
     "RELATIONS",
     "SCN",
     "VGN",
+    "Committee",
     "Encoded",
     "GroundingModel",
     "IGNConfig",
     "ModelConfig",
+    "Plan",
     "Relation",
     "SCNConfig",
     "System",
     "VGNConfig",
+    "first_member",
     "first_weight",
+    "item_log_softmax",
+    "log_odds",
     "register_model",
     "register_relation",
+    "shared_graph_options",
 ]

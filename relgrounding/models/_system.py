@@ -73,6 +73,11 @@ class System(nn.Module):
         return {}
 
     @classmethod
+    def reads_graph(cls, config: Any) -> bool:
+        """Whether the scores depend on the edges of the graph."""
+        return config.relation not in ("", "none")
+
+    @classmethod
     def feature_dim(cls, config: Any, weights: Mapping[str, Tensor]) -> int:
         """Return the width of a clip or region feature, which a run states only in its weights.
 
@@ -80,6 +85,15 @@ class System(nn.Module):
             LookupError: the weights are those of another model.
         """
         raise NotImplementedError
+
+    @property
+    def systems(self) -> list["System"]:
+        """The members of a committee; a system alone is its own only one."""
+        return [self]
+
+    def begin(self, number: int) -> "System":
+        """Freeze the members before one, let it answer with them, and return it: the one to be trained."""
+        return self
 
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
         """Return the score, from 0 to 1, of every proposal for the sentence of its item."""

@@ -1,6 +1,7 @@
 """Modules: encoders, interaction of proposals and words, relation, scoring."""
 
 from relgrounding.nn._attention import ProposalToWordAttention
+from relgrounding.nn._comparison import EdgeSimilarity, RelationalComparison
 from relgrounding.nn._decoder import DecoderLayer, DecoderStack, sinusoidal_positions
 from relgrounding.nn._encoder import BiGRUEncoder
 from relgrounding.nn._fusion import GatedFusion
@@ -15,11 +16,13 @@ __all__ = [
     "DecoderLayer",
     "DecoderStack",
     "EdgeGatedGCN",
+    "EdgeSimilarity",
     "GatedFusion",
     "GatedSum",
     "GraphAttention",
     "ProposalPooling",
     "ProposalToWordAttention",
+    "RelationalComparison",
     "TopRScore",
     "WordEmbedding",
     "pad_nodes",

@@ -6,6 +6,7 @@ from relgrounding.objectives._objective import OBJECTIVES, Objective, register_o
 from relgrounding.objectives._pairings import align_pairings
 from relgrounding.objectives._selection import gradient_importance, split_proposals
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
+from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
 from relgrounding.objectives.scn import CompletionConfig, SemanticCompletion, choose_windows, draw_masked, reward_loss
 
@@ -15,6 +16,8 @@ __all__ = [
     "OBJECTIVES",
     "Bound",
     "CCLConfig",
+    "CoTraining",
+    "CoTrainingConfig",
     "CompletionConfig",
     "EdgeChange",
     "MILConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "draw_negatives",
     "gradient_importance",
     "mil_loss",
+    "posterior_loss",
     "ranking_loss",
     "register_objective",
     "replace_rows",

@@ -14,6 +14,7 @@ from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunFolder
+from relgrounding.training._schedule import stages
 
 
 @dataclass
@@ -179,12 +180,19 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int) -> Job:
     if start:
         if experiment not in _experiments(grid, start):
             raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
-        words.append(f"ccl.start_from={runs / run_name(experiment, start, seed)}")
+        before = runs / run_name(experiment, start, seed)
     try:
+        if start:
+            words.append(f"{_second_stage(load_config(what.config, words))}.start_from={before}")
         config = load_config(what.config, words)
     except ConfigError as error:
         raise ConfigError(f"run {name}: {error}") from None
     return Job(experiment, row, seed, start, what.config, tuple(words), config)
+
+
+def _second_stage(config: Config) -> str:
+    """Return the section of the first stage after that of `train.objectives`."""
+    return next((stage.objectives[0].name for stage in stages(config)[1:]), "ccl")
 
 
 def is_done(job: Job, runs: Path) -> bool:

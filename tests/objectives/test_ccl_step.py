@@ -150,6 +150,7 @@ def test_video_models_take_stage_2_too():
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
+        block=torch.full((3,), -1),
         queries=[0, 1, 2],
         clips=torch.randn(3, 8, 5),
         clip_lengths=torch.full((3,), 8),
