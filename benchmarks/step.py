@@ -75,7 +75,8 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
     places = torch.cat([joined[:, :2], joined[:, 2:] - joined[:, :2]], 1) / torch.tensor(IMAGE_SIZE * 2)
     regions = torch.randn(items * REGIONS, REGION_DIM, generator=generator)
     structure = spatial_structure(boxes, IMAGE_SIZE)
-    return ImageBatch(structure, **common, regions=regions, places=places, boxes=joined)
+    unknown = torch.full((len(joined),), -1)
+    return ImageBatch(structure, **common, regions=regions, places=places, boxes=joined, categories=unknown)
 
 
 def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerModel]:

@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
@@ -26,6 +27,15 @@ PIXELS = 1
 
 
 @dataclasses.dataclass
+class ImageData:
+    """Columns of a region's feature."""
+
+    category_columns: int = number(0, least=0, most=100_000)
+    """Number of leading columns of a region's feature that hold one score per category; a region's category is the one
+    with the highest score. 0: categories are not known."""
+
+
+@dataclasses.dataclass
 class ImageBatch(Batch):
     """Pairs of an image and a sentence.
 
@@ -33,11 +43,13 @@ class ImageBatch(Batch):
         regions: (nodes, dim) features.
         places: (nodes, 4) x, y, width and height of each box, as shares of the image.
         boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
+        categories: (nodes,) number of each region's category from 0; -1 where categories are not known.
     """
 
     regions: Float[Tensor, "nodes dim"]
     places: Float[Tensor, "nodes 4"]
     boxes: Float[Tensor, "nodes 4"]
+    categories: Int[Tensor, " nodes"]
 
 
 @runtime_checkable
@@ -52,6 +64,16 @@ class RegionStore(Protocol):
         """Return the regions of an image."""
 
 
+def region_categories(features: np.ndarray, columns: int) -> Int[np.ndarray, " regions"]:
+    """Return the category of each region: the column with the highest score, the first one of several; -1 if none.
+
+    Args:
+        features: (regions, dim).
+        columns: number of categories, whose scores are the first columns.
+    """
+    return features[:, :columns].argmax(1) if columns else np.full(len(features), -1)
+
+
 class ImageCollator:
     """Make batches of image-sentence pairs.
 
@@ -60,12 +82,23 @@ class ImageCollator:
         store: regions by image id.
         vocabulary: maps words to ids.
         max_words: longer sentences are truncated.
+        category_columns: number of categories, see `region_categories`.
+
+    Raises:
+        ConfigError: features have fewer columns than there are categories.
     """
 
     def __init__(
-        self, queries: Sequence[Query], store: RegionStore, vocabulary: Vocabulary, max_words: int = 20
+        self,
+        queries: Sequence[Query],
+        store: RegionStore,
+        vocabulary: Vocabulary,
+        max_words: int = 20,
+        category_columns: int = 0,
     ) -> None:
-        self.queries, self.store = queries, store
+        if category_columns > store.dim:
+            raise ConfigError(f"data.category_columns is {category_columns}, but features have {store.dim} columns")
+        self.queries, self.store, self.category_columns = queries, store, category_columns
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
 
@@ -78,11 +111,13 @@ class ImageCollator:
         flat = torch.cat(boxes)
         scale = sizes[structure.node_item]
         corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
+        features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
         return ImageBatch(
             structure=structure,
-            regions=torch.from_numpy(np.concatenate([np.asarray(i.features, dtype=np.float32) for i in images])),
+            regions=torch.from_numpy(features),
             places=torch.cat([corner, extent], -1),
             boxes=flat,
+            categories=torch.from_numpy(region_categories(features, self.category_columns)),
             **self._texts.batch(indices),
         )
 
@@ -93,6 +128,7 @@ class Image(Modality):
 
     item, answer, layout = "image", "region", "regions"
     metric = "Acc@0.5"
+    DataConfig = ImageData
     remedy = (
         "extract the features from images of the annotated size, or give boxes and sizes in pixels of the same image"
     )
@@ -106,7 +142,7 @@ class Image(Modality):
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
     ) -> ImageCollator:
-        return ImageCollator(queries, store, vocabulary, data.max_words, **graph)
+        return ImageCollator(queries, store, vocabulary, data.max_words, data.category_columns, **graph)
 
     def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
         assert isinstance(batch, ImageBatch)  # narrows the type for mypy
