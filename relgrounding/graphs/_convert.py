@@ -13,6 +13,7 @@ from relgrounding._dgl import dgl
 from relgrounding.graphs._inputs import ArrayLike, read_integers
 from relgrounding.graphs._spatial import SPATIAL_EDGE_TYPES
 from relgrounding.graphs._structure import GraphStructure
+from relgrounding.graphs._temporal import TEMPORAL_EDGE_TYPES
 
 # Attribute of a DGL graph that holds its structure, and what the structure was computed from.
 _KEPT = "_relgrounding_structure"
@@ -29,7 +30,7 @@ def from_dgl(graph: dgl.DGLGraph) -> GraphStructure:
 
     Returns:
         Structure with as many items as the graph's batch. `edge_types` are the graph's ``etypes`` in DGL's order, which
-        is alphabetical; the eleven spatial ones come in the order of `SpatialRelation`.
+        is alphabetical; spatial and temporal relations come in the order of `SpatialRelation` and `TemporalRelation`.
 
     Raises:
         ValueError: several node types.
@@ -59,8 +60,8 @@ def _item_sizes(graph: dgl.DGLGraph) -> Int[Tensor, " items"] | None:
 
 def _structure(graph: dgl.DGLGraph, counts: Int[Tensor, " items"] | int) -> GraphStructure:
     names = tuple(graph.etypes)
-    if set(names) == set(SPATIAL_EDGE_TYPES):
-        names = SPATIAL_EDGE_TYPES
+    for numbered in (SPATIAL_EDGE_TYPES, TEMPORAL_EDGE_TYPES):
+        names = numbered if set(names) == set(numbered) else names
     ends = [graph.edges(etype=name) for name in names]
     edge_counts = torch.tensor([len(sources) for sources, _ in ends], device=graph.device)
     return GraphStructure.from_edges(

@@ -159,3 +159,13 @@ def graph_of_pairs(pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_typ
         number, sources, destinations = number[joined], sources[joined], destinations[joined]
         item_ends = torch.searchsorted(joined, item_ends)
     return heterograph(number, sources, destinations, item_ends, edge_types, counts)
+
+
+def matrix_of_pairs(pairs: list[Pairs], counts: Int64[Tensor, " items"]) -> Int64[Tensor, "items longest longest"]:
+    """The number of each pair source -> destination (last), 0 for padding; as wide as the longest item."""
+    longest = int(counts.max())
+    matrix = counts.new_zeros(len(counts), longest, longest)
+    for group in pairs:
+        own = group.number.shape[1]
+        matrix[group.items, :own, :own] = group.number.mT
+    return matrix

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._inputs import ArrayLike, Rows, check_positions, read_boxes, read_image_sizes
-from relgrounding.graphs._pairs import Pairs, evaluate, graph_of_pairs, structure_of_pairs
+from relgrounding.graphs._pairs import Pairs, evaluate, graph_of_pairs, matrix_of_pairs, structure_of_pairs
 from relgrounding.graphs._structure import GraphStructure
 
 
@@ -196,9 +196,5 @@ def spatial_relations(
     [[0, 1], [2, 0]]
     """
     pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
-    longest = int(rows.counts.max())
-    matrix = rows.counts.new_zeros(len(rows.counts), longest, longest)
-    for group in pairs:
-        own = group.number.shape[1]
-        matrix[group.items, :own, :own] = group.number.mT
+    matrix = matrix_of_pairs(pairs, rows.counts)
     return matrix[0] if rows.single else matrix

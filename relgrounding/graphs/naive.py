@@ -104,3 +104,66 @@ def relations(
     width, height = map(exact, image_size)
     rules = (width**2 + height**2, exact(distance_ratio), exact(overlap_iou))
     return [[0 if i == j else relation(a, b, *rules) for j, b in enumerate(rows)] for i, a in enumerate(rows)]
+
+
+def temporal_relation(a: Sequence[Number], b: Sequence[Number]) -> int:
+    """Number of Allen's relation of segment a to segment b: the one definition of the thirteen that holds."""
+    (start_a, end_a), (start_b, end_b) = map(exact, a), map(exact, b)
+    holds = (
+        end_a < start_b,
+        end_b < start_a,
+        end_a == start_b,
+        end_b == start_a,
+        start_a < start_b < end_a < end_b,
+        start_b < start_a < end_b < end_a,
+        start_a == start_b and end_a < end_b,
+        start_a == start_b and end_b < end_a,
+        start_b < start_a and end_a < end_b,
+        start_a < start_b and end_b < end_a,
+        end_a == end_b and start_b < start_a,
+        end_a == end_b and start_a < start_b,
+        start_a == start_b and end_a == end_b,
+    )
+    (number,) = (number for number, held in enumerate(holds, start=1) if held)
+    return number
+
+
+def temporal_relations(segments: Sequence[Sequence[Number]]) -> list[list[int]]:
+    """The matrix of `graphs.temporal_relations`."""
+    return [[0 if i == j else temporal_relation(a, b) for j, b in enumerate(segments)] for i, a in enumerate(segments)]
+
+
+def nearest(
+    rows: Sequence[Sequence[Number]],
+    k: int,
+    categories: Sequence[int] | None = None,
+    among: str = "any",
+) -> list[list[int]]:
+    """Sources of each row's in-edges, ascending, in `graphs.nearest_graph` and in temporal graphs with `nearest`.
+
+    Args:
+        rows: boxes (x1, y1, x2, y2) or segments (start, end).
+        k: how many.
+        categories: one per row, where `among` is not ``any``.
+        among: as in `graphs.nearest_graph`.
+    """
+    dims = len(rows[0]) // 2 if rows else 0
+    twice_centres = [[exact(row[d]) + exact(row[d + dims]) for d in range(dims)] for row in rows]
+    result = []
+    for i, own in enumerate(twice_centres):
+        candidates = []
+        for j, other in enumerate(twice_centres):
+            same = categories is not None and categories[i] == categories[j]
+            if i != j and not (among == "same" and not same) and not (among == "different" and same):
+                late = among == "different_first" and same
+                candidates.append((late, sum((a - b) ** 2 for a, b in zip(own, other, strict=True)), j))
+        result.append(sorted(j for _, _, j in sorted(candidates)[:k]))
+    return result
+
+
+def offset(destination: Sequence[Number], source: Sequence[Number]) -> list[Fraction]:
+    """Box `source` seen from box `destination`, see `graphs.nearest_graph`."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = map(exact, destination), map(exact, source)
+    cx, cy, width, height = Fraction(ax1 + ax2) / 2, Fraction(ay1 + ay2) / 2, ax2 - ax1, ay2 - ay1
+    corners = [(bx1 - cx) / width, (by1 - cy) / height, (bx2 - cx) / width, (by2 - cy) / height]
+    return [*corners, Fraction((bx2 - bx1) * (by2 - by1)) / (width * height)]
