@@ -3,6 +3,7 @@
 from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions
 from relgrounding.features._writers import write_clip_features, write_region_features
 from relgrounding.features.vocabulary import Vocabulary, load_word_vectors, tokenize
+from relgrounding.features.words import parts_of_speech, word_importance
 
 __all__ = [
     "ClipFeatures",
@@ -10,7 +11,9 @@ __all__ = [
     "Regions",
     "Vocabulary",
     "load_word_vectors",
+    "parts_of_speech",
     "tokenize",
+    "word_importance",
     "write_clip_features",
     "write_region_features",
 ]
