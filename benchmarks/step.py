@@ -3,7 +3,8 @@
 A step starts with the batch on its device and ends with the optimizer's update: each item with its own sentence and
 with one other of the batch (`draw_negatives`), the hinge loss, backward, clipping of the gradient norm, Adam. Ours is
 `relgrounding.objectives.MIL`; the other is `benchmarks.eager_models` with the same weights, batch and pairings.
-"stage 2" is a step of counterfactual contrastive learning with all levels and one draw, on top of the same MIL loss.
+"stage 2" is a step of counterfactual contrastive learning with all levels and one draw, on top of the same MIL loss;
+"round 1" and "round 2" are steps of co-training, in which one and two other members of the same size give the target.
 
 Before any figure, loss and gradients of both are compared: in float64 on a small batch, in float32 on the batch that is
 timed. Where they differ nothing is printed.
@@ -36,9 +37,19 @@ from benchmarks.report import table
 from benchmarks.timing import Quantiles, interleaved, synchronize
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals
 from relgrounding.modalities import Batch, ImageBatch, VideoBatch
-from relgrounding.models import IGN, VGN, IGNConfig, VGNConfig
+from relgrounding.models import IGN, VGN, Committee, IGNConfig, ModelConfig, Plan, VGNConfig
 from relgrounding.nn import WordEmbedding
-from relgrounding.objectives import CCL, MIL, CCLConfig, MILConfig, draw_negatives, mil_loss
+from relgrounding.objectives import (
+    CCL,
+    MIL,
+    CCLConfig,
+    CoTraining,
+    CoTrainingConfig,
+    MILConfig,
+    Objective,
+    draw_negatives,
+    mil_loss,
+)
 
 WORDS, WORD_DIM, VOCABULARY = 20, 300, 1000
 CLIPS, CLIP_DIM, WIDTHS, STRIDE = 64, 500, (4, 8, 12, 16, 24), 0.25
@@ -59,9 +70,11 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
     common: dict[str, Any] = {
         "words": words,
         "word_lengths": lengths,
+        "importance": (words > 0).float(),
         "item": torch.arange(items),
         "text": torch.arange(items),
         "group": torch.full((items,), -1),
+        "block": torch.full((items,), -1),
         "queries": list(range(items)),
     }
     if name == "vgn":
@@ -76,7 +89,15 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
     regions = torch.randn(items * REGIONS, REGION_DIM, generator=generator)
     structure = spatial_structure(boxes, IMAGE_SIZE)
     unknown = torch.full((len(joined),), -1)
-    return ImageBatch(structure, **common, regions=regions, places=places, boxes=joined, categories=unknown)
+    return ImageBatch(
+        structure,
+        **common,
+        regions=regions,
+        places=places,
+        boxes=joined,
+        categories=unknown,
+        attributes=torch.zeros(items, 0),
+    )
 
 
 def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerModel]:
@@ -98,38 +119,49 @@ def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerMod
     return ours, eager
 
 
-def loss_of(model: VGN | IGN | EagerModel, batch: Batch, generator: torch.Generator) -> Tensor:
-    """The loss of either model; both draw the same from equal generators."""
-    config = MILConfig()
+def loss_of(model: VGN | IGN | EagerModel, batch: Batch, generator: torch.Generator, negatives: int = 1) -> Tensor:
+    """The MIL loss of either model; both draw the same from equal generators."""
+    config = MILConfig(negatives=negatives)
     if not isinstance(model, EagerModel):
         return MIL(model, {"mil": config}, generator)(batch)[0]
-    negatives = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
-    own, wrong = model(batch, negatives)
-    valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
-    return mil_loss(own, wrong, negatives, valid, config.margin)
+    drawn = draw_negatives(len(batch), config.negatives, batch.group.cpu(), generator).to(batch.words.device)
+    own, wrong = model(batch, drawn)
+    valid = (batch.item[drawn] != batch.item) & (batch.text[drawn] != batch.text)
+    return mil_loss(own, wrong, drawn, valid, config.margin)
 
 
-def stage_2_of(model: VGN | IGN, generator: torch.Generator) -> CCL:
+def stage_2_of(model: VGN | IGN, negatives: int = 1) -> CCL:
     """From a batch to the loss of stage 2 and its parts: MIL and one draw of every level."""
-    return CCL(model, {"ccl": CCLConfig(), "mil": MILConfig()}, generator)
+    return CCL(model, {"ccl": CCLConfig(), "mil": MILConfig(negatives=negatives)}, torch.Generator())
+
+
+def round_of(model: VGN | IGN, number: int) -> CoTraining:
+    """From a batch to the loss of a copy of a model in a round of co-training."""
+    config = CoTrainingConfig()
+    plan = Plan([ModelConfig()] * (number + 1), config.temperature, config.earlier_weight)
+    committee = Committee([copy.deepcopy(model) for _ in plan.members], plan)
+    committee.begin(number)
+    committee.train()
+    return CoTraining(committee, {"cotrain": config}, torch.Generator())
 
 
 class Step:
-    """One training step of one model; `stage_2`: with the counterfactual losses."""
+    """One training step of one model: of MIL, or of another objective."""
 
-    def __init__(self, model: VGN | IGN | EagerModel, batch: Batch, stage_2: bool = False) -> None:
-        self.model, self.batch = model, batch
+    def __init__(
+        self, model: VGN | IGN | EagerModel, batch: Batch, objective: Objective | None = None, negatives: int = 1
+    ) -> None:
+        self.model, self.batch, self.objective, self.negatives = model, batch, objective, negatives
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
         self.generator = torch.Generator()
-        self.counterfactual = stage_2_of(model, self.generator) if stage_2 else None  # type: ignore[arg-type]
         self.mark: Callable[[str], None] = lambda part: None
 
     def __call__(self) -> None:
         """Take it."""
-        if self.counterfactual:
-            loss = self.counterfactual(self.batch)[0]
+        if self.objective:
+            loss = self.objective(self.batch)[0]
         else:
-            loss = loss_of(self.model, self.batch, self.generator)
+            loss = loss_of(self.model, self.batch, self.generator, self.negatives)
         self.mark("optimizer")
         self.optimizer.zero_grad(set_to_none=True)
         self.mark("rest")
@@ -222,12 +254,20 @@ def measure(name: str, args: argparse.Namespace) -> Callable[[], str]:
     verdict = gate(name, ours, eager, batch)
     words = f"{WORDS} words" if args.shortest == WORDS else f"{args.shortest} to {WORDS} words"
     proposals = f"{batch.structure.num_nodes // args.items} proposals ({batch.structure.num_edges} edges)"
-    steps = {"eager": Step(eager, batch), "ours": Step(ours, batch), "stage 2": Step(ours, batch, stage_2=True)}
+    steps = {
+        "eager": Step(eager, batch, negatives=args.negatives),
+        "ours": Step(ours, batch, negatives=args.negatives),
+        "stage 2": Step(ours, batch, stage_2_of(ours, args.negatives)),
+    }
+    for number in (1, 2):
+        objective = round_of(ours, number)
+        steps[f"round {number}"] = Step(objective.model.members[number], batch, objective)  # type: ignore[arg-type]
     turns = {key: {"step": step} for key, step in steps.items()}
     found = interleaved(turns, device, args.repeats, seconds=float("inf"), calls=1)
     times = {key: Quantiles.of(of["step"]) for key, of in found.items()}
     parts = {key: breakdown(step, max(3, args.repeats // 2)) for key, step in steps.items()}
-    title = f"## {name}: batch {args.items}, {proposals}, {words}\n\n{verdict}"
+    pairs = f"{args.negatives} negative{'s' * (args.negatives > 1)}"
+    title = f"## {name}: batch {args.items}, {proposals}, {words}, {pairs}\n\n{verdict}"
     return lambda: "\n\n".join([title, *report(times, parts, steps, device)])
 
 
@@ -245,7 +285,8 @@ def report(
     yield (
         f"{times['eager'].p50 / times['ours'].p50:.2f} times faster, {peaks['ours'].peak / peaks['eager'].peak:.2f} of "
         f"the memory; a step of stage 2 (all levels, J = 1) takes {times['stage 2'].p50 / times['ours'].p50:.2f} steps "
-        "of MIL"
+        f"of MIL, one of co-training {times['round 1'].p50 / times['ours'].p50:.2f} in round 1 and "
+        f"{times['round 2'].p50 / times['ours'].p50:.2f} in round 2"
     )
     rows = []
     for part in (*PARTS, "rest", "optimizer"):
@@ -260,6 +301,7 @@ def main() -> None:
     parser.add_argument("--model", choices=["vgn", "ign"], nargs="+", default=["vgn", "ign"])
     parser.add_argument("--items", type=int, default=64)
     parser.add_argument("--shortest", type=int, default=WORDS, help="words of the shortest sentence; 20: no padding")
+    parser.add_argument("--negatives", type=int, default=1, help="of each item in the loss of MIL")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="auto", help="message-passing kernels of ours")

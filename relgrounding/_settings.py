@@ -9,9 +9,9 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 DEEPEST, MOST_VALUES = 20, 100_000
 LARGEST = 2**63 - 1
+S = TypeVar("S")
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
@@ -40,18 +41,24 @@ def number(default: Any, repeats: bool = False, **limits: int | float) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def entries(*default: str) -> Any:
+    """Return a dataclass field for a list of text that may be empty."""
+    return dataclasses.field(default_factory=lambda: list(default), metadata={"empty": True})
+
+
 def check_values(settings: Any, prefix: str = "") -> None:
     """Check all values of a dataclass and of nested dataclasses against the ranges of their fields.
 
     Raises:
-        ConfigError: a value is out of range, or a list is empty or holds a value twice without `repeats`.
+        ConfigError: a value is out of range, or a list is empty or holds a value twice where that is not allowed.
     """
     for field in dataclasses.fields(settings):
         key, value = prefix + field.name, getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{key}.")
         elif isinstance(value, list):
-            if not value or (len(set(value)) < len(value) and not field.metadata.get("repeats")):
+            repeats, empty = field.metadata.get("repeats"), field.metadata.get("empty")
+            if (not value and not empty) or (len(set(value)) < len(value) and not repeats):
                 raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
             for entry in value:
                 _check_value(key, entry, field.metadata.get("limits", {}))
@@ -92,6 +99,20 @@ def check_text(value: str, key: str) -> str:
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise ConfigError(f"{key}: {value[:60]!a} is not text: it holds NUL, or bytes that are not UTF-8")
     return value
+
+
+def changed(settings: S, words: Sequence[str], where: str) -> S:
+    """Return a dataclass of settings with some of them changed by words such as `dropout=0.1`.
+
+    Raises:
+        ConfigError: a word is not a setting of it, or its value is invalid.
+    """
+    merged = OmegaConf.structured(settings)
+    for word in words:
+        merged = merge_settings(merged, parse_word(word, type(settings)), f"{where}, {word[:80]!r}")
+    result = OmegaConf.to_object(merged)
+    check_values(result, f"{where}: ")
+    return result  # type: ignore[return-value]
 
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -27,7 +27,7 @@ from relgrounding._settings import (
 )
 from relgrounding.datasets import DATASETS, DataConfig, Dataset, data_root, find_file
 from relgrounding.modalities import MODALITIES, Modality
-from relgrounding.models import MODELS, RELATIONS, ModelConfig, System
+from relgrounding.models import MODELS, RELATIONS, ModelConfig, Plan, System, shared_graph_options
 from relgrounding.objectives import OBJECTIVES, Objective
 from relgrounding.ops import check_backend
 
@@ -95,6 +95,9 @@ class EvalConfig:
 
     batch_size: int = number(128, least=1, most=1_000_000)
     """Queries per batch."""
+    explain: bool = False
+    """Also write into predictions.jsonl how the first answers got their scores: attention over the words, and the
+    messages with the highest weights, from which neighbours and opened by which words; figures and report draw them."""
 
 
 @dataclass
@@ -145,6 +148,25 @@ class Config:
         """Settings of each objective by its name."""
         return {name: getattr(self, name) for name in self.classes}
 
+    @property
+    def sections(self) -> dict[str, Any]:
+        """What objectives read: the settings of each, and the section `eval`."""
+        return {**self.objectives, "eval": self.eval}
+
+    @property
+    def committee(self) -> Plan:
+        """The systems that are trained and answer: the model, and what objectives add to it."""
+        for name, kind in self.classes.items():
+            plan = kind.committee(self.sections, self.model) if kind.follows and self.objectives[name].epochs else None
+            if plan:
+                return plan
+        return Plan((self.model,))
+
+    @property
+    def graph_options(self) -> dict[str, Any]:
+        """Keyword arguments with which the modality's collator builds the graph."""
+        return shared_graph_options(self.system, self.committee.members)
+
     def __post_init__(self) -> None:
         """Reject invalid values."""
         check_values(self)
@@ -157,12 +179,12 @@ class Config:
             check_backend(self.backend)
         except ValueError as error:
             raise ConfigError(f"backend: {error}") from None
-        if self.model.relation not in ("graph", "none"):
-            try:
-                RELATIONS.get(self.model.relation)
-            except ConfigError as error:
-                raise ConfigError(f"model.relation: {error}") from None
-        self.system.check(self.model)
+        if self.data.block_by == "category" and not getattr(self.data, "category_columns", 0):
+            raise ConfigError(
+                "data.block_by=category needs to know the categories of regions (data.category_columns, of images "
+                "only); data.block_by=sentence does not"
+            )
+        self._check_model(self.model)
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
         for objective in first:
             if objective.follows:
@@ -170,7 +192,26 @@ class Config:
                 raise ConfigError(f"train.objectives: {name} is a stage of its own after the first; set {name}.epochs")
         for objective in self.classes.values():
             if objective.follows or objective in first:
-                objective.check(self.objectives, self.model, self.system)
+                objective.check(self.sections, self.model, self.system)
+            if objective.needs_blocks(self.objectives[objective.name]) and not self.data.block_by:
+                raise ConfigError(
+                    f"{objective.name} draws hard negatives from blocks of similar queries; set data.block_by to "
+                    "category or sentence"
+                )
+        for member in self.committee.members[1:]:
+            self._check_model(member)
+        _ = self.graph_options  # raises if the members need different graphs
+
+    def _check_model(self, model: Any) -> None:
+        if model.relation and model.relation not in self.system.relations:
+            if model.relation in RELATIONS.others:
+                own = " or ".join(self.system.relations)
+                raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
+            try:
+                RELATIONS.get(model.relation)
+            except ConfigError as error:
+                raise ConfigError(f"model.relation: {error}") from None
+        self.system.check(model)
 
 
 def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -250,8 +291,10 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
 def model_name(config: Config) -> str:
     """Return the name of the model of a configuration in tables."""
     labels = [kind.label for name, kind in config.classes.items() if kind.tells(config.objectives[name])]
-    relation = {"graph": "", "none": ", no relation"}.get(config.model.relation, f", {config.model.relation}")
-    return " + ".join([config.model.name, *labels]) + relation
+    last = config.committee.members[-1]  # of a committee, the member that sees everything
+    relation = {"": "", "graph": "", "none": ", no relation"}.get(last.relation, f", {last.relation}")
+    silent = last.relation not in ("", "none") and not config.system.reads_graph(last)
+    return " + ".join([config.model.name, *labels]) + relation + (" without edges" if silent else "")
 
 
 def config_to_yaml(config: Config) -> str:

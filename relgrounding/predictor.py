@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,15 @@ from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
 from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
-from relgrounding.models import System
+from relgrounding.models import Committee, Recorded, System, first_member
 from relgrounding.nn import WordEmbedding, trained_embedding
 from relgrounding.runs import RunFolder
 
 logger = get_logger("relgrounding.predictor")
+MESSAGES = 5
+"""Number of messages that an explanation lists."""
+NOTICED = 0.005
+"""Smallest change of a weight that is worth a mention."""
 
 
 class Answer(NamedTuple):
@@ -31,6 +36,55 @@ class Answer(NamedTuple):
 
     proposal: tuple[float, ...]
     score: float
+
+
+class Neighbour(NamedTuple):
+    """A proposal that sent a message to an answer.
+
+    Attributes:
+        proposal: as in `Answer`; the answer itself if the edge is one to itself.
+        layer: name of the layer in the model.
+        edge_type: type of the edge; a message against its edge has " (reversed)" behind it.
+        weight: of the message, from 0 to 1: attention (the mean of the heads), or how far its gate is open.
+        words: each word of the sentence, with the weight minus the weight without that word; empty: a lone word.
+    """
+
+    proposal: tuple[float, ...]
+    layer: str
+    edge_type: str
+    weight: float
+    words: tuple[tuple[str, float], ...]
+
+    def opened_by(self, most: int = 2) -> list[tuple[str, float]]:
+        """Return the words without which the weight would be lower, the one with the largest share first."""
+        return sorted((w for w in self.words if w[1] >= NOTICED), key=lambda word: -word[1])[:most]
+
+
+class Explanation(NamedTuple):
+    """An answer, and how it got its score.
+
+    Attributes:
+        answer: the answer.
+        attention: each word of the sentence with its share of the answer's attention; empty: the model has none.
+        neighbours: of the messages with the highest weights, highest first; empty: the model passes no messages.
+    """
+
+    answer: Answer
+    attention: tuple[tuple[str, float], ...]
+    neighbours: tuple[Neighbour, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the answer as JSON values, rounded to four digits."""
+        return {
+            "attention": _rounded(self.attention),
+            "neighbours": [
+                n._asdict() | {"weight": round(n.weight, 4), "words": _rounded(n.words)} for n in self.neighbours
+            ],
+        }
+
+
+def _rounded(words: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [(word, round(value, 4)) for word, value in words]
 
 
 def usable_device(name: str, fall_back: bool = False) -> torch.device:
@@ -56,7 +110,9 @@ def usable_device(name: str, fall_back: bool = False) -> torch.device:
 
 
 def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tensor | None = None) -> System:
-    """Return an untrained model.
+    """Return an untrained model: a system, or a `Committee`.
+
+    Weights are drawn from PyTorch's generator, those of further members of a committee from the seed of the run alone.
 
     Args:
         config: of the run.
@@ -64,9 +120,19 @@ def untrained(config: Config, feature_dim: int, words: int, vectors: torch.Tenso
         words: size of the vocabulary.
         vectors: (words, dim) pretrained word vectors; None: they are trained from scratch.
     """
-    word_dim = config.model.word_dim if vectors is None else vectors.shape[1]
-    embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
-    return config.system(config.model, feature_dim, embedding, word_dim, config.backend)
+
+    def system(model: Any) -> System:
+        word_dim = model.word_dim if vectors is None else vectors.shape[1]
+        embedding: nn.Module = trained_embedding(words, word_dim) if vectors is None else WordEmbedding(vectors)
+        return config.system(model, feature_dim, embedding, word_dim, config.backend)
+
+    plan = config.committee
+    members = [system(plan.members[0])]
+    with torch.random.fork_rng(devices=[]):
+        for number, model in enumerate(plan.members[1:], start=1):
+            torch.default_generator.manual_seed((config.seed * 1_000_003 + number) % 2**63)
+            members.append(system(model))
+    return members[0] if len(members) == 1 else Committee(members, plan)
 
 
 class Predictor:
@@ -90,8 +156,9 @@ class Predictor:
             LookupError, RuntimeError: the weights belong to another model.
         """
         weights, vocabulary = saved["model"], Vocabulary.from_list(saved["vocabulary"])
-        width = config.system.feature_dim(config.model, weights)
-        model = untrained(config, width, len(vocabulary), weights.get("embedding.vectors"))
+        first = first_member(weights)
+        width = config.system.feature_dim(config.model, first)
+        model = untrained(config, width, len(vocabulary), first.get("embedding.vectors"))
         model.load_state_dict(weights)
         return cls(config, model, vocabulary)
 
@@ -116,8 +183,7 @@ class Predictor:
         config = self.config
         self.model.eval()
         device = next(self.model.parameters()).device
-        options = config.system.graph_options(config.model)
-        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **options)
+        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
         loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
         result = Scored()
@@ -129,6 +195,40 @@ class Predictor:
             result.proposals.extend(proposals)
             result.candidates.extend(candidates)
         return result
+
+    def explain(
+        self, query: Query, store: Any, durations: Mapping[str, float], proposals: Sequence[int], most: int = MESSAGES
+    ) -> list[Explanation]:
+        """Return how proposals of a query got their scores: attention over the words, and messages of neighbours.
+
+        What a word does for a message is found by scoring the sentence without it.
+
+        Args:
+            query: of a split.
+            store: features, by item.
+            durations: of the videos, in seconds.
+            proposals: numbers of the proposals.
+            most: messages of each, those with the highest weights.
+        """
+        words = tokenize(query.text)[: self.config.data.max_words]
+        without = [words[:n] + words[n + 1 :] for n in range(len(words))] if len(words) > 1 else []
+        queries = [query, *(replace(query, text=" ".join(others)) for others in without)]
+        options = self.config.system.graph_options(self.config.model)
+        collator = self.modality.collator(queries, store, self.vocabulary, self.config.data, **options)
+        batch = collator(range(len(queries)))
+        found = self.modality.candidates(batch, self.modality.seconds(queries, durations))[0][0].tolist()
+        self.model.eval()
+        recorded = Recorded(self.model, batch.to(next(self.model.parameters()).device))
+        explanations = []
+        for number in proposals:
+            answer = Answer(tuple(found[number]), recorded.scores[number].item())
+            neighbours = [
+                Neighbour(tuple(found[source]), layer, kind, weight, tuple(zip(words, changes, strict=False)))
+                for layer, source, kind, weight, changes in recorded.messages(number)[:most]
+            ]
+            attention = zip(words, recorded.attention(number), strict=False)  # a model may have none
+            explanations.append(Explanation(answer, tuple(attention), tuple(neighbours)))
+        return explanations
 
 
 class _OneItem(dict):
@@ -157,7 +257,7 @@ class Grounder:
         self.predictor = Predictor.restored(config, saved)
         self.model, self.modality = self.predictor.model, self.predictor.modality
         self.model.to(usable_device(config.device)).eval()
-        self.feature_dim: int = config.system.feature_dim(config.model, saved["model"])
+        self.feature_dim: int = config.system.feature_dim(config.model, first_member(saved["model"]))
         """Feature width of the model."""
         self._stores = Stores(self.modality)
         self._vector_file: Path | None = None
@@ -241,14 +341,56 @@ class Grounder:
             ValueError: features, boxes, duration or a sentence that cannot be used, or an unknown item.
             FileNotFoundError: the file does not exist.
         """
-        self.learn_words([query])
         facts = {"duration": duration, "boxes": boxes, "image_size": image_size}
-        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
-        store = _OneItem(self.feature_dim, content)
-        scored = self.predictor.score([Query("query", "item", query, ())], store, durations, quiet=True)
-        rows = self.modality.select(scored, self.selection(select), self.config.eval)[0]
+        scored, rows, _ = self._scored(query, features, item, select, facts)
         proposals, scores = scored.proposals[0][rows].tolist(), scored.scores[0][rows].tolist()
         return [Answer(tuple(proposal), score) for proposal, score in zip(proposals, scores, strict=True)]
+
+    def explain(
+        self,
+        query: str,
+        features: object,
+        *,
+        item: str | None = None,
+        duration: float | int | None = None,
+        boxes: object = None,
+        image_size: object = None,
+        select: str | None = None,
+        most: int = MESSAGES,
+    ) -> Explanation:
+        """Return the best answer with the messages that it got: from which neighbours, opened by which words.
+
+        Args:
+            query: see `ground`, and the others.
+            features: likewise.
+            item: likewise.
+            duration: likewise.
+            boxes: likewise.
+            image_size: likewise.
+            select: likewise.
+            most: number of messages, those with the highest weights.
+
+        Raises:
+            ValueError: as `ground`.
+            FileNotFoundError: likewise.
+        """
+        facts = {"duration": duration, "boxes": boxes, "image_size": image_size}
+        _, rows, about = self._scored(query, features, item, select, facts)
+        return self.predictor.explain(*about, rows[:1], most)[0]
+
+    def _scored(
+        self, query: str, features: object, item: str | None, select: str | None, facts: dict[str, object]
+    ) -> tuple[Scored, list[int], tuple[Query, _OneItem, dict[str, float]]]:
+        """Return the scored candidates, the numbers of the best, and what the predictor needs to know of the query."""
+        self.learn_words([query])
+        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
+        store, asked = _OneItem(self.feature_dim, content), Query("query", "item", query, ())
+        scored = self.predictor.score([asked], store, durations, quiet=True)
+        return (
+            scored,
+            self.modality.select(scored, self.selection(select), self.config.eval)[0],
+            (asked, store, durations),
+        )
 
     def duration(self, features: object, item: str | None = None) -> float | None:
         """Return the duration of a video in seconds if its HDF5 file of features states it, else None."""
@@ -280,9 +422,10 @@ class Grounder:
             return
         # With a known word, so that a file without any of the new words is not an error.
         known, table = load_word_vectors(self._vector_file, Vocabulary([self._anchor, *new]))
-        embedding = self.model.embedding
-        assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
-        embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
+        for system in self.model.systems:
+            embedding = system.embedding
+            assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
+            embedding.vectors = torch.cat([embedding.vectors, table[3:].to(embedding.vectors)])
         self.predictor.vocabulary = Vocabulary(self.vocabulary.to_list() + known.to_list()[1:])
 
     @property
@@ -290,7 +433,7 @@ class Grounder:
         return self.vocabulary.to_list()[0]
 
     def _use_vectors(self, path: Path) -> None:
-        embedding = self.model.embedding
+        embedding = self.model.systems[0].embedding
         if not isinstance(embedding, WordEmbedding):
             raise ValueError(f"{path}: the run trained its word vectors from scratch and does not read a file")
         _, table = load_word_vectors(path, Vocabulary([self._anchor]))

@@ -16,7 +16,7 @@ NAMES = ["..", ".", "", " ", "../valuable", "ABSOLUTE", "a/b", "a/../../valuable
          "\u2025", "a\uff0fb", "\uff0e\uff0e", "x" * 300, "a\0b", "a\nb", "a\u202eb", "a\u2066b", " a", "a ", "a\u3000",
          "\ufeffa"]  # fmt: skip
 tools = {name: tool(name) for name in ("train", "evaluate", "ablate", "ground", "prepare", "extract", "figures",
-                                       "report", "misses")}  # fmt: skip
+                                       "report", "misses", "compare")}  # fmt: skip
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:
@@ -104,6 +104,7 @@ def commands(name: str, kept: Path) -> dict[str, list[str]]:
         "input of extract": ["extract", "videos", name, str(kept / "o.h5")],
         "run of figures": ["figures", name],
         "run of report": ["report", name],
+        "run of compare": ["compare", name, "--with", name],
         "run of misses": ["misses", name],
     }  # fmt: skip
 

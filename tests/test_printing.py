@@ -13,7 +13,7 @@ import pytest
 from relgrounding._printing import brief, printable, show
 from relgrounding.datasets import load_own
 from relgrounding.io import Problems
-from tools import ablate, evaluate, extract, figures, ground, misses, prepare, report, train
+from tools import ablate, compare, evaluate, extract, figures, ground, misses, prepare, report, train
 
 NASTY = "a\x1b[2J\r\x07\x9b31m\u202eb\u2028c\nd"
 
@@ -46,6 +46,7 @@ def test_a_value_that_cannot_be_written_is_named():
 
 TOOLS = {
     "ablate": (ablate.main, ["{}", "--out", "o"]),
+    "compare": (compare.main, ["{}", "--with", "o"]),
     "evaluate": (evaluate.main, ["{}"]),
     "extract": (extract.main, ["images", "{}", "o.h5"]),
     "figures": (figures.main, ["{}"]),

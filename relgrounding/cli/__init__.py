@@ -19,8 +19,8 @@ from relgrounding import __version__, _signals
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError
 
-COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "figures", "report", "misses", "env",
-            "configs", "settings")  # fmt: skip
+COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
+            "env", "configs", "settings")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
     parser.add_argument(
+        "--explain", action="store_true", help="with --write: say in predictions.jsonl how answers got their scores"
+    )
+    parser.add_argument(
         "--data",
         action="append",
         metavar="KEY=VALUE",
@@ -38,10 +41,12 @@ def run(arguments: argparse.Namespace) -> None:
         check_name(split, "--split")
     if arguments.data and arguments.write:
         raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
+    if arguments.explain and not arguments.write:
+        raise ConfigError("--explain adds to predictions.jsonl of the run, which is written with --write only")
     from relgrounding.runs import RunFolder
     from relgrounding.training import evaluate
 
-    found = evaluate(arguments.run, arguments.split, arguments.data, arguments.write)
+    found = evaluate(arguments.run, arguments.split, arguments.data, arguments.write, explain=arguments.explain)
     if arguments.data:
         own = RunFolder(arguments.run).read_config()
         show(f"{found.config.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")

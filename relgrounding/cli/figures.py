@@ -3,8 +3,10 @@
     relgrounding figures runs/charades_vgn --n 12
     relgrounding figures runs/refcoco_ign runs/refcoco_ign_ccl --images /data/coco/train2014
 
-Of several runs, examples are chosen by the last one, and "improved" is against the first one. Pictures of an earlier
-call in the same directory are removed. Needs the extra `plot`.
+Where predictions.jsonl holds explanations (`eval.explain`, or `relgrounding evaluate RUN --write --explain`), the
+neighbours whose messages an answer got are drawn with it. Of several runs, examples are chosen by the last one, and
+"improved" is against the first one. Pictures of an earlier call in the same directory are removed. Needs the extra
+`plot`.
 """
 
 import argparse
@@ -62,7 +64,8 @@ def draw(runs: "list[Run]", predictions: "list[Prediction]", items: "Items", pat
     first = predictions[0]
     shown = [Shown("ground truth", first.targets, truth=True)]
     for run, prediction in zip(runs, predictions, strict=True):
-        shown.append(Shown(run.name, [prediction.top[0][0]], f"IoU {prediction.iou:.2f}"))
+        answer, note = [prediction.top[0][0]], f"IoU {prediction.iou:.2f}"
+        shown.append(Shown(run.name, answer, note, neighbours=prediction.neighbours))
     frame = next((p.frame for p in predictions if p.frame), ())
     save_figure(runs[0].view.figure(first.text, shown, first.item, frame, items), path)
 

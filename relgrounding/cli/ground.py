@@ -14,6 +14,7 @@ folder of ID.npy.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from relgrounding._printing import brief, note, printable, progress, show
 if TYPE_CHECKING:
     import numpy as np
 
-    from relgrounding.predictor import Answer, Grounder
+    from relgrounding.predictor import Answer, Explanation, Grounder, Neighbour
 
 BLUE = "#0060a8"
 ERRORS = (ValueError, OSError, KeyError)
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="batch: folder of the pictures")
     parser.add_argument("--word-vectors", type=Path, help="the run's file of word vectors, for words new to it")
     parser.add_argument("--select", choices=["score", "vote"], help="selection method of moments (default: the run's)")
+    parser.add_argument("--explain", action="store_true", help="say which neighbours and words the best answer is from")
     parser.add_argument("--no-figures", action="store_true", help="write no pictures")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="batch: at a line of no use")
 
@@ -86,6 +88,8 @@ class Asker:
 
     item: str
     """What a question is about; also the name of its id in JSON."""
+    explanation: "Explanation | None" = None
+    """Of the last best answer, with --explain."""
 
     def __init__(self, grounder: "Grounder", arguments: argparse.Namespace) -> None:
         from relgrounding.viz import Items
@@ -97,18 +101,24 @@ class Asker:
     def check(self) -> None:
         """Raise ValueError where the options do not go with the run."""
 
-    def answers(
-        self, query: str, item: str | None, duration: float | int | None
-    ) -> "tuple[list[Answer], dict[str, Any]]":
-        """Return the answers, and what the JSON says of the item."""
+    def source(self, item: str | None, duration: float | int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Return the features and options for `Grounder.ground`, and what the JSON says of the item."""
         raise NotImplementedError
 
     def ask(self, query: str, item: str | None, duration: float | int | None) -> "tuple[list[Answer], dict[str, Any]]":
         """Return the answers, and what goes into the JSON with them."""
-        answers, about = self.answers(query, item, duration)
+        features, options, about = self.source(item, duration)
+        answers = self.grounder.ground(query, features, **options)
         unknown = self.grounder.unknown_words(query)
         listed = [{"proposal": list(a.proposal), "score": a.score} for a in answers]
-        return answers, about | {"query": query, "answers": listed, "unknown_words": unknown}
+        self.explanation = self.grounder.explain(query, features, **options) if self.arguments.explain else None
+        why = {"explanation": self.explanation.to_json()} if self.explanation else {}
+        return answers, about | {"query": query, "answers": listed, "unknown_words": unknown} | why
+
+    @property
+    def neighbours(self) -> "tuple[Neighbour, ...]":
+        """Those of the last best answer; none unless asked for."""
+        return self.explanation.neighbours if self.explanation else ()
 
     def draw(self, path: Path, answers: "list[Answer]", record: dict[str, Any], picture: "np.ndarray | None") -> None:
         """Write the picture of an answer."""
@@ -131,18 +141,16 @@ class VideoAsker(Asker):
         if not self.arguments.video_features:
             raise ValueError("--video-features is missing: a .npy file of (clips, dim), or an HDF5 file and --item")
 
-    def answers(
-        self, query: str, item: str | None, duration: float | int | None
-    ) -> "tuple[list[Answer], dict[str, Any]]":
-        """Answer from the features of a file or a folder."""
+    def source(self, item: str | None, duration: float | int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Take the features from a file or a folder."""
         features = _in_folder(self.arguments.video_features, item)
         if duration is None and (duration := self.grounder.duration(features, item)) is None:
             raise ValueError(
                 "--duration is missing: the length of the video in seconds, such as --duration 31.2; only HDF5 files "
                 "of `relgrounding extract` hold it"
             )
-        answers = self.grounder.ground(query, features, item=item, duration=duration, select=self.arguments.select)
-        return answers, {"video": item or features.stem, "duration": duration}
+        options = {"item": item, "duration": duration, "select": self.arguments.select}
+        return features, options, {"video": item or features.stem, "duration": duration}
 
     def draw(self, path: Path, answers: "list[Answer]", record: dict[str, Any], picture: "np.ndarray | None") -> None:
         """Draw the moments on the time axis."""
@@ -151,6 +159,7 @@ class VideoAsker(Asker):
         shown = [
             viz.Shown(f"{k}", [a.proposal], f"score {a.score:.2f}", colour=BLUE) for k, a in enumerate(answers, start=1)
         ]
+        shown[0] = replace(shown[0], neighbours=self.neighbours)
         viz.save_figure(viz.moments_figure(record["query"], record["duration"], shown), path)
 
     def order(self) -> str:
@@ -174,20 +183,16 @@ class ImageAsker(Asker):
         if not any(given):
             raise ValueError("--image is missing: the id of a generated scene, such as test-0-00000-a")
 
-    def answers(
-        self, query: str, item: str | None, duration: float | int | None
-    ) -> "tuple[list[Answer], dict[str, Any]]":
-        """Answer from the regions of a file, or about a generated scene."""
-        scenes = self.items.scenes(item or "")
+    def source(self, item: str | None, duration: float | int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Take the regions from a file, or those of a generated scene."""
         if self.arguments.regions:
-            answers = self.grounder.ground(query, self.arguments.regions, item=item)
-        elif scenes is not None:
-            answers = self.grounder.ground(query, scenes[item or ""])
-        else:
+            return self.arguments.regions, {"item": item}, {"image": item}
+        scenes = self.items.scenes(item or "")
+        if scenes is None:
             raise ValueError(
                 f"'{item}' is not a generated scene of this run; give --regions, or an id as test-0-00000-a"
             )
-        return answers, {"image": item}
+        return scenes[item or ""], {}, {"image": item}
 
     def draw(self, path: Path, answers: "list[Answer]", record: dict[str, Any], picture: "np.ndarray | None") -> None:
         """Draw the boxes in the picture or among the other regions."""
@@ -199,7 +204,7 @@ class ImageAsker(Asker):
         size = regions.size if regions else self.items.size(item) or (1, 1)
         labels = [f"{k}: {a.score:.2f}" for k, a in enumerate(answers, start=1)]
         title = "best five" if len(answers) == 5 else "answers"
-        shown = [viz.Shown(title, [a.proposal for a in answers], labels=labels)]
+        shown = [viz.Shown(title, [a.proposal for a in answers], labels=labels, neighbours=self.neighbours)]
         context = regions.boxes.tolist() if regions and found is None else ()
         viz.save_figure(viz.regions_figure(record["query"], size, shown, found, context), path)
 
@@ -225,6 +230,8 @@ def single(asker: Asker, arguments: argparse.Namespace) -> None:
     print(_table(answers))
     if line := asker.order():
         print(line)
+    if asker.explanation:
+        print(_explained(asker.explanation))
     if record["unknown_words"]:
         show(f"note: words that the model never met: {', '.join(record['unknown_words'])}", sys.stderr)
     out = _stem(arguments.out)
@@ -301,3 +308,23 @@ def _table(answers: "list[Answer]") -> str:
         [k, f"{a.score:.4f}", *(f"{value:.{digits}f}" for value in a.proposal)] for k, a in enumerate(answers, start=1)
     ]
     return tabulate(rows, headers=["", "score", *names], disable_numparse=True, colalign=["right"] * (2 + len(names)))
+
+
+def _explained(found: "Explanation") -> str:
+    """Return the attention of the best answer over the words, and the messages that it got, as a table."""
+    from tabulate import tabulate
+
+    digits = 2 if len(found.answer.proposal) == 2 else 0
+    lines = []
+    if found.attention:
+        lines += ["", "the best answer attends to: " + ", ".join(f"{word} {w:.2f}" for word, w in found.attention)]
+    if not found.neighbours:
+        return "\n".join([*lines, "", "it got no messages: the model passes none, or keeps no weights of them"])
+    rows = []
+    for n in found.neighbours:
+        itself = n.proposal == found.answer.proposal
+        sender = "itself" if itself else " ".join(f"{value:.{digits}f}" for value in n.proposal)
+        opened = ", ".join(f"{word} {change:+.2f}" for word, change in n.opened_by())
+        rows.append([f"{n.weight:.2f}", n.edge_type, sender, n.layer, opened])
+    head = ["weight", "edge", "from", "layer", "opened by"]
+    return "\n".join([*lines, "", "messages to it:", tabulate(rows, headers=head, disable_numparse=True)])

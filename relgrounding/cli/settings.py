@@ -119,7 +119,8 @@ def _of_each(
         names.setdefault(getattr(registry.get(name), attribute), []).append(name)
     common = {field.name for field in dataclasses.fields(shared)}
     for kind, owners in names.items():
-        found = section(f"{prefix} of {', '.join(owners)} ({registry.kind})", f"{prefix}.", kind, common)
+        inherited = common if issubclass(kind, shared) else {"name"}
+        found = section(f"{prefix} of {', '.join(owners)} ({registry.kind})", f"{prefix}.", kind, inherited)
         if found.settings:
             yield found
 

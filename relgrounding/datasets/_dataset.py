@@ -38,6 +38,11 @@ class DataConfig:
     """Words of a sentence that are read."""
     batch_size: int = number(64, least=2, most=1_000_000)
     """Queries per batch; negatives need two or more."""
+    block_by: Literal["", "category", "sentence"] = ""
+    """Batches are made of blocks of similar queries, the source of `mil.hard_negatives`: of images with the same most
+    frequent category of regions, or of sentences that share a content word; empty: without blocks."""
+    block_size: int = number(16, least=2, most=1_000_000)
+    """Queries per block; `batch_size` should be a multiple of it."""
     workers: int = number(0, least=0, most=1024)
     """Processes that load batches; 0: the main one."""
 

@@ -1,7 +1,7 @@
 """Selection of a video's answers from scored proposals: by score, or by votes of overlapping proposals."""
 
 import torch
-from jaxtyping import Float, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real
 from torch import Tensor
 
 from relgrounding.evaluation._nms import check_scores, segment_overlaps, temporal_nms
@@ -37,17 +37,15 @@ def select_by_vote(
 ) -> Int64[Tensor, "queries keep"]:
     """Select the segments that overlap high-scored ones most, with non-maximum suppression on the votes.
 
-    vote_i = sum_j (w_j - prior / P) IoU_ij, w = softmax_j(temperature * (score_j - mean) / standard deviation).
-    Weakly supervised models score all windows around an action alike; the vote finds their middle. Long segments
-    overlap more of the P segments than short ones do, whatever the scores: `prior` subtracts a share of that.
+    Weakly supervised models score all windows around an action alike; the vote finds their middle.
 
     Args:
         segments: start, end in any unit.
         scores: finite; higher is better. Only their standardised values matter.
         nms_threshold: a segment whose IoU with one of more votes is greater is dropped.
         keep: number of segments to select.
-        temperature: 0 weights all votes equally; larger values count high-scored proposals more.
-        prior: from 0 to 1.
+        temperature: see `votes`.
+        prior: likewise.
 
     Returns:
         Indices of the segments, best first; -1 where there are fewer.
@@ -57,9 +55,34 @@ def select_by_vote(
     >>> select_by_score(segments, scores, keep=1), select_by_vote(segments, scores, keep=1)
     (tensor([[3]]), tensor([[1]]))
     """
+    return temporal_nms(segments, votes(segments, scores, temperature, prior), nms_threshold, keep)
+
+
+def votes(
+    segments: Real[Tensor, "proposals 2"],
+    scores: Float[Tensor, "queries proposals"],
+    temperature: float = 2.0,
+    prior: float = 0.0,
+) -> Float64[Tensor, "queries proposals"]:
+    """Return the votes that segments get from those that they overlap.
+
+        vote_i = sum_j (w_j - prior / P) IoU_ij,   w = softmax_j(temperature * (score_j - mean) / standard deviation)
+
+    Long segments overlap more of the P segments than short ones do, whatever the scores: `prior` subtracts a share of
+    that.
+
+    Args:
+        segments: start, end in any unit.
+        scores: finite; higher is better.
+        temperature: 0 weights all votes equally; larger values count high-scored proposals more.
+        prior: from 0 to 1.
+
+    Returns:
+        From -prior to 1.
+    """
     check_scores(scores)
     weights = _weights(scores, temperature) - prior / max(1, len(segments))
-    return temporal_nms(segments, weights @ segment_overlaps(segments), nms_threshold, keep)
+    return weights @ segment_overlaps(segments)
 
 
 def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:

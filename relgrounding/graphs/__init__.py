@@ -3,7 +3,7 @@
 from relgrounding.graphs._convert import from_dgl, from_pyg, to_networkx, to_pyg
 from relgrounding.graphs._iou import box_iou, temporal_iou
 from relgrounding.graphs._nearest import nearest_graph, nearest_structure
-from relgrounding.graphs._proposals import map_proposals, window_proposals
+from relgrounding.graphs._proposals import ending_windows, map_proposals, window_proposals
 from relgrounding.graphs._spatial import SpatialRelation, spatial_graph, spatial_relations, spatial_structure
 from relgrounding.graphs._structure import GraphStructure
 from relgrounding.graphs._temporal import (
@@ -20,6 +20,7 @@ __all__ = [
     "SpatialRelation",
     "TemporalRelation",
     "box_iou",
+    "ending_windows",
     "from_dgl",
     "from_pyg",
     "map_proposals",

@@ -57,6 +57,33 @@ def window_proposals(n_clips: int, widths: Sequence[int], stride: int | float) -
     return torch.tensor(windows)
 
 
+def ending_windows(n_clips: int, shares: int = 8) -> Int64[Tensor, "proposals 2"]:
+    """At each clip, the windows within the video that end with it, of widths i/K of the video, i = 1 to K.
+
+    Widths are rounded down to whole clips, at least 1; equal ones count once.
+
+    Args:
+        n_clips: T, length of the video in clips, at least 1.
+        shares: K, at least 1.
+
+    Returns:
+        (P, 2) start and end in clips, ``[start, end)``, sorted by end, then width.
+
+    Raises:
+        ValueError: a number that is not positive.
+
+    Paper: Lin et al., Weakly-Supervised Video Moment Retrieval via Semantic Completion Network, AAAI 2020.
+
+    >>> ending_windows(4, 2).tolist()
+    [[0, 2], [1, 3], [2, 4], [0, 4]]
+    """
+    n_clips, shares = _positive("n_clips", n_clips), _positive("shares", shares)
+    widths = (torch.arange(1, shares + 1) * n_clips // shares).clamp_min(1).unique()
+    end = torch.arange(1, n_clips + 1)[:, None].expand(-1, len(widths))
+    windows = torch.stack([end - widths, end], dim=2)
+    return windows[windows[:, :, 0] >= 0]
+
+
 def map_proposals(n_clips: int, dense_width: int = 16) -> Int64[Tensor, "proposals 2"]:
     """The sparse 2D map of 2D-TAN: every short moment, and fewer of the longer ones.
 

@@ -94,14 +94,19 @@ def _relation_numbers(i: Tensor, j: Tensor, far: Tensor, overlap_iou: Fraction) 
     return number
 
 
+def _read(boxes: ArrayLike, image_size: ArrayLike, box_format: str) -> tuple[Rows, Tensor]:
+    rows = read_boxes(boxes, box_format)
+    sizes = read_image_sizes(image_size, rows)
+    check_positions(rows, sizes)
+    return rows, sizes
+
+
 def _numbers(
     boxes: ArrayLike, image_size: ArrayLike, box_format: str, distance_ratio: float, overlap_iou: float
 ) -> tuple[list[Pairs], Rows]:
     """Relation number of every pair, and the boxes."""
     ratio, iou = _rules(distance_ratio, overlap_iou)
-    rows = read_boxes(boxes, box_format)
-    sizes = read_image_sizes(image_size, rows)
-    check_positions(rows, sizes)
+    rows, sizes = _read(boxes, image_size, box_format)
     diagonal_squared = sizes.square().sum(1)
     x1, y1, x2, y2 = rows.values.unbind(1)
     area = (y2 - y1) * (x2 - x1)
@@ -118,13 +123,17 @@ def spatial_structure(
     box_format: str = "xyxy",
     distance_ratio: float = 0.5,
     overlap_iou: float = 0.5,
+    edges: bool = True,
 ) -> GraphStructure:
-    """The graph of `spatial_graph` as tensors, on the device of the boxes.
+    """The graph of `spatial_graph` as tensors, on the device of the boxes; with `edges=False` its nodes alone.
 
     >>> structure = spatial_structure([[0, 0, 40, 40], [10, 10, 20, 20]], (100, 80))
     >>> [structure.edge_types[t] for t in structure.etype]
     ['cover', 'inside']
     """
+    if not edges:
+        counts = _read(boxes, image_size, box_format)[0].counts
+        return GraphStructure.from_edges(*counts.new_zeros(3, 0), SPATIAL_EDGE_TYPES, counts)
     pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
     return structure_of_pairs(pairs, rows.counts, SPATIAL_EDGE_TYPES)
 

@@ -1,6 +1,15 @@
 """Videos and images: one file per modality holds everything that depends on it."""
 
-from relgrounding.modalities._batches import Batch, BatchSampler, Collator, OrderedBatches, identities, make_loader
+from relgrounding.modalities._batches import (
+    Batch,
+    BatchSampler,
+    Collator,
+    OneQueryPerItem,
+    OrderedBatches,
+    identities,
+    make_loader,
+)
+from relgrounding.modalities._blocks import BlockSampler, training_batches
 from relgrounding.modalities._inputs import Stores
 from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
 from relgrounding.modalities.image import Image, ImageBatch, ImageCollator, RegionStore
@@ -11,6 +20,7 @@ __all__ = [
     "TOP",
     "Batch",
     "BatchSampler",
+    "BlockSampler",
     "ClipStore",
     "Collator",
     "Image",
@@ -18,6 +28,7 @@ __all__ = [
     "ImageCollator",
     "Modality",
     "NoSettings",
+    "OneQueryPerItem",
     "OrderedBatches",
     "RegionStore",
     "Scored",
@@ -28,4 +39,5 @@ __all__ = [
     "identities",
     "make_loader",
     "register_modality",
+    "training_batches",
 ]

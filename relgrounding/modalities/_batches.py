@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._signals import ignore_signals
 from relgrounding.datasets import Query
-from relgrounding.features import Vocabulary
+from relgrounding.features import Vocabulary, tokenize, word_importance
 from relgrounding.graphs import GraphStructure
 
 B = TypeVar("B", bound="Batch")
@@ -24,18 +25,22 @@ class Batch:
         structure: proposal graphs of the items.
         words: (items, length) word ids, 0 at padding.
         word_lengths: (items,) from 1.
+        importance: (items, length) of the words, see `relgrounding.features.word_importance`; 0 at padding.
         item: (items,) id of the image or video.
         text: (items,) id of the sentence.
         group: (items,) id of the group of queries, -1 for none.
+        block: (items,) id of the block of similar queries that hard negatives are drawn from, -1 for none.
         queries: index of each query in its dataset.
     """
 
     structure: GraphStructure
     words: Int[Tensor, "items length"]
     word_lengths: Int[Tensor, " items"]
+    importance: Float[Tensor, "items length"]
     item: Int[Tensor, " items"]
     text: Int[Tensor, " items"]
     group: Int[Tensor, " items"]
+    block: Int[Tensor, " items"]
     queries: list[int]
 
     def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
@@ -74,6 +79,10 @@ class Texts:
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
         self.item, self.text, self.group = identities(queries)
+        self._importance = lru_cache(maxsize=None)(
+            lambda text: torch.tensor(word_importance(tokenize(text))[:max_words])
+        )
+        self._queries = queries
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return the fields of `Batch` that do not depend on the item."""
@@ -82,21 +91,26 @@ class Texts:
         return {
             "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "word_lengths": torch.tensor([len(t) for t in tokens]),
+            "importance": torch.nn.utils.rnn.pad_sequence(
+                [self._importance(self._queries[i].text) for i in indices], batch_first=True
+            ),
             "item": self.item[index],
             "text": self.text[index],
             "group": self.group[index],
+            "block": torch.full_like(index, -1),
             "queries": list(indices),
         }
 
 
 def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
     """Return the ids `item`, `text` and `group` of `Batch` for each query."""
-    group = _numbers([q.group for q in queries])
+    group = numbers([q.group for q in queries])
     group[[not q.group for q in queries]] = -1
-    return _numbers([q.item for q in queries]), _numbers([q.text.lower() for q in queries]), group
+    return numbers([q.item for q in queries]), numbers([q.text.lower() for q in queries]), group
 
 
-def _numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+def numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+    """Return names as numbers from 0 in order of their first use."""
     known: dict[str, int] = {}
     return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
 
@@ -116,15 +130,29 @@ class BatchSampler:
         self.batch_size, self.seed = batch_size, seed
         self.epoch = 0
         self.start = 0
+        self._drawn: tuple[int, tuple[Sequence[Tensor], Tensor]] | None = None
         alone = torch.arange(len(groups)) + (groups.max().clamp_min(0) + 1 if len(groups) else 0)
         _, self._unit = torch.unique(torch.where(groups >= 0, groups, alone), return_inverse=True)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        batches, _ = self._epoch()
+        return iter([b.tolist() for b in batches if len(b) > 1][self.start :])
+
+    def block(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
+        """Return the id of the block that each of these queries is in during this epoch, -1 for none."""
+        return self._epoch()[1][torch.tensor(indices)]
+
+    def _epoch(self) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
+        """Return the batches of this epoch and the block of each query."""
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+            self._drawn = self.epoch, self._draw(generator)
+        return self._drawn[1]
+
+    def _draw(self, generator: torch.Generator) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
         rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
         order = torch.argsort(rank[self._unit], stable=True)
-        batches = [b.tolist() for b in order.split(self.batch_size) if len(b) > 1]
-        return iter(batches[self.start :])
+        return order.split(self.batch_size), torch.full_like(order, -1)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self._unit), self.batch_size)
@@ -156,8 +184,28 @@ class _Indices(torch.utils.data.Dataset):
         return index
 
 
+class OneQueryPerItem:
+    """Batches in which every item comes once, with the first of its queries.
+
+    Args:
+        queries: of a split.
+        batch_size: items per batch.
+    """
+
+    def __init__(self, queries: Sequence[Query], batch_size: int) -> None:
+        self._indices = list({query.item: i for i, query in reversed(list(enumerate(queries)))}.values())[::-1]
+        self._batches = OrderedBatches(len(self._indices), batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for places in self._batches:
+            yield [self._indices[place] for place in places]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
 def make_loader(
-    collator: Collator, batches: BatchSampler | OrderedBatches, workers: int = 0
+    collator: Collator, batches: BatchSampler | OrderedBatches | OneQueryPerItem, workers: int = 0
 ) -> torch.utils.data.DataLoader:
     """Return a loader of batches, in page-locked memory if CUDA is available.
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._registry import Registry
@@ -97,6 +98,16 @@ class Modality(ABC):
             seconds: length of each query's video; empty for images.
         """
 
+    def categories(self, queries: Sequence[Query], store: Any, data: Any) -> Int[Tensor, " queries"]:
+        """Return the most frequent category among the candidates of each query's item; -1 where it is not known.
+
+        Args:
+            queries: of a split.
+            store: features of their items.
+            data: the section `data`.
+        """
+        return torch.full((len(queries),), -1)
+
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         """Return the length of each query's video; nothing for images."""
         return []
@@ -117,6 +128,19 @@ class Modality(ABC):
             variant: the value that `protocols` gives for the protocol: a selection method or a reading.
             settings: the section `eval`.
         """
+
+    def ranked_by(
+        self, batch: Batch, scores: Float[Tensor, " nodes"], selection: str, settings: Any
+    ) -> Float[Tensor, " nodes"]:
+        """Return what a selection method compares the proposals of each item by, from 0 to 1.
+
+        Args:
+            batch: with the proposals.
+            scores: of the model.
+            selection: the method.
+            settings: the section `eval`.
+        """
+        return scores
 
     def default_selection(self, settings: Any) -> str:
         """Return the selection method that selects the epoch."""

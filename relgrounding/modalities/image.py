@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,13 +15,15 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
-from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words
 from relgrounding.features.convert import detect_format
-from relgrounding.graphs import spatial_structure
+from relgrounding.graphs import GraphStructure, spatial_structure
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
 
+Edges = Literal["all", "same_category", "none"]
+"""Edges of a spatial graph: all, those between regions of one category, or none."""
 PIXELS = 1
 """Tolerance for rounded sides; resized pictures differ by more."""
 
@@ -33,6 +35,8 @@ class ImageData:
     category_columns: int = number(0, least=0, most=100_000)
     """Number of leading columns of a region's feature that hold one score per category; a region's category is the one
     with the highest score. 0: categories are not known."""
+    geometry_columns: int = number(0, least=0, most=100_000)
+    """Number of trailing columns of a region's feature that are coordinates or sizes, and join those of its box."""
 
 
 @dataclasses.dataclass
@@ -40,16 +44,20 @@ class ImageBatch(Batch):
     """Pairs of an image and a sentence.
 
     Attributes:
-        regions: (nodes, dim) features.
-        places: (nodes, 4) x, y, width and height of each box, as shares of the image.
+        regions: (nodes, dim) features, without their columns of geometry.
+        places: (nodes, geometry + 4) the columns of geometry of each feature, none unless said otherwise, then x, y,
+            width and height of the box as shares of the image.
         boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
         categories: (nodes,) number of each region's category from 0; -1 where categories are not known.
+        attributes: (items, attributes) 1 where the sentence holds an attribute word, else 0; no columns unless asked
+            for.
     """
 
     regions: Float[Tensor, "nodes dim"]
-    places: Float[Tensor, "nodes 4"]
+    places: Float[Tensor, "nodes geometry_plus_4"]
     boxes: Float[Tensor, "nodes 4"]
     categories: Int[Tensor, " nodes"]
+    attributes: Float[Tensor, "items attributes"]
 
 
 @runtime_checkable
@@ -74,6 +82,11 @@ def region_categories(features: np.ndarray, columns: int) -> Int[np.ndarray, " r
     return features[:, :columns].argmax(1) if columns else np.full(len(features), -1)
 
 
+def within_categories(structure: GraphStructure, categories: Int[Tensor, " nodes"]) -> GraphStructure:
+    """Return the graphs with only those edges whose two ends have one category."""
+    return structure.keep_edges(categories[structure.sources] == categories[structure.destinations])
+
+
 class ImageCollator:
     """Make batches of image-sentence pairs.
 
@@ -83,9 +96,12 @@ class ImageCollator:
         vocabulary: maps words to ids.
         max_words: longer sentences are truncated.
         category_columns: number of categories, see `region_categories`.
+        geometry_columns: number of trailing columns of a feature that become part of `ImageBatch.places`.
+        edges: of the graphs: "all", "same_category" or "none".
+        attributes: maximum number of attribute words, see `relgrounding.features.attribute_words`.
 
     Raises:
-        ConfigError: features have fewer columns than there are categories.
+        ConfigError: features have fewer columns than categories and geometry take, or edges within unknown categories.
     """
 
     def __init__(
@@ -95,30 +111,46 @@ class ImageCollator:
         vocabulary: Vocabulary,
         max_words: int = 20,
         category_columns: int = 0,
+        geometry_columns: int = 0,
+        edges: Edges = "all",
+        attributes: int = 0,
     ) -> None:
-        if category_columns > store.dim:
-            raise ConfigError(f"data.category_columns is {category_columns}, but features have {store.dim} columns")
-        self.queries, self.store, self.category_columns = queries, store, category_columns
+        if edges not in get_args(Edges):
+            raise ValueError(f"edges is {edges!r}; it is one of {', '.join(get_args(Edges))}")
+        if edges == "same_category" and not category_columns:
+            raise ConfigError("edges between regions of the same category need data.category_columns, which is 0")
+        columns = {"category_columns": category_columns, "geometry_columns": geometry_columns}
+        if sum(columns.values()) > store.dim:
+            taken = " and ".join(f"data.{name} is {count}" for name, count in columns.items() if count)
+            raise ConfigError(f"{taken}, but features have {store.dim} columns")
+        self.queries, self.store = queries, store
+        self.category_columns, self.geometry_columns, self.edges = category_columns, geometry_columns, edges
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
+        named = " ".join(attribute_words(vocabulary.to_list(), attributes))
+        self._attributes = torch.tensor(vocabulary.encode(named) if named else [], dtype=torch.int64)
 
     def __call__(self, indices: Sequence[int]) -> ImageBatch:
         """Return the batch of the queries with these indices."""
         images = [self.store[self.queries[i].item] for i in indices]
         boxes = [torch.from_numpy(np.asarray(image.boxes, dtype=np.float32)) for image in images]
         sizes = torch.tensor([tuple(image.size) for image in images], dtype=torch.float32)
-        structure = spatial_structure(boxes, sizes)
+        structure = spatial_structure(boxes, sizes, edges=self.edges != "none")
         flat = torch.cat(boxes)
         scale = sizes[structure.node_item]
         corner, extent = flat[:, :2] / scale, (flat[:, 2:] - flat[:, :2]) / scale
         features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
+        regions, geometry = torch.from_numpy(features).tensor_split([features.shape[1] - self.geometry_columns], 1)
+        categories = torch.from_numpy(region_categories(features, self.category_columns))
+        texts = self._texts.batch(indices)
         return ImageBatch(
-            structure=structure,
-            regions=torch.from_numpy(features),
-            places=torch.cat([corner, extent], -1),
+            structure=within_categories(structure, categories) if self.edges == "same_category" else structure,
+            regions=regions.contiguous(),
+            places=torch.cat([geometry, corner, extent], -1),
             boxes=flat,
-            categories=torch.from_numpy(region_categories(features, self.category_columns)),
-            **self._texts.batch(indices),
+            categories=categories,
+            attributes=(texts["words"].unsqueeze(-1) == self._attributes).any(1).float(),
+            **texts,
         )
 
 
@@ -142,12 +174,21 @@ class Image(Modality):
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any
     ) -> ImageCollator:
-        return ImageCollator(queries, store, vocabulary, data.max_words, data.category_columns, **graph)
+        columns = data.category_columns, data.geometry_columns
+        return ImageCollator(queries, store, vocabulary, data.max_words, *columns, **graph)
 
     def candidates(self, batch: Batch, seconds: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
         assert isinstance(batch, ImageBatch)  # narrows the type for mypy
         boxes = list(batch.boxes.split(batch.structure.batch_num_nodes.tolist()))
         return boxes, boxes
+
+    def categories(self, queries: Sequence[Query], store: Any, data: Any) -> Int[Tensor, " queries"]:
+        found: dict[str, int] = {}
+        for query in queries:
+            if query.item not in found:
+                categories = region_categories(np.asarray(store[query.item].features), data.category_columns)
+                found[query.item] = int(np.bincount(categories + 1).argmax()) - 1
+        return torch.tensor([found[query.item] for query in queries], dtype=torch.int64)
 
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]

@@ -23,9 +23,10 @@ from relgrounding.evaluation import (
     select_by_vote,
     video_floors,
     video_oracle,
+    votes,
 )
 from relgrounding.features import ClipFeatures, Vocabulary
-from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
+from relgrounding.graphs import GraphStructure, ending_windows, temporal_structure, window_proposals
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -53,7 +54,7 @@ class VideoData:
     max_clips: int = number(128, least=1, most=100_000)
     """Longer videos are average-pooled to this number of clips."""
     widths: list[int] = number([4, 8, 12, 16, 20, 24, 28, 32], least=1, most=100_000)
-    """Widths of the candidate windows, in clips."""
+    """Widths of the candidate windows, in clips; read by systems without windows of their own (`model.windows`)."""
     stride: float = number(1.0, above=0, most=100_000)
     """Step between windows of one width: 1 or more, in whole clips; below 1, as a share of the width."""
 
@@ -115,15 +116,30 @@ class ClipStore(Protocol):
 class _Candidates:
     """Proposals of videos: they depend only on the number of clips, so spans and graph are built once per number."""
 
-    def __init__(self, widths: Sequence[int], stride: int | float, iou_threshold: float) -> None:
-        self.spans = lru_cache(maxsize=None)(lambda n: window_proposals(n, widths, stride))
-        self._graph = lru_cache(maxsize=None)(lambda n: temporal_structure(self.spans(n), iou_threshold))
+    def __init__(
+        self, widths: Sequence[int], stride: int | float, iou_threshold: float | None, shares: int | None
+    ) -> None:
+        self.spans = lru_cache(maxsize=None)(
+            lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
+        )
+        self._graph = lru_cache(maxsize=None)(
+            lambda n: (
+                _without_edges(len(self.spans(n)))
+                if iou_threshold is None
+                else temporal_structure(self.spans(n), iou_threshold)
+            )
+        )
         self.batched = lru_cache(maxsize=8)(
             lambda lengths: (
                 torch.cat([self.spans(n) for n in lengths]),
                 GraphStructure.batch([self._graph(n) for n in lengths]),
             )
         )
+
+
+def _without_edges(nodes: int) -> GraphStructure:
+    none = torch.zeros(0, dtype=torch.int64)
+    return GraphStructure.from_edges(none, none, none, (), torch.tensor([nodes]))
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)
@@ -139,9 +155,10 @@ class VideoCollator:
         vocabulary: maps words to ids.
         widths: candidate windows, see `relgrounding.graphs.window_proposals`.
         stride: likewise.
-        iou_threshold: see `relgrounding.graphs.temporal_graph`.
+        iou_threshold: see `relgrounding.graphs.temporal_graph`; None: no edges, and no pair of windows is compared.
         max_clips: longer videos are average-pooled to this number of clips.
         max_words: longer sentences are truncated.
+        shares: K; candidates are those of `relgrounding.graphs.ending_windows`, not of `widths` and `stride`.
     """
 
     def __init__(
@@ -151,15 +168,16 @@ class VideoCollator:
         vocabulary: Vocabulary,
         widths: Sequence[int],
         stride: float,
-        iou_threshold: float = 0.3,
+        iou_threshold: float | None = 0.3,
         max_clips: int = 128,
         max_words: int = 20,
+        shares: int | None = None,
     ) -> None:
         self.queries, self.store = queries, store
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        self._candidates = _candidates(tuple(widths), stride, iou_threshold)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold, shares)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
@@ -181,6 +199,14 @@ class VideoCollator:
             spans=spans,
             **self._texts.batch(indices),
         )
+
+
+def _ballots(scores: Tensor, settings: VideoEval) -> Tensor:
+    return torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
+
+
+def _vote_options(settings: VideoEval) -> tuple[float, float]:
+    return settings.vote_temperature, settings.vote_prior
 
 
 @register_modality("video")
@@ -223,14 +249,30 @@ class Video(Modality):
             spans = scored.candidates[indices[0]].to(torch.float32)
             scores = torch.stack([scored.scores[i] for i in indices])
             if variant == "vote":
-                ballots = torch.logit(scores, 1e-6) if settings.vote_by == "odds" else scores
-                options = settings.vote_temperature, settings.vote_prior
-                chosen = select_by_vote(spans, ballots, settings.nms, TOP, *options)
+                chosen = select_by_vote(spans, _ballots(scores, settings), settings.nms, TOP, *_vote_options(settings))
             else:
                 chosen = select_by_score(spans, scores, settings.nms, TOP)
             for i, row in zip(indices, chosen.tolist(), strict=True):
                 top[i] = [k for k in row if k >= 0]
         return top
+
+    def ranked_by(
+        self, batch: Batch, scores: Float[Tensor, " nodes"], selection: str, settings: Any
+    ) -> Float[Tensor, " nodes"]:
+        if selection != "vote":
+            return scores
+        assert isinstance(batch, VideoBatch)  # narrows the type for mypy
+        counts = batch.structure.batch_num_nodes.tolist()
+        ranked, spans = list(scores.split(counts)), batch.spans.split(counts)
+        same: dict[int, list[int]] = {}
+        for i, length in enumerate(batch.clip_lengths.tolist()):
+            same.setdefault(length, []).append(i)
+        for indices in same.values():
+            ballots = _ballots(torch.stack([ranked[i] for i in indices]), settings)
+            found = votes(spans[indices[0]], ballots, *_vote_options(settings)).clamp(0, 1)
+            for i, row in zip(indices, found.to(scores.dtype), strict=True):
+                ranked[i] = row
+        return torch.cat(ranked)
 
     def default_selection(self, settings: Any) -> str:
         return settings.select[-1]

@@ -35,6 +35,11 @@ class Prepared(NamedTuple):
         return Prepared(proposals, compared, shares, self.words_compared, self.word_shares)
 
 
+def first_columns(x: Float[Tensor, "*rows columns"], count: int) -> Float[Tensor, "*rows count"]:
+    """Return the first columns; all of them at no cost."""
+    return x if x.shape[-1] == count else x[..., :count]
+
+
 class GroundingModel(System):
     """Scores proposals for sentences in steps that can be called one by one.
 
@@ -42,7 +47,8 @@ class GroundingModel(System):
 
     where l = combine(proposal_share(h), word_share(c)). word_share is affine, so word_share(c) is the weighted mean of
     word_share(s). A subclass defines `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and the modules
-    `attention`, `relation` and `aggregate`.
+    `attention`, `relation` and `aggregate`. Attention compares the first columns of h and s, as many as it takes; a
+    subclass that appends others counts them in `proposal_dim` and `language_dim`.
     """
 
     attention: ProposalToWordAttention
@@ -50,6 +56,16 @@ class GroundingModel(System):
     relation: Relation
     reason_reads: slice
     """Columns of the proposal feature that `reason` reads."""
+
+    @property
+    def proposal_dim(self) -> int:
+        """Width of `Encoded.proposals`."""
+        return self.attention.proposal.in_features
+
+    @property
+    def language_dim(self) -> int:
+        """Width of `Encoded.words`, and so of a language feature c."""
+        return self.attention.word.in_features
 
     def encode(self, batch: Any) -> Encoded:
         """Encode each item's proposals and each sentence's words."""
@@ -63,7 +79,7 @@ class GroundingModel(System):
         item: Int[Tensor, " nodes"],
     ) -> Float[Tensor, "nodes word_dim"]:
         """Return the language feature c of each proposal for the sentence of its item."""
-        return self.attention(proposals, words, word_lengths, item)[0]
+        return self.attention.attend(*self._compared(proposals, words), words, word_lengths, item)[0]
 
     def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
         """Return the part of l that depends only on a proposal."""
@@ -121,9 +137,14 @@ class GroundingModel(System):
     def prepare(self, encoded: Encoded) -> Prepared:
         """Map every proposal and every word, before they are paired."""
         proposals, words = encoded
-        compared = self.attention.proposal(proposals), self.attention.word(words)
+        compared = self._compared(proposals, words)
         shares = self.proposal_share(proposals), self.word_share(words)
         return Prepared(proposals[:, self.reason_reads], compared[0], shares[0], compared[1], shares[1])
+
+    def _compared(self, proposals: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.attention.proposal, self.attention.word
+        h, s = (first_columns(x, linear.in_features) for x, linear in zip((proposals, words), maps, strict=True))
+        return maps[0](h), maps[1](s)
 
     def score_pairs(
         self,

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from relgrounding._registry import Registry
 from relgrounding.graphs import GraphStructure
+from relgrounding.nn import RelationalComparison
 
-RELATIONS: Registry[nn.Module] = Registry("relation module", "relgrounding.models", ("graph", "none"), nn.Module)
+RELATIONS: Registry[nn.Module] = Registry(
+    "relation module", "relgrounding.models", ("graph", "compare", "none"), nn.Module
+)
 register_relation = RELATIONS.register
 """Decorator that registers your own relation module under the name that `model.relation` refers to.
 
@@ -53,8 +56,37 @@ class Relation(nn.ModuleList):
         return x
 
 
+class Comparison(Relation):
+    """A relation module whose output, log-odds, is added to the logits of scores: one `RelationalComparison`.
+
+    Args:
+        compare: the layer.
+        silent: it reads no edges, so no graph is needed.
+    """
+
+    def __init__(self, compare: RelationalComparison, silent: bool = False) -> None:
+        super().__init__([compare], silent=silent)
+
+    def share(
+        self, context: Float[Tensor, "*rows language_dim"], sentence: Float[Tensor, "*rows sentence_dim"]
+    ) -> Tensor:
+        """Return what language adds, see `nn.RelationalComparison`."""
+        return self[0].share(context, sentence)  # type: ignore[operator]
+
+    def forward(  # type: ignore[override]
+        self,
+        structure: GraphStructure,
+        x: Float[Tensor, "nodes in_dim"],
+        share: Float[Tensor, "nodes share_dim"],
+        edge_bias: Float[Tensor, " edges"] | None = None,
+    ) -> Float[Tensor, " nodes"]:
+        """Return the log-odds r of each proposal."""
+        (layer,), (passing,) = self, self._passing
+        return layer(structure, x, share, edge_bias) if passing else layer.silent(x, share)  # type: ignore[operator]
+
+
 def own_relation(name: str, in_dim: int, out_dim: int, num_types: int, backend: str) -> Relation:
-    """Return the relation module of a name other than "graph" and "none".
+    """Return the relation module of a name that the system does not have of its own.
 
     Raises:
         ConfigError: the name is unknown.

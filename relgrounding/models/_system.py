@@ -1,6 +1,6 @@
 """Interface and registry of grounding systems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,13 +16,17 @@ WIDEST = 65_536
 
 @dataclass
 class ModelConfig:
-    """Settings that all systems share; the defaults are the paper's."""
+    """Settings of systems with a relation module; the defaults are the paper's.
+
+    A system without one has a dataclass of its own, with the fields `name` and `word_dim` and the class variable
+    `relation = ""`.
+    """
 
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; none: no messages, everything else unchanged; or your own module: its
-    registered name, or package.module:Name."""
+    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for (ign);
+    none: no messages, everything else unchanged; or your own module: its registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
     hidden: int = number(128, least=1, most=WIDEST)
@@ -52,6 +56,8 @@ class System(nn.Module):
     """Given by `register_model`."""
     modality: ClassVar[str]
     """Registered name of its modality."""
+    relations: ClassVar[tuple[str, ...]] = ("graph", "none")
+    """Relation modules that it has of its own."""
     edge_types: ClassVar[int] = 1
     """Number of edge types of its graph."""
 
@@ -63,10 +69,27 @@ class System(nn.Module):
             ConfigError: they contradict each other.
         """
 
+    def fit(self, batches: Iterable[Any]) -> None:
+        """Take from the training data what is not learned, before the first step of a new run; by default nothing.
+
+        It belongs into buffers, which a checkpoint keeps. What a system consists of is fitted with it.
+
+        Args:
+            batches: every item of the training split once; may be iterated several times.
+        """
+        for part in self.modules():
+            if part is not self and isinstance(part, System):
+                part.fit(batches)
+
     @classmethod
     def graph_options(cls, config: Any) -> dict[str, Any]:
         """Return keyword arguments with which the modality's collator builds the graph."""
         return {}
+
+    @classmethod
+    def reads_graph(cls, config: Any) -> bool:
+        """Whether the scores depend on the edges of the graph."""
+        return config.relation != "none"
 
     @classmethod
     def feature_dim(cls, config: Any, weights: Mapping[str, Tensor]) -> int:
@@ -76,6 +99,15 @@ class System(nn.Module):
             LookupError: the weights are those of another model.
         """
         raise NotImplementedError
+
+    @property
+    def systems(self) -> list["System"]:
+        """The members of a committee; a system alone is its own only one."""
+        return [self]
+
+    def begin(self, number: int) -> "System":
+        """Freeze the members before one, let it answer with them, and return it: the one to be trained."""
+        return self
 
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
         """Return the score, from 0 to 1, of every proposal for the sentence of its item."""

@@ -23,6 +23,11 @@ class WordEmbedding(nn.Module):
         self.register_buffer("vectors", vectors.clone())
         self.unknown = nn.Parameter(vectors[2:].mean(0) if len(vectors) > 2 else torch.zeros(self.dim))
 
+    @property
+    def num_embeddings(self) -> int:
+        """Number of word ids."""
+        return len(self.vectors)
+
     def forward(self, words: Int[Tensor, "items length"]) -> Float[Tensor, "items length dim"]:
         """Return the vector of each word id."""
         found = nn.functional.embedding(words, self.vectors)

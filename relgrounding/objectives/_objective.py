@@ -9,15 +9,15 @@ from torch import Tensor
 
 from relgrounding._registry import Registry
 from relgrounding.modalities import Batch
-from relgrounding.models import System
+from relgrounding.models import Plan, System
 
 
 class Objective(ABC):
     """The loss of a training step; each objective is defined and registered in one file.
 
     Args:
-        model: the trained model.
-        settings: sections of the configuration by name: its own and those in `requires`.
+        model: the trained model; the whole `Committee` in a stage that adds a member to it.
+        settings: sections of the configuration by name: its own, those in `requires`, and `eval`.
         generator: source of all randomness, on the CPU.
     """
 
@@ -62,6 +62,17 @@ class Objective(ABC):
         """
 
     @classmethod
+    def committee(cls, settings: Mapping[str, Any], model: Any) -> Plan | None:
+        """Return the plan of the committee that it trains, one stage per member but the first; None: its one stage goes
+        on with the model.
+
+        Args:
+            settings: as for the class.
+            model: settings of the system.
+        """
+        return None
+
+    @classmethod
     def tells(cls, config: Any) -> bool:
         """Whether tables show its label, given its settings."""
         return bool(cls.label)
@@ -70,6 +81,11 @@ class Objective(ABC):
     def needs_negatives(cls, config: Any) -> bool:
         """Whether it learns nothing from a batch without negatives."""
         return True
+
+    @classmethod
+    def needs_blocks(cls, config: Any) -> bool:
+        """Whether it draws negatives from the blocks that `data.block_by` makes."""
+        return False
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "relgrounding.objectives", base=Objective)

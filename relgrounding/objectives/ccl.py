@@ -184,7 +184,7 @@ class CCL(Objective):
         config = self.config
         self.mil = MIL(model, settings, generator)
         weight = next(model.parameters())
-        widths = model.attention.proposal.in_features, model.attention.word.in_features
+        widths = model.proposal_dim, model.language_dim
         self.features, self.language = (
             MemoryBank(config.bank_size, width, weight.device, weight.dtype) for width in widths
         )
@@ -194,10 +194,14 @@ class CCL(Objective):
         ccl = settings["ccl"]
         if not ccl.epochs:
             return
+        if not issubclass(system, GroundingModel):
+            raise ConfigError(f"ccl.epochs needs a GroundingModel, and {system.name} is not one; set it to 0")
         if not ccl.levels and not ccl.mil_weight:
             raise ConfigError("ccl: every weight is 0; give ccl.mil_weight or a level's weight a value")
-        if ccl.relation_weight and model.relation == "none":
-            raise ConfigError("ccl.relation_weight needs a relation module; set it to 0 where model.relation=none")
+        if ccl.relation_weight and not system.reads_graph(model):
+            edges = "a relation module" if model.relation == "none" else "edges"
+            without = "relation" if model.relation == "none" else "relation_edges"
+            raise ConfigError(f"ccl.relation_weight needs {edges}; set it to 0 where model.{without}=none")
         if ccl.relation_weight and ccl.edges == "retyped" and system.edge_types == 1:
             raise ConfigError(f"ccl.edges=retyped needs edges of several types; {system.name} has one type")
 

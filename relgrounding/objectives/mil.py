@@ -30,6 +30,9 @@ class MILConfig:
     """Temperature of the cross-entropy."""
     negatives: int = number(1, least=1, most=100_000)
     """Number of negatives from the batch for each query and for each item."""
+    hard_negatives: int = number(0, least=0, most=100_000)
+    """How many of `negatives` come from the query's own block (`data.block_by`); the others then come from elsewhere in
+    the batch."""
     message_dropout: float = number(0.0, least=0, below=1)
     """Share of the steps in which a relation layer passes no messages, drawn independently per layer. Scores then stay
     local to a proposal and its direct neighbours; otherwise all proposals share the same evidence and score alike."""
@@ -54,6 +57,15 @@ class MIL(Objective):
             raise ConfigError(
                 f"mil pairs items with other sentences, which needs a GroundingModel; {system.name} is not one"
             )
+        mil = settings["mil"]
+        if mil.hard_negatives > mil.negatives:
+            raise ConfigError(
+                f"mil.hard_negatives is {mil.hard_negatives}, but mil.negatives, which includes them, {mil.negatives}"
+            )
+
+    @classmethod
+    def needs_blocks(cls, config: MILConfig) -> bool:
+        return bool(config.hard_negatives)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and no values to log."""
@@ -65,7 +77,8 @@ class MIL(Objective):
 
     def draw_negatives(self, batch: Batch) -> Int[Tensor, "pairings items"]:
         """Draw the negative sentences of each item."""
-        drawn = draw_negatives(len(batch), self.config.negatives, batch.group.cpu(), self.generator)
+        config, group, block = self.config, batch.group.cpu(), batch.block.cpu()
+        drawn = draw_negatives(len(batch), config.negatives, group, self.generator, block, config.hard_negatives)
         return drawn.to(batch.words.device)
 
     def draw_messages(self) -> list[bool]:
@@ -88,23 +101,32 @@ class MIL(Objective):
 
 
 def draw_negatives(
-    batch_size: int, count: int, group: Int[Tensor, " items"], generator: torch.Generator | None = None
+    batch_size: int,
+    count: int,
+    group: Int[Tensor, " items"],
+    generator: torch.Generator | None = None,
+    block: Int[Tensor, " items"] | None = None,
+    hard: int = 0,
 ) -> Int[Tensor, "draws items"]:
     """Draw `count` permutations that pair every item of a batch with the sentence of another item.
 
-    If a batch holds groups of two (minimal pairs), the first permutation swaps the two; all others are cyclic shifts by
-    distinct random distances. A permutation gives both kinds of negatives at once: a wrong sentence for each item and a
-    wrong item for each sentence.
+    If a batch holds groups of two (minimal pairs), the first permutation swaps the two. The next `hard` are cyclic
+    shifts within each block of similar items, by random distances that differ from row to row. All others are cyclic
+    shifts of the batch by distinct random distances; with `hard`, those that pair the fewest items of the same block.
+    A permutation gives both kinds of negatives at once: a wrong sentence for each item and a wrong item for each
+    sentence.
 
     Args:
         batch_size: number of items, 2 or more.
         count: number of permutations; a batch of B has B - 1 shifts, and no more are drawn.
         group: (items,) id of the group of each item, -1 for none.
         generator: source of the randomness, on the CPU.
+        block: (items,) id of the block of each item, -1 for none; only read with `hard`.
+        hard: number of permutations within blocks, at most `count`.
 
     Returns:
         (draws, items) int64, row k: index of the sentence of each item. No item keeps its own sentence, except items
-        without a partner in the row of swaps.
+        without a partner in the row of swaps, and in rows within blocks items of blocks with fewer others than rows.
 
     Raises:
         ValueError: fewer than two items.
@@ -112,12 +134,32 @@ def draw_negatives(
     if batch_size < 2:
         raise ValueError(f"a batch of {batch_size} has no negatives; use batches of 2 or more")
     index = torch.arange(batch_size)
-    rows = []
+    block = None if block is None or not hard else block.cpu()
+    rows: list[Tensor] = []
     if bool((group >= 0).any()):
         rows.append(_swap_groups(group.cpu(), index))
-    shifts = torch.randperm(batch_size - 1, generator=generator)[: max(count - len(rows), 0)] + 1
-    rows.extend((index + shift) % batch_size for shift in shifts)
+    if block is not None:
+        rows.extend(_shift_blocks(block, min(hard, count - len(rows)), generator))
+    shifts = torch.randperm(batch_size - 1, generator=generator) + 1
+    if block is not None:
+        partners = block[(index + shifts[:, None]) % batch_size]
+        shifts = shifts[((partners == block) & (partners >= 0)).sum(1).argsort(stable=True)]
+    rows.extend((index + shift) % batch_size for shift in shifts[: max(count - len(rows), 0)])
     return torch.stack(rows)
+
+
+def _shift_blocks(block: Int[Tensor, " items"], count: int, generator: torch.Generator | None) -> list[Tensor]:
+    """Return cyclic shifts within each block, whose distances differ; items without a block, or another shift, stay."""
+    ids, number, size = torch.unique(block, return_inverse=True, return_counts=True)
+    others = torch.where(ids < 0, 0, size - 1)
+    most = int(others.max())
+    draw = torch.rand(len(ids), most, generator=generator)
+    beyond = torch.arange(most) >= others[:, None]
+    distance = (draw.masked_fill(beyond, 2.0).argsort(1) + 1).masked_fill(beyond, 0)
+    order = block.argsort(stable=True)
+    first = (size.cumsum(0) - size)[number]
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order))) - first
+    return [order[first + (place + shift[number]) % size[number]] for shift in distance.T[:count]]
 
 
 def _swap_groups(group: Int[Tensor, " items"], index: Int[Tensor, " items"]) -> Int[Tensor, " items"]:

@@ -40,7 +40,9 @@ def _forward(
 
 
 @_forward.register_fake
-def _(operator, backend, inputs, *_):
+def _(operator, backend, inputs, structure, *_):
+    if find_backend(operator, "naive").per_edge:
+        return inputs[0].new_empty(len(structure[_STRUCTURE.index("indices")]))
     return torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
 
 

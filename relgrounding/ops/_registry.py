@@ -16,7 +16,7 @@ import torch
 
 FLOAT = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
-MESSAGE_PASSING = ("graph_attention", "gated_sum")
+MESSAGE_PASSING = ("graph_attention", "gated_sum", "typed_comparison")
 """The operators whose backends layers, models and configurations choose by name."""
 
 _DEVICES = {"cpu": "the CPU", "cuda": "CUDA"}
@@ -35,6 +35,7 @@ class Backend:
     widen_half: bool = False
     opaque: bool = False
     own_autocast: bool = False
+    per_edge: bool = False
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why it cannot run on a device with numbers of a type; None where it can."""
@@ -62,6 +63,7 @@ def register_backend(
     widen_half: bool = False,
     opaque: bool = False,
     own_autocast: bool = False,
+    per_edge: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a function that computes an operator, and may then be chosen by name.
 
@@ -69,8 +71,9 @@ def register_backend(
     returns what `naive` returns, with the same gradients. See ``docs/extending.md``.
 
     Args:
-        operator: "graph_attention", "gated_sum", "additive_attention", "window_max" or "gru"; or "attention_layer" or
-            "gated_layer", a layer in one go, for a backend that has the operator below it, too.
+        operator: "graph_attention", "gated_sum", "typed_comparison", "edge_dot", "additive_attention", "window_max" or
+            "gru"; or "attention_layer" or "gated_layer", a layer in one go, for a backend that has the operator below
+            it, too.
         name: of the backend. The same name may stand for a function of each operator. "naive" makes a new operator.
         devices: types of devices on which it runs, such as ("cpu", "cuda"); None: on all.
         dtypes: types that it computes in; None: any.
@@ -80,9 +83,10 @@ def register_backend(
         suits: takes the graph; `auto` passes over the backend where it returns False.
         widen_half: give it float16 and bfloat16 inputs as float32, and return what it makes of them in their type.
         opaque: `torch.compile` calls it as it stands, forward and backward, instead of tracing it. For kernels that
-            autograd records as one step; their results must be one tensor like the first input.
+            autograd records as one step; their results must be one tensor like the first input, or `per_edge`.
         own_autocast: it runs under autocast, and checks the types of its inputs itself. Otherwise autocast is off, and
             all inputs have the type of the first.
+        per_edge: its result is (edges,); said of every backend of the operator.
 
     Raises:
         ValueError: there is no such operator, or the name is taken.
@@ -117,6 +121,7 @@ def register_backend(
             widen_half,
             opaque,
             own_autocast,
+            per_edge,
         )
         _candidates.clear()
         return function
@@ -167,7 +172,7 @@ def candidates(operator: str, device: str) -> list[tuple[str, Backend]]:
 
 
 def backend_names(*operators: str) -> tuple[str, ...]:
-    """Names of the backends of some operators; of `graph_attention` and `gated_sum` where none is given.
+    """Names of the backends of some operators; of `MESSAGE_PASSING` where none is given.
 
     >>> "naive" in backend_names()
     True

@@ -1,6 +1,6 @@
 """Training and evaluation of runs."""
 
-from relgrounding.training._ablation import Cell, Column, Experiment, Grid, Job, Row, read_grid
+from relgrounding.training._ablation import Cell, Column, Experiment, Grid, Job, Row, read_grid, run_name
 from relgrounding.training._ablation import cells as grid_cells
 from relgrounding.training._ablation import is_done as job_is_done
 from relgrounding.training._ablation import jobs as grid_jobs
@@ -57,6 +57,7 @@ __all__ = [
     "nothing_left",
     "protocols",
     "read_grid",
+    "run_name",
     "score_run",
     "score_split",
     "stages",

@@ -14,6 +14,7 @@ from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunFolder
+from relgrounding.training._schedule import stages
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Row:
     """Settings whose effect is measured."""
 
     settings: list[str] = field(default_factory=list)
+    reference: str = ""
+    """Row that it is compared with; empty: that of the grid."""
     start: str = ""
     """Row whose run on the same data set and seed stage 2 starts from."""
     only: list[str] = field(default_factory=list)
@@ -65,6 +68,11 @@ class Grid:
     """Settings of every run."""
     experiments: dict[str, Experiment] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
+
+    def reference_of(self, row: str) -> str:
+        """Return the row that a row is compared with; empty: none."""
+        reference = self.rows[row].reference or self.reference
+        return "" if reference == row else reference
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,10 @@ def _check_row(path: str | Path, grid: Grid, name: str, row: Row) -> None:
         if other not in grid.experiments:
             known = ", ".join(grid.experiments)
             raise ConfigError(f"{path}: rows.{name}.only: there is no experiment '{other}'; known are {known}")
+    if row.reference and row.reference not in grid.rows:
+        raise ConfigError(
+            f"{path}: rows.{name}.reference: there is no row '{row.reference}'; known are {', '.join(grid.rows)}"
+        )
     seen = [name]
     while start := grid.rows[seen[-1]].start:
         if start not in grid.rows:
@@ -179,12 +191,19 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int) -> Job:
     if start:
         if experiment not in _experiments(grid, start):
             raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
-        words.append(f"ccl.start_from={runs / run_name(experiment, start, seed)}")
+        before = runs / run_name(experiment, start, seed)
     try:
+        if start:
+            words.append(f"{_second_stage(load_config(what.config, words))}.start_from={before}")
         config = load_config(what.config, words)
     except ConfigError as error:
         raise ConfigError(f"run {name}: {error}") from None
     return Job(experiment, row, seed, start, what.config, tuple(words), config)
+
+
+def _second_stage(config: Config) -> str:
+    """Return the section of the first stage after that of `train.objectives`."""
+    return next((stage.objectives[0].name for stage in stages(config)[1:]), "ccl")
 
 
 def is_done(job: Job, runs: Path) -> bool:
@@ -250,11 +269,19 @@ def table(grid: Grid, runs: Path) -> str:
         titles = [column.title for column in experiment.columns]
         extra = sorted(row for row in found[name] if row not in grid.rows)
         order = [row for row in grid.rows if name in _experiments(grid, row)] + extra
-        lines = [[row, *(str(found[name].get(row, {}).get(title, "-")) for title in titles)] for row in order]
+        lines = [
+            [_label(grid, row), *(str(found[name].get(row, {}).get(title, "-")) for title in titles)] for row in order
+        ]
         text = tabulate(lines, ["", *titles], tablefmt="pipe", colalign=("left", *["right"] * len(titles)))
         settings = " ".join([*grid.settings, *experiment.settings])
         parts.append(f"## {name}\n\n`{experiment.config}` with `{settings}`\n\n{text}\n")
     return "\n".join(parts)
+
+
+def _label(grid: Grid, row: str) -> str:
+    """Return the name of a row, with that of its own reference."""
+    own = grid.rows[row].reference if row in grid.rows else ""
+    return f"{row} (against {own})" if own else row
 
 
 def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
@@ -277,10 +304,9 @@ def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
                     for floor, metrics in entry["floors"].items():
                         by_row.setdefault(f"floor: {floor}", {})[seed] = float(metrics[column.metric])
                     by_row.setdefault("oracle", {})[seed] = float(entry["oracle"][column.metric])
-            baseline = by_row.get(grid.reference, {})
             for row, values in by_row.items():
-                compared = row in grid.rows and row != grid.reference
-                differences = [values[s] - baseline[s] for s in values if s in baseline] if compared else []
+                baseline = by_row.get(grid.reference_of(row), {}) if row in grid.rows else {}
+                differences = [values[s] - baseline[s] for s in values if s in baseline]
                 found[name].setdefault(row, {})[column.title] = Cell(values, differences)
     return found
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from relgrounding._files import replacing
-from relgrounding._printing import get_logger
+from relgrounding._printing import get_logger, progress
+from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
 from relgrounding.evaluation import format_table, make_entry, write_results
 from relgrounding.io import DataError
 from relgrounding.modalities import Scored
 from relgrounding.models import System
-from relgrounding.predictor import usable_device
+from relgrounding.predictor import Explanation, usable_device
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._task import Split, Task, build_model, read_training
 
@@ -112,9 +113,10 @@ def evaluate_split(
     start = time.perf_counter()
     scored = score_split(model, task, split, quiet, f"scoring {name}")
     entries, lines = [], []
+    tops = {name: task.modality.select(scored, variant, task.config.eval) for name, variant in protocols(task).items()}
+    explained = _explained(model, task, split, tops, quiet) if task.config.eval.explain else None
     for protocol, variant in protocols(task).items():
-        top = task.modality.select(scored, variant, task.config.eval)
-        lines.extend(_prediction_lines(task, split, scored, top, name, protocol))
+        lines.extend(_prediction_lines(task, split, scored, tops[protocol], name, protocol, explained))
         known, known_scored = answered(split, scored)
         if not known.queries:
             continue
@@ -137,8 +139,27 @@ def evaluate_split(
     return entries, lines
 
 
+def _explained(
+    model: System, task: Task, split: Split, tops: dict[str, list[list[int]]], quiet: bool
+) -> list[dict[int, Explanation]]:
+    """Return for each query the explanations of its first answers, by the number of the proposal."""
+    predictor, found = task.predictor(model), []
+    for i, query in enumerate(progress(split.queries, desc="explaining", unit="query", quiet=quiet)):
+        look()
+        numbers = list(dict.fromkeys(top[i][0] for top in tops.values()))
+        explanations = predictor.explain(query, split.store, task.durations, numbers)
+        found.append(dict(zip(numbers, explanations, strict=True)))
+    return found
+
+
 def _prediction_lines(
-    task: Task, split: Split, scored: Scored, top: list[list[int]], name: str, protocol: str
+    task: Task,
+    split: Split,
+    scored: Scored,
+    top: list[list[int]],
+    name: str,
+    protocol: str,
+    explained: list[dict[int, Explanation]] | None,
 ) -> list[dict]:
     return [
         {
@@ -152,7 +173,10 @@ def _prediction_lines(
             "top": [{"proposal": proposals[k].tolist(), "score": round(scores[k].item(), 4)} for k in rows],
             "targets": query.targets,
         }
-        for query, proposals, scores, rows in zip(split.queries, scored.proposals, scored.scores, top, strict=True)
+        | ({} if explained is None else {"explanation": explained[i][rows[0]].to_json()})
+        for i, (query, proposals, scores, rows) in enumerate(
+            zip(split.queries, scored.proposals, scored.scores, top, strict=True)
+        )
     ]
 
 

@@ -1,25 +1,27 @@
 """Check that batches hold negatives: the MIL loss contrasts items with other items and other sentences of the batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
-from relgrounding.modalities import BatchSampler, identities
+from relgrounding.modalities import identities, training_batches
 from relgrounding.training._schedule import planned
 
 logger = get_logger("relgrounding.training")
 
 
-def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: Config) -> None:
+def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: Config, store: Any = None) -> None:
     """Look for negatives in the batches of a run before it starts, and log once how many batches have none.
 
     Args:
         train: training queries.
         held_out: held-out queries.
         config: of the run.
+        store: features of the training items, which blocks of one category need.
 
     Raises:
         ConfigError: no batch holds a negative. If all sentences are equal, this is only logged.
@@ -30,8 +32,8 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
             epochs += stage.epochs
     if not epochs:
         return
-    item, text, group = identities(train)
-    sampler = BatchSampler(group, config.data.batch_size, config.seed)
+    item, text, _ = identities(train)
+    sampler = training_batches(train, store, config.modality, config.data, config.seed)
     total = without = 0
     if len(train) > 1:
         for sampler.epoch in range(epochs):
@@ -45,7 +47,7 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         items, texts, held = len(torch.unique(item)), len(torch.unique(text)), len({q.item for q in held_out})
         remedy = ", or lower data.validation" if held > 1 else ""
         if items > 1 and texts > 1:
-            remedy = ", or raise data.batch_size"
+            remedy = ", or raise data.batch_size" + (", or leave data.block_by empty" if config.data.block_by else "")
         message = (
             f"no batch has a negative, which is another {word} with another sentence, so nothing can be learnt: "
             f"{len(train)} training queries with {items} different {word}s and {texts} different sentences are left "
@@ -59,4 +61,9 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
             "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "
             "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",
             *(without, total, word, word),
+        )
+    if config.data.block_by and len(train) > 1 and not (sampler.block(range(len(train))) >= 0).any():
+        logger.warning(
+            "data.block_by=%s puts no two training queries in one block, so that no negative is hard",
+            config.data.block_by,
         )

@@ -35,6 +35,19 @@ def check_settings(folder: RunFolder, config: Config) -> None:
         )
 
 
+def check_teacher(start: RunFolder, config: Config) -> None:
+    """Compare the model of a run with the one that is trained from it without being changed.
+
+    Raises:
+        RunError: settings differ that its answers depend on.
+    """
+    was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c.model))) for c in (start.read_config(), config))
+    wrong = [key for key in {**was, **now} if was.get(key) != now.get(key) and key != "dropout"]
+    if wrong:
+        differing = ", ".join(f"model.{key} is {was.get(key)!r} there and {now.get(key)!r} here" for key in wrong)
+        raise RunError(f"{start.path} is to be the first member, but {differing}; cotrain.student changes the others")
+
+
 def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
     """Read the checkpoint from which a run is resumed, with a complete state that tells whether the run is finished.
 
@@ -57,11 +70,12 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
     if not isinstance(kept, dict) or not all(isinstance(kept.get(name), dict) for name in needed):
         raise RunError(f"{path} cannot be restored: it lacks the state of {', '.join(needed)}")
     then = stages(folder.read_config())
-    for number in range(state["stage"] - 1):
-        if not stage.start_from and planned[number].epochs > then[number].epochs:
-            raise RunError(
-                f"{planned[number].key} cannot rise: {folder.path} is past stage {number + 1}; {stage.key} may"
-            )
+    begun = max((number for number in range(state["stage"]) if planned[number].start_from), default=0)
+    for number in range(begun, state["stage"] - 1):
+        key = planned[number].key
+        if planned[number].epochs > then[number].epochs:
+            rest = f"; {stage.key} may" if stage.key != key else ""
+            raise RunError(f"{key} cannot rise: {folder.path} is past stage {number + 1}{rest}")
     # Not the saved value: the last checkpoint may precede the end of the run, and the run may have been extended since.
     state["finished"] = stage_is_over(state, config) and state["stage"] == len(planned)
     return saved | {"state": state, "objectives": kept}

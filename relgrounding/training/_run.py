@@ -98,6 +98,7 @@ def evaluate(
     data: Mapping[str, Any] | Sequence[str] = (),
     write: bool = False,
     quiet: bool = False,
+    explain: bool = False,
 ) -> TrainedRun:
     """Evaluate the best checkpoint of a run.
 
@@ -109,17 +110,21 @@ def evaluate(
         data: settings of the section `data` to evaluate with, such as `{"root": "/data"}` or `["root=/data"]`.
         write: replace results.json and predictions.jsonl of the run.
         quiet: print nothing.
+        explain: with `write`: whatever `eval.explain` is, say in predictions.jsonl how first answers got their scores.
 
     Raises:
-        ConfigError: settings, or data, that cannot be used; `write` with `data`.
+        ConfigError: settings, or data, that cannot be used; `write` with `data`, `explain` without `write`.
         DataError: annotations or features that cannot be used.
         RunError: not a run, or one without a checkpoint.
     """
     if data and write:
         raise ConfigError("results of a run are those of its own data; leave out what replaces them, or the other data")
+    if explain and not write:
+        raise ConfigError("explanations go into the run's predictions.jsonl; write it, or leave them out")
     folder = RunFolder(run)
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = with_data(folder.read_config(), words)
+    config.eval.explain = write and (explain or config.eval.explain)
     with hold_run(folder) if write else contextlib.nullcontext():
         task = make_test_task(config, folder)
         splits = [splits] if isinstance(splits, str) else splits

@@ -16,6 +16,7 @@ class Stage(NamedTuple):
         learning_rate: maximum learning rate.
         start_from: folder of a run whose best.pt it starts from; empty: the best epoch of the previous stage.
         key: name of the setting for the number of epochs.
+        member: number of the member of the committee that is trained; 0 for a system alone.
     """
 
     objectives: tuple[type[Objective], ...]
@@ -23,18 +24,28 @@ class Stage(NamedTuple):
     learning_rate: float
     start_from: str
     key: str
+    member: int = 0
+
+    @property
+    def kept(self) -> str:
+        """Name of the file that holds its best epoch when the next stage replaces best.pt."""
+        name = "-".join(kind.name for kind in self.objectives)
+        return f"{name}-{self.member}.pt" if self.member else f"{name}.pt"
 
 
 def stages(config: Config) -> list[Stage]:
-    """Return the stages of a run: that of `train.objectives`, then one per objective with `follows` and epochs."""
+    """Return the stages of a run: that of `train.objectives`, then those of objectives with `follows` and epochs."""
     train = config.train
     first = tuple(OBJECTIVES.get(name) for name in train.objectives)
     found = [Stage(first, train.epochs, train.learning_rate, "", "train.epochs")]
     for name, kind in config.classes.items():
         settings = config.objectives[name]
         if kind.follows and settings.epochs:
-            rest = settings.epochs, settings.learning_rate, settings.start_from
-            found.append(Stage((kind,), *rest, f"{name}.epochs"))
+            stage = Stage((kind,), settings.epochs, settings.learning_rate, settings.start_from, f"{name}.epochs")
+            plan = kind.committee(config.sections, config.model)
+            members = range(1, len(plan.members)) if plan else [found[-1].member]
+            for member in members:
+                found.append(stage._replace(member=member, start_from=stage.start_from if member == members[0] else ""))
     return found
 
 

@@ -20,7 +20,7 @@ from relgrounding.features import Vocabulary, load_word_vectors, tokenize
 from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
 from relgrounding.io._ids import did_you_mean
 from relgrounding.modalities import Collator, Modality
-from relgrounding.models import System
+from relgrounding.models import System, first_member
 from relgrounding.ops import available_backends
 from relgrounding.predictor import Predictor, untrained
 from relgrounding.runs import RunFolder
@@ -34,6 +34,8 @@ UNREAD = {
     "validation": "it is about training",
     "train_queries": "it is about training",
     "batch_size": "it is about training; eval.batch_size is the run's",
+    "block_by": "it is about training",
+    "block_size": "it is about training",
 }
 """Settings of the section `data` that an evaluation does not read, and the reason."""
 
@@ -116,8 +118,8 @@ class Task:
 
     def collator(self, split: Split) -> Collator:
         """Return the collator of a split."""
-        options = self.config.system.graph_options(self.config.model)
-        return self.modality.collator(split.queries, split.store, self.vocabulary, self.config.data, **options)
+        config = self.config
+        return self.modality.collator(split.queries, split.store, self.vocabulary, config.data, **config.graph_options)
 
 
 def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
@@ -132,7 +134,7 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     """
     settings = config.data
     train, validation = read_training(config)
-    check_negatives(train.queries, validation.queries, config)
+    check_negatives(train.queries, validation.queries, config, train.store)
     known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train.queries])
     vectors = None
     if settings.word_vectors:
@@ -153,9 +155,10 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
         RunError: there is no checkpoint, or it belongs to another model.
     """
     saved = folder.load("best.pt")
+    weights = first_member(saved["model"])
     store = open_store(config)
     try:
-        width = config.system.feature_dim(config.model, saved["model"])
+        width = config.system.feature_dim(config.model, weights)
     except LookupError as error:
         raise folder.another_model("best.pt", error.args[0]) from None
     if store is not None and store.dim != width:
@@ -165,7 +168,7 @@ def make_test_task(config: Config, folder: RunFolder) -> Task:
         )
     empty = Split([], store)
     words = Vocabulary.from_list(saved["vocabulary"])
-    return Task(config, empty, empty, words, saved["model"].get("embedding.vectors"), width=width)
+    return Task(config, empty, empty, words, weights.get("embedding.vectors"), width=width)
 
 
 def with_data(config: Config, changes: Sequence[str]) -> Config:
@@ -206,7 +209,7 @@ def read_training(config: Config) -> tuple[Split, Split]:
 
 def check_backend(config: Config) -> None:
     """Raise ConfigError if the backend of a run is not available."""
-    if config.backend != "auto" and config.model.relation != "none":
+    if config.backend != "auto" and any(map(config.system.reads_graph, config.committee.members)):
         reason = available_backends()[config.backend]
         if reason:
             raise ConfigError(f"backend is {config.backend}, which cannot run here: {reason}; use backend=auto")

@@ -9,11 +9,12 @@ from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
 from relgrounding.config import Config
-from relgrounding.modalities import Batch, BatchSampler, make_loader
+from relgrounding.modalities import Batch, OneQueryPerItem, make_loader, training_batches
+from relgrounding.models import first_member
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._evaluate import validation_metrics
-from relgrounding.training._resume import load_whole, stage_is_over
+from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
 from relgrounding.training._task import Task, build_model, check_backend
 
@@ -23,7 +24,8 @@ class Trainer:
 
     The first stage trains on `train.objectives`, MIL by default. If a later objective has epochs (`ccl.epochs`),
     another stage follows with a new optimizer. It starts from the best epoch of the previous stage (kept as `mil.pt`)
-    or of the run `start_from`, and `best.pt` becomes its best epoch.
+    or of the run `start_from`, and `best.pt` becomes its best epoch. A stage may train a fresh member of a committee;
+    the members before it are frozen, and answer with it in validation.
 
     SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop it between two steps or two validation batches.
     `last.pt` always holds the state after a complete step; a run resumed from it with the same settings on the same
@@ -54,9 +56,14 @@ class Trainer:
         check_backend(self.config)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
-        self.sampler = BatchSampler(collator.group, self.config.data.batch_size, self.config.seed)
+        self.sampler = training_batches(
+            task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
+        )
         self.loader = make_loader(collator, self.sampler, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
+        if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
+            items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
+            self.model.fit(make_loader(collator, items, self.config.data.workers))
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
@@ -79,17 +86,18 @@ class Trainer:
 
     def _begin_stage(self, number: int, start: RunFolder | None = None) -> None:
         """Prepare a stage; with `start`, from the weights of the best epoch of that run."""
+        self.stage = self.stages[number - 1]
         if start is not None:
             self._take_weights(start)
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
-        self.stage = self.stages[number - 1]
+        self.trained = self.model.begin(self.stage.member)
         train = self.config.train
         betas = train.betas[0], train.betas[1]
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+            self.trained.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
-        sections = self.config.objectives
-        self.objectives = {kind.name: kind(self.model, sections, self.generator) for kind in self.stage.objectives}
+        model, sections = self.model if self.stage.member else self.trained, self.config.sections
+        self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
 
     def _take_weights(self, start: RunFolder) -> None:
         saved = start.load("best.pt")
@@ -97,6 +105,10 @@ class Trainer:
             raise RunError(
                 f"{start.path} was trained with another vocabulary; stage 2 needs the same: pass it to make_task"
             )
+        if start is not self.folder:
+            saved |= {"model": first_member(saved["model"])}
+            if self.stage.member:
+                check_teacher(start, self.config)
         start.restore(self.model, saved, "best.pt")
 
     def run(self) -> None:
@@ -141,14 +153,17 @@ class Trainer:
             device += f", {torch.cuda.get_device_name(self.device)}"
         elif self.device.type == "cpu":
             device += f", {counted(torch.get_num_threads(), 'thread')}"
-        kernels = "none: the model has no relation module" if config.model.relation == "none" else config.backend
+        members = config.committee.members
+        reading = any(map(config.system.reads_graph, members))
+        kernels = config.backend if reading else "none: the model has no relation module"
+        systems = f" in {len(members)} systems" if len(members) > 1 else ""
         parameters = list(self.model.parameters())
         types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
         facts = {
             "device": device,
             "precision": ", ".join(types),
             "backend": kernels,
-            "parameters": f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,}",
+            "parameters": f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,}{systems}",
             "queries": f"{len(self.task.train.queries):,} to train on, {len(self.task.validation.queries):,} held out",
             "kept in": str(self.folder.path),
         }
@@ -176,6 +191,7 @@ class Trainer:
         with bar:
             look()
             for batch in bar:
+                batch.block = self.sampler.block(batch.queries)
                 loss, norm, extra = self._step(batch.to(self.device))
                 losses.append(loss)
                 state["step"] += 1
@@ -210,7 +226,7 @@ class Trainer:
         loss = sum(losses[1:], losses[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip_norm)
         if not torch.isfinite(norm):
             raise RunError(
                 f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
@@ -253,7 +269,7 @@ class Trainer:
         """Begin the next stage, or finish the run."""
         number = self.state["stage"]
         if number < len(self.stages):
-            self.folder.keep("best.pt", f"{'-'.join(self.objectives)}.pt")
+            self.folder.keep("best.pt", self.stage.kept)
             self._begin_stage(number + 1, self.folder)
         else:
             self.state["finished"] = True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from relgrounding._files import replacing
 from relgrounding._printing import printable
 from relgrounding.features.vocabulary import INVISIBLE
+from relgrounding.predictor import Neighbour
 from relgrounding.viz._fonts import add_fonts
 
 if TYPE_CHECKING:
@@ -19,6 +20,26 @@ if TYPE_CHECKING:
 TRUTH = "#00795c"
 MODELS = ("#0060a8", "#c24a00", "#8e4a86", "#8a6d00", "#4d4d4d")
 """Told apart also by people who confuse red and green, and dark enough for text on white."""
+MOST_NEIGHBOURS, SPOKE = 3, 0.05
+"""Neighbours that are drawn: so many at most, with messages of this weight or more."""
+
+
+def speakers(neighbours: Sequence[Neighbour], answer: Sequence[float | int]) -> list[Neighbour]:
+    """Return the neighbours of an answer to draw, each with its message of the highest weight."""
+    found: dict[tuple[float, ...], Neighbour] = {}
+    for neighbour in neighbours:
+        if neighbour.weight >= SPOKE and neighbour.proposal != tuple(answer):
+            found.setdefault(neighbour.proposal, neighbour)
+    return list(found.values())[:MOST_NEIGHBOURS]
+
+
+def describe(neighbour: Neighbour) -> list[str]:
+    """Return the type of a message's edge with its weight, and the words that open it, if any."""
+    words = ", ".join(f'"{printable(word)}" {change:+.2f}' for word, change in neighbour.opened_by())
+    return [
+        f"{printable(neighbour.edge_type)}, weight {neighbour.weight:.2f}",
+        *([f"opened by {words}"] if words else []),
+    ]
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,7 @@ class Shown:
         labels: one per proposal; none: they are drawn without.
         truth: whether it is the ground truth, which has a colour of its own.
         colour: empty: that of the ground truth, or the next one of the models.
+        neighbours: of the messages to the first proposal, those with the highest weights first.
     """
 
     name: str
@@ -40,6 +62,12 @@ class Shown:
     labels: Sequence[str] = field(default_factory=tuple)
     truth: bool = False
     colour: str = ""
+    neighbours: Sequence[Neighbour] = ()
+
+    @property
+    def speakers(self) -> list[Neighbour]:
+        """Neighbours to draw, see `speakers`."""
+        return speakers(self.neighbours, self.proposals[0]) if self.neighbours else []
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -1,5 +1,6 @@
 """What runs answered, query by query: read, scored, matched, and the examples worth a look."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from relgrounding.config import Config
+from relgrounding.predictor import Neighbour
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.viz._views import View, view_of
 
@@ -22,6 +24,7 @@ class Prediction:
         iou: of the first answer, of several right answers with the best.
         hit: whether the first answer counts as right in the protocol's metric at IoU 0.5.
         frame: (duration,) of the video in seconds or (width, height) of the image in pixels; empty: not recorded.
+        neighbours: of the messages to the first answer, highest weight first; empty: none, or not recorded.
     """
 
     id: str
@@ -34,6 +37,7 @@ class Prediction:
     iou: float
     hit: bool
     frame: tuple[float, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -199,6 +203,15 @@ def _scored(lines: list[dict[str, Any]], view: View) -> list[Prediction]:
             iou=scores[i][0],
             hit=scores[i][1],
             frame=view.frame(line),
+            neighbours=tuple(map(_neighbour, line.get("explanation", {}).get("neighbours", ()))),
         )
         for i, line in enumerate(lines)
     ]
+
+
+def _neighbour(said: dict[str, Any]) -> Neighbour:
+    words = tuple((str(word), float(change)) for word, change in said["words"])
+    proposal, weight = tuple(map(float, said["proposal"])), float(said["weight"])
+    if not all(map(math.isfinite, (weight, *proposal, *(change for _, change in words)))):
+        raise ValueError(f"the neighbour {proposal} has numbers that are not finite")
+    return Neighbour(proposal, str(said["layer"]), str(said["edge_type"]), weight, words)

@@ -1,5 +1,6 @@
 """Boxes on a picture, on a generated scene, or on a blank canvas."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from relgrounding._printing import printable
 from relgrounding.datasets.demo import Scene
-from relgrounding.viz._figure import TRUTH, Shown, colours, new_figure, set_query
+from relgrounding.viz._figure import TRUTH, Shown, colours, describe, new_figure, set_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,8 @@ def regions_figure(
 ) -> "Figure":
     """Draw answers: one panel each, boxes over the picture, the sentence above.
 
-    The ground truth is dashed in the panels of the others.
+    The ground truth is dashed in the panels of the others. Arrows come from the neighbours whose messages the first box
+    got, wider for higher weights; the lines below say of what type they are and which words open them.
 
     Args:
         query: the sentence.
@@ -52,7 +54,8 @@ def regions_figure(
     width, height = image_size
     panel = 4.4 if columns > 1 else 6.0
     tall = panel * min(max(height / width, 0.4), 1.6)
-    figure = new_figure(panel * columns, (tall + 0.4) * rows + 0.6)
+    lines = max(len(_written(one, panel)) for one in shown)
+    figure = new_figure(panel * columns, (tall + 0.4 + 0.16 * lines) * rows + 0.6)
     set_query(figure, query, int(panel * columns * 10))
     # Generated objects are small: a line on their edge would hide which shape they have.
     grow = width / 120 if isinstance(picture, Scene) else 0.0
@@ -69,6 +72,7 @@ def regions_figure(
         for rank, box in reversed(list(enumerate(one.proposals))):
             first = rank == 0 or one.truth
             _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
+        _neighbours(axes, one, colour, grow, panel)
         _labels(axes, one, colour, image_size, unit=width / panel)
         note = f"   {one.note}" if one.note else ""
         axes.set_title(printable(one.name) + note, fontsize=10, color=colour, parse_math=False)
@@ -107,6 +111,33 @@ def _box(
         patch.set_path_effects([Stroke(linewidth=width + 1.2, foreground="white"), Normal()])
     patch.set_clip_on(False)  # a box at the edge of the image is drawn in full
     axes.add_patch(patch)
+
+
+def _neighbours(axes: Any, one: Shown, colour: str, grow: float, panel: float) -> None:
+    """Draw an arrow from each neighbour that spoke to the first box, and write below what it said."""
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.patheffects import Normal, Stroke
+
+    for number, neighbour in enumerate(one.speakers, start=1):
+        _box(axes, neighbour.proposal, colour, width=1.2, style=":", grow=grow)
+        ends = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (neighbour.proposal, one.proposals[0])]
+        width = 0.8 + 2.2 * neighbour.weight
+        bend = f"arc3,rad={0.12 if number % 2 else -0.12}"  # so that neighbours in one direction have two arrows
+        style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 13, "shrinkA": 7, "shrinkB": 7}
+        arrow = FancyArrowPatch(*ends, color=colour, linewidth=width, connectionstyle=bend, zorder=3, **style)
+        arrow.set_path_effects([Stroke(linewidth=width + 1.6, foreground="white"), Normal()])
+        axes.add_patch(arrow)
+        mark = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": colour, "linewidth": 1.0}
+        corner = neighbour.proposal[0] - grow, neighbour.proposal[1] - grow
+        axes.text(*corner, str(number), ha="center", va="center", fontsize=8, color=colour, bbox=mark, zorder=4)
+    text = "\n".join(_written(one, panel))
+    axes.set_xlabel(text, loc="left", fontsize=8, color=colour, linespacing=1.3, parse_math=False)
+
+
+def _written(one: Shown, panel: float) -> list[str]:
+    """Return the lines below a panel of this width in inches: what each neighbour said."""
+    lines = (f"{number}: {', '.join(describe(neighbour))}" for number, neighbour in enumerate(one.speakers, start=1))
+    return [part for line in lines for part in textwrap.wrap(line, int(17 * panel), subsequent_indent="    ")]
 
 
 def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> None:

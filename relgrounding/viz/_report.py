@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from relgrounding.viz._breakdown import QueryGroup, breakdowns
 from relgrounding.viz._curves import line_chart
+from relgrounding.viz._figure import describe, speakers
 from relgrounding.viz._predictions import Prediction, Run, check_alike, match_protocols
 
 MOST_KINDS = 4
@@ -260,13 +261,13 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _data(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """What report.js reads: of each query its id, item, text, targets, answers and frame."""
+    """What report.js reads: of each query its id, item, text, targets, answers (with neighbours) and frame."""
     groups: dict[tuple[int, str], list] = {}
     for number, comparison in enumerate(comparisons):
         for answers in comparison.matched:
             first = answers[0]
             tops = [[[*(round(v, 2) for v in proposal), score] for proposal, score in p.top] for p in answers]
-            listed = [[round(p.iou, 4), top] for p, top in zip(answers, tops, strict=True)]
+            listed = [[round(p.iou, 4), top, _spoke(p)] for p, top in zip(answers, tops, strict=True)]
             frame = next((p.frame for p in answers if p.frame), ())
             record = [first.id, first.item, first.text, first.targets, listed, frame]
             groups.setdefault((number, first.split), []).append(record)
@@ -278,3 +279,9 @@ def _data(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str, A
             for (k, split), queries in groups.items()
         ],
     }
+
+
+def _spoke(prediction: Prediction) -> list[list[Any]]:
+    """Return the neighbours of a first answer to draw: proposal, weight and what is said of the message."""
+    found = speakers(prediction.neighbours, prediction.top[0][0])
+    return [[[round(v, 2) for v in n.proposal], round(n.weight, 3), ", ".join(describe(n))] for n in found]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HIT = 0.5
 """IoU from which an answer is right."""
+THRESHOLDS = (0.3, 0.5, 0.7)
+"""IoUs of the recalls of moments that runs are compared by."""
 MARGIN = 1.05
 """Of a blank canvas whose size is not known, beyond the outermost box."""
 Proposals = Sequence[Sequence[float | int]]
@@ -44,6 +46,10 @@ class View(ABC):
     @abstractmethod
     def score(self, protocol: str, answers: Proposals, targets: Sequence[Proposals]) -> tuple[np.ndarray, np.ndarray]:
         """Return the IoU of each query's answer, and whether it is a hit, (queries,) each."""
+
+    @abstractmethod
+    def measures(self, ious: np.ndarray, hits: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the percentage of each query by metric, given what `score` returns; their means are the metrics."""
 
     @abstractmethod
     def frame(self, line: Mapping[str, Any]) -> tuple[float, ...]:
@@ -80,6 +86,10 @@ class MomentsView(View):
         ious = VideoEvaluator(reversed_targets=True).overlaps([[answer] for answer in answers], targets)
         return ious, ious >= HIT
 
+    def measures(self, ious: np.ndarray, hits: np.ndarray) -> dict[str, np.ndarray]:
+        recalls = {f"R@1,IoU={iou}": 100.0 * (ious >= iou) for iou in THRESHOLDS}
+        return {**recalls, "mIoU": 100.0 * ious}
+
     def frame(self, line: Mapping[str, Any]) -> tuple[float, ...]:
         return _positive([line["duration"]]) if "duration" in line else ()
 
@@ -108,6 +118,9 @@ class RegionsView(View):
         reading = next((name for name in READINGS if name in protocol.split(", ")), "any")
         evaluator = ImageEvaluator(reading, HIT)
         return evaluator.overlaps(answers, targets), evaluator.hits(answers, targets)
+
+    def measures(self, ious: np.ndarray, hits: np.ndarray) -> dict[str, np.ndarray]:
+        return {f"Acc@{HIT}": 100.0 * hits}
 
     def frame(self, line: Mapping[str, Any]) -> tuple[float, ...]:
         if "size" not in line:

@@ -27,26 +27,32 @@
   const group = () => data.groups[byId("group").selectedIndex];
   const proposals = (query) => query[TARGETS].concat(query[ANSWERS].flatMap((answer) => answer[1]));
   const furthest = (query, index) => Math.max(...proposals(query).map((p) => p[index]), 1e-9);
+  const spoke = (query) => query[ANSWERS].flatMap(([, top, found], k) => found.map(
+    ([from, weight]) => ({ name: `c${group().runs[k] % 5}`, lane: k + 1, from, weight, to: top[0] })));
   const lanes = (query) => [
     ["truth", query[TARGETS]],
     ...query[ANSWERS].map((answer, k) => [`c${group().runs[k] % 5}`, [answer[1][0].slice(0, -1)]]),
   ];
 
-  // One lane per run over the whole video: percentages follow the width of the page.
+  // One lane per run over the whole video: percentages follow the width of the page. Neighbours that sent messages to an
+  // answer are thin, below it.
   function timeline(query) {
     const [duration] = query[FRAME].length ? query[FRAME] : [furthest(query, 1)];
     const share = (seconds) => `${100 * seconds / duration}%`;
     const drawn = lanes(query);
-    const svg = shape("svg", { class: "timeline", height: 12 * drawn.length });
-    drawn.forEach(([name, moments], k) =>
-      moments.forEach(([start, end]) => svg.append(shape("rect", {
-        class: name, x: share(start), y: 12 * k + 2, width: share(Math.max(duration / 250, end - start)), height: 8,
-      }))));
+    const tall = spoke(query).length ? 20 : 12;
+    const svg = shape("svg", { class: "timeline", height: tall * drawn.length });
+    const bar = (name, [start, end], y, height, more) => svg.append(shape("rect", {
+      class: name, x: share(start), y, width: share(Math.max(duration / 250, end - start)), height, ...more,
+    }));
+    drawn.forEach(([name, moments], k) => moments.forEach((moment) => bar(name, moment, tall * k + 2, 8)));
+    spoke(query).forEach(({ name, lane, from, weight }, k) =>
+      bar(name, from, tall * lane + 11 + 3 * (k % 3), 2, { opacity: 0.3 + 0.7 * weight }));
     const end = `${duration.toFixed(1)} s`;
     return [svg, query[FRAME].length ? `0 to ${end}` : `0 to ${end}, the length of the video is not recorded`];
   }
 
-  // Boxes in the frame of the whole image.
+  // Boxes in the frame of the whole image, with lines from neighbours to the answers that got their messages.
   function picture(query) {
     const [width, height] = query[FRAME].length ? query[FRAME] : [furthest(query, 2), furthest(query, 3)];
     const scale = Math.min(210 / width, 150 / height);
@@ -55,6 +61,14 @@
       for (const [x1, y1, x2, y2] of boxes) svg.append(shape("rect", {
         class: `frame ${name}`, x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1),
       }));
+    const middle = ([x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2];
+    for (const { name, from, weight, to } of spoke(query)) {
+      const [x1, y1, x2, y2] = from;
+      svg.append(shape("rect", { class: `frame near ${name}`, x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+      const [[cx, cy], [ax, ay]] = [middle(from), middle(to)];
+      svg.append(shape("line", { class: `message ${name}`, x1: cx, y1: cy, x2: ax, y2: ay, "stroke-width": 1 + 3 * weight }));
+      svg.append(shape("circle", { class: name, cx: ax, cy: ay, r: 3 / scale }));
+    }
     const size = `${Math.round(width)} x ${Math.round(height)} px`;
     return [svg, query[FRAME].length ? size : `${size}, the size of the image is not recorded`];
   }
@@ -100,10 +114,12 @@
     truth.className = "whole";
     tr.append(text, drawing, truth);
     const titles = headings();
-    query[ANSWERS].forEach(([iou, top], k) => {
+    query[ANSWERS].forEach(([iou, top, found], k) => {
       const scored = cell(titles[k], iou.toFixed(2));
       scored.title = top.map((t, n) => `${n + 1}: ${kind.write(t.slice(0, -1))}, score ${t.at(-1).toFixed(3)}`).join("\n");
-      tr.append(scored, cell("first answer", kind.write(top[0].slice(0, -1))));
+      const first = cell("first answer", kind.write(top[0].slice(0, -1)));
+      for (const [from, , said] of found) first.append(element("small", `from ${kind.write(from)}: ${said}`, "said"));
+      tr.append(scored, first);
     });
     return tr;
   }

@@ -1,8 +1,9 @@
 """The step benchmark measures the same computation twice, and what it says it measures."""
 
 import pytest
+import torch
 
-from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models
+from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models, round_of, stage_2_of
 
 models = pytest.mark.parametrize("name", ["vgn", "ign"])
 
@@ -30,7 +31,19 @@ def test_the_parts_make_up_the_step():
 @models
 def test_a_step_of_stage_2_has_all_levels(name):
     ours, _ = draw_models(name, "naive", seed=0)
-    step = Step(ours, draw_batch(name, 3, 1, seed=0), stage_2=True)
-    _, log = step.counterfactual(step.batch)
+    step = Step(ours, draw_batch(name, 3, 1, seed=0), stage_2_of(ours))
+    _, log = step.objective(step.batch)
     assert {key.split("/")[1] for key in log} == {"feature", "interaction", "relation"}
     step()
+
+
+@models
+def test_a_step_of_a_round_trains_its_member_alone(name):
+    ours, _ = draw_models(name, "naive", seed=0)
+    objective = round_of(ours, 2)
+    *others, member = objective.model.members
+    before = [[p.clone() for p in each.parameters()] for each in (*others, member)]
+    Step(member, draw_batch(name, 3, 1, seed=0), objective)()
+    for each, old in zip((*others, member), before, strict=True):
+        same = [torch.equal(p, q) for p, q in zip(each.parameters(), old, strict=True)]
+        assert all(same) if each is not member else not all(same)

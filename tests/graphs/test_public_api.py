@@ -15,6 +15,7 @@ def test_public_names():
         "SpatialRelation",
         "TemporalRelation",
         "box_iou",
+        "ending_windows",
         "from_dgl",
         "from_pyg",
         "map_proposals",

@@ -342,3 +342,13 @@ def test_errors_of_thresholds():
         graphs.spatial_graph([[0, 0, 1, 1]], (5, 5), distance_ratio=-1.0)
     with pytest.raises(ValueError, match=r"overlap_iou: 50\.0 is not an IoU; give a number from 0 to 1"):
         graphs.spatial_graph([[0, 0, 1, 1]], (5, 5), overlap_iou=50.0)
+
+
+def test_the_nodes_alone_are_those_of_the_graph_and_boxes_are_checked_all_the_same():
+    items = [torch.tensor([[0, 0, 40, 40], [10, 10, 20, 20]]), torch.tensor([[1, 1, 5, 5]])]
+    whole, alone = (graphs.spatial_structure(items, (90, 70), edges=edges) for edges in (True, False))
+    for name in ("indptr", "indices", "etype", "batch_num_nodes", "out_indptr", "out_indices", "out_edges"):
+        assert torch.equal(getattr(alone, name), getattr(whole.without_edges(), name))
+    assert alone.edge_types == whole.edge_types
+    with pytest.raises(ValueError, match="box"):
+        graphs.spatial_structure([[5, 5, 5, 9]], (90, 70), edges=False)

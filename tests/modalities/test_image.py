@@ -7,7 +7,7 @@ import torch
 from relgrounding.config import ConfigError, load_config
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary
-from relgrounding.modalities import ImageCollator
+from relgrounding.modalities import ImageCollator, OneQueryPerItem
 
 
 class _Store(dict):
@@ -49,3 +49,28 @@ def test_the_setting_reaches_the_collator(store):
     queries = [Query("i4", "i4", "red box", ())]
     collator = config.modality.collator(queries, store, Vocabulary.from_texts(["red"]), config.data)
     assert collator.category_columns == 3
+
+
+def test_columns_of_geometry_join_the_places(store):
+    """The concatenation of both is the same, bit for bit."""
+    plain = _collator(store)([2, 0, 1])
+    whole = torch.cat([plain.regions, plain.places], 1)
+    assert plain.places.shape[1] == 4
+    for columns in (1, 5):
+        batch = _collator(store, geometry_columns=columns)([2, 0, 1])
+        assert batch.places.shape[1] == columns + 4
+        assert torch.equal(torch.cat([batch.regions, batch.places], 1), whole)
+
+
+def test_categories_and_geometry_share_the_columns(store):
+    _collator(store, category_columns=3, geometry_columns=2)
+    with pytest.raises(ConfigError, match=r"category_columns is 3 and data\.geometry_columns is 3, but .* 5 columns"):
+        _collator(store, category_columns=3, geometry_columns=3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_one_query_per_item_is_its_first(size):
+    queries = [Query(str(i), item, "red box", ()) for i, item in enumerate("baabcac")]
+    batches = OneQueryPerItem(queries, size)
+    assert [i for batch in batches for i in batch] == [0, 1, 4]
+    assert len(batches) == len(list(batches)) == -(-3 // size)

@@ -82,3 +82,28 @@ def test_gradients_of_the_cross_entropy_agree_with_finite_differences():
     negatives = torch.tensor([[1, 2, 3, 0], [2, 3, 0, 1]])
     valid = torch.tensor([[True, True, False, True]] * 2)
     assert torch.autograd.gradcheck(lambda a, b: contrastive_loss(a, b, negatives, valid, 0.7), (own, wrong))
+
+
+@given(
+    st.lists(st.integers(-1, 4), min_size=2, max_size=30), st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**31)
+)
+def test_hard_rows_stay_within_blocks_and_pair_no_two_items_twice(block, count, hard, seed):
+    hard = min(hard, count)
+    block, none = torch.tensor(block), torch.full((len(block),), -1)
+    rows = draw_negatives(len(block), count, none, torch.Generator().manual_seed(seed), block, hard)
+    size = {b: int((block == b).sum()) if b >= 0 else 1 for b in set(block.tolist())}
+    within = min(hard, max(size.values()) - 1)
+    assert all(sorted(row.tolist()) == list(range(len(block))) for row in rows)
+    assert (block[rows[:within]] == block).all()
+    for item, b in enumerate(block.tolist()):
+        others = [other for other in rows[:within, item].tolist() if other != item]
+        assert len(others) == len(set(others)) == min(within, size[b] - 1)
+    assert (rows[within:] != torch.arange(len(block))).all()
+
+
+def test_the_other_rows_leave_the_blocks_where_a_shift_can():
+    block = torch.arange(4).repeat_interleave(8)
+    for seed in range(20):
+        rows = draw_negatives(32, 8, torch.full((32,), -1), torch.Generator().manual_seed(seed), block, 3)
+        assert (block[rows[:3]] == block).all()
+        assert (block[rows[3:]] != block).all()

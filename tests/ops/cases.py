@@ -16,8 +16,8 @@ from relgrounding.ops._registry import find_backend
 
 TYPES = ("a", "b", "c")
 CUDA = torch.cuda.is_available()
-OPERATORS = ("graph_attention", "gated_sum", "additive_attention", "window_max", "gru")
-GRAPH_OPERATORS = OPERATORS[:2]
+GRAPH_OPERATORS = ("graph_attention", "gated_sum")
+OPERATORS = (*GRAPH_OPERATORS, "typed_comparison", "edge_dot", "additive_attention", "window_max", "gru")
 # Half types: the inputs are rounded before, so that only the result's own rounding differs.
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -86,6 +86,26 @@ def gated_oracle(edges, feat, gate, gate_bias, type_bias):
     return torch.stack(rows) if rows else torch.zeros_like(feat)
 
 
+def comparison_oracle(edges, feat, gate, type_gate, type_bias, edge_bias=None):
+    opened = {}
+    # The forward order, in which the biases come: by destination, then source, then type.
+    for e, (j, i, r) in enumerate(sorted(edges, key=lambda edge: (edge[1], edge[0], edge[2]))):
+        logit = gate[j] + type_gate[i, r]
+        opened.setdefault(i, []).append((j, r, torch.sigmoid(logit if edge_bias is None else logit + edge_bias[e])))
+    rows = [torch.zeros_like(row) for row in feat]
+    for i, gates in opened.items():
+        for t in {r for _, r, _ in gates}:
+            count = sum(g for _, r, g in gates if r == t)
+            rows[i] = rows[i] + count / (1 + count) * type_bias[t]
+        rows[i] = rows[i] + sum(g * feat[j] for j, _, g in gates) / (1 + sum(g for *_, g in gates))
+    return torch.stack(rows) if rows else torch.zeros_like(feat)
+
+
+def dot_oracle(edges, keys):
+    ends = sorted((i, j) for j, i, _ in edges)
+    return torch.stack([keys[i] @ keys[j] for i, j in ends]) if ends else keys.new_zeros(0)
+
+
 def additive_oracle(lengths, item, proposals, words, weight, values):
     contexts, gammas = [], []
     for t, i in enumerate(item):
@@ -143,10 +163,15 @@ class Problem:
 def graph_problem(operator, counts, edges, heads=1, dim=3, types=3):
     structure, nodes = structure_of(counts, edges, types), sum(counts)
     function = getattr(ops, operator)
-    shapes = [(nodes, dim), (nodes,), (types,), (types, dim)]
-    if operator == "graph_attention":
-        shapes = [(nodes, heads, dim), (nodes, heads), (nodes, heads)]
-    oracle = attention_oracle if operator == "graph_attention" else gated_oracle
+    shapes, oracle = {
+        "graph_attention": ([(nodes, heads, dim), (nodes, heads), (nodes, heads)], attention_oracle),
+        "gated_sum": ([(nodes, dim), (nodes,), (types,), (types, dim)], gated_oracle),
+        "typed_comparison": (
+            [(nodes, dim), (nodes,), (nodes, types), (types, dim), (len(edges),)],
+            comparison_oracle,
+        ),
+        "edge_dot": ([(nodes, dim)], dot_oracle),
+    }[operator]
     return Problem(
         shapes,
         lambda move, inputs, backend: function(move(structure), *inputs, backend=backend),
@@ -157,7 +182,7 @@ def graph_problem(operator, counts, edges, heads=1, dim=3, types=3):
 
 def problem(operator, counts, density=0.5, copies=1, heads=1, dim=3, seed=0):
     """A random problem of an operator with so many nodes, proposals, windows or steps in each item."""
-    if operator in GRAPH_OPERATORS:
+    if operator in (*GRAPH_OPERATORS, "typed_comparison", "edge_dot"):
         return graph_problem(operator, counts, random_edges(counts, density, seed, copies), heads, dim)
     draw = torch.Generator().manual_seed(seed)
     item = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

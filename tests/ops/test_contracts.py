@@ -37,11 +37,13 @@ def test_public_api():
         "available_backends",
         "backend_names",
         "check_backend",
+        "edge_dot",
         "gated_sum",
         "graph_attention",
         "gru",
         "register_backend",
         "set_backend",
+        "typed_comparison",
         "window_max",
     ]
     assert all(callable(getattr(ops, name)) for name in ops.__all__)

@@ -24,11 +24,11 @@ def scene_run(tmp_path_factory):
     return folder.path
 
 
-def _video_task(path, vectors=None):
+def video_task(path, vectors=None, *words_of_config):
     words = Vocabulary.from_texts(SENTENCES[:2])
     store = ClipFeatures(path)
     queries = [Query(f"q{i}", f"v{i}", text, ((1.0, 3.0),)) for i, text in enumerate(SENTENCES)]
-    config = tiny_config(*VGN)
+    config = tiny_config(*VGN, *words_of_config)
     split = Split(queries, store)
     durations = {f"v{i}": 10.0 + i for i in range(3)}
     if vectors is not None:
@@ -36,7 +36,7 @@ def _video_task(path, vectors=None):
     return Task(config, split, split, words, vectors, durations)
 
 
-def _save_run(path, task):
+def save_run(path, task):
     model = build_model(task)
     folder = RunFolder(path)
     folder.write_config(task.config)
@@ -49,8 +49,8 @@ def video_run(tmp_path):
     rng = np.random.default_rng(0)
     clips = [(f"v{i}", rng.standard_normal((n, 5), dtype=np.float32)) for i, n in enumerate((6, 9, 20))]
     write_clip_features(tmp_path / "clips.h5", clips, {"description": "random"})
-    task = _video_task(tmp_path / "clips.h5")
-    return tmp_path, task, _save_run(tmp_path / "run", task)
+    task = video_task(tmp_path / "clips.h5")
+    return tmp_path, task, save_run(tmp_path / "run", task)
 
 
 @pytest.fixture
@@ -65,6 +65,6 @@ def pretrained_run(video_run):
         vectors[number] = torch.from_numpy(words[word])
     lines = [f"{w} {' '.join(f'{v:.4f}' for v in vector)}" for w, vector in {**words, "quickly": np.ones(4)}.items()]
     (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
-    task = _video_task(folder / "clips.h5", vectors)
-    _save_run(folder / "pretrained", task)
+    task = video_task(folder / "clips.h5", vectors)
+    save_run(folder / "pretrained", task)
     return folder, task

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,7 +12,8 @@ from relgrounding import Grounder
 from relgrounding.datasets.demo import make_scenes
 from relgrounding.features import write_region_features
 from relgrounding.runs import RunError, RunFolder
-from relgrounding.training import evaluate_split
+from relgrounding.training import Trainer, build_model, evaluate_split
+from tests.predictor.conftest import video_task
 
 
 def test_answers_on_scenes_are_those_of_the_evaluation(scene_run):
@@ -43,6 +45,50 @@ def test_answers_on_videos_are_those_of_the_evaluation(video_run, select):
         assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
         for answer, expected in zip(answers, line["top"], strict=True):
             assert answer.proposal == pytest.approx(expected["proposal"], abs=0.01)
+
+
+@pytest.mark.parametrize("select", ["score", "vote"])
+@pytest.mark.parametrize("target", ["score", "vote"])
+def test_answers_of_a_committee_on_videos_are_those_of_the_evaluation(video_run, select, target):
+    folder, _, _ = video_run
+    words = ["cotrain.epochs=1", "cotrain.hide=[]", f"cotrain.target={target}", f"eval.select=[{select}]"]
+    task = video_task(folder / "clips.h5", None, *words)
+    run = RunFolder(folder / "committee")
+    Trainer(task, run, quiet=True).run()
+    assert int(run.load("best.pt")["model"]["active"]) == 3
+    model = build_model(task)
+    model.load_state_dict(run.load("best.pt")["model"])
+    _, lines = evaluate_split(model, task, "test", task.train, quiet=True)
+    grounder = Grounder.from_run(run.path)
+    for line in lines:
+        answers = grounder.ground(
+            line["text"], folder / "clips.h5", item=line["item"], duration=task.durations[line["item"]]
+        )
+        assert [a.score for a in answers] == pytest.approx([t["score"] for t in line["top"]], abs=1e-4)
+        for answer, expected in zip(answers, line["top"], strict=True):
+            assert answer.proposal == pytest.approx(expected["proposal"], abs=0.01)
+
+
+def test_an_explanation_says_what_each_word_does_to_the_messages_of_the_best_answer(scene_run):
+    config = RunFolder(scene_run).read_config()
+    queries, store = make_scenes("test", 1, config.seed, config.data.demo_noise)
+    grounder, query = Grounder.from_run(scene_run), queries[0]
+    found = grounder.explain(query.text, store[query.item], most=1000)
+    assert found.answer.proposal == grounder.ground(query.text, store[query.item])[0].proposal
+    words = query.text.split()
+    assert [word for word, _ in found.attention] == words
+    number = store[query.item].boxes.tolist().index(list(found.answer.proposal))
+    weights = {(n.layer, n.edge_type, n.proposal): n for n in found.neighbours}
+    assert len(weights) == len(found.neighbours) > 0
+    for left_out in range(len(words)):
+        fewer = replace(query, text=" ".join(words[:left_out] + words[left_out + 1 :]))
+        (without,) = grounder.predictor.explain(fewer, store, {}, [number], most=1000)
+        for n in without.neighbours:
+            other = weights[n.layer, n.edge_type, n.proposal]
+            assert other.words[left_out] == (words[left_out], pytest.approx(other.weight - n.weight, abs=1e-6))
+    lone = grounder.explain("circle", store[query.item])
+    assert len(lone.neighbours) == 5
+    assert all(n.words == () and n.opened_by() == [] for n in lone.neighbours)
 
 
 def test_an_array_a_npy_file_and_an_hdf5_file_say_the_same(video_run):

@@ -56,6 +56,7 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
         ({"sedes": [1]}, r"no key 'sedes'; the nearest one is 'seeds'"),
         ({"rows": {}}, "a grid needs rows, experiments and seeds"),
         ({"reference": "none"}, "reference: there is no row 'none'; known are all, levels, MIL"),
+        ({"rows": {"MIL": {"reference": "b"}}}, "rows.MIL.reference: there is no row 'b'; known are MIL"),
         ({"rows": {"a": {"start": "b"}}, "reference": ""}, "rows.a.start: there is no row 'b'"),
         ({"rows": {"a": {"start": "b"}, "b": {"start": "a"}}, "reference": ""}, "in a circle: a <- b <- a"),
         ({"rows": {"a": {"only": ["x"]}}, "reference": ""}, "rows.a.only: there is no experiment 'x'; known are demo"),
@@ -114,7 +115,13 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     assert ablate_tool.main(words) == 0
     assert "4 of 4 runs" in (out / "table.md").read_text()
     numbers = json.loads((out / "cells.json").read_text())
-    assert set(numbers["demo"]["MIL"]["test, single: Acc@0.5"]) == {"0", "1"}
+    column = "test, single: Acc@0.5"
+    assert set(numbers["demo"]["MIL"][column]) == {"0", "1"}
+    change = json.loads((out / "differences.json").read_text())["demo"][column]["all, levels"]["all"]
+    means = [statistics.fmean(numbers["demo"][row][column].values()) for row in ("all, levels", "MIL")]
+    assert change["difference"] == pytest.approx(means[0] - means[1])
+    assert change["low"] <= change["difference"] <= change["high"]
+    assert f" all ({change['queries']}) |" in (out / "differences.md").read_text()
     found = grid_jobs(read_grid(grid), runs)
     assert all(job_is_done(job, runs) for job in found)
     second = runs / found[3].name

@@ -20,6 +20,7 @@ from tests.training.stopping import at, config_file, run, stop
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
+ROUNDS = ["train.epochs=1", "cotrain.epochs=1", "cotrain.hide=[]", "cotrain.student=[dropout=0.2]"]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +101,20 @@ def test_a_process_that_died_at_a_place(whole, tmp_path, monkeypatch, owner, nam
     assert differences(whole, outcome(tmp_path / "run")) == []
 
 
+def stopped_and_resumed(runs, monkeypatch, words, owner, name, nth, act):
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, at(getattr(owner, name), nth, act))
+        if act is kill:
+            with pytest.raises(Killed):
+                run(runs, *words)
+        else:
+            assert run(runs, *words) == 143
+    assert run(runs, *words, "--resume") == 0
+    return outcome(runs / "run")
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "nth", "act"),
+    "place",
     [
         (RunFolder, "keep", 1, kill),  # mil.pt is there, stage 2 is not begun
         (_trainer.Trainer, "_begin_stage", 2, kill),
@@ -109,16 +122,27 @@ def test_a_process_that_died_at_a_place(whole, tmp_path, monkeypatch, owner, nam
         (RunFolder, "save", 4, kill),
     ],
 )
-def test_both_stages(whole_stages, tmp_path, monkeypatch, owner, name, nth, act):
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, at(getattr(owner, name), nth, act))
-        if act is kill:
-            with pytest.raises(Killed):
-                run(tmp_path, *STAGES)
-        else:
-            assert run(tmp_path, *STAGES) == 143
-    assert run(tmp_path, *STAGES, "--resume") == 0
-    assert differences(whole_stages, outcome(tmp_path / "run")) == []
+def test_both_stages(whole_stages, tmp_path, monkeypatch, place):
+    assert differences(whole_stages, stopped_and_resumed(tmp_path, monkeypatch, STAGES, *place)) == []
+
+
+@pytest.fixture(scope="module")
+def whole_rounds(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("rounds")
+    assert run(runs, *ROUNDS) == 0
+    return outcome(runs / "run")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (RunFolder, "keep", 2, kill),  # cotrain-1.pt is there, the second round is not begun
+        (_trainer.Trainer, "_begin_stage", 3, kill),
+        (torch.optim.Adam, "step", 21, stop(signal.SIGTERM)),
+    ],
+)
+def test_rounds_of_co_training(whole_rounds, tmp_path, monkeypatch, place):
+    assert differences(whole_rounds, stopped_and_resumed(tmp_path, monkeypatch, ROUNDS, *place)) == []
 
 
 def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):

@@ -57,9 +57,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     assert not same(a, c)
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 5, 9])
-def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch, stop_after):
-    words = ["model.dropout=0.2", "mil.negatives=2"]
+BLOCKS = ["data.block_by=sentence", "data.block_size=4", "mil.hard_negatives=1"]
+
+
+@pytest.mark.parametrize(("stop_after", "more"), [(1, []), (4, []), (5, []), (9, []), (7, BLOCKS)])
+def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch, stop_after, more):
+    words = ["model.dropout=0.2", "mil.negatives=2", *more]
     train(RunFolder(tmp_path / "whole"), *words)
     folder = RunFolder(tmp_path / "parts")
     step = Trainer._step

@@ -1,0 +1,158 @@
+"""SCN: semantic completion network, which grounds a sentence by completing it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from relgrounding._settings import ConfigError, number
+from relgrounding.modalities import VideoBatch
+from relgrounding.models._system import WIDEST, System, first_weight, register_model
+from relgrounding.nn import DecoderStack, sinusoidal_positions
+
+
+@dataclass
+class SCNConfig:
+    """Settings of SCN; the defaults are those of its paper."""
+
+    relation: ClassVar[str] = ""
+
+    name: str = "scn"
+    """Name of the system."""
+    word_dim: int = number(300, least=1, most=WIDEST)
+    """Width of word vectors trained from scratch; pretrained vectors keep theirs."""
+    width: int = number(256, least=2, most=WIDEST)
+    """Width of both stacks of decoder layers; even, and a multiple of `heads`."""
+    layers: int = number(3, least=1, most=1000)
+    """Decoder layers of each stack."""
+    heads: int = number(4, least=1, most=WIDEST)
+    """Attention heads of a layer."""
+    feed_forward: int = number(512, least=1, most=WIDEST)
+    """Hidden units of a layer's feed-forward part."""
+    dropout: float = number(0.1, least=0, below=1)
+    """Share of the features set to zero in training."""
+    windows: int = number(8, least=1, most=1000)
+    """K: the candidates are the windows that end with each clip, of widths i/K of the video, i = 1 to K; `data.widths`
+    and `data.stride` are not read."""
+    window_clips: int = number(16, least=1, most=100_000)
+    """Clips sampled evenly from a window from which a sentence is completed."""
+
+
+@register_model("scn")
+class SCN(System):
+    """Score windows of videos for sentences, and complete masked sentences from windows.
+
+    Two stacks of decoder layers, W of words and V of clips (`relgrounding.nn.DecoderStack`), work in both directions
+    with the same weights. With e_0 a learned start vector, e_n word vectors and pos_n sinusoidal positions,
+
+        ground:    s = W(W_s e_0..N + pos),   h = V(W_v clips; s),   k_ti = sigmoid(W_k h_t + b_k)_i
+        complete:  u = V(W_v clips of a window),   g = W(W_s e'_0..N-1 + pos; u),   logits of word n: W_p g_n-1 + b_p
+
+    where k_ti scores the window of width i/K of the video that ends with clip t, and e' has a learned vector in the
+    place of masked words. Both stacks are causal: position t sees positions up to t of its own sequence.
+
+    Args:
+        config: sizes.
+        feature_dim: width of a clip feature.
+        embedding: maps word ids to vectors.
+        word_dim: width of the word vectors.
+        backend: not read, there are no messages to pass.
+
+    Paper: Lin et al., Weakly-Supervised Video Moment Retrieval via Semantic Completion Network, AAAI 2020.
+    """
+
+    Config = SCNConfig
+    modality = "video"
+
+    def __init__(
+        self, config: SCNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.embedding = embedding
+        self.windows, self.window_clips = config.windows, config.window_clips
+        self.start, self.mask = nn.Parameter(torch.zeros(word_dim)), nn.Parameter(torch.zeros(word_dim))
+        self.clip, self.word = nn.Linear(feature_dim, width), nn.Linear(word_dim, width)
+        sizes = config.layers, width, config.heads, config.feed_forward, config.dropout
+        self.clip_stack, self.word_stack = DecoderStack(*sizes), DecoderStack(*sizes)
+        self.score = nn.Linear(width, config.windows)
+        self.predict = nn.Linear(width, embedding.num_embeddings)  # type: ignore[arg-type]
+        self.dropout = nn.Dropout(config.dropout)
+
+    @classmethod
+    def check(cls, config: SCNConfig) -> None:
+        if config.width % config.heads or config.width % 2:
+            raise ConfigError(
+                f"model.width ({config.width}) must be even and a multiple of model.heads ({config.heads})"
+            )
+
+    @classmethod
+    def graph_options(cls, config: SCNConfig) -> dict[str, Any]:
+        return {"shares": config.windows, "iou_threshold": None}
+
+    @classmethod
+    def feature_dim(cls, config: SCNConfig, weights: Mapping[str, Tensor]) -> int:
+        return first_weight(weights, "clip.weight").shape[1]
+
+    def forward(self, batch: VideoBatch) -> Float[Tensor, " nodes"]:
+        """Return the score of every window for the sentence of its video."""
+        clips = self.encode_clips(batch)
+        words = self.word_stack(self.encode_words(batch))
+        # With the start token, a sentence of n words has n + 1 positions.
+        there = torch.arange(words.shape[1], device=words.device) <= batch.word_lengths[:, None]
+        scores_BTK = torch.sigmoid(self.score(self.clip_stack(clips, words, there)))
+        item, (start, end) = batch.structure.node_item, batch.spans.unbind(1)
+        # Widths are floor(i T / K): i is K width / T, rounded up.
+        column = -(-self.windows * (end - start) // batch.clip_lengths[item]) - 1
+        slot = (item * scores_BTK.shape[1] + end - 1) * self.windows + column
+        return scores_BTK.flatten().index_select(0, slot)
+
+    def encode_clips(self, batch: VideoBatch) -> Float[Tensor, "items clips width"]:
+        """Return what the stack of clips reads."""
+        return self.dropout(self.clip(self.dropout(batch.clips)))
+
+    def encode_words(
+        self, batch: VideoBatch, masked: Bool[Tensor, "items length"] | None = None
+    ) -> Float[Tensor, "items length_plus_one width"]:
+        """Return what the stack of words reads: the start token, then the words, some of them masked."""
+        vectors = self.embedding(batch.words)
+        if masked is not None:
+            vectors = torch.where(masked.unsqueeze(2), self.mask, vectors)
+        vectors = torch.cat([self.start.expand(len(vectors), 1, -1), vectors], 1)
+        mapped = self.word(self.dropout(vectors))
+        return self.dropout(mapped + sinusoidal_positions(*mapped.shape[1:]).to(mapped))
+
+    def complete(
+        self,
+        batch: VideoBatch,
+        spans: Int[Tensor, "items windows 2"],
+        masked: Bool[Tensor, "items length"],
+    ) -> Float[Tensor, "items windows length width"]:
+        """Return what each word is predicted from, for each of some windows; `predict` maps it to logits of words.
+
+        Args:
+            batch: videos and sentences.
+            spans: (B, K, 2) windows of each video, start and end in clips.
+            masked: (B, N), True where a word is hidden.
+        """
+        items, windows = spans.shape[:2]
+        clips = self.encode_clips(batch)
+        rows = sample_clips(spans, self.window_clips).flatten(1)
+        seen = clips.gather(1, rows.unsqueeze(2).expand(-1, -1, clips.shape[2]))
+        seen = self.clip_stack(seen.view(items * windows, self.window_clips, -1))
+        words = self.encode_words(batch, masked)[:, :-1].repeat_interleave(windows, 0)
+        return self.word_stack(words, seen).view(items, windows, *words.shape[1:])
+
+
+def sample_clips(spans: Int[Tensor, "*windows 2"], count: int) -> Int[Tensor, "*windows clips"]:
+    """Return the clips in the middle of `count` equal parts of windows; those of short windows repeat.
+
+    >>> sample_clips(torch.tensor([[0, 8], [5, 7]]), 4).tolist()
+    [[1, 3, 5, 7], [5, 5, 6, 6]]
+    """
+    start, end = spans.unbind(-1)
+    part = 2 * torch.arange(count, device=spans.device) + 1
+    return start.unsqueeze(-1) + part * (end - start).unsqueeze(-1) // (2 * count)

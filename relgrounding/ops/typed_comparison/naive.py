@@ -1,0 +1,45 @@
+"""Edge by edge: the reference of tests and benchmarks, in any float type; and the gates alone."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relgrounding.graphs import GraphStructure
+from relgrounding.ops._edges import take_rows
+from relgrounding.ops._registry import register_backend
+
+
+def comparison_gates(
+    structure: GraphStructure,
+    gate_N: Float[Tensor, " nodes"],
+    type_gate_NR: Float[Tensor, "nodes types"],
+    edge_bias_E: Float[Tensor, " edges"] | None = None,
+    naive: bool = False,
+) -> Float[Tensor, " edges"]:
+    """(E,) the gates of `relgrounding.ops.typed_comparison`, in the forward order of the edges; see `take_rows`."""
+    logit_E = take_rows(gate_N, structure.indices, naive)
+    logit_E = logit_E + take_rows(type_gate_NR.reshape(-1), type_cells(structure), naive)
+    return torch.sigmoid(logit_E if edge_bias_E is None else logit_E + edge_bias_E)
+
+
+def type_cells(structure: GraphStructure) -> Tensor:
+    """(E,) where the destination and the type of each edge are in a flat table of nodes x types."""
+    return torch.add(structure.etype, structure.destinations, alpha=structure.num_types)
+
+
+@register_backend("typed_comparison", "naive")
+def typed_comparison_naive(
+    structure: GraphStructure,
+    feat_ND: Float[Tensor, "nodes dim"],
+    gate_N: Float[Tensor, " nodes"],
+    type_gate_NR: Float[Tensor, "nodes types"],
+    type_bias_RD: Float[Tensor, "types dim"],
+    edge_bias_E: Float[Tensor, " edges"] | None = None,
+) -> Float[Tensor, "nodes dim"]:
+    """See `relgrounding.ops.typed_comparison`; makes an (edges, dim) tensor."""
+    gate_E = comparison_gates(structure, gate_N, type_gate_NR, edge_bias_E, naive=True)
+    count_NR = torch.zeros_like(type_gate_NR).flatten().index_add(0, type_cells(structure), gate_E)
+    count_NR = count_NR.view(type_gate_NR.shape)
+    message_ED = gate_E[:, None] * feat_ND.index_select(0, structure.indices)
+    sum_ND = torch.zeros_like(feat_ND).index_add(0, structure.destinations, message_ED)
+    return (count_NR / (1 + count_NR)) @ type_bias_RD + sum_ND / (1 + count_NR.sum(1, keepdim=True))
