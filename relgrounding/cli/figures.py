@@ -2,6 +2,10 @@
 
     relgrounding figures runs/charades_vgn --n 12
     relgrounding figures runs/refcoco_ign runs/refcoco_ign_ccl --images /data/coco/train2014
+    relgrounding figures runs/charades_scn runs/charades_vgn runs/charades_vgn_ccl --names SCN VGN VGN+CCL --together
+
+Each picture has one query, with the right answer and the first answer of every run. --together also joins them in one
+picture, as in the figures of the paper: one command per data set.
 
 Where predictions.jsonl holds explanations (`eval.explain`, or `relgrounding evaluate RUN --write --explain`), the
 neighbours whose messages an answer got are drawn with it. Of several runs, examples are chosen by the last one, and
@@ -12,6 +16,7 @@ neighbours whose messages an answer got are drawn with it. Of several runs, exam
 import argparse
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +27,8 @@ if TYPE_CHECKING:
     from relgrounding.viz import Items, Prediction, Run
 
 ERRORS = (ValueError,)
-OURS = re.compile(r"(best|worst|improved)_\d{2,}\.png")
+TOGETHER = "all.png"
+OURS = re.compile(rf"(best|worst|improved)_\d{{2,}}\.png|{re.escape(TOGETHER)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=12, help="pictures in all (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="directory of the pictures (default: figures/ in the last run)")
     parser.add_argument("--images", type=Path, help="directory of the data set's pictures; without it: a blank canvas")
+    parser.add_argument(
+        "--names", nargs="+", help="of the runs in the pictures, one each (default: their directories')"
+    )
+    parser.add_argument("--together", action="store_true", help=f"also write all pictures as one, {TOGETHER}")
     parser.add_argument("--protocol", help="as in results.json (default: the one that chose each run's epoch)")
     parser.add_argument("--seed", type=int, default=0, help="draws among equally good examples (default: %(default)s)")
 
@@ -38,22 +48,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw."""
     from relgrounding.viz import Items, choose_examples, match_runs, read_run
+    from relgrounding.viz._figure import join_pictures
 
     if arguments.n < 1:
         raise ValueError(f"--n is {arguments.n}; give 1 or more")
+    names = arguments.names or [None] * len(arguments.runs)
+    if len(names) != len(arguments.runs):
+        raise ValueError(f"--names: {len(names)} names for {len(arguments.runs)} runs; give one each")
     folder = arguments.out or Path(arguments.runs[-1]) / "figures"
     check_output_folder(folder, [arguments.images] if arguments.images else ())
-    runs = [read_run(path) for path in arguments.runs]
+    found = [read_run(path) for path in arguments.runs]
+    runs = [replace(one, name=name or one.name) for one, name in zip(found, names, strict=True)]
     examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
     items = Items(runs[-1].config, arguments.images)
     counts: Counter[str] = Counter()
-    written = set()
+    written = []
     for kind, predictions in progress(examples, desc="figures", unit="picture"):
         counts[kind] += 1
         name = f"{kind}_{counts[kind]:02d}.png"
         draw(runs, predictions, items, folder / name)
-        written.add(name)
-    remove_earlier(folder, written)
+        written.append(name)
+    if arguments.together:
+        join_pictures([folder / name for name in written], folder / TOGETHER)
+        written.append(TOGETHER)
+    remove_earlier(folder, set(written))
     show(f"written to {printable(folder)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
 
 

@@ -1,6 +1,6 @@
 """IGN: image grounding network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -210,19 +210,36 @@ class IGN(GroundingModel):
     def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
         return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        place, _ = self._places_and_keys(proposals)
+        if isinstance(self.relation, Comparison):
+            x = self.unary(fused[:, : self.fusion.out_features])
+        else:
+            x = self.relation(structure, fused)
+        return torch.cat([self.dropout(x), self.position(place)], -1)
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        place, keys = proposals[:, self.reason_reads].tensor_split([4], -1)
-        if not isinstance(self.relation, Comparison):
-            return torch.sigmoid(self._logit(self.relation(structure, fused), place))
-        fused, share = fused.tensor_split([self.fusion.out_features], -1)
-        bias = None if self.similar is None else self.similar(structure, keys)
-        r = self.relation(structure, fused, share, bias)
-        return torch.sigmoid(self._logit(self.unary(fused), place) + r)
+        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        if isinstance(self.relation, Comparison):
+            fused, share = fused.tensor_split([self.fusion.out_features], -1)
+            _, keys = self._places_and_keys(proposals)
+            bias = None if self.similar is None else self.similar(structure, keys)
+            logit = logit + self.relation(structure, fused, share, bias)
+        return torch.sigmoid(logit)
 
-    def _logit(self, x: Tensor, place: Tensor) -> Tensor:
-        return self.score(torch.cat([self.dropout(x), self.position(place)], -1)).squeeze(-1)
+    def _places_and_keys(self, proposals: Tensor) -> Sequence[Tensor]:
+        return proposals[:, self.reason_reads].tensor_split([4], -1)

@@ -126,6 +126,8 @@ class VGN(GroundingModel):
     def graph_options(cls, config: VGNConfig) -> dict[str, Any]:
         if config.relation != "compare":
             return {"iou_threshold": config.iou_threshold}
+        if config.relation_edges == "none":
+            return {"iou_threshold": None}
         return {"related": True, "nearest": config.relation_neighbours if config.relation_edges == "nearest" else None}
 
     @classmethod
@@ -172,13 +174,32 @@ class VGN(GroundingModel):
         own, compared = words.tensor_split([proposals.shape[-1]], -1)
         return torch.cat([self.dropout(self.fusion.combine(proposals, own)), compared], -1)
 
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        if isinstance(self.relation, Comparison):
+            return self.unary(fused[:, : self._fused_dim])
+        return self.relation(structure, fused)
+
+    @property
+    def _fused_dim(self) -> int:
+        """Width of l; what follows are the shares of the comparison."""
+        return self.fusion.proposal_gate.in_features + self.fusion.context_gate.in_features
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        if not isinstance(self.relation, Comparison):
-            return torch.sigmoid(self.score(self.relation(structure, fused)).squeeze(-1))
-        fused, share = fused.tensor_split([self.unary[0].in_features], -1)
-        return torch.sigmoid(self.score(self.unary(fused)).squeeze(-1) + self.relation(structure, fused, share))
+        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        if isinstance(self.relation, Comparison):
+            logit = logit + self.relation(structure, *fused.tensor_split([self._fused_dim], -1))
+        return torch.sigmoid(logit)

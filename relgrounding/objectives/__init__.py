@@ -5,15 +5,19 @@ from relgrounding.objectives._counterfactual import EdgeChange, destroy_edges, r
 from relgrounding.objectives._objective import OBJECTIVES, Objective, register_objective
 from relgrounding.objectives._pairings import align_pairings
 from relgrounding.objectives._selection import gradient_importance, split_proposals
+from relgrounding.objectives.arn import ARNLoss, ARNLossConfig
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
+from relgrounding.objectives.reconstruction import Reconstruction, ReconstructionConfig, WordDecoder
 from relgrounding.objectives.scn import CompletionConfig, SemanticCompletion, choose_windows, draw_masked, reward_loss
 
 __all__ = [
     "CCL",
     "MIL",
     "OBJECTIVES",
+    "ARNLoss",
+    "ARNLossConfig",
     "Bound",
     "CCLConfig",
     "CoTraining",
@@ -23,7 +27,10 @@ __all__ = [
     "MILConfig",
     "MemoryBank",
     "Objective",
+    "Reconstruction",
+    "ReconstructionConfig",
     "SemanticCompletion",
+    "WordDecoder",
     "align_pairings",
     "choose_windows",
     "consistency_loss",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from relgrounding._files import replacing
 from relgrounding._printing import printable
 from relgrounding.features.vocabulary import INVISIBLE
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 TRUTH = "#00795c"
 MODELS = ("#0060a8", "#c24a00", "#8e4a86", "#8a6d00", "#4d4d4d")
 """Told apart also by people who confuse red and green, and dark enough for text on white."""
+GAP = 12
+"""White pixels below each of joined pictures."""
 MOST_NEIGHBOURS, SPOKE = 3, 0.05
 """Neighbours that are drawn: so many at most, with messages of this weight or more."""
 
@@ -90,6 +94,19 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> No
         # A script that no font has is drawn as boxes, which `add_fonts` has reported; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from|.* does not support .* natively")
         figure.savefig(beside, dpi=dpi, format="png", metadata={"Software": "relgrounding"})
+
+
+def join_pictures(paths: Sequence[Path], path: Path) -> None:
+    """Write pictures that `save_figure` wrote as one, from top to bottom."""
+    from matplotlib import image
+
+    pictures = [image.imread(one)[..., :3] for one in paths]
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [
+        np.pad(picture, ((0, GAP), (0, width - picture.shape[1]), (0, 0)), constant_values=1) for picture in pictures
+    ]
+    with replacing(path) as beside:
+        image.imsave(beside, np.concatenate(rows), format="png", metadata={"Software": "relgrounding"})
 
 
 def is_figure(path: Path) -> bool:

@@ -13,6 +13,8 @@ from relgrounding.viz._figure import TRUTH, Shown, colours, describe, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_PANELS = 4
+"""Of one row, such as the ground truth and three models."""
 SHAPE_COLOURS = {
     "red": "#d62f2f",
     "green": "#2c9c3f",
@@ -49,10 +51,10 @@ def regions_figure(
         ImportError: matplotlib is missing.
     """
     shown = list(shown)
-    columns = min(len(shown), 3)
+    columns = len(shown) if len(shown) <= MOST_PANELS else 3
     rows = -(-len(shown) // columns)
     width, height = image_size
-    panel = 4.4 if columns > 1 else 6.0
+    panel = {1: 6.0, MOST_PANELS: 3.4}.get(columns, 4.4)
     tall = panel * min(max(height / width, 0.4), 1.6)
     lines = max(len(_written(one, panel)) for one in shown)
     figure = new_figure(panel * columns, (tall + 0.4 + 0.16 * lines) * rows + 0.6)

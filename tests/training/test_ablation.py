@@ -36,8 +36,9 @@ def _write(path: Path, **changes) -> Path:
     return path
 
 
-def test_the_grid_that_comes_with_the_project_is_one():
-    grid = read_grid(ROOT / "configs" / "ablations" / "ccl.yaml")
+@pytest.mark.parametrize("name", ["ccl", pytest.param("relations", marks=pytest.mark.slow)])
+def test_the_grids_that_come_with_the_project_are_valid(name):
+    grid = read_grid(ROOT / "configs" / "ablations" / f"{name}.yaml")
     found = grid_jobs(grid, Path("runs"))
     assert len(found) == len(grid.rows) * len(grid.experiments) * len(grid.seeds)
 

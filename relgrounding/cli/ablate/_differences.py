@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tabulate import tabulate
 
 from relgrounding.cli.compare import compare
@@ -18,7 +19,10 @@ Found = dict[str, dict[str, dict[str, "dict[str, Difference]"]]]
 
 
 def differences(grid: "Grid", runs: Path) -> Found:
-    """Return the difference of every row from its reference on the seeds that both have, as far as they were run."""
+    """Return the difference of every row from its reference on the seeds that both have, as far as they were run.
+
+    Metrics that are no mean over queries are left out.
+    """
     from relgrounding.training import grid_results, run_name
     from relgrounding.viz import read_run
 
@@ -38,7 +42,8 @@ def differences(grid: "Grid", runs: Path) -> Found:
             for key in [(r, s) for r in (row, other) for s in seeds if (r, s) not in kept]:
                 kept[key] = read_run(runs / run_name(name, *key))
             ours, theirs = ([kept[r, s] for s in seeds] for r in (row, other))
-            for column in experiment.columns:
+            measured = ours[0].view.measures(np.zeros(1), np.zeros(1, bool))
+            for column in [c for c in experiment.columns if c.metric in measured]:
                 one = next(compare(ours, theirs, column.split, column.protocol, [column.metric]))
                 table[column.title][row] = one.kinds
         found[name] = table
