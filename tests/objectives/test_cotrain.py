@@ -139,6 +139,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by, voting):
         structure=GraphStructure.batch([temporal_structure(s) for s in spans]),
         words=torch.randint(1, 9, (3, 4)),
         word_lengths=torch.tensor([4, 4, 4]),
+        importance=torch.ones(3, 4),
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
@@ -179,6 +180,10 @@ def test_members_differ_as_the_settings_say():
     for rounds, seen in ((1, [0, 1]), (2, [0, 1, 0]), (3, [0, 1, 1, 0])):
         config = load_config(None, ["cotrain.epochs=1", f"cotrain.rounds={rounds}"])
         assert [m.hide for m in config.committee.members] == [["geometry"] * hidden for hidden in seen]
+    compare = ["model.relation=compare", "model.relation_edges=none", "data.category_columns=3"]
+    config = load_config(None, ["cotrain.epochs=1", *compare, "cotrain.student=[relation_edges=same_category]"])
+    assert config.graph_options == {"edges": "same_category"}
+    assert model_name(config) == "ign + cotrain, compare"
     video = ["model.name=vgn", "data.dataset=charades_sta", "model.iou_threshold=0.4", "cotrain.epochs=1"]
     config = load_config(
         None, [*video, "model.relation=none", "cotrain.hide=[]", "cotrain.student=[iou_threshold=0.6]"]
@@ -204,6 +209,10 @@ def test_members_differ_as_the_settings_say():
         (
             ["model.name=vgn", "data.dataset=charades_sta", "cotrain.student=[iou_threshold=0.6]"],
             "share one graph, but iou_threshold is 0.3 for one and 0.6 for another",
+        ),
+        (
+            ["cotrain.student=[relation=compare,relation_edges=same_category]", "data.category_columns=3"],
+            "share one graph, but edges is 'all' for one and 'same_category' for another",
         ),
         (
             ["model.name=vgn", "data.dataset=charades_sta", "cotrain.hide=[geometry]"],
