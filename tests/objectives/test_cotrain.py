@@ -139,6 +139,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by, voting):
         structure=GraphStructure.batch([temporal_structure(s) for s in spans]),
         words=torch.randint(1, 9, (3, 4)),
         word_lengths=torch.tensor([4, 4, 4]),
+        importance=torch.ones(3, 4),
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
