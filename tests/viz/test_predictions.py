@@ -6,6 +6,7 @@ import pytest
 from relgrounding.cli.misses import rows_of
 from relgrounding.runs import RunError
 from relgrounding.viz import choose_examples, match_runs, read_run
+from relgrounding.viz._figure import GAP
 from tests.viz.runs import change_lines, explanation, write_run
 from tools import figures
 
@@ -127,7 +128,7 @@ def test_queries_without_a_right_answer_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("video", [True, False])
 def test_the_tool_draws_what_it_says_and_leaves_no_picture_of_an_earlier_call(tmp_path, capsys, video):
-    pytest.importorskip("matplotlib", reason="figures need the extra `plot`")
+    imread = pytest.importorskip("matplotlib.image", reason="figures need the extra `plot`").imread
     # The misses of the second run begin with its fourth query.
     by = 1.2 if video else 6.0
     folders = [str(write_run(tmp_path / name, shift, video, 6)) for name, shift in (("a", 2 * by), ("b", by))]
@@ -135,14 +136,20 @@ def test_the_tool_draws_what_it_says_and_leaves_no_picture_of_an_earlier_call(tm
     pictures.mkdir()
     (pictures / "best.png").touch()
     (pictures / "worst_01.png").mkdir()
-    assert figures.main([*folders, "--n", "6", "--out", str(tmp_path / "six")]) == 0
+    words = ["--names", "first", "second", "--together", "--out", str(tmp_path / "six")]
+    assert figures.main([*folders, "--n", "6", *words]) == 0
     assert "2 best, 2 worst, 2 improved" in capsys.readouterr().out
+    heights = {path.name: imread(path).shape[0] for path in (tmp_path / "six").iterdir()}
+    assert heights.pop("all.png") == sum(heights.values()) + len(heights) * GAP
+    assert len(heights) == 6
     (tmp_path / "six" / "best_1.png").touch()
     (tmp_path / "six" / "best_77.png").write_bytes(b"\x89PNG\r\n\x1a\n of somebody else")
     assert figures.main([*folders, "--n", "3", "--out", str(tmp_path / "six")]) == 0
     names = {path.name for path in (tmp_path / "six").iterdir()}
     assert names == {"best_01.png", "worst_01.png", "improved_01.png", "best_1.png", "best_77.png"}
     assert figures.main([*folders, "--n", "0"]) == 2
+    assert figures.main([*folders, "--names", "one"]) == 2
+    assert "--names: 1 names for 2 runs; give one each" in capsys.readouterr().err
     assert figures.main([folders[0], str(tmp_path / "gone")]) == 2
     assert {path.name for path in pictures.iterdir()} == {"best.png", "worst_01.png"}
     assert json.loads((tmp_path / "a" / "results.json").read_text())
