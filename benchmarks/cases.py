@@ -18,7 +18,7 @@ from benchmarks.graph_specs import (
 )
 from relgrounding.graphs import GraphStructure, SpatialRelation
 
-LAYERS = ("attention", "gated", "edge_gated")
+LAYERS = ("attention", "gated", "edge_gated", "comparison")
 BATCHES = (1, 4, 16, 32, 64, 256)
 DENSITIES = (0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 SCALES = (10, 30, 100, 300, 1000, 3000, 10000)
@@ -46,11 +46,13 @@ CORE = {
     "gated/regions50/b32",
     "gated/regions100/b16",
     "edge_gated/regions50/b32",
+    "comparison/regions50/b32",
 }
 HEADLINE = {
     "attention": "attention/windows32/b32",
     "gated": "gated/regions50/b32",
     "edge_gated": "edge_gated/regions50/b32",
+    "comparison": "comparison/regions50/b32",
 }
 
 
@@ -59,8 +61,9 @@ class Case:
     """One line of the benchmark.
 
     Args:
-        layer: "attention" (`nn.GraphAttention`), "gated" (`nn.GatedSum`: one map, one direction) or "edge_gated"
-            (`nn.EdgeGatedGCN`: three maps, both directions).
+        layer: "attention" (`nn.GraphAttention`), "gated" (`nn.GatedSum`: one map, one direction), "edge_gated"
+            (`nn.EdgeGatedGCN`: three maps, both directions) or "comparison" (`nn.RelationalComparison`: three maps, one
+            direction; to one number per node).
         kind: name of the kind of graph.
         graph: the batch of graphs.
         in_dim: width of the input.
@@ -107,7 +110,7 @@ def _cases() -> Iterable[Case]:
     for (kind, (clips, proposals, largest)), batch in product(TEMPORAL.items(), BATCHES):
         if batch <= largest:
             yield Case("attention", kind, videos(batch, clips, proposals), 512, 64, heads=4)
-    for layer, regions, batch in product(("gated", "edge_gated"), REGIONS, BATCHES):
+    for layer, regions, batch in product(("gated", "edge_gated", "comparison"), REGIONS, BATCHES):
         yield Case(layer, f"regions{regions}", images(batch, regions), 256, 256)
     for share in DENSITIES:
         kind = f"density{round(100 * share):03}"

@@ -24,6 +24,11 @@ from relgrounding.graphs import GraphStructure
 Weights = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 Outputs = tuple[Tensor, ...]
+# The linear maps of layers that have several.
+MAPS = {
+    "edge_gated": ("in_linear", "out_linear", "self_linear"),
+    "comparison": ("linear", "self_linear", "hidden_linear"),
+}
 # Elements of one (edges x columns) tensor of the reference.
 CHUNK = 8_000_000
 
@@ -107,6 +112,35 @@ def _edge_gated(structure: GraphStructure, case: Case, x: Tensor, w: Weights) ->
     return (torch.relu(total),), total.detach().abs()
 
 
+def _comparison_shapes(case: Case) -> Shapes:
+    inner, outer, types = (case.out_dim, case.in_dim), (case.out_dim, case.out_dim), case.num_types
+    maps = {"linear": inner, "self_linear": inner, "hidden_linear": outer}
+    biases = {name.replace("linear", "bias"): (case.out_dim,) for name in maps}
+    rest = {
+        "gate": (1, case.in_dim),
+        "type_bias": (types, case.out_dim),
+        "score": (1, case.out_dim),
+        "score_bias": (1,),
+    }
+    return maps | biases | rest | {"share": (case.out_dim + types,)}
+
+
+def _comparison(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, Tensor]:
+    """One sentence for all nodes, as a share."""
+    context, type_gate = w["share"].split([case.out_dim, case.num_types])
+    gate, type_gate = x @ w["gate"][0], type_gate.expand(len(x), -1)
+
+    def columns(part: Tensor) -> Tensor:
+        feat, type_bias = part.split([structure.num_nodes, structure.num_types])
+        return ops.typed_comparison(structure, feat, gate, type_gate, type_bias, backend="naive")
+
+    both = torch.cat([x @ w["linear"].t() + w["bias"], w["type_bias"]])
+    m = _by_columns(columns, both, 1, max(1, CHUNK // max(1, structure.num_edges)))
+    hidden = (m + x @ w["self_linear"].t() + w["self_bias"]) @ w["hidden_linear"].t() + w["hidden_bias"]
+    out = (torch.relu(hidden) * context) @ w["score"][0] + w["score_bias"]
+    return (out,), hidden.detach().abs().amin(1)
+
+
 def _typed_shapes(case: Case) -> Shapes:
     if case.layer == "edge_gated":
         # Reversed edges have relations of their own; the node itself has a matrix.
@@ -150,8 +184,7 @@ def _typed_attention(structure: GraphStructure, case: Case, x: Tensor, w: Weight
 
 
 def _linear_shapes(case: Case) -> Shapes:
-    names = ("in_linear", "out_linear", "self_linear") if case.layer == "edge_gated" else ("linear",)
-    return dict.fromkeys(names, (case.out_dim, case.in_dim))
+    return dict.fromkeys(MAPS.get(case.layer, ("linear",)), (case.out_dim, case.in_dim))
 
 
 def _linear(structure: GraphStructure, case: Case, x: Tensor, w: Weights) -> tuple[Outputs, None]:
@@ -162,6 +195,7 @@ FUNCTIONS = {
     "attention": Function(_attention_shapes, _attention),
     "gated": Function(_gated_shapes, _gated),
     "edge_gated": Function(_edge_gated_shapes, _edge_gated),
+    "comparison": Function(_comparison_shapes, _comparison),
     "typed": Function(_typed_shapes, _typed),
     "typed_attention": Function(_typed_attention_shapes, _typed_attention),
     "linear": Function(_linear_shapes, _linear),

@@ -89,7 +89,15 @@ def draw_batch(name: str, items: int, shortest: int, seed: int) -> Batch:
     regions = torch.randn(items * REGIONS, REGION_DIM, generator=generator)
     structure = spatial_structure(boxes, IMAGE_SIZE)
     unknown = torch.full((len(joined),), -1)
-    return ImageBatch(structure, **common, regions=regions, places=places, boxes=joined, categories=unknown)
+    return ImageBatch(
+        structure,
+        **common,
+        regions=regions,
+        places=places,
+        boxes=joined,
+        categories=unknown,
+        attributes=torch.zeros(items, 0),
+    )
 
 
 def draw_models(name: str, backend: str, seed: int) -> tuple[VGN | IGN, EagerModel]:

@@ -210,11 +210,11 @@ class Predictor:
             proposals: numbers of the proposals.
             most: messages of each, those with the highest weights.
         """
-        words = tokenize(query.text)[: self.config.data.max_words]
+        config = self.config
+        words = tokenize(query.text)[: config.data.max_words]
         without = [words[:n] + words[n + 1 :] for n in range(len(words))] if len(words) > 1 else []
         queries = [query, *(replace(query, text=" ".join(others)) for others in without)]
-        graph = self.config.graph_options
-        collator = self.modality.collator(queries, store, self.vocabulary, self.config.data, **graph)
+        collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
         batch = collator(range(len(queries)))
         found = self.modality.candidates(batch, self.modality.seconds(queries, durations))[0][0].tolist()
         self.model.eval()

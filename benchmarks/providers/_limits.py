@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import LAYERS, Case
-from benchmarks.functions import FUNCTIONS
+from benchmarks.functions import FUNCTIONS, MAPS
 from benchmarks.providers._provider import Provider
-
-THREE = "in_linear out_linear self_linear"
 
 
 class Maps(nn.Module):
@@ -62,11 +60,11 @@ def providers() -> Iterable[Provider]:
     """The limits of each layer."""
     for layer in LAYERS:
         limit = partial(Provider, layer=layer, convert=lambda structure: None)
-        names = THREE.split() if layer == "edge_gated" else ["linear"]
+        names = MAPS.get(layer, ("linear",))
         each = {f"maps.{k}.weight": name for k, name in enumerate(names)}
         maps = partial(limit, function="linear")
         yield maps("limit.linear", layer_of=partial(Maps, at_once=False), parameters=each)
         if layer == "edge_gated":
-            stacked = {"maps.0.weight": THREE}
+            stacked = {"maps.0.weight": " ".join(names)}
             yield maps("limit.linear at once", layer_of=partial(Maps, at_once=True), parameters=stacked)
         yield limit("limit.copy", function="", layer_of=CopyBytes, parameters={}, note="computes nothing")

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.cases import Case
 from benchmarks.providers._provider import Provider, by_edge
 from relgrounding import ops
 from relgrounding.graphs import GraphStructure
-from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention
+from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention, RelationalComparison
 
 PARAMETERS = {
     "attention": {"linear.weight": "linear", "attention": "att_src att_dst", "bias": "bias"},
@@ -21,12 +21,41 @@ PARAMETERS = {
         "gate_bias": "in_gate_bias out_gate_bias",
         "type_bias": "in_type_bias out_type_bias",
     },
+    "comparison": {
+        "share": "share",
+        "layer.message.weight": "linear",
+        "layer.message.bias": "bias",
+        "layer.gate.weight": "gate",
+        "layer.itself.weight": "self_linear",
+        "layer.itself.bias": "self_bias",
+        "layer.type_bias": "type_bias",
+        "layer.hidden.weight": "hidden_linear",
+        "layer.hidden.bias": "hidden_bias",
+        "layer.score.weight": "score",
+        "layer.score.bias": "score_bias",
+    },
 }
+
+
+class Comparison(nn.Module):
+    """`RelationalComparison` with one sentence for all nodes, whose own maps are not part of the layer."""
+
+    def __init__(self, case: Case, backend: str) -> None:
+        super().__init__()
+        self.layer = RelationalComparison(case.in_dim, 1, 1, case.num_types, case.out_dim, backend)
+        del self.layer.context, self.layer.type_gate
+        self.share = nn.Parameter(torch.empty(case.out_dim + case.num_types))
+
+    def forward(self, graph: GraphStructure, x: Tensor) -> Tensor:
+        """Return (N,)."""
+        return self.layer(graph, x, self.share.expand(len(x), -1))
 
 
 def _layer(case: Case, backend: str) -> nn.Module:
     if case.layer == "attention":
         return GraphAttention(case.in_dim, case.out_dim, case.heads, backend=backend)
+    if case.layer == "comparison":
+        return Comparison(case, backend)
     layer = GatedSum if case.layer == "gated" else EdgeGatedGCN
     return layer(case.in_dim, case.out_dim, case.num_types, backend=backend)
 
@@ -58,3 +87,12 @@ def providers() -> Iterable[Provider]:
                 floats=partial(_floats, backend=backend),
                 reason=partial(_reason, backend=backend),
             )
+    yield Provider(
+        name="EdgeGatedGCN",
+        layer="comparison",
+        function="edge_gated",
+        convert=lambda structure: structure,
+        layer_of=lambda case: EdgeGatedGCN(case.in_dim, case.out_dim, case.num_types),
+        parameters=PARAMETERS["edge_gated"],
+        note="the layer that it is measured by",
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.functions import FUNCTIONS, Weights
+from benchmarks.functions import FUNCTIONS, MAPS, Weights
 from relgrounding.graphs import GraphStructure
 
 
@@ -46,7 +46,7 @@ class Provider:
 
     def bytes(self, case: Case, graph: GraphStructure, dtype: torch.dtype) -> int:
         """Memory at the peak: input, output, maps, the gradients of all, and `floats`."""
-        maps = 3 if case.layer == "edge_gated" else 1
+        maps = len(MAPS.get(case.layer, ("linear",)))
         nodes = graph.num_nodes * (2 * case.in_dim + (3 + maps) * case.out_dim)
         return (nodes + self.floats(case, graph)) * dtype.itemsize
 

@@ -3,13 +3,14 @@
 from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions
 from relgrounding.features._writers import write_clip_features, write_region_features
 from relgrounding.features.vocabulary import Vocabulary, load_word_vectors, tokenize
-from relgrounding.features.words import parts_of_speech, word_importance
+from relgrounding.features.words import attribute_words, parts_of_speech, word_importance
 
 __all__ = [
     "ClipFeatures",
     "RegionFeatures",
     "Regions",
     "Vocabulary",
+    "attribute_words",
     "load_word_vectors",
     "parts_of_speech",
     "tokenize",

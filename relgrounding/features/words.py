@@ -132,6 +132,15 @@ IRREGULAR = frozenset(
 PLACES = frozenset("left right top bottom middle mid front back side rear center centre".split())  # noqa: SIM905
 """Nouns if nothing that they could describe follows ("on the left"), else adjectives ("the left man")."""
 
+RELATIVE = frozenset(
+    """
+    other same different similar alike next closest nearest farthest furthest closer nearer farther further far near
+    main last second third fourth fifth sixth seventh final upper lower central leftmost rightmost rightest mid
+    outer outermost inner opposite whole entire several many few certain various multiple partial half
+    """.split()  # noqa: SIM905
+)
+"""Adjectives of place, order and amount: they tell a thing by others, not by how it looks."""
+
 _BEFORE_NOUNS = frozenset(
     """
     a an the this that these those each every all both some any no another his her its their our my your whose 's in on
@@ -185,6 +194,22 @@ def word_importance(tokens: Sequence[str]) -> list[float]:
     [1.0, 2.0, 1.0, 2.0]
     """
     return [1.0 if tag == "OTHER" else 2.0 for tag in parts_of_speech(tokens)]
+
+
+def attribute_words(words: Sequence[str], most: int) -> list[str]:
+    """Return the first words that are attributes: adjectives by themselves, without words of place and order.
+
+    Left out are `PLACES`, ordinal numbers, and those that compare what an image shows ("other", "closest").
+
+    Args:
+        words: all different, the most frequent first, as `Vocabulary.to_list` returns them.
+        most: maximum number of attribute words.
+
+    >>> attribute_words(["the", "left", "white", "man", "second", "closest", "tall"], 2)
+    ['white', 'tall']
+    """
+    found = (word for word in words if word not in PLACES | RELATIVE and parts_of_speech([word]) == ["ADJ"])
+    return [word for word, _ in zip(found, range(most), strict=False)]
 
 
 def _tag(word: str, before: str, tag_before: str, after: str) -> str:

@@ -15,7 +15,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
-from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words
 from relgrounding.features.convert import detect_format
 from relgrounding.graphs import GraphStructure, spatial_structure
 from relgrounding.modalities._batches import Batch, Texts
@@ -49,12 +49,15 @@ class ImageBatch(Batch):
             width and height of the box as shares of the image.
         boxes: (nodes, 4) the same boxes as x1, y1, x2, y2 in pixels.
         categories: (nodes,) number of each region's category from 0; -1 where categories are not known.
+        attributes: (items, attributes) 1 where the sentence holds an attribute word, else 0; no columns unless asked
+            for.
     """
 
     regions: Float[Tensor, "nodes dim"]
     places: Float[Tensor, "nodes geometry_plus_4"]
     boxes: Float[Tensor, "nodes 4"]
     categories: Int[Tensor, " nodes"]
+    attributes: Float[Tensor, "items attributes"]
 
 
 @runtime_checkable
@@ -95,6 +98,7 @@ class ImageCollator:
         category_columns: number of categories, see `region_categories`.
         geometry_columns: number of trailing columns of a feature that become part of `ImageBatch.places`.
         edges: of the graphs: "all", "same_category" or "none".
+        attributes: maximum number of attribute words, see `relgrounding.features.attribute_words`.
 
     Raises:
         ConfigError: features have fewer columns than categories and geometry take, or edges within unknown categories.
@@ -109,6 +113,7 @@ class ImageCollator:
         category_columns: int = 0,
         geometry_columns: int = 0,
         edges: Edges = "all",
+        attributes: int = 0,
     ) -> None:
         if edges not in get_args(Edges):
             raise ValueError(f"edges is {edges!r}; it is one of {', '.join(get_args(Edges))}")
@@ -122,6 +127,8 @@ class ImageCollator:
         self.category_columns, self.geometry_columns, self.edges = category_columns, geometry_columns, edges
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
+        named = " ".join(attribute_words(vocabulary.to_list(), attributes))
+        self._attributes = torch.tensor(vocabulary.encode(named) if named else [], dtype=torch.int64)
 
     def __call__(self, indices: Sequence[int]) -> ImageBatch:
         """Return the batch of the queries with these indices."""
@@ -135,13 +142,15 @@ class ImageCollator:
         features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
         regions, geometry = torch.from_numpy(features).tensor_split([features.shape[1] - self.geometry_columns], 1)
         categories = torch.from_numpy(region_categories(features, self.category_columns))
+        texts = self._texts.batch(indices)
         return ImageBatch(
             structure=within_categories(structure, categories) if self.edges == "same_category" else structure,
             regions=regions.contiguous(),
             places=torch.cat([geometry, corner, extent], -1),
             boxes=flat,
             categories=categories,
-            **self._texts.batch(indices),
+            attributes=(texts["words"].unsqueeze(-1) == self._attributes).any(1).float(),
+            **texts,
         )
 
 

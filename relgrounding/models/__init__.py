@@ -12,16 +12,19 @@ from relgrounding.models._explain import Message, Recorded
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
 from relgrounding.models._system import MODELS, ModelConfig, System, first_weight, register_model
+from relgrounding.models.arn import ARN, ARNConfig
 from relgrounding.models.ign import IGN, IGNConfig
 from relgrounding.models.scn import SCN, SCNConfig
 from relgrounding.models.vgn import VGN, VGNConfig
 
 __all__ = [
+    "ARN",
     "IGN",
     "MODELS",
     "RELATIONS",
     "SCN",
     "VGN",
+    "ARNConfig",
     "Committee",
     "Encoded",
     "GroundingModel",

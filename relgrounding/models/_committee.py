@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding._settings import ConfigError
-from relgrounding.models._system import ModelConfig, System
+from relgrounding.models._system import System
 from relgrounding.nn import pad_nodes
 
 SMALLEST = 1e-6
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
         ranked: maps a batch and the scores of the first member to what stands for them, from 0 to 1; None: the scores.
     """
 
-    members: Sequence[ModelConfig]
+    members: Sequence[Any]
     temperature: float = 1.0
     earlier_weight: float = 1.0
     ranked: Callable[[Any, Tensor], Tensor] | None = None
@@ -138,7 +138,7 @@ def first_member(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)} or dict(weights)
 
 
-def shared_graph_options(system: type[System], members: Sequence[ModelConfig]) -> dict[str, Any]:
+def shared_graph_options(system: type[System], members: Sequence[Any]) -> dict[str, Any]:
     """Return the keyword arguments with which the collator builds the graph of all members.
 
     Raises:

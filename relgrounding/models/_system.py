@@ -89,7 +89,7 @@ class System(nn.Module):
     @classmethod
     def reads_graph(cls, config: Any) -> bool:
         """Whether the scores depend on the edges of the graph."""
-        return config.relation != "none"
+        return config.relation not in ("", "none")
 
     @classmethod
     def feature_dim(cls, config: Any, weights: Mapping[str, Tensor]) -> int:

@@ -126,6 +126,8 @@ class VGN(GroundingModel):
     def graph_options(cls, config: VGNConfig) -> dict[str, Any]:
         if config.relation != "compare":
             return {"iou_threshold": config.iou_threshold}
+        if config.relation_edges == "none":
+            return {"iou_threshold": None}
         return {"related": True, "nearest": config.relation_neighbours if config.relation_edges == "nearest" else None}
 
     @classmethod

@@ -5,6 +5,7 @@ from relgrounding.objectives._counterfactual import EdgeChange, destroy_edges, r
 from relgrounding.objectives._objective import OBJECTIVES, Objective, register_objective
 from relgrounding.objectives._pairings import align_pairings
 from relgrounding.objectives._selection import gradient_importance, split_proposals
+from relgrounding.objectives.arn import ARNLoss, ARNLossConfig
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
@@ -15,6 +16,8 @@ __all__ = [
     "CCL",
     "MIL",
     "OBJECTIVES",
+    "ARNLoss",
+    "ARNLossConfig",
     "Bound",
     "CCLConfig",
     "CoTraining",

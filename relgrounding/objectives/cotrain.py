@@ -42,6 +42,9 @@ class CoTrainingConfig:
     """What stands for the scores of the first member in all rounds: score, or another selection method of the modality;
     vote: the votes of `eval.vote_*`, so that the others learn, and the committee answers, by score what is selected by
     vote."""
+    target_eval: list[str] = entries()
+    """Settings of the section `eval` that hold for the target in place of the run's, such as vote_temperature=3: scores
+    of the committee differ more than those of its first member, and their vote needs another temperature."""
     temperature: float = number(0.5, above=0)
     """Temperature of the posterior of the first member; below 1, it is sharper."""
     earlier_weight: float = number(0.5, least=0, most=1)
@@ -110,10 +113,11 @@ class CoTraining(Objective):
         seeing = changed(model, config.student, "cotrain.student")
         hiding = dataclasses.replace(seeing, hide=config.hide) if config.hide else seeing
         students = [seeing if 1 < number == config.rounds else hiding for number in range(1, config.rounds + 1)]
+        evaluation = changed(settings["eval"], config.target_eval, "cotrain.target_eval")
         ranked = None
         if config.target != "score":
             modality = MODALITIES.get(MODELS.get(model.name).modality)()
-            ranked = partial(modality.ranked_by, selection=config.target, settings=settings["eval"])
+            ranked = partial(modality.ranked_by, selection=config.target, settings=evaluation)
         return Plan((model, *students), config.temperature, config.earlier_weight, ranked)
 
     @classmethod

@@ -3,7 +3,7 @@
 The rule of `auto`, where `set_backend` chose nothing else, follows from the ranks that the backends register:
 
 1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for large graphs in which
-   most nodes are joined (`relgrounding.ops._dense`); otherwise `csr`.
+   most nodes are joined (`relgrounding.ops._dense`), but not for `typed_comparison`; otherwise `csr`.
 2. On a GPU `triton` where it can run, otherwise `csr`.
 3. On any other device `naive`.
 """

@@ -25,6 +25,7 @@ TINY = {
     "attention": Case("attention", "tiny", videos(3, (12, 16), WINDOWS), in_dim=12, dim=4, heads=2),
     "gated": Case("gated", "tiny", images(3, 6), in_dim=8, dim=6),
     "edge_gated": Case("edge_gated", "tiny", images(3, 6), in_dim=8, dim=6),
+    "comparison": Case("comparison", "tiny", images(3, 6), in_dim=8, dim=6),
 }
 EVERY = [pytest.param(p, id=f"{layer}-{name}") for (layer, name), p in providers.registry().items() if p.function]
 
@@ -74,7 +75,7 @@ SPOILS = {
     "value": (_one_value_off, "output"),
     "gradient": (_HalvedGradient.apply, "gradient of"),
     "not a number": (lambda out: out * torch.nan, ""),
-    "shape": (lambda out: out[:, :1], "output"),
+    "shape": (lambda out: out[..., :1], "output"),
 }
 
 
@@ -201,7 +202,7 @@ def test_headline_cases_are_those_of_the_goals():
     attention = replace(every[cases.HEADLINE["attention"]].graph, batch_size=1).structure()
     assert attention.num_nodes == 136
     assert cases.density(attention) == pytest.approx(0.13, abs=0.005)
-    for layer in ("gated", "edge_gated"):
+    for layer in ("gated", "edge_gated", "comparison"):
         structure = every[cases.HEADLINE[layer]].graph.structure()
         assert structure.num_nodes == 1600
         assert cases.density(structure) == pytest.approx(0.9, abs=0.03)

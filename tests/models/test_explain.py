@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from relgrounding.datasets import Query
+from relgrounding.features import Vocabulary
+from relgrounding.modalities._batches import Texts
 from relgrounding.models import Recorded
 from relgrounding.models._relation import Relation
-from tests.models.test_laws import _image, _video
+from relgrounding.nn import RelationalComparison
+from tests.models.test_laws import TEXTS, _image, _video
 
 
 def _listed(recorded, node):
@@ -44,11 +48,36 @@ def test_attention_of_each_layer_sums_to_one():
         assert [m.weight for m in recorded.messages(node)] == sorted(weights.values(), reverse=True)
 
 
+@pytest.mark.parametrize("edges", ["all", "soft"])
+def test_gates_of_a_comparison_are_those_of_the_equation(edges):
+    model, collator = _image("compare", [3, 5], relation_edges=edges)
+    (layer,) = [module for module in model.modules() if isinstance(module, RelationalComparison)]
+    nn.init.normal_(layer.type_gate.weight)
+    nn.init.normal_(layer.score.weight)
+    batch = collator([1])
+    recorded, graph, encoded = Recorded(model.eval(), batch), batch.structure, model.encode(batch)
+    contexts = model.interact(*encoded, batch.word_lengths, graph.node_item)
+    fused = model.fuse(encoded.proposals, contexts)[:, : layer.in_dim]
+    sentence = encoded.words[0, 0, -layer.type_gate.in_features :]  # the last states, beside every word
+    keys = None if edges == "all" else model.similar.keys(batch.regions)
+    for node in range(5):
+        expected = {}
+        for (j, i), kind in zip(graph.edge_index.T.tolist(), graph.etype.tolist(), strict=True):
+            if i == node:
+                logit = layer.gate(fused[j]).squeeze() + layer.type_gate(sentence)[kind]
+                if keys is not None:
+                    logit = logit + model.similar.scale * keys[i] @ keys[j]
+                expected[j, graph.edge_types[kind]] = torch.sigmoid(logit).item()
+        assert expected
+        assert {key[1:]: w for key, w in _listed(recorded, node).items()} == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("make", [_image, _video])
 def test_a_change_is_the_difference_to_the_sentence_without_the_word(make):
     model, collator = make("graph", [4, 4, 4])
     collator.store = dict.fromkeys("012", collator.store["0"])
-    collator._texts.tokens = [torch.tensor(words) for words in ([2, 3], [3], [2])]
+    queries = [Query(text, text, text, ()) for text in ("red door", "door", "red")]
+    collator._texts = Texts(queries, Vocabulary.from_texts(TEXTS), 20)
     whole, first, second = (Recorded(model.eval(), collator([i])) for i in range(3))
     together = Recorded(model, collator([0, 1, 2]))
     for node in range(len(whole.scores)):

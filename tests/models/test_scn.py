@@ -113,7 +113,7 @@ def test_settings_and_name():
             ["train.objectives=[scn]", "model.width=30"],
             r"model\.width \(30\) must be even and a multiple of model\.heads",
         ),
-        (["train.objectives=[scn]", "model.hidden=3"], r"model\.hidden is a setting of ign, vgn"),
+        (["train.objectives=[scn]", "model.hidden=3"], r"model\.hidden is a setting of arn, ign, vgn"),
         (["train.objectives=[scn]", "model.name=vgn"], "scn completes sentences, which vgn cannot do"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -1,5 +1,6 @@
 """What members of a committee learn from, and how they answer together."""
 
+import dataclasses
 import math
 
 import pytest
@@ -119,10 +120,17 @@ def test_gradients_and_dropout_are_those_of_the_member_in_training():
     assert idle == []
 
 
-@pytest.mark.parametrize("by", ["score", "odds"])
-def test_the_target_by_vote_is_what_the_vote_selects_by(by):
+@pytest.mark.parametrize(
+    ("by", "voting"),
+    [
+        ("score", ["eval.vote_prior=0.3"]),
+        ("odds", ["eval.vote_prior=0.3", "eval.vote_by=odds"]),
+        ("odds", ["eval.vote_temperature=9", "cotrain.target_eval=[vote_temperature=2,vote_prior=0.3,vote_by=odds]"]),
+    ],
+)
+def test_the_target_by_vote_is_what_the_vote_selects_by(by, voting):
     words = ["data.dataset=charades_sta", "model.name=vgn", "cotrain.target=vote", "cotrain.temperature=0.25"]
-    config = tiny_config(*ON, *words, f"eval.vote_by={by}", "eval.vote_prior=0.3")
+    config = tiny_config(*ON, *words, *voting)
     torch.manual_seed(0)
     model = untrained(config, 5, 9)
     clips = [torch.randn(n, 5) for n in (8, 6, 8)]
@@ -131,6 +139,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by):
         structure=GraphStructure.batch([temporal_structure(s) for s in spans]),
         words=torch.randint(1, 9, (3, 4)),
         word_lengths=torch.tensor([4, 4, 4]),
+        importance=torch.ones(3, 4),
         item=torch.arange(3),
         text=torch.arange(3),
         group=torch.full((3,), -1),
@@ -145,7 +154,8 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by):
     counts = [len(s) for s in spans]
     scores, target = model.members[0](batch).detach().split(counts), model.target(batch).split(counts)
     for k, q, s in zip(scores, target, spans, strict=True):
-        (best,) = config.modality.select(Scored([], [k], [s]), "vote", config.eval)
+        settings_of_vote = dataclasses.replace(config.eval, vote_temperature=2.0, vote_prior=0.3, vote_by=by)
+        (best,) = config.modality.select(Scored([], [k], [s]), "vote", settings_of_vote)
         ballots = torch.logit(k, 1e-6) if by == "odds" else k
         z = (ballots - ballots.mean()) / ballots.std(correction=0)
         weight = torch.softmax(2 * z, 0) - 0.3 / len(k)
@@ -170,6 +180,10 @@ def test_members_differ_as_the_settings_say():
     for rounds, seen in ((1, [0, 1]), (2, [0, 1, 0]), (3, [0, 1, 1, 0])):
         config = load_config(None, ["cotrain.epochs=1", f"cotrain.rounds={rounds}"])
         assert [m.hide for m in config.committee.members] == [["geometry"] * hidden for hidden in seen]
+    compare = ["model.relation=compare", "model.relation_edges=none", "data.category_columns=3"]
+    config = load_config(None, ["cotrain.epochs=1", *compare, "cotrain.student=[relation_edges=same_category]"])
+    assert config.graph_options == {"edges": "same_category"}
+    assert model_name(config) == "ign + cotrain, compare"
     video = ["model.name=vgn", "data.dataset=charades_sta", "model.iou_threshold=0.4", "cotrain.epochs=1"]
     config = load_config(
         None, [*video, "model.relation=none", "cotrain.hide=[]", "cotrain.student=[iou_threshold=0.6]"]
@@ -188,12 +202,17 @@ def test_members_differ_as_the_settings_say():
         (["cotrain.student=[name=vgn]"], "members are of one system"),
         (["cotrain.student=[relation=grpah]"], "model.relation: there is no relation module 'grpah'"),
         (["cotrain.target=vote"], "cotrain.target: select is 'vote'; it is 'score'"),
+        (["cotrain.target_eval=[vote=1]"], "cotrain.target_eval, 'vote=1'"),
         (["cotrain.temperature=0"], "cotrain.temperature is 0.0; it must be above 0"),
         (["cotrain.rounds=0"], "cotrain.rounds is 0; it must be from 1 to 20"),
         (["train.objectives=[cotrain]"], "cotrain is a stage of its own after the first; set cotrain.epochs"),
         (
             ["model.name=vgn", "data.dataset=charades_sta", "cotrain.student=[iou_threshold=0.6]"],
             "share one graph, but iou_threshold is 0.3 for one and 0.6 for another",
+        ),
+        (
+            ["cotrain.student=[relation=compare,relation_edges=same_category]", "data.category_columns=3"],
+            "share one graph, but edges is 'all' for one and 'same_category' for another",
         ),
         (
             ["model.name=vgn", "data.dataset=charades_sta", "cotrain.hide=[geometry]"],

@@ -87,7 +87,7 @@ def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise_without_a_com
     ):
         assert _choice.choose_backend("auto", "graph_attention", structure, x) == attention
         assert _choice.choose_backend("auto", "gated_sum", structure, x) == gated
-        assert _choice.choose_backend("auto", "typed_comparison", structure, x) == gated
+        assert _choice.choose_backend("auto", "typed_comparison", structure, x) == "csr"
 
 
 def test_one_graph_under_torch_compile():
