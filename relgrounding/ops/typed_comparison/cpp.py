@@ -55,7 +55,8 @@ class _TypedComparison(torch.autograd.Function):
         edges = (x.contiguous() for x in (structure.indptr, structure.indices, structure.etype))
         call(
             "comparison_forward",
-            *(structure.num_nodes, structure.num_edges, structure.num_types, feat_ND.shape[1], *edges),
+            *(structure.num_nodes, structure.num_edges, structure.num_types, feat_ND.shape[1]),
+            *edges,
             *(feat_ND, gate_N, type_gate_NR, type_bias_RD, edge_bias_E, gate_E, count_NR, out_ND),
         )
         keep(ctx, (structure, feat_ND, gate_N, type_gate_NR, type_bias_RD, edge_bias_E), gate_E, count_NR, out_ND)
