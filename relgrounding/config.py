@@ -79,7 +79,8 @@ class TrainConfig:
     patience: int = number(3, least=1)
     """Stop after this many epochs without a better validation metric."""
     select_metric: str = ""
-    """Metric of the validation split that selects the epoch; empty: R@1,IoU=0.5 or Acc@0.5."""
+    """Metric of the validation split that selects the epoch; empty: R@1,IoU=0.5 or Acc@0.5; last: no metric, the last
+    epoch is the best. On few held-out queries an early epoch is selected by chance."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
 

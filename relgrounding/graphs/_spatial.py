@@ -133,7 +133,8 @@ def spatial_structure(
     """
     if not edges:
         counts = _read(boxes, image_size, box_format)[0].counts
-        return GraphStructure.from_edges(*counts.new_zeros(3, 0), SPATIAL_EDGE_TYPES, counts)
+        none = counts[:0]
+        return GraphStructure.from_edges(none, none, none, SPATIAL_EDGE_TYPES, counts)
     pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
     return structure_of_pairs(pairs, rows.counts, SPATIAL_EDGE_TYPES)
 

@@ -26,7 +26,13 @@ from relgrounding.evaluation import (
     votes,
 )
 from relgrounding.features import ClipFeatures, Vocabulary
-from relgrounding.graphs import GraphStructure, ending_windows, temporal_structure, window_proposals
+from relgrounding.graphs import (
+    GraphStructure,
+    ending_windows,
+    temporal_relation_structure,
+    temporal_structure,
+    window_proposals,
+)
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -117,18 +123,25 @@ class _Candidates:
     """Proposals of videos: they depend only on the number of clips, so spans and graph are built once per number."""
 
     def __init__(
-        self, widths: Sequence[int], stride: int | float, iou_threshold: float | None, shares: int | None
+        self,
+        widths: Sequence[int],
+        stride: int | float,
+        iou_threshold: float | None,
+        related: bool,
+        nearest: int | None,
+        shares: int | None,
     ) -> None:
-        self.spans = lru_cache(maxsize=None)(
-            lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
-        )
-        self._graph = lru_cache(maxsize=None)(
-            lambda n: (
-                _without_edges(len(self.spans(n)))
-                if iou_threshold is None
-                else temporal_structure(self.spans(n), iou_threshold)
-            )
-        )
+        def spans(clips: int) -> Int[Tensor, "windows 2"]:
+            return ending_windows(clips, shares) if shares else window_proposals(clips, widths, stride)
+
+        def graph(clips: int) -> GraphStructure:
+            found = self.spans(clips)
+            if related:
+                return temporal_relation_structure(found, nearest)
+            return _without_edges(len(found)) if iou_threshold is None else temporal_structure(found, iou_threshold)
+
+        self.spans = lru_cache(maxsize=None)(spans)
+        self._graph = lru_cache(maxsize=None)(graph)
         self.batched = lru_cache(maxsize=8)(
             lambda lengths: (
                 torch.cat([self.spans(n) for n in lengths]),
@@ -156,6 +169,8 @@ class VideoCollator:
         widths: candidate windows, see `relgrounding.graphs.window_proposals`.
         stride: likewise.
         iou_threshold: see `relgrounding.graphs.temporal_graph`; None: no edges, and no pair of windows is compared.
+        related: whether edges have the types of `relgrounding.graphs.temporal_relation_graph` instead.
+        nearest: see there.
         max_clips: longer videos are average-pooled to this number of clips.
         max_words: longer sentences are truncated.
         shares: K; candidates are those of `relgrounding.graphs.ending_windows`, not of `widths` and `stride`.
@@ -171,13 +186,15 @@ class VideoCollator:
         iou_threshold: float | None = 0.3,
         max_clips: int = 128,
         max_words: int = 20,
+        related: bool = False,
+        nearest: int | None = None,
         shares: int | None = None,
     ) -> None:
         self.queries, self.store = queries, store
         self.max_clips = max_clips
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
-        self._candidates = _candidates(tuple(widths), stride, iou_threshold, shares)
+        self._candidates = _candidates(tuple(widths), stride, iou_threshold, related, nearest, shares)
         self.proposals = self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:

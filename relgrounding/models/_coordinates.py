@@ -31,12 +31,13 @@ class Standardise(nn.Module):
 
     def fit(self, parts: Iterable[Float[Tensor, "rows columns"]]) -> None:
         """Take mean and deviation over all rows of all parts, of which there is at least one."""
-        count, shift, total, squares = 0, None, 0.0, 0.0
+        count, shift = 0, torch.zeros(())
+        total = squares = shift.double()
         for part in parts:
             rows = part.double()
             # Near the mean, sums of squares keep their digits.
-            shift = rows.mean(0) if shift is None else shift
-            rows -= shift
+            shift = shift if count else rows.mean(0)
+            rows = rows - shift
             count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
         offset = total / count
         mean, deviation = shift + offset, (squares / count - offset.square()).clamp_min(0).sqrt()

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.models._relation import Relation
@@ -44,6 +44,7 @@ class GroundingModel(System):
     """Scores proposals for sentences in steps that can be called one by one.
 
         h, s = encode(batch),   c = interact(h, s),   l = fuse(h, c),   k = reason(graph, h, l),   K = align(graph, k)
+        p = represent(graph, h, l), from which k is computed
 
     where l = combine(proposal_share(h), word_share(c)). word_share is affine, so word_share(c) is the weighted mean of
     word_share(s). A subclass defines `encode`, `proposal_share`, `word_share`, `combine` and `reason`, and the modules
@@ -51,6 +52,7 @@ class GroundingModel(System):
     subclass that appends others counts them in `proposal_dim` and `language_dim`.
     """
 
+    embedding: nn.Module
     attention: ProposalToWordAttention
     aggregate: TopRScore
     relation: Relation
@@ -100,6 +102,26 @@ class GroundingModel(System):
     ) -> Float[Tensor, "nodes fused_dim"]:
         """Return l of each proposal from its own feature and its language feature."""
         return self.combine(self.proposal_share(proposals), self.word_share(contexts))
+
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        """Return the feature p of every proposal after message passing, from which its score is computed.
+
+        Args:
+            structure: see `reason`.
+            proposals: see `reason`.
+            fused: see `reason`.
+        """
+        raise NotImplementedError
+
+    @property
+    def represented_dim(self) -> int:
+        """Width of what `represent` returns."""
+        raise NotImplementedError
 
     def reason(
         self,

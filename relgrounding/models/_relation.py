@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding._registry import Registry
@@ -11,7 +13,7 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.nn import RelationalComparison
 
 RELATIONS: Registry[nn.Module] = Registry(
-    "relation module", "relgrounding.models", ("graph", "compare", "none"), nn.Module
+    "relation module", "relgrounding.models", ("graph", "none", "compare"), nn.Module
 )
 register_relation = RELATIONS.register
 """Decorator that registers your own relation module under the name that `model.relation` refers to.
@@ -92,3 +94,21 @@ def own_relation(name: str, in_dim: int, out_dim: int, num_types: int, backend: 
         ConfigError: the name is unknown.
     """
     return Relation([RELATIONS.get(name)(in_dim, out_dim, num_types, backend)])
+
+
+def self_terms(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    """Return layers activation(W x + b), W Xavier-uniform and b zero: relation layers without their messages."""
+    linears = [nn.Linear(m, n) for m, n in pairwise(widths)]
+    for linear in linears:
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return nn.Sequential(*(layer for linear in linears for layer in (linear, activation())))
+
+
+def last_states(
+    words: Float[Tensor, "items length sentence_dim"], lengths: Int[Tensor, " items"]
+) -> Float[Tensor, "items length sentence_dim"]:
+    """Return the last states of both directions of a Bi-GRU, once per word."""
+    forward, backward = words.chunk(2, -1)
+    last = (lengths - 1)[:, None, None].expand(-1, 1, forward.shape[-1])
+    return torch.cat([forward.gather(1, last), backward[:, :1]], -1).expand_as(words)

@@ -25,7 +25,7 @@ class ModelConfig:
     name: str = "ign"
     """Name of the system, or package.module:Name of your own system."""
     relation: str = "graph"
-    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for (ign);
+    """graph: the system's relation module; compare: comparison with the neighbours that the sentence asks for;
     none: no messages, everything else unchanged; or your own module: its registered name, or package.module:Name."""
     word_dim: int = number(300, least=1, most=WIDEST)
     """Width of word vectors trained from scratch; pretrained vectors keep theirs."""

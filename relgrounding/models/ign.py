@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding._settings import ConfigError, entries, number
@@ -14,7 +14,7 @@ from relgrounding.graphs import GraphStructure, SpatialRelation
 from relgrounding.modalities import ImageBatch
 from relgrounding.models._coordinates import Standardise
 from relgrounding.models._grounding import Encoded, GroundingModel, first_columns
-from relgrounding.models._relation import Comparison, Relation, own_relation
+from relgrounding.models._relation import Comparison, Relation, last_states, own_relation, self_terms
 from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
 from relgrounding.nn import (
     BiGRUEncoder,
@@ -121,7 +121,7 @@ class IGN(GroundingModel):
     def _make_relation(self, config: IGNConfig, sentence_dim: int, backend: str) -> Relation:
         widths = [config.fusion_dim] + [config.relation_dim] * config.relation_layers
         if config.relation == "compare":
-            self.unary = _self_terms(widths)
+            self.unary = self_terms(widths, nn.ReLU)
             dims = config.fusion_dim, sentence_dim, sentence_dim, self.edge_types
             compare = RelationalComparison(*dims, backend=backend, gate_init=config.gate_init)
             return Comparison(compare, silent=config.relation_edges == "none")
@@ -161,7 +161,7 @@ class IGN(GroundingModel):
             regions.append(self.similar.keys(nn.functional.pad(batch.regions, (0, padding))))
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
         if isinstance(self.relation, Comparison):
-            words = torch.cat([words, _last_states(words, batch.word_lengths)], -1)
+            words = torch.cat([words, last_states(words, batch.word_lengths)], -1)
         return Encoded(torch.cat(regions, -1), words)
 
     @property
@@ -210,37 +210,36 @@ class IGN(GroundingModel):
     def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
         return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        place, _ = self._places_and_keys(proposals)
+        if isinstance(self.relation, Comparison):
+            x = self.unary(fused[:, : self.fusion.out_features])
+        else:
+            x = self.relation(structure, fused)
+        return torch.cat([self.dropout(x), self.position(place)], -1)
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
+
     def reason(
         self,
         structure: GraphStructure,
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        place, keys = proposals[:, self.reason_reads].tensor_split([4], -1)
-        if not isinstance(self.relation, Comparison):
-            return torch.sigmoid(self._logit(self.relation(structure, fused), place))
-        fused, share = fused.tensor_split([self.fusion.out_features], -1)
-        bias = None if self.similar is None else self.similar(structure, keys)
-        r = self.relation(structure, fused, share, bias)
-        return torch.sigmoid(self._logit(self.unary(fused), place) + r)
+        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        if isinstance(self.relation, Comparison):
+            fused, share = fused.tensor_split([self.fusion.out_features], -1)
+            _, keys = self._places_and_keys(proposals)
+            bias = None if self.similar is None else self.similar(structure, keys)
+            logit = logit + self.relation(structure, fused, share, bias)
+        return torch.sigmoid(logit)
 
-    def _logit(self, x: Tensor, place: Tensor) -> Tensor:
-        return self.score(torch.cat([self.dropout(x), self.position(place)], -1)).squeeze(-1)
-
-
-def _self_terms(widths: Sequence[int]) -> nn.Sequential:
-    """Layers ReLU(W x + b), W Xavier-uniform and b zero: those of `EdgeGatedGCN` without its messages."""
-    linears = [nn.Linear(m, n) for m, n in pairwise(widths)]
-    for linear in linears:
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return nn.Sequential(*(layer for linear in linears for layer in (linear, nn.ReLU())))
-
-
-def _last_states(
-    words: Float[Tensor, "items length sentence_dim"], lengths: Int[Tensor, " items"]
-) -> Float[Tensor, "items length sentence_dim"]:
-    """Return the last states of both directions of a Bi-GRU, once per word."""
-    forward, backward = words.chunk(2, -1)
-    last = (lengths - 1)[:, None, None].expand(-1, 1, forward.shape[-1])
-    return torch.cat([forward.gather(1, last), backward[:, :1]], -1).expand_as(words)
+    def _places_and_keys(self, proposals: Tensor) -> Sequence[Tensor]:
+        return proposals[:, self.reason_reads].tensor_split([4], -1)

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding._settings import ConfigError, number
-from relgrounding.graphs import GraphStructure
+from relgrounding.graphs import GraphStructure, TemporalRelation
 from relgrounding.modalities import VideoBatch
 from relgrounding.models._grounding import Encoded, GroundingModel
-from relgrounding.models._relation import Relation, own_relation
+from relgrounding.models._relation import Comparison, Relation, last_states, own_relation, self_terms
 from relgrounding.models._system import WIDEST, ModelConfig, first_weight, register_model
 from relgrounding.nn import (
     BiGRUEncoder,
@@ -21,6 +21,7 @@ from relgrounding.nn import (
     GraphAttention,
     ProposalPooling,
     ProposalToWordAttention,
+    RelationalComparison,
     TopRScore,
 )
 
@@ -40,7 +41,14 @@ class VGNConfig(ModelConfig):
     heads: int = number(4, least=1, most=WIDEST)
     """Number of attention heads of a relation layer."""
     iou_threshold: float = number(0.3, least=0, most=1)
-    """Moments with a higher temporal IoU are connected."""
+    """Moments with a higher temporal IoU are connected; relation=compare does not read it."""
+    relation_edges: Literal["none", "nearest", "all"] = "all"
+    """Edges that relation=compare reads, with Allen's relations as types. all: between all moments of a video;
+    nearest: from the `relation_neighbours` whose centres are nearest; none: everything else unchanged."""
+    relation_neighbours: int = number(16, least=1, most=100_000)
+    """For relation_edges=nearest: number of neighbours of each moment."""
+    gate_init: float = number(-2.0)
+    """Initial logit of the edge gates of relation=compare; use lower values if moments have many neighbours."""
 
 
 @register_model("vgn")
@@ -55,6 +63,11 @@ class VGN(GroundingModel):
         p_t = ELU of graph attention over overlapping moments, two layers
         k_t = sigmoid(W_k p_t + b_k),   K = mean of the R highest k_t
 
+    With `relation="compare"` p_t is ELU(W l + b) instead, two layers, and k_t = sigmoid(W_k p_t + b_k + r_t) with r the
+    log-odds of `nn.RelationalComparison` from l_t, c_t and the last states q of the words' Bi-GRU. Its edges have the
+    thirteen types of `graphs.temporal_relation_graph`. The words of `Encoded` are then [s_n; q], so that the language
+    feature of a proposal is [c_t; q].
+
     Args:
         config: sizes; `relation="none"` reduces each attention layer to W x + b.
         feature_dim: width of a clip feature.
@@ -65,6 +78,7 @@ class VGN(GroundingModel):
 
     Config = VGNConfig
     modality = "video"
+    relations = ("graph", "compare", "none")
     reason_reads = slice(0)
 
     def __init__(
@@ -83,14 +97,21 @@ class VGN(GroundingModel):
         self.pooling = ProposalPooling(config.pooling, config.contrast, config.context)
         self.attention = ProposalToWordAttention(width, width, config.attention_dim)
         self.fusion = GatedFusion(width, width)
-        if config.relation in ("graph", "none"):
-            widths = [2 * width] + [config.relation_dim] * config.relation_layers
-            layers = [GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths)]
-            self.relation = Relation(layers, nn.functional.elu, silent=config.relation == "none")
-        else:
-            self.relation = own_relation(config.relation, 2 * width, config.relation_dim, self.edge_types, backend)
+        self.relation = self._make_relation(config, width, backend)
         self.score = nn.Linear(config.relation_dim, 1)
         self.aggregate = TopRScore(config.top_r)
+
+    def _make_relation(self, config: VGNConfig, width: int, backend: str) -> Relation:
+        widths = [2 * width] + [config.relation_dim] * config.relation_layers
+        if config.relation == "compare":
+            self.unary = self_terms(widths, nn.ELU)
+            dims = 2 * width, width, width, len(TemporalRelation), config.relation_dim
+            compare = RelationalComparison(*dims, backend=backend, gate_init=config.gate_init)
+            return Comparison(compare, silent=config.relation_edges == "none")
+        if config.relation in ("graph", "none"):
+            layers = [GraphAttention(m, n, config.heads, backend=backend) for m, n in pairwise(widths)]
+            return Relation(layers, nn.functional.elu, silent=config.relation == "none")
+        return own_relation(config.relation, 2 * width, config.relation_dim, self.edge_types, backend)
 
     @classmethod
     def check(cls, config: VGNConfig) -> None:
@@ -103,7 +124,13 @@ class VGN(GroundingModel):
 
     @classmethod
     def graph_options(cls, config: VGNConfig) -> dict[str, Any]:
-        return {"iou_threshold": config.iou_threshold}
+        if config.relation != "compare":
+            return {"iou_threshold": config.iou_threshold}
+        return {"related": True, "nearest": config.relation_neighbours if config.relation_edges == "nearest" else None}
+
+    @classmethod
+    def reads_graph(cls, config: VGNConfig) -> bool:
+        return config.relation != "none" and (config.relation != "compare" or config.relation_edges != "none")
 
     @classmethod
     def feature_dim(cls, config: VGNConfig, weights: Mapping[str, Tensor]) -> int:
@@ -119,18 +146,50 @@ class VGN(GroundingModel):
             clips = self.clip_encoder(clips)
         proposals = self.pooling(clips, batch.spans, batch.structure.node_item, batch.clip_lengths)
         words = self.word_encoder(self.dropout(self.embedding(batch.words)), batch.word_lengths)
+        if isinstance(self.relation, Comparison):
+            words = torch.cat([words, last_states(words, batch.word_lengths)], -1)
         return Encoded(proposals, words)
+
+    @property
+    def language_dim(self) -> int:
+        return super().language_dim * (2 if isinstance(self.relation, Comparison) else 1)
 
     def proposal_share(self, proposals: Float[Tensor, "nodes proposal_dim"]) -> Float[Tensor, "nodes proposal_share"]:
         return self.fusion.proposal_share(proposals)
 
     def word_share(self, words: Float[Tensor, "*nodes word_dim"]) -> Float[Tensor, "*nodes word_share"]:
-        return self.fusion.context_share(words)
+        if not isinstance(self.relation, Comparison):
+            return self.fusion.context_share(words)
+        s, sentence = words.chunk(2, -1)
+        return torch.cat([self.fusion.context_share(s), self.relation.share(s, sentence)], -1)
 
     def combine(
         self, proposals: Float[Tensor, "nodes proposal_share"], words: Float[Tensor, "nodes word_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
-        return self.dropout(self.fusion.combine(proposals, words))
+        if not isinstance(self.relation, Comparison):
+            return self.dropout(self.fusion.combine(proposals, words))
+        # The fusion reads as many columns of the words as of the proposals; those of the comparison follow.
+        own, compared = words.tensor_split([proposals.shape[-1]], -1)
+        return torch.cat([self.dropout(self.fusion.combine(proposals, own)), compared], -1)
+
+    def represent(
+        self,
+        structure: GraphStructure,
+        proposals: Float[Tensor, "nodes proposal_dim"],
+        fused: Float[Tensor, "nodes fused_dim"],
+    ) -> Float[Tensor, "nodes represented_dim"]:
+        if isinstance(self.relation, Comparison):
+            return self.unary(fused[:, : self._fused_dim])
+        return self.relation(structure, fused)
+
+    @property
+    def _fused_dim(self) -> int:
+        """Width of l; what follows are the shares of the comparison."""
+        return self.fusion.proposal_gate.in_features + self.fusion.context_gate.in_features
+
+    @property
+    def represented_dim(self) -> int:
+        return self.score.in_features
 
     def reason(
         self,
@@ -138,4 +197,7 @@ class VGN(GroundingModel):
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        return torch.sigmoid(self.score(self.relation(structure, fused)).squeeze(-1))
+        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        if isinstance(self.relation, Comparison):
+            logit = logit + self.relation(structure, *fused.tensor_split([self._fused_dim], -1))
+        return torch.sigmoid(logit)

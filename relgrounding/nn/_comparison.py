@@ -122,7 +122,7 @@ class RelationalComparison(nn.Module):
         if not return_gates:
             return r
         bias = None if edge_bias is None else edge_bias.to(x.dtype)
-        return r, comparison_gates(structure, *(t.to(x.dtype) for t in logits), bias)
+        return r, comparison_gates(structure, logits[0].to(x.dtype), type_gate.to(x.dtype), bias)
 
     def silent(
         self, x: Float[Tensor, "nodes in_dim"], share: Float[Tensor, "nodes dim_and_types"]

@@ -8,6 +8,7 @@ from relgrounding.objectives._selection import gradient_importance, split_propos
 from relgrounding.objectives.ccl import CCL, Bound, CCLConfig, consistency_loss, ranking_loss
 from relgrounding.objectives.cotrain import CoTraining, CoTrainingConfig, posterior_loss
 from relgrounding.objectives.mil import MIL, MILConfig, contrastive_loss, draw_negatives, mil_loss
+from relgrounding.objectives.reconstruction import Reconstruction, ReconstructionConfig, WordDecoder, draw_words
 from relgrounding.objectives.scn import CompletionConfig, SemanticCompletion, choose_windows, draw_masked, reward_loss
 
 __all__ = [
@@ -23,7 +24,10 @@ __all__ = [
     "MILConfig",
     "MemoryBank",
     "Objective",
+    "Reconstruction",
+    "ReconstructionConfig",
     "SemanticCompletion",
+    "WordDecoder",
     "align_pairings",
     "choose_windows",
     "consistency_loss",
@@ -31,6 +35,7 @@ __all__ = [
     "destroy_edges",
     "draw_masked",
     "draw_negatives",
+    "draw_words",
     "gradient_importance",
     "mil_loss",
     "posterior_loss",

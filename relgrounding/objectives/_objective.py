@@ -1,11 +1,11 @@
 """Interface and registry of training objectives."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relgrounding._registry import Registry
 from relgrounding.modalities import Batch
@@ -40,6 +40,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, on the device of the batch, and values to log."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Return what is trained besides the model: in `state_dict`, on the device of the model."""
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, besides the weights."""

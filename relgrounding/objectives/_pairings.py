@@ -1,4 +1,4 @@
-"""Alignment of items with sentences other than their own."""
+"""Alignment of items with sentences other than their own, and the messages of a step."""
 
 import torch
 from jaxtyping import Float, Int
@@ -43,3 +43,14 @@ def align_pairings(
 def copies_at_once(nodes: int) -> int:
     """Return the number of copies of a batch of `nodes` proposals per pass through the model."""
     return max(1, MOST_NODES // max(1, nodes))
+
+
+def draw_messages(model: GroundingModel, dropout: float, generator: torch.Generator) -> list[bool]:
+    """Draw which relation layers pass messages in a step, independently per layer.
+
+    Args:
+        model: any grounding model.
+        dropout: probability that a layer passes none.
+        generator: source of the randomness, on the CPU.
+    """
+    return (torch.rand(len(model.relation), generator=generator) >= dropout).tolist()

@@ -13,7 +13,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import Batch
 from relgrounding.models import GroundingModel, System
 from relgrounding.objectives._objective import Objective, register_objective
-from relgrounding.objectives._pairings import align_pairings
+from relgrounding.objectives._pairings import align_pairings, draw_messages
 
 logger = get_logger("relgrounding.objectives")
 
@@ -83,8 +83,7 @@ class MIL(Objective):
 
     def draw_messages(self) -> list[bool]:
         """Draw which relation layers pass messages, independently per layer."""
-        drawn = torch.rand(len(self.model.relation), generator=self.generator)
-        return (drawn >= self.config.message_dropout).tolist()
+        return draw_messages(self.model, self.config.message_dropout, self.generator)
 
     def pairing_loss(
         self,

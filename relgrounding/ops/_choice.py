@@ -24,7 +24,7 @@ class set_backend:
     keeps the rule of the library.
 
     Args:
-        name: of a backend of `graph_attention` or `gated_sum`, or "auto" for the rule of the library.
+        name: of a backend of `graph_attention`, `gated_sum` or `typed_comparison`, or "auto": the rule of the library.
 
     Raises:
         ValueError: there is no such backend.

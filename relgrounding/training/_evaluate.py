@@ -18,6 +18,8 @@ from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._task import Split, Task, build_model, read_training
 
 FLOORS = "floors.json"
+LAST = "last"
+"""Value of `train.select_metric` with which the last epoch counts as the best."""
 logger = get_logger("relgrounding.training")
 
 
@@ -57,7 +59,8 @@ def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[
 
     Without right answers among the held-out items there are no metrics.
     """
-    name = task.config.train.select_metric or task.modality.metric
+    name = task.config.train.select_metric
+    name = task.modality.metric if name in ("", LAST) else name
     if not any(query.targets for query in task.validation.queries):
         return name, {}
     known, scored = answered(task.validation, score_split(model, task, task.validation, quiet, "validation"))

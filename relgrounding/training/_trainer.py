@@ -13,7 +13,7 @@ from relgrounding.modalities import Batch, OneQueryPerItem, make_loader, trainin
 from relgrounding.models import first_member
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
-from relgrounding.training._evaluate import validation_metrics
+from relgrounding.training._evaluate import LAST, validation_metrics
 from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
 from relgrounding.training._task import Task, build_model, check_backend
@@ -93,11 +93,13 @@ class Trainer:
         self.trained = self.model.begin(self.stage.member)
         train = self.config.train
         betas = train.betas[0], train.betas[1]
-        self.optimizer = torch.optim.Adam(
-            self.trained.parameters(), lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
-        )
         model, sections = self.model if self.stage.member else self.trained, self.config.sections
         self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
+        own = (parameter for objective in self.objectives.values() for parameter in objective.parameters())
+        self.parameters = [*self.trained.parameters(), *own]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+        )
 
     def _take_weights(self, start: RunFolder) -> None:
         saved = start.load("best.pt")
@@ -226,7 +228,7 @@ class Trainer:
         loss = sum(losses[1:], losses[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         if not torch.isfinite(norm):
             raise RunError(
                 f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
@@ -249,7 +251,8 @@ class Trainer:
         state["losses"] = []
         state["epoch"] += 1
         self._log({f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
-        better = value > state["best"]
+        better = self.config.train.select_metric == LAST or value > state["best"]
+        before = state["best"]
         if better:
             state["best"], state["best_epoch"] = value, state["epoch"]
             self._save("best.pt")
@@ -258,7 +261,7 @@ class Trainer:
             note(
                 f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
                 f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
-                f"{' (best so far)' if better else ''}, {seconds:.0f} s"
+                f"{' (best so far)' if value > before else ''}, {seconds:.0f} s"
             )
         if stage_is_over(state, self.config):
             self._end_stage()

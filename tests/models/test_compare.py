@@ -222,10 +222,6 @@ def test_a_restored_run_answers_alike(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["model.name=vgn", "data.dataset=charades_sta"],
-            r"relation is compare, which vgn has not; it has graph or none",
-        ),
         (["model.relation_edges=none", "ccl.epochs=1"], r"needs edges; set it to 0 where model\.relation_edges=none"),
     ],
 )

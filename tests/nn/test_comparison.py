@@ -6,7 +6,7 @@ from tests.nn.test_relation import COUNTS, EDGES, features, gradients, structure
 from tests.ops.cases import comparison_oracle
 
 FORWARD = sorted(EDGES, key=lambda edge: (edge[1], edge[0], edge[2]))
-backends = pytest.mark.parametrize("backend", ["naive", "auto", "csr"])
+backends = pytest.mark.parametrize("backend", ["naive", "auto", "dgl", "cpp", "dense", "csr"])
 
 
 def layer_of(backend="auto", dim=6):

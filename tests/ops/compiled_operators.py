@@ -33,7 +33,11 @@ for backend in ("naive", *(["cpp"] if cpp_reason() is None else []), "dense", "c
     for operator, shapes in (
         (ops.graph_attention, [(9, 2, 3), (9, 2), (9, 2)]),
         (ops.gated_sum, [(9, 4), (9,), (3,), (3, 4)]),
+        (ops.typed_comparison, [(9, 4), (9,), (9, 3), (3, 4), (5,)]),
+        (ops.edge_dot, [(9, 4)]),
     ):
+        if backend not in ("auto", *ops.backend_names(operator.__name__)):
+            continue
         for dtype in (torch.float64, torch.bfloat16):
             agree(
                 lambda *x, b=backend, run=operator: run(STRUCTURE, *x, backend=b).sin(), draw_inputs(0, shapes, dtype)
@@ -46,4 +50,13 @@ for backend in ("naive", *(["cpp"] if cpp_reason() is None else []), "dense", "c
         )
         if backend != "naive":
             refuse_twice(layer)
+    compare = nn.RelationalComparison(4, 3, 2, 3, backend=backend)
+    torch.nn.init.normal_(compare.score.weight)
+    agree(
+        lambda x, c, q, b, run=compare: torch.cat(run(STRUCTURE, x, run.share(c, q), b, True)),
+        draw_inputs(0, [(9, 4), (9, 3), (9, 2), (5,)], torch.float32),
+    )
+    if backend == "auto":
+        similar = nn.EdgeSimilarity(4)
+        agree(lambda x, run=similar: run(STRUCTURE, run.keys(x)), draw_inputs(0, [(9, 4)], torch.float32))
     print(backend)

@@ -72,10 +72,11 @@ def test_a_node_without_in_edges_gets_zeros(operator, backend, dtype, dim):
 
 
 @backends
+@pytest.mark.parametrize("operator", ["gated_sum", "typed_comparison"])
 @pytest.mark.parametrize("types", [1, 20])
-def test_any_number_of_types(backend, types):
+def test_any_number_of_types(operator, backend, types):
     edges = [(j, i, n % types) for n, (j, i, _) in enumerate(random_edges([4], 0.9, copies=4))]
-    task = graph_problem("gated_sum", [4], edges, dim=5, types=types)
+    task = graph_problem(operator, [4], edges, dim=5, types=types)
     inputs = draw_inputs(1, task.shapes, torch.float32)
     results = [values_and_gradients(task.run(name), inputs) for name in (backend, "naive")]
     torch.testing.assert_close(*results, rtol=2e-5, atol=2e-5)
@@ -96,6 +97,46 @@ def test_enormous_scores_choose_one_source_and_enormous_logits_open_and_close_th
     out, *gradients = values_and_gradients(lambda *x: ops.gated_sum(edges, *x, backend=backend), inputs)
     torch.testing.assert_close(out[3], (feat[0] + type_bias[1]).detach())
     assert all(g.isfinite().all() for g in gradients)
+
+
+@backends
+@floats
+@pytest.mark.parametrize("edges", [1, 20])
+def test_counts_and_sums_of_a_comparison_saturate(backend, dtype, edges):
+    graph, logit = structure_of([edges + 1], [(j, 0, 1) for j in range(edges)]), 1e4
+    ones = [torch.ones(shape, dtype=dtype) for shape in [(edges + 1, 8), (edges + 1,), (edges + 1, 3), (3, 8)]]
+    for feat, gate, type_gate, bias, share in (
+        (0.0, logit, 0.0, 1.0, edges / (1 + edges)),
+        (1.0, 0.0, logit, 0.0, edges / (1 + edges)),
+        (1.0, -logit, 0.0, 1.0, 0.0),
+        (1.0, -logit, logit, 1.0, edges / (1 + 0.5 * edges)),
+    ):
+        inputs = [x * value for x, value in zip(ones, (feat, gate, type_gate, bias), strict=True)]
+        inputs = [x.requires_grad_() for x in inputs]
+        out, *gradients = values_and_gradients(lambda *x: ops.typed_comparison(graph, *x, backend=backend), inputs)
+        torch.testing.assert_close(out[0], torch.full_like(out[0], share))
+        assert all(g.isfinite().all() for g in gradients)
+
+
+@backends
+@floats
+@pytest.mark.parametrize("taken", [[], [0], [0, 1, 2], range(5)])
+def test_an_edge_bias_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype, taken):
+    task = graph_problem("typed_comparison", [5], [(0, 1, 0), (2, 1, 1), (1, 1, 1), (1, 3, 2), (4, 3, 2)])
+    *inputs, bias = draw_inputs(0, task.shapes, dtype)
+    keep = torch.ones(5, dtype=torch.bool)
+    keep[list(taken)] = False
+    results = []
+    for graph, edge_bias in (
+        (task.structure, torch.zeros_like(bias).masked_fill(~keep, -torch.inf)),
+        (task.structure.keep_edges(keep), None),
+    ):
+        leaves = [*inputs, *([] if edge_bias is None else [edge_bias.requires_grad_()])]
+        run = functools.partial(ops.typed_comparison, graph, backend=backend)
+        results.append(values_and_gradients(run, leaves))
+    torch.testing.assert_close(results[0][:5], results[1])
+    assert (results[0][5][~keep] == 0).all()
+    assert (results[0][5][keep] != 0).all()
 
 
 @backends
@@ -253,6 +294,13 @@ def test_messages_of_graph_operators():
         ops.graph_attention(structure_of([2], []), feat, source, destination)
     with pytest.raises(ValueError, match=r"the graph has 3 nodes and 3 edge types; .* = \(\(3, 4\), \(3,\), \(3,\)"):
         ops.gated_sum(structure_of([3], []), *draw_inputs(0, [(3, 4), (3,), (2,), (2, 4)]))
+    comparison = draw_inputs(0, [(3, 4), (3,), (3, 3), (3, 4), (2,)])
+    with pytest.raises(ValueError, match=r"edge_bias has the shape \(2,\), the graph has 1 edges; give \(1,\)$"):
+        ops.typed_comparison(structure_of([3], [(0, 1, 0)]), *comparison)
+    with pytest.raises(ValueError, match=r"the graph has 3 nodes and 2 edge types; .* = \(\(3, 4\), \(3,\), \(3, 2\)"):
+        ops.typed_comparison(structure_of([3], [], 2), *comparison[:4])
+    with pytest.raises(ValueError, match=r"^the graph has 2 nodes, the keys have 3 rows$"):
+        ops.edge_dot(structure_of([2], []), comparison[0])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -6,13 +6,13 @@ import torch
 
 from relgrounding import ops
 from relgrounding.ops import _triton
-from tests.ops.cases import CUDA, draw_inputs, graph_problem, problem, random_edges
+from tests.ops.cases import CUDA, GRAPH_OPERATORS, draw_inputs, graph_problem, problem, random_edges
 from tests.ops.cases import values_and_gradients as both
 from tests.ops.test_grid import compare
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels were not tested")
 DEVICE = "cuda" if CUDA else "cpu"
-operators = pytest.mark.parametrize("operator", ["graph_attention", "gated_sum"])
+operators = pytest.mark.parametrize("operator", GRAPH_OPERATORS)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_a_compiler_is_told_the_shapes_and_types_of_the_results(operator):
                 seen.append((function, tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments)))
             return function(*arguments, **(options or {}))
 
-    for needed in (0, 1, 2, 3, None):
+    for needed in (0, 1, 2, 3, 4, None):
         function, inputs = on_device(operator, torch.bfloat16, needed)
         if any(x.requires_grad for x in inputs):
             with Recorder():

@@ -59,6 +59,7 @@ def test_everything_can_be_imported_without_triton():
     program = (
         "import sys; sys.modules['triton'] = None\n"
         "import relgrounding.ops, relgrounding.ops.gated_sum.triton, relgrounding.ops.graph_attention.triton, torch\n"
+        "import relgrounding.ops.typed_comparison.triton\n"
         "print(relgrounding.ops._triton.triton_reason(torch.device('cpu'), torch.float32))"
     )
     done = run_python("-c", program)
@@ -77,6 +78,7 @@ def test_kernels_compile_for_a_gpu_without_atomics(tmp_path):
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
     assert {"attend", "row_products", "attend_backward", "sum_in_edges"} < {entry["kernel"] for entry in compiled}
     assert {"gather", "scatter", "sum_by_type", "table_products"} < {entry["kernel"] for entry in compiled}
+    assert {"destinations"} < {entry["kernel"] for entry in compiled}
     for entry in compiled:
         assert not re.search(r"\b(atom|red)\.", entry["ptx"]), f"atomics in {entry['kernel']}"
         assert entry["shared"] <= 48 * 1024

@@ -14,6 +14,7 @@ from triton.compiler import ASTSource
 from relgrounding.ops._triton_jit import Kernel
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
 from relgrounding.ops.graph_attention.triton import graph_attention_triton
+from relgrounding.ops.typed_comparison.triton import typed_comparison_triton
 from tests.ops.cases import draw_inputs, graph_problem, structure_of
 
 POINTERS = {
@@ -59,13 +60,17 @@ def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
 def main() -> None:
     """Compile for rows of one number, of no power of two, of several chunks; for the gradient of each input alone."""
     Kernel.run = compile_only
-    structure = structure_of([3], [(0, 1, 0), (2, 1, 1), (1, 0, 2)])
+    edges = [(0, 1, 0), (2, 1, 1), (1, 0, 2)]
+    structure = structure_of([3], edges)
     plain = [(torch.float32, 1, 1), (torch.float32, 3, 100), (torch.float32, 1, 600)]
     common = [(dtype, 4, 64) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
     for dtype, heads, dim in plain + common:
+        comparison = graph_problem("typed_comparison", [3], edges, 1, heads * dim).shapes
         for run, shapes, extra in (
             (graph_attention_triton, graph_problem("graph_attention", [3], [], heads, dim).shapes, [0.2]),
             (gated_sum_triton, graph_problem("gated_sum", [3], [], 1, heads * dim).shapes, []),
+            (typed_comparison_triton, comparison, []),
+            (typed_comparison_triton, comparison[:4], []),
         ):
             choices = [range(len(shapes)), *([i] for i in range(len(shapes)) if (dtype, dim) == (torch.float32, 64))]
             for needed in choices:

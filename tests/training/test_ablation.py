@@ -48,6 +48,9 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
     assert [(job.row, job.seed) for job in found] == [("MIL", 0), ("MIL", 1), ("all, levels", 0), ("all, levels", 1)]
     assert found[3].name == "demo-all--levels-1"
     assert found[3].words[-1] == "ccl.start_from=runs/demo-MIL-1"
+    rows = {"MIL": {}, "students": {"start": "MIL", "settings": ["cotrain.epochs=1"]}}
+    found = grid_jobs(read_grid(_write(tmp_path / "grid.yaml", rows=rows)), Path("runs"))
+    assert found[3].words[-1] == "cotrain.start_from=runs/demo-MIL-1"
 
 
 @pytest.mark.parametrize(

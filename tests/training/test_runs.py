@@ -57,10 +57,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     assert not same(a, c)
 
 
+RECONSTRUCTION = ["train.objectives=[mil,reconstruction]", "reconstruction.width=8"]
 BLOCKS = ["data.block_by=sentence", "data.block_size=4", "mil.hard_negatives=1"]
 
 
-@pytest.mark.parametrize(("stop_after", "more"), [(1, []), (4, []), (5, []), (9, []), (7, BLOCKS)])
+@pytest.mark.parametrize(("stop_after", "more"), [(1, []), (4, []), (5, []), (9, []), (7, BLOCKS), (7, RECONSTRUCTION)])
 def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch, stop_after, more):
     words = ["model.dropout=0.2", "mil.negatives=2", *more]
     train(RunFolder(tmp_path / "whole"), *words)
@@ -79,6 +80,11 @@ def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, 
     monkeypatch.setattr(Trainer, "_step", step)
     train(folder, *words, resume=True)
     assert same(_weights(RunFolder(tmp_path / "whole")), _weights(folder))
+    found = [
+        run.load("last.pt")["objectives"].get("reconstruction", {}) for run in (RunFolder(tmp_path / "whole"), folder)
+    ]
+    assert all(same(found[0][part], found[1][part]) for part in found[0])
+    assert bool(found[0]) == (more is RECONSTRUCTION)
 
 
 def test_a_finished_run_resumed_changes_nothing(tmp_path):

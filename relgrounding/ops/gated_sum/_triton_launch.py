@@ -83,7 +83,7 @@ def gather_backward(
         if need_gate_bias:
             grads[2].copy_(_sum_by_type(logit_CE, out_edges, etype, len(gate_bias)))
         if need_type_bias:
-            grads[3].copy_(_table_products(table, grad))
+            grads[3].copy_(table_products(table, grad))
     return tuple(grads)
 
 
@@ -160,7 +160,7 @@ def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) 
     return part_PR.sum(0)
 
 
-def _table_products(table_NR: Tensor, grad_ND: Tensor) -> Tensor:
+def table_products(table_NR: Tensor, grad_ND: Tensor) -> Tensor:
     """(R, D) the transposed table times the gradient, summed in a fixed order, which a library does not promise."""
     (nodes, types), dim = table_NR.shape, grad_ND.shape[1]
     # Parts of at least 256 nodes, and so few that together they are a sixteenth of the gradient.

@@ -36,10 +36,11 @@ def typed_comparison_naive(
     type_bias_RD: Float[Tensor, "types dim"],
     edge_bias_E: Float[Tensor, " edges"] | None = None,
 ) -> Float[Tensor, "nodes dim"]:
-    """See `relgrounding.ops.typed_comparison`; makes an (edges, dim) tensor."""
+    """See `relgrounding.ops.typed_comparison`; makes (edges, dim) tensors."""
+    src, dst, etype, cell_E = structure.indices, structure.destinations, structure.etype, type_cells(structure)
     gate_E = comparison_gates(structure, gate_N, type_gate_NR, edge_bias_E, naive=True)
-    count_NR = torch.zeros_like(type_gate_NR).flatten().index_add(0, type_cells(structure), gate_E)
-    count_NR = count_NR.view(type_gate_NR.shape)
-    message_ED = gate_E[:, None] * feat_ND.index_select(0, structure.indices)
-    sum_ND = torch.zeros_like(feat_ND).index_add(0, structure.destinations, message_ED)
-    return (count_NR / (1 + count_NR)) @ type_bias_RD + sum_ND / (1 + count_NR.sum(1, keepdim=True))
+    count_E = torch.zeros_like(type_gate_NR).flatten().index_add(0, cell_E, gate_E).index_select(0, cell_E)
+    total_E = torch.zeros_like(gate_N).index_add(0, dst, gate_E).index_select(0, dst)
+    of_type_ED = (gate_E / (1 + count_E))[:, None] * type_bias_RD.index_select(0, etype)
+    through_ED = (gate_E / (1 + total_E))[:, None] * feat_ND.index_select(0, src)
+    return torch.zeros_like(feat_ND).index_add(0, dst, of_type_ED + through_ED)
