@@ -138,7 +138,7 @@ def first_member(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)} or dict(weights)
 
 
-def shared_graph_options(system: type[System], members: Sequence[ModelConfig]) -> dict[str, Any]:
+def shared_graph_options(system: type[System], members: Sequence[Any]) -> dict[str, Any]:
     """Return the keyword arguments with which the collator builds the graph of all members.
 
     Raises:

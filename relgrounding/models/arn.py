@@ -255,7 +255,7 @@ class ARN(System):
         widths = feature_dim, 5 + 5 * config.neighbours, feature_dim + 5
         self.features = nn.ModuleList(ScaledParts(width, config.scale) for width in widths)
         self.matches = nn.ModuleList(Match(width, word_dim, config.match_dim) for width in widths)
-        num_words = embedding.num_embeddings
+        num_words = int(embedding.num_embeddings)  # type: ignore[arg-type] # of any embedding
         self.sentence_decoder = SentenceDecoder(sum(widths), word_dim, config.decoder_dim, num_words)
         self.language_decoder = SentenceDecoder(3 * word_dim, word_dim, config.decoder_dim, num_words)
         self.phrase_decoders = nn.ModuleList(nn.Linear(width, word_dim) for width in widths)
