@@ -57,7 +57,7 @@ class ARNLoss(Objective):
     def needs_negatives(cls, config: Any) -> bool:
         return False
 
-    def __call__(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]  # ARN's batches
+    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its four terms without their weights."""
         model, matched = self.model, self.model.match(batch)
         means = score_means(matched.features, matched.scores, batch.structure.batch_num_nodes)
