@@ -192,5 +192,5 @@ def test_names_that_lead_nowhere():
         ConfigError, match=r"model 'no_such_module:X' cannot be imported: ModuleNotFoundError: .* on PYTHONPATH"
     ):
         load_config(None, ["model.name=no_such_module:X"])
-    with pytest.raises(ConfigError, match=r"model\.heads is a setting of vgn; this run has none of them"):
+    with pytest.raises(ConfigError, match=r"model\.heads is a setting of scn, vgn; this run has none of them"):
         load_config(None, ["model.heads=2"])

@@ -75,7 +75,13 @@ class Section(NamedTuple):
     def matching(self, word: str) -> "Section":
         """Return the section with the settings that a word is about: all of them where it names the section."""
         whole = word in ("", *self.title.split(), *(setting.key.partition(".")[0] for setting in self.settings[:1]))
-        return self if whole else self._replace(settings=[s for s in self.settings if word in s.key])
+        return (
+            self
+            if whole
+            else self._replace(
+                settings=[s for s in self.settings if word in s.key.partition(".")[2] or s.key.startswith(word)]
+            )
+        )
 
     def __str__(self) -> str:
         return "\n\n".join([f"## {self.title}", self.note, "\n".join(map(str, self.settings))])

@@ -115,7 +115,13 @@ def test_the_gate_does_not_blame_a_provider_for_the_side_of_a_bend_that_rounding
 def test_what_peers_compute_is_not_called_ours():
     layers = [p for p in providers.registry().values() if not p.name.startswith("limit.")]
     different = {p.name for p in layers if not p.same_function}
-    assert different == {"dgl.RelGraphConv", "dgl.RelGraphConv presorted", "pyg.RGCNConv", "pyg.RGATConv"}
+    assert different == {
+        "EdgeGatedGCN",
+        "dgl.RelGraphConv",
+        "dgl.RelGraphConv presorted",
+        "pyg.RGCNConv",
+        "pyg.RGATConv",
+    }
 
 
 def test_a_wrong_provider_gets_no_figure_and_the_others_theirs(monkeypatch):

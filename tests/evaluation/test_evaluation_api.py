@@ -32,6 +32,7 @@ def test_public_names() -> None:
         "temporal_nms",
         "video_floors",
         "video_oracle",
+        "votes",
         "write_results",
     ]
     assert all(hasattr(evaluation, name) for name in evaluation.__all__)

@@ -115,7 +115,7 @@ def test_damaged_floors_are_named(run, capsys, content):
     [
         ("word_vectors=a.txt", "an evaluation does not read data.word_vectors: the vectors are in the checkpoint"),
         ("validation=0.5", "an evaluation does not read data.validation: it is about training"),
-        ("dataset=refcoco", "model.name is vgn, but refcoco needs ign"),
+        ("dataset=refcoco", "model.name is vgn, but refcoco needs arn, ign"),
         ("feature=a.h5", "--data feature=a.h5: give KEY=VALUE, where KEY is one of dataset, root, on_error"),
         ("root", "--data root: give KEY=VALUE"),
         ("widths=[", "'data.widths=['"),

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tabulate import tabulate
 
 from relgrounding.cli.compare import compare
@@ -23,6 +22,8 @@ def differences(grid: "Grid", runs: Path) -> Found:
 
     Metrics that are no mean over queries are left out.
     """
+    import numpy as np
+
     from relgrounding.training import grid_results, run_name
     from relgrounding.viz import read_run
 
