@@ -251,9 +251,8 @@ class Trainer:
         state["losses"] = []
         state["epoch"] += 1
         self._log({f"validation/{k}": v for k, v in metrics.items()} | {"epoch_loss": loss})
-        better = self.config.train.select_metric == LAST or value > state["best"]
-        before = state["best"]
-        if better:
+        last, better = self.config.train.select_metric == LAST, value > state["best"]
+        if better or last:
             state["best"], state["best_epoch"] = value, state["epoch"]
             self._save("best.pt")
         if not self.quiet:
@@ -261,7 +260,7 @@ class Trainer:
             note(
                 f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
                 f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
-                f"{' (best so far)' if value > before else ''}, {seconds:.0f} s"
+                f"{' (best so far)' if better and not last else ''}, {seconds:.0f} s"
             )
         if stage_is_over(state, self.config):
             self._end_stage()

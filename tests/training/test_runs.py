@@ -131,6 +131,16 @@ def test_training_stops_early_when_the_validation_metric_does_not_rise(tmp_path,
     assert RunFolder(tmp_path / "run").load("best.pt")["state"]["epoch"] == 1
 
 
+def test_without_selection_the_last_epoch_is_the_best(tmp_path, monkeypatch):
+    metric = iter([50.0, 40.0, 45.0])
+    monkeypatch.setattr(
+        "relgrounding.training._trainer.validation_metrics", lambda *_, **__: ("Acc@0.5", {"Acc@0.5": next(metric)})
+    )
+    trainer = train(RunFolder(tmp_path / "run"), "train.epochs=3", "train.patience=1", "train.select_metric=last")
+    assert (trainer.state["epoch"], trainer.state["best_epoch"]) == (3, 3)
+    assert RunFolder(tmp_path / "run").load("best.pt")["state"]["epoch"] == 3
+
+
 def test_the_tools_train_and_repeat_the_table(tmp_path, capsys):
     arguments = [*TINY, "name=t", "--runs", str(tmp_path)]
     assert train_tool.main(arguments) == 0
