@@ -127,7 +127,13 @@ class RelationalComparison(nn.Module):
     def silent(
         self, x: Float[Tensor, "nodes in_dim"], share: Float[Tensor, "nodes dim_and_types"]
     ) -> Float[Tensor, " nodes"]:
-        """Return r (N,) as without edges."""
+        """Return r (N,) as without edges.
+
+        Raises:
+            ValueError: not one share for each row of x.
+        """
+        if len(share) != len(x):
+            raise ValueError(f"there are {len(share)} shares for {len(x)} proposals; give one for each")
         return self._score(self.itself(x), share[..., : self.dim]).to(x.dtype)
 
     def _score(self, compared: Tensor, context: Tensor) -> Tensor:
@@ -173,7 +179,10 @@ class EdgeSimilarity(nn.Module):
 
     def keys(self, h: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes dim"]:
         """Return k (N, dim), of length 1; zeros where P h is zero."""
-        return nn.functional.normalize(self.linear(h), dim=-1)
+        mapped = self.linear(h)
+        # A cosine does not depend on the size, and numbers near 1 have squares in every float type.
+        size = mapped.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(mapped.dtype).tiny)
+        return nn.functional.normalize(mapped / size, dim=-1, eps=1e-3)
 
     def forward(
         self, structure: "GraphStructure | dgl.DGLGraph", keys: Float[Tensor, "nodes dim"]

@@ -136,5 +136,17 @@ def test_misuse_is_one_sentence():
         layer(structure_of(), x, share, bias_of(5))
     with pytest.raises(ValueError, match=r"^unknown backend 'fast'; the backends are auto, naive, "):
         layer_of("fast")
-    with pytest.raises(ValueError, match=r"^the graph has 7 nodes, the keys have 6 rows$"):
+    with pytest.raises(
+        ValueError, match=r"^the graph has 7 nodes; keys have the shape \(6, 32\) .* \(nodes, dim\) floats$"
+    ):
         EdgeSimilarity(5).double()(structure_of(), torch.randn(6, 32).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_keys_of_tiny_features_have_length_one_and_of_none_zero(dtype):
+    similar, x = EdgeSimilarity(5).to(dtype), features().detach().to(dtype)
+    smallest = 1e-30 if dtype == torch.float32 else 1e-3
+    torch.testing.assert_close(
+        similar.keys(x * smallest).norm(dim=-1), torch.ones(len(x), dtype=dtype), rtol=0, atol=1e-2
+    )
+    assert similar.keys(x * 0).tolist() == [[0.0] * 32] * len(x)

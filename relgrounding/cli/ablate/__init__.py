@@ -36,7 +36,9 @@ LEFT = "the same command goes on from here"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("grid", help="a grid that comes with the package (ccl), or a YAML file, see docs/ccl.md")
+    parser.add_argument(
+        "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/ccl.md"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of table and plot")
     parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/NAME of the grid)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one per core)")

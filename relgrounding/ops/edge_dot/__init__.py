@@ -36,8 +36,11 @@ def edge_dot(
     tensor([11., 11.])
     """
     structure = as_structure(graph)
-    if len(keys) != structure.num_nodes:
-        raise ValueError(f"the graph has {structure.num_nodes} nodes, the keys have {len(keys)} rows")
+    if keys.dim() != 2 or len(keys) != structure.num_nodes or not keys.is_floating_point():
+        raise ValueError(
+            f"the graph has {structure.num_nodes} nodes; keys have the shape {tuple(keys.shape)} and the type "
+            f"{keys.dtype}, they must be (nodes, dim) floats"
+        )
     return launch("edge_dot", (keys,), backend, graph=structure)
 
 

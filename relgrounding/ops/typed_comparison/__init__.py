@@ -50,7 +50,7 @@ def typed_comparison(
         ValueError: an unknown backend, one that cannot run on these tensors, or shapes that do not fit the graph.
     """
     structure = as_structure(graph)
-    nodes, types, dim = structure.num_nodes, structure.num_types, feat.shape[1]
+    nodes, types, dim = structure.num_nodes, structure.num_types, feat.shape[-1] if feat.dim() else 0
     inputs, expected = (feat, gate, type_gate, type_bias), ((nodes, dim), (nodes,), (nodes, types), (types, dim))
     found = tuple(tuple(t.shape) for t in inputs)
     if found != expected:
