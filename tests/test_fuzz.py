@@ -86,7 +86,8 @@ def fuzz_configurations(rng: random.Random, folder: Path, count: int) -> None:
     for _ in range(count):
         text = damaged_text(rng, rng.choice(texts))
         (folder / "c.yaml").write_bytes(text)
-        only((ConfigError,), lambda: config_to_yaml(load_config(folder / "c.yaml")), text)
+        # A line that lands in another section may be a setting's former name; its warning is an error under pytest.
+        only((ConfigError, FutureWarning), lambda: config_to_yaml(load_config(folder / "c.yaml")), text)
 
 
 def fuzz_words(rng: random.Random, folder: Path, count: int) -> None:
