@@ -299,7 +299,9 @@ def test_messages_of_graph_operators():
         ops.typed_comparison(structure_of([3], [(0, 1, 0)]), *comparison)
     with pytest.raises(ValueError, match=r"the graph has 3 nodes and 2 edge types; .* = \(\(3, 4\), \(3,\), \(3, 2\)"):
         ops.typed_comparison(structure_of([3], [], 2), *comparison[:4])
-    with pytest.raises(ValueError, match=r"^the graph has 2 nodes, the keys have 3 rows$"):
+    with pytest.raises(
+        ValueError, match=r"^the graph has 2 nodes; keys have the shape \(3, 4\) .* \(nodes, dim\) floats$"
+    ):
         ops.edge_dot(structure_of([2], []), comparison[0])
 
 
