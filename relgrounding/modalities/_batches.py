@@ -197,8 +197,8 @@ class OneQueryPerItem:
         self._batches = OrderedBatches(len(self._indices), batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for places in self._batches:
-            yield [self._indices[place] for place in places]
+        for batch in self._batches:
+            yield [self._indices[i] for i in batch]
 
     def __len__(self) -> int:
         return len(self._batches)
