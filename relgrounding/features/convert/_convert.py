@@ -21,6 +21,7 @@ from relgrounding.features.convert._regions import BOX_KEYS, Hdf5Regions, NpzReg
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
+from relgrounding.features.shards import is_store, read_index
 from relgrounding.io._errors import BadFeatures, Problems
 from relgrounding.io._hdf5 import damage, member, names, open_hdf5
 from relgrounding.io._regular import MAX_BYTES, check_regular, existing
@@ -164,6 +165,9 @@ def open_source(
     problems, options = problems or Problems(), options or Options("")
     files = []
     for path in paths:
+        if is_store(path):
+            files += [path / shard.file for shard in read_index(path).shards if shard.items]
+            continue
         many = path.is_dir() and not _one_item_a_file(format)
         if many and (format or set() < _endings(path) <= set(FILE_OF_MANY)):
             files += folder_files(path, FILE_OF_MANY, options.follow_links)

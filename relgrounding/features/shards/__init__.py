@@ -1,0 +1,21 @@
+"""Feature stores of several files: a folder of shards with an index (docs/features.md)."""
+
+from relgrounding.features.shards._index import Index, Shard, hdf5_files, is_store, read_index, shard_name
+from relgrounding.features.shards._make import index_shards
+from relgrounding.features.shards._stores import ClipShards, RegionShards, open_features
+from relgrounding.features.shards._verify import changed_files, check_ids
+
+__all__ = [
+    "ClipShards",
+    "Index",
+    "RegionShards",
+    "Shard",
+    "changed_files",
+    "check_ids",
+    "hdf5_files",
+    "index_shards",
+    "is_store",
+    "open_features",
+    "read_index",
+    "shard_name",
+]
