@@ -207,7 +207,7 @@ class Config:
         if model.relation and model.relation not in self.system.relations:
             if model.relation in RELATIONS.others:
                 own = " or ".join(self.system.relations)
-                raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
+                raise ConfigError(f"model.relation is {model.relation}; {self.system.name} takes {own}")
             try:
                 RELATIONS.get(model.relation)
             except ConfigError as error:
