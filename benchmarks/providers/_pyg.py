@@ -5,6 +5,7 @@ import importlib.util
 import types
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from benchmarks.cases import Case
 from benchmarks.providers._provider import Provider, by_edge, edges_of, relational_pair
 from relgrounding.graphs import GraphStructure
+
+COMPILED = ("pyg.GATConv", "pyg.RGCNConv")
 
 
 def unavailable() -> str | None:
@@ -46,6 +49,11 @@ class Conv(nn.Module):
         super().__init__()
         self.conv, self.inputs = conv, 2 if typed else 1
 
+    def compiled(self) -> "Conv":
+        """Compile the layer for the sizes that it meets."""
+        self.conv.compile(dynamic=False)
+        return self
+
     def forward(self, graph: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         return self.conv(x, *graph[: self.inputs])
 
@@ -67,7 +75,18 @@ def _relational_attention(case: Case) -> Conv:
 
 
 def providers() -> Iterable[Provider]:
-    """Its graph attention and its two relational layers."""
+    """Its graph attention and its two relational layers, and those that are fastest once more under torch.compile."""
+    for provider in _plain():
+        yield provider
+        if provider.name in COMPILED:
+            yield replace(
+                provider,
+                name=f"{provider.name} compiled",
+                layer_of=lambda case, layer_of=provider.layer_of: layer_of(case).compiled(),
+            )
+
+
+def _plain() -> Iterable[Provider]:
     yield Provider(
         "pyg.GATConv",
         "attention",
