@@ -1,9 +1,11 @@
 """Values: every operator against float64, the same bits twice, and offsets beyond 2^31."""
 
 from collections import defaultdict
+from typing import Any
 from unittest import mock
 
 import torch
+from torch.utils import deterministic as _deterministic
 
 from benchmarks.device.report import Report
 from relgrounding import ops
@@ -17,6 +19,7 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, to
 GRADIENTS = 8
 # Heads and features per head.
 WIDTHS = ((1, 1), (2, 3), (4, 64), (3, 33), (1, 513), (20, 4), (4, 128), (2, 256))
+deterministic: Any = _deterministic  # whose one setting is a property that type checkers do not see
 BACKENDS = ("triton", "csr", "dense")
 
 
@@ -45,13 +48,13 @@ class _poisoned_memory:
     """`torch.empty` gives NaN, which PyTorch does where deterministic algorithms are asked for."""
 
     def __enter__(self) -> None:
-        self.before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+        self.before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = True
+        deterministic.fill_uninitialized_memory = True
 
     def __exit__(self, *_: object) -> None:
         torch.use_deterministic_algorithms(self.before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = self.before[1]
+        deterministic.fill_uninitialized_memory = self.before[1]
 
 
 def _draw(operator: str, seed: int, dry: bool) -> Problem:

@@ -1,5 +1,6 @@
 """Times of layers against PyTorch Geometric, against it compiled, and against what no layer can beat."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def measure_ceilings(report: Report) -> dict[str, float]:
     ):
         matmul.allow_tf32 = tf32
         factor = torch.ones(size, size, dtype=dtype, device=device)
-        found[f"{name} TFLOP/s"] = 2 * size**3 / clock.events(lambda factor=factor: factor @ factor) / 1e9
+        found[f"{name} TFLOP/s"] = 2 * size**3 / clock.events(partial(torch.matmul, factor, factor)) / 1e9
     matmul.allow_tf32 = before
     nothing = torch.zeros(1, device=device)
     found["empty kernel, us"] = 1e3 * clock.events(lambda: nothing.add_(0))
@@ -72,15 +73,15 @@ def _measure_case(report: Report, case: Case, dtype: torch.dtype) -> list[dict[s
     settings = Settings(report.device, dtype, max_memory=available_memory(report.device) // 2)
     prepared, clock = Prepared(case, settings), Clock(report.device, repeats=15)
     every = providers.select(case.layer, COMPARED)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for provider in [p for p in every if not (report.dry and p.name.endswith("compiled"))]:
-        row, contestant = prepared.admitted(provider)
-        if contestant is None:
-            report.say(f"{case.name}, {row.dtype}, {provider.name}: {row.status}")
-            if provider.name.startswith("ours.") and not row.status.startswith("cannot run"):
-                report.fail(f"{case.name}, {row.dtype}, {provider.name}: {row.status}")
+        found, contestant = prepared.admitted(provider)
+        who = {"case": case.name, "dtype": found.dtype, "provider": provider.name}
+        if contestant is not None:
+            rows.append(who | _times(clock, contestant))
             continue
-        rows.append({"case": case.name, "dtype": row.dtype, "provider": provider.name} | _times(clock, contestant))
+        ours = provider.name.startswith("ours.") and not found.status.startswith("cannot run")
+        (report.fail if ours else report.say)(f"{', '.join(who.values())}: {found.status}")
     copy = next((row["both"] for row in rows if row["provider"] == COPY), None)
     for row in rows:
         row["of copy"] = copy / row["both"] if copy else None

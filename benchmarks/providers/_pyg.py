@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -49,11 +49,6 @@ class Conv(nn.Module):
         super().__init__()
         self.conv, self.inputs = conv, 2 if typed else 1
 
-    def compiled(self) -> "Conv":
-        """Compile the layer for the sizes that it meets."""
-        self.conv.compile(dynamic=False)
-        return self
-
     def forward(self, graph: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         return self.conv(x, *graph[: self.inputs])
 
@@ -74,16 +69,20 @@ def _relational_attention(case: Case) -> Conv:
     return Conv(pyg("nn").RGATConv(case.in_dim, case.out_dim, case.num_types))
 
 
+def _compiled(layer_of: Callable[[Case], nn.Module], case: Case) -> nn.Module:
+    """Compile the layer for the sizes that it meets."""
+    layer = layer_of(case)
+    layer.get_submodule("conv").compile(dynamic=False)
+    return layer
+
+
 def providers() -> Iterable[Provider]:
     """Its graph attention and its two relational layers, and those that are fastest once more under torch.compile."""
     for provider in _plain():
         yield provider
         if provider.name in COMPILED:
-            yield replace(
-                provider,
-                name=f"{provider.name} compiled",
-                layer_of=lambda case, layer_of=provider.layer_of: layer_of(case).compiled(),
-            )
+            compiled = partial(_compiled, provider.layer_of)
+            yield replace(provider, name=f"{provider.name} compiled", layer_of=compiled)
 
 
 def _plain() -> Iterable[Provider]:

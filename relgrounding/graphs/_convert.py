@@ -127,7 +127,7 @@ def from_pyg(
                 f"from_pyg: edge_type holds {highest}; give numbers from 0 to {MOST_TYPES - 1}, or names of types"
             )
         edge_types = [str(number) for number in range(highest + 1)]
-    counts = read_integers([num_nodes] if np.ndim(num_nodes) == 0 else num_nodes, "num_nodes")
+    counts = read_integers([num_nodes] if isinstance(num_nodes, int) else num_nodes, "num_nodes")
     device = sources.device if isinstance(sources, Tensor) else "cpu"
     return GraphStructure.from_edges(sources, destinations, etype.to(device), edge_types, counts.to(device))
 
