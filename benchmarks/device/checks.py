@@ -77,7 +77,7 @@ def _check_graph(report: Report, operator: str, seed: int, worst: dict[str, floa
             if find_backend(operator, backend).why_not(report.device, dtype):
                 continue
             moved = [x.detach().to(report.device).requires_grad_() for x in inputs]
-            structure = task.structure.to(report.device)  # type: ignore[union-attr]
+            structure = task.structure.to(report.device)
 
             def call(*x: torch.Tensor, backend=backend, structure=structure) -> torch.Tensor:
                 return getattr(ops, operator)(structure, *x, backend=backend)
