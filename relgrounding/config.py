@@ -83,6 +83,8 @@ class TrainConfig:
     epoch is the best. On few held-out queries an early epoch is selected by chance."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
+    timeout: float = number(30.0, above=0, most=100_000)
+    """Minutes that one of several processes (torchrun) waits for the others before it ends with an error."""
 
     def __post_init__(self) -> None:
         """Require both decay rates."""
