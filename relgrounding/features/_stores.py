@@ -184,13 +184,7 @@ class ClipFeatures(_Store):
             MissingFeatures: the file does not hold the video.
             BadFeatures: the attribute is not the length of a video.
         """
-        found = attribute(self._dataset(self.find(key) or key), "duration", f"{key!r} in {self.path}")
-        if found is None:
-            return None
-        value = np.asarray(found)
-        if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
-            raise BadFeatures(f"{key!r} in {self.path} has the attribute duration {value}; expected seconds above 0")
-        return float(value.item())
+        return stated_duration(self._dataset(self.find(key) or key), f"{key!r} in {self.path}")
 
     def _dataset(self, key: str) -> h5py.Dataset:
         found = member(self._open(), key, str(self.path))
@@ -363,6 +357,17 @@ class RegionFeatures(_Store):
             raise BadFeatures(f"offsets in {self.path} must rise from 0 to the number of regions, {n_regions}")
         if not (sizes >= 1).all() or not np.isfinite(sizes).all():
             raise BadFeatures(f"sizes in {self.path} must be widths and heights of 1 pixel or more")
+
+
+def stated_duration(dataset: h5py.Dataset, where: str) -> float | None:
+    """Return the seconds of a video that its dataset states, or None; see `ClipFeatures.duration`."""
+    found = attribute(dataset, "duration", where)
+    if found is None:
+        return None
+    value = np.asarray(found)
+    if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
+        raise BadFeatures(f"{where} has the attribute duration {value}; expected seconds above 0")
+    return float(value.item())
 
 
 def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_format: str = "xyxy") -> np.ndarray:

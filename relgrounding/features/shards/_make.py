@@ -18,6 +18,8 @@ from relgrounding.io._errors import BadFeatures, check_id
 from relgrounding.io._hdf5 import member, names, open_hdf5
 from relgrounding.io._regular import check_regular
 
+MADE_OF = "made_of"
+"""Attribute of a shard: the digest of what all shards of a store have in common, such as settings and files read."""
 UNFINISHED = (".part", ".journal", ".parts")
 """Endings of what lies beside a shard that is not complete."""
 
@@ -62,6 +64,7 @@ def index_shards(folder: str | Path, quiet: bool = True) -> Index:
         contents.append(content_of(path))
         shards.append(Shard(path.name, len(contents[-1].ids), path.stat().st_size, checksum(path)))
     kind, dim = _one_kind(files, contents)
+    _check_one_origin(files, contents)
     ids = all_ids(folder, shards, contents)
     pieces = [_write(folder / name, part, len(ids)) for name, part in zip((TEXTS, TABLE), tables(ids), strict=True)]
     index = Index(folder, kind, dim, tuple(shards), (pieces[0], pieces[1]), _common([c.attributes for c in contents]))
@@ -132,6 +135,16 @@ def _one_kind(files: list[Path], contents: list[Content]) -> tuple[str, int]:
                 "store holds one kind of features"
             )
     return kind, dim
+
+
+def _check_one_origin(files: list[Path], contents: list[Content]) -> None:
+    made = {content.attributes[MADE_OF]: path for path, content in zip(files, contents, strict=True)
+            if MADE_OF in content.attributes}  # fmt: skip
+    if len(made) > 1:
+        first, second = list(made.values())[:2]
+        raise BadFeatures(
+            f"{first} and {second.name} were made of different files or with different settings; make one again"
+        )
 
 
 def _simple(attributes: dict[str, Any]) -> dict[str, Any]:
