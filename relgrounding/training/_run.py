@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relgrounding._printing import silent
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
@@ -81,7 +82,7 @@ def train_run(
     config: Config, folder: RunFolder, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`."""
-    with hold_run(folder, overwrite) as settle:
+    with hold_run(folder, overwrite) as settle, silent(quiet):
         config.dataset.check_splits(config.data.test_splits)
         task = make_task(config, words_of_start(config, folder, resume))
         trainer = Trainer(task, folder, resume=resume, quiet=quiet)
@@ -125,7 +126,7 @@ def evaluate(
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = with_data(folder.read_config(), words)
     config.eval.explain = write and (explain or config.eval.explain)
-    with hold_run(folder) if write else contextlib.nullcontext():
+    with hold_run(folder) if write else contextlib.nullcontext(), silent(quiet):
         task = make_test_task(config, folder)
         splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
