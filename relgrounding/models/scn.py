@@ -67,6 +67,7 @@ class SCN(System):
 
     Config = SCNConfig
     modality = "video"
+    pieces = ("forward", "complete")
 
     def __init__(
         self, config: SCNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
