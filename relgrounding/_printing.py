@@ -1,8 +1,10 @@
 """What files say, as it may be printed: a terminal obeys control characters, and an error is one line."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,9 +13,10 @@ from tqdm import tqdm
 
 from relgrounding._ranks import is_main, tag
 
-__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error"]
+__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error", "silent"]
 
 T = TypeVar("T")
+_silent = ContextVar("silent", default=False)
 SECONDS = 30
 """Between lines of progress where there is no terminal."""
 
@@ -90,9 +93,18 @@ def progress(
     """
     often = {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
     kind: Any = tqdm if sys.stderr.isatty() else partial(_Lines, **often)
-    return kind(
-        iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet or not is_main()
-    )
+    quiet = quiet or _silent.get() or not is_main()
+    return kind(iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet)
+
+
+@contextlib.contextmanager
+def silent(quiet: bool = True) -> Iterator[None]:
+    """Let `progress` show nothing, also where it is called deep inside, if `quiet`."""
+    before = _silent.set(quiet or _silent.get())
+    try:
+        yield
+    finally:
+        _silent.reset(before)
 
 
 def note(text: object, file: Any = None) -> None:

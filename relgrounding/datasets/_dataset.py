@@ -72,7 +72,7 @@ class Annotations(NamedTuple):
     """Queries of a split.
 
     Args:
-        queries: in the order of the file.
+        queries: in the order of the file; not always in memory.
         durations: seconds of the videos; empty for images.
         sizes: (width, height) of the images where the annotations themselves say so.
         store: features by item, where they come with the annotations; else None, and they are in a file.
@@ -80,7 +80,7 @@ class Annotations(NamedTuple):
             to; else None.
     """
 
-    queries: list[Query]
+    queries: Sequence[Query]
     durations: dict[str, float]
     sizes: dict[str, tuple[int, int]]
     store: Any = None

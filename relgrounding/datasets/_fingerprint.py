@@ -2,10 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
+from relgrounding._printing import progress
+from relgrounding._signals import look
 from relgrounding.datasets._dataset import Query
+from relgrounding.datasets._stream import IndexedQueries
 from relgrounding.features.shards import read_index
 
 BLOCK = 2**16
@@ -33,10 +39,26 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def queries_digest(queries: Iterable[Query], durations: Mapping[str, float]) -> str:
-    """Return a digest of what annotations say: queries in their order, each with the seconds of its video."""
-    digest = hashlib.sha256()
-    for query in queries:
+def queries_digest(parts: Sequence[Sequence[Query]], durations: Mapping[str, float]) -> str:
+    """Return a digest of what annotations say: queries in their order, each with the seconds of its video.
+
+    That of queries with one index, for which every line must be read, is kept beside the index.
+    """
+
+    indexed = [part for part in parts if isinstance(part, IndexedQueries)]
+    if len(indexed) < len(parts) or len({part.index for part in indexed}) != 1:
+        return _digest(parts, durations, quiet=True)
+    rows = hashlib.sha256()
+    for part in indexed:
+        rows.update(np.int64(len(part)).tobytes() + np.ascontiguousarray(part.rows).tobytes())
+    name = f"digest-{rows.hexdigest()[:32]}"
+    return indexed[0].index.kept(name, lambda: _digest(parts, durations, quiet=False))
+
+
+def _digest(parts: Sequence[Sequence[Query]], durations: Mapping[str, float], quiet: bool) -> str:
+    digest, total = hashlib.sha256(), sum(map(len, parts))
+    for query in progress(chain(*parts), desc="annotations", unit="query", total=total, quiet=quiet):
+        look()
         said = [query.id, query.item, query.text, query.targets, query.kind, query.group, durations.get(query.item)]
         digest.update(json.dumps(said).encode())
     return digest.hexdigest()

@@ -28,7 +28,9 @@ class Facts(Protocol):
     def disagreement(self, item: str, annotations: Annotations, store: Any) -> str: ...
 
 
-def feature_checks(dataset: Dataset, annotations: Annotations, facts: Facts, quiet: bool) -> Iterator[Check]:
+def feature_checks(
+    dataset: Dataset, annotations: Annotations, wanted: Sequence[str], facts: Facts, quiet: bool
+) -> Iterator[Check]:
     """Yield what `verify` finds about the features of a data set; nothing where no features are named."""
     settings = dataset.config
     if not settings.features:
@@ -43,7 +45,6 @@ def feature_checks(dataset: Dataset, annotations: Annotations, facts: Facts, qui
         yield Check("features: file", settings.features, "none", "DIFFERS", str(error))
         return
     yield Check("features: width", "one", f"{dim}", "ok")
-    wanted = sorted({query.item for query in annotations.queries})
     found, missing, unclear = set(), [], ""
     for item in wanted:
         try:

@@ -205,7 +205,8 @@ class VideoCollator:
 
     def __call__(self, indices: Sequence[int]) -> VideoBatch:
         """Return the batch of the queries with these indices."""
-        clips = [self.clips(self.queries[i].item) for i in indices]
+        queries = [self.queries[i] for i in indices]
+        clips = [self.clips(query.item) for query in queries]
         lengths = tuple(len(c) for c in clips)
         spans, structure = self._candidates.batched(lengths)
         return VideoBatch(
@@ -213,7 +214,7 @@ class VideoCollator:
             clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
             clip_lengths=torch.tensor(lengths),
             spans=spans,
-            **self._texts.batch(indices),
+            **self._texts.batch(queries, indices),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relgrounding._printing import silent
 from relgrounding._ranks import in_all, joined, on_main
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
@@ -83,7 +84,7 @@ def train_run(
     config: Config, folder: RunFolder, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`. Processes of a job do so together, and one writes."""
-    with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle:
+    with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle, silent(quiet):
         trainer = in_all(_prepared, config, folder, resume, quiet)
         settle()
         trainer.run()
@@ -140,7 +141,7 @@ def evaluate(
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = with_data(folder.read_config(), words)
     config.eval.explain = write and (explain or config.eval.explain)
-    with hold_run(folder) if write else contextlib.nullcontext():
+    with hold_run(folder) if write else contextlib.nullcontext(), silent(quiet):
         task = make_test_task(config, folder)
         splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
