@@ -15,6 +15,7 @@ from relgrounding.features.convert import convert_features
 from relgrounding.features.convert._output import Output
 from relgrounding.features.shards import read_index, shard_name
 from relgrounding.io import BadFeatures, DataError
+from relgrounding.modalities._inputs import Stores
 from tests.datasets.checking import verify_config
 from tests.features.test_extract import Fake
 from tests.features.test_shards import KINDS, READERS, write, write_store
@@ -230,6 +231,9 @@ def test_a_run_on_shards_is_that_on_one_file(tmp_path, model):
     table, lines, _ = train(one, tmp_path / "one")
     again, same, _ = train(many, tmp_path / "many")
     assert (table, lines) == (again, same)
+    stores, key = Stores(many.modality), "v11" if model == "vgn" else "i11"
+    np.testing.assert_equal(stores.read(folder / "store", key), stores.read(folder / "features.h5", key))
+    assert stores.duration(folder / "store", key) is None
 
 
 def rows(config):
