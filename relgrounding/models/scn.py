@@ -12,6 +12,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import VideoBatch
 from relgrounding.models._system import WIDEST, System, first_weight, register_model
 from relgrounding.nn import DecoderStack, ProposalPooling, sinusoidal_positions
+from relgrounding.nn._precision import precise_linear, widened
 
 
 @dataclass
@@ -79,6 +80,7 @@ class SCN(System):
 
     Config = SCNConfig
     modality = "video"
+    pieces = ("forward", "complete")
 
     def __init__(
         self, config: SCNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"
@@ -130,7 +132,7 @@ class SCN(System):
         words = self.word_stack(self.encode_words(batch))
         # With the start token, a sentence of n words has n + 1 positions.
         there = torch.arange(words.shape[1], device=words.device) <= batch.word_lengths[:, None]
-        scores_BTK = torch.sigmoid(self.score(self.clip_stack(clips, words, there)))
+        scores_BTK = torch.sigmoid(precise_linear(self.score, self.clip_stack(clips, words, there)))
         item, (start, end) = batch.structure.node_item, batch.spans.unbind(1)
         # Widths are floor(i T / K): i is K width / T, rounded up.
         column = -(-self.windows * (end - start) // batch.clip_lengths[item]) - 1
@@ -197,9 +199,9 @@ class SCN(System):
         length = torch.arange(masked.shape[1], device=masked.device)
         words = (length < batch.word_lengths[:, None]).unsqueeze(1).expand(hidden.shape[:3])
         # Padding is not predicted: over a large vocabulary that is most of the work.
-        logits, target = self.predict(hidden[words]), batch.words.unsqueeze(1).expand_as(words)[words]
+        logits, target = widened(self.predict(hidden[words])), batch.words.unsqueeze(1).expand_as(words)[words]
         each = nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
-        losses = hidden.new_zeros(words.shape).masked_scatter(words, each)
+        losses = each.new_zeros(words.shape).masked_scatter(words, each)
         return losses.sum(2) / batch.word_lengths[:, None]
 
     def part_losses(
@@ -270,6 +272,6 @@ def clip_losses(
     clip = torch.arange(int(lengths.max()), device=lengths.device)
     start, end = parts[:, None].unbind(3)
     over = ((start <= clip[:, None]) & (clip[:, None] < end)).to(losses)
-    means = (over @ losses.unsqueeze(2)).squeeze(2) / over.sum(2).clamp_min(1)
+    means = (over * losses.unsqueeze(1)).sum(2) / over.sum(2).clamp_min(1)
     there = clip < lengths[:, None]
     return (means - means.sum(1, keepdim=True) / lengths[:, None]) * there
