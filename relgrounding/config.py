@@ -83,6 +83,8 @@ class TrainConfig:
     epoch is the best. On few held-out queries an early epoch is selected by chance."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
+    timeout: float = number(30.0, above=0, most=100_000)
+    """Minutes that one of several processes (torchrun) waits for the others before it ends with an error."""
 
     def __post_init__(self) -> None:
         """Require both decay rates."""
@@ -207,7 +209,7 @@ class Config:
         if model.relation and model.relation not in self.system.relations:
             if model.relation in RELATIONS.others:
                 own = " or ".join(self.system.relations)
-                raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
+                raise ConfigError(f"model.relation is {model.relation}; {self.system.name} takes {own}")
             try:
                 RELATIONS.get(model.relation)
             except ConfigError as error:

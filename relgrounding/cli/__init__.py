@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from relgrounding import __version__, _signals
-from relgrounding._printing import printable, show
+from relgrounding._printing import printable, show_error
+from relgrounding._ranks import RankError, is_told
 from relgrounding._settings import ConfigError
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
@@ -90,16 +91,19 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
         except KeyboardInterrupt as stop:
             return _signals.ended(stop, arguments.left() or "the same command starts it")
         except Exception as error:
+            if isinstance(error, RankError) and (number := _signals.pending()):  # it came to all, in other places
+                return _signals.ended(_signals.Interrupted(number), arguments.left())
             if not isinstance(error, _expected(module)):
                 raise
             left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
-            show(f"error: {printable(_in_words(error))}{left and '; '}{left}", sys.stderr)
+            if not is_told(error):
+                show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
             return 2
 
 
 def _expected(module: ModuleType) -> tuple[type[Exception], ...]:
     """Return the errors that say what to do, in one line; others are faults of the program."""
-    known: tuple[type[Exception], ...] = (ConfigError, OSError, ImportError, *getattr(module, "ERRORS", ()))
+    known: tuple[type[Exception], ...] = (ConfigError, OSError, ImportError, RankError, *getattr(module, "ERRORS", ()))
     with contextlib.suppress(ImportError):  # DGL is missing or broken, which is the error
         from relgrounding.io import DataError
         from relgrounding.runs import RunError

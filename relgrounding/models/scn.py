@@ -12,6 +12,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import VideoBatch
 from relgrounding.models._system import WIDEST, System, first_weight, register_model
 from relgrounding.nn import DecoderStack, sinusoidal_positions
+from relgrounding.nn._precision import precise_linear
 
 
 @dataclass
@@ -103,7 +104,7 @@ class SCN(System):
         words = self.word_stack(self.encode_words(batch))
         # With the start token, a sentence of n words has n + 1 positions.
         there = torch.arange(words.shape[1], device=words.device) <= batch.word_lengths[:, None]
-        scores_BTK = torch.sigmoid(self.score(self.clip_stack(clips, words, there)))
+        scores_BTK = torch.sigmoid(precise_linear(self.score, self.clip_stack(clips, words, there)))
         item, (start, end) = batch.structure.node_item, batch.spans.unbind(1)
         # Widths are floor(i T / K): i is K width / T, rounded up.
         column = -(-self.windows * (end - start) // batch.clip_lengths[item]) - 1

@@ -14,6 +14,7 @@ from relgrounding.graphs import temporal_iou
 from relgrounding.modalities import VideoBatch
 from relgrounding.models import SCN, System
 from relgrounding.nn import pad_nodes
+from relgrounding.nn._precision import widened
 from relgrounding.objectives._objective import Objective, register_objective
 
 
@@ -103,11 +104,11 @@ class SemanticCompletion(Objective):
         length = torch.arange(masked.shape[1], device=masked.device)
         words = (length < batch.word_lengths[:, None]).unsqueeze(1).expand(hidden.shape[:3])
         # Padding is not predicted: over a large vocabulary that is most of the work.
-        logits, target = self.model.predict(hidden[words]), batch.words.unsqueeze(1).expand_as(words)[words]
+        logits, target = widened(self.model.predict(hidden[words])), batch.words.unsqueeze(1).expand_as(words)[words]
         each = torch.nn.functional.cross_entropy(
             logits, target, reduction="none", label_smoothing=self.config.label_smoothing
         )
-        losses = hidden.new_zeros(words.shape).masked_scatter(words, each)
+        losses = each.new_zeros(words.shape).masked_scatter(words, each)
         return losses.sum(2) / batch.word_lengths[:, None]
 
     def _draw_exploration(self, scores: Tensor) -> tuple[Bool[Tensor, "items windows"], Tensor]:
