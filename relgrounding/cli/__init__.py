@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 from relgrounding import __version__, _signals
 from relgrounding._printing import printable, show_error
-from relgrounding._ranks import RankError, is_told
+from relgrounding._ranks import RankError, is_told, rank, world_size
 from relgrounding._settings import ConfigError
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
             "env", "configs", "settings")  # fmt: skip
+
+MOST_SHARDS = 99_999
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +63,27 @@ def at_least(kind: type, least: int | float) -> Callable[[str], Any]:
         return value
 
     return number
+
+
+def shard_number(text: str) -> tuple[int, int]:
+    """Read the value of --shard, such as 3/8: the third of eight."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form i/n with i from 1 to n, such as 3/8")
+    return int(number), int(count)
+
+
+def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return which of how many shards this process makes: that of --shard, or else that of its rank; None: neither.
+
+    Raises:
+        ConfigError: the processes of a job would all make the same one.
+    """
+    if world_size() == 1:
+        return given
+    if given is not None:
+        raise ConfigError("--shard is for processes started by hand; under torchrun each makes the shard of its rank")
+    return rank() + 1, world_size()
 
 
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:

@@ -27,7 +27,8 @@ class DataConfig:
     """Queries that cannot be used, or whose features cannot: stop at the first, or leave them out, counted and
     logged."""
     features: str = ""
-    """HDF5 file of features, as given or below `root`; or a URL, such as s3://bucket/features.h5."""
+    """HDF5 file of features, or folder of shards, as given or below `root`; or a URL, such as
+    s3://bucket/features.h5."""
     word_vectors: str = ""
     """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])
@@ -195,12 +196,12 @@ class Dataset(ABC):
         return self.published
 
     def feature_file(self) -> Path:
-        """Return the file of the features.
+        """Return the file of the features, or the folder of their shards.
 
         Raises:
             ConfigError: none is named, or there is none; the message says how to make it.
         """
-        return find_file(self.config, self.config.features, "data.features", self.remedy)
+        return find_file(self.config, self.config.features, "data.features", self.remedy, folders=True)
 
     def checks(self, found: dict[str, Annotations]) -> Iterator[Check]:
         """Yield what `verify` is to check of this data set alone, after all splits were read."""
@@ -251,8 +252,15 @@ def _root(config: DataConfig) -> str:
     return root
 
 
-def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str, folders: bool = False) -> Path:
     """Return a file that is given as a path of its own or below the root; the copy of one that a URL names.
+
+    Args:
+        config: the section `data`.
+        name: what is looked for.
+        key: of the setting that names it.
+        remedy: how it is made.
+        folders: whether it may be a folder of files.
 
     Raises:
         ConfigError: it is in neither of the two; the message names both and `remedy`.
@@ -260,14 +268,14 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
     own = local_path(name)
-    if _is_named(own):
+    if _is_named(own, folders):
         return own
     below = data_folder(config, name)
-    if _is_named(below):
+    if _is_named(below, folders):
         return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")
 
 
-def _is_named(path: Path) -> bool:
+def _is_named(path: Path, folders: bool) -> bool:
     """Whether there is something that its reader takes, or refuses for what it is: a FIFO is there, too."""
-    return os.path.exists(path) and not os.path.isdir(path)
+    return os.path.exists(path) and (folders or not os.path.isdir(path))

@@ -12,6 +12,7 @@ from relgrounding._printing import progress
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import Query
 from relgrounding.datasets._stream import IndexedQueries
+from relgrounding.features.shards import read_index
 
 BLOCK = 2**16
 MOST_BLOCKS = 2**12
@@ -20,9 +21,13 @@ MOST_BLOCKS = 2**12
 def file_digest(path: Path) -> str:
     """Return a digest of a file's size and content; of a file over 256 MB, of 4,096 blocks spread evenly over it.
 
+    That of a folder of shards is made of the checksums in its index.
+
     A file of other features of the same shapes differs in every block. A few rows changed within a large file may
     lie between the blocks.
     """
+    if path.is_dir():
+        return read_index(path).digest()
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     last = max(0, size - BLOCK)

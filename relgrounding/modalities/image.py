@@ -15,7 +15,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query, columns
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
-from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words, open_features
 from relgrounding.features.convert import detect_format
 from relgrounding.graphs import GraphStructure, spatial_structure
 from relgrounding.modalities._batches import Batch, Texts
@@ -167,7 +167,7 @@ class Image(Modality):
     )
 
     def open_store(self, path: Path, in_memory: bool = True) -> RegionFeatures:
-        return RegionFeatures(path, in_memory=in_memory)
+        return open_features(path, "regions", in_memory)
 
     def is_own(self, path: Path) -> bool:
         return "offsets" in ClipFeatures(path).ids

@@ -25,7 +25,7 @@ from relgrounding.evaluation import (
     video_oracle,
     votes,
 )
-from relgrounding.features import ClipFeatures, Vocabulary
+from relgrounding.features import ClipFeatures, Vocabulary, open_features
 from relgrounding.graphs import (
     GraphStructure,
     ending_windows,
@@ -238,7 +238,7 @@ class Video(Modality):
     remedy = "extract the features from the videos that were annotated, or correct the durations"
 
     def open_store(self, path: Path, in_memory: bool = True) -> ClipFeatures:
-        return ClipFeatures(path, in_memory=in_memory)
+        return open_features(path, "clips", in_memory)
 
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any

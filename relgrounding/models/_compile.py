@@ -23,13 +23,8 @@ def compile_pieces(system: System, backend: str = "inductor") -> None:
         backend: of `torch.compile`.
 
     Raises:
-        ConfigError: the system has no pieces. A piece that cannot be compiled whole raises it when it is called.
+        ConfigError: later, in the call of a piece that cannot be compiled whole.
     """
-    if not system.pieces:
-        raise ConfigError(
-            f"train.compile: {type(system).__name__} names no pieces that could be compiled (System.pieces); use "
-            "train.compile=false"
-        )
     # For the whole process: a piece has several graphs; gradients are also taken before the backward pass of a step;
     # DistributedDataParallel must not cut the graphs; of GRU modules only the weights are read.
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
@@ -59,5 +54,6 @@ def _compiled(system: System, name: str, eager: Callable[..., Any], backend: str
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    cause = getattr(error, "inner_exception", error)  # of a failure of the compiler's backend
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__

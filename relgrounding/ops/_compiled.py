@@ -43,7 +43,7 @@ def _forward(
 @_forward.register_fake
 def _(operator, backend, inputs, structure, *_):
     if find_backend(operator, "naive").per_edge:
-        return inputs[0].new_empty(len(structure[_STRUCTURE.index("indices")]))
+        return inputs[0].new_empty(structure[_STRUCTURE.index("indices")].shape)
     return torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
 
 

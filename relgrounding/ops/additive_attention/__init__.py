@@ -78,7 +78,9 @@ def additive_attention(
 def _shapes(
     proposals: Tensor, words: Tensor, weight: Tensor, values: Tensor, lengths: Tensor, item: Tensor, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return values.new_empty(len(proposals), values.shape[2]), values.new_empty(len(proposals), values.shape[1])
+    # Not `len`, whose number would be that of one batch for ever.
+    nodes = proposals.shape[0]
+    return values.new_empty(nodes, values.shape[2]), values.new_empty(nodes, values.shape[1])
 
 
 _opaque = Opaque(additive_attention, _shapes)

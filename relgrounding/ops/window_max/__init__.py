@@ -53,7 +53,7 @@ def window_max(
 
 
 def _shapes(clips: Tensor, spans: Tensor, item: Tensor, backend: str) -> Tensor:
-    return clips.new_empty(len(spans), clips.shape[2])
+    return clips.new_empty(spans.shape[0], clips.shape[2])
 
 
 _opaque = Opaque(window_max, _shapes)
