@@ -15,6 +15,7 @@ from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
+from relgrounding.io._remote import fetched, is_url, local_path
 from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
 from relgrounding.models import Committee, Recorded, System, first_member
 from relgrounding.nn import WordEmbedding, trained_embedding
@@ -247,6 +248,11 @@ class _OneItem(dict):
         self.dim = dim
 
 
+def _local(features: object) -> object:
+    """Return the copy of what a URL names; other features as they are."""
+    return fetched(features) if isinstance(features, str) and is_url(features) else features
+
+
 class Grounder:
     """A trained model that answers sentences about a video or an image; made by `Grounder.from_run`.
 
@@ -335,7 +341,7 @@ class Grounder:
             features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
                 Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
                 `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
-                All formats that relgrounding prepare converts can be read, see docs/data.md.
+                All formats that relgrounding prepare converts can be read, see docs/data.md; a URL names a file, too.
             item: id of the video or image in a file or folder of many; may be omitted if there is only one.
             duration: of the video, in seconds; may be omitted if the HDF5 file states it (relgrounding extract).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
@@ -391,7 +397,7 @@ class Grounder:
     ) -> tuple[Scored, list[int], tuple[Query, _OneItem, dict[str, float]]]:
         """Return the scored candidates, the numbers of the best, and what the predictor needs to know of the query."""
         self.learn_words([query])
-        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
+        content, durations = self.modality.read_item(_local(features), item, self._stores, self.feature_dim, **facts)
         store, asked = _OneItem(self.feature_dim, content), Query("query", "item", query, ())
         scored = self.predictor.score([asked], store, durations, quiet=True)
         return (
@@ -402,7 +408,7 @@ class Grounder:
 
     def duration(self, features: object, item: str | None = None) -> float | None:
         """Return the duration of a video in seconds if its HDF5 file of features states it, else None."""
-        return self._stores.duration(features, item)
+        return self._stores.duration(_local(features), item)
 
     def selection(self, select: str | None = None) -> str:
         """Return the requested selection method, or the one that selected the epoch of the run."""
@@ -410,11 +416,11 @@ class Grounder:
 
     def ids(self, path: str | os.PathLike) -> list[str]:
         """Return the ids of the videos or images in an HDF5 file of features."""
-        return self._stores.open(Path(path)).ids
+        return self._stores.open(local_path(path)).ids
 
     def regions(self, path: str | os.PathLike, item: str | None = None) -> Regions:
         """Return the regions of an image in an HDF5 file; the id may be omitted if there is only one."""
-        found = self._stores.read(Path(path), item)
+        found = self._stores.read(local_path(path), item)
         if not isinstance(found, Regions):
             raise ValueError(f"this run answers about {self.modality.item}s, which have no regions")
         return found
