@@ -1,17 +1,22 @@
 """What files say, as it may be printed: a terminal obeys control characters, and an error is one line."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
 import regex
 from tqdm import tqdm
 
-__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show"]
+from relgrounding._ranks import is_main, tag
+
+__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error", "silent"]
 
 T = TypeVar("T")
+_silent = ContextVar("silent", default=False)
 SECONDS = 30
 """Between lines of progress where there is no terminal."""
 
@@ -32,12 +37,24 @@ def printable(value: object) -> str:
 def show(text: object, file: Any = None, end: str = "\n") -> None:
     """Print text: line ends stay, other control characters and what the stream cannot encode are escaped.
 
+    Of the processes of a job, only the main one does.
+
     Args:
         text: what to print.
         file: None: standard output.
         end: as of `print`.
     """
-    file = file or sys.stdout
+    if not is_main():
+        return
+    _write(text, file or sys.stdout, end)
+
+
+def show_error(text: object) -> None:
+    """Print an error to standard error; in a job of several processes, with the rank of this one."""
+    _write(f"{tag()}error: {text}", sys.stderr)
+
+
+def _write(text: object, file: Any, end: str = "\n") -> None:
     lines = "\n".join(map(printable, str(text).split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end)
@@ -72,15 +89,28 @@ def progress(
         unit: what is counted.
         total: number of units; None: the length of `iterable`.
         initial: units that were done before.
-        quiet: show nothing.
+        quiet: show nothing; nor do processes of a job other than the main one.
     """
     often = {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
     kind: Any = tqdm if sys.stderr.isatty() else partial(_Lines, **often)
+    quiet = quiet or _silent.get() or not is_main()
     return kind(iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet)
 
 
+@contextlib.contextmanager
+def silent(quiet: bool = True) -> Iterator[None]:
+    """Let `progress` show nothing, also where it is called deep inside, if `quiet`."""
+    before = _silent.set(quiet or _silent.get())
+    try:
+        yield
+    finally:
+        _silent.reset(before)
+
+
 def note(text: object, file: Any = None) -> None:
-    """Print a line, of one printable line, above the bars that are shown."""
+    """Print a line, of one printable line, above the bars that are shown; of a job, the main process alone does."""
+    if not is_main():
+        return
     tqdm.write(printable(text), file=file or sys.stdout)
 
 
@@ -104,11 +134,11 @@ def brief(value: object, most: int = 40) -> str:
 class _Printable(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = printable(record.getMessage()), None
-        return True
+        return is_main() or record.levelno >= logging.ERROR
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return a logger whose lines are `printable`."""
+    """Return a logger whose lines are `printable`, and come from the main process of a job alone up to warnings."""
     logger = logging.getLogger(name)
     if not any(isinstance(known, _Printable) for known in logger.filters):
         logger.addFilter(_Printable())

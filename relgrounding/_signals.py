@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
+
+from relgrounding._ranks import is_joined, is_main, summed
 
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
@@ -92,7 +94,7 @@ def uncaught() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(last_words: Callable[[], str]) -> Iterator[None]:
-    """Catch signals, and look for one at the end of the block.
+    """Catch signals, and look for one at the end of the block; in a job, all processes look together.
 
     Args:
         last_words: returns the text printed about the state on disk if a second signal ends the process.
@@ -105,7 +107,7 @@ def held(last_words: Callable[[], str]) -> Iterator[None]:
         outer, state.last_words = state.last_words, last_words
         try:
             yield
-            look()
+            look_together()
         finally:
             state.last_words = outer
 
@@ -116,13 +118,41 @@ def look() -> None:
         raise Interrupted(_caught.first)
 
 
+def pending() -> int | None:
+    """Return the number of the signal that has come, if any."""
+    return _caught.first if _caught is not None else None
+
+
+def agree(values: Sequence[float] = ()) -> tuple[list[float], int | None]:
+    """Return the sum of each number over the processes of a job, and the number of a signal that came to any of them.
+
+    All processes call it in step. A process without others has its own numbers.
+    """
+    if not is_joined():
+        return list(values), pending()
+    flags = [float(pending() == number) for number in STOPPING]
+    sums = summed([*values, *flags])
+    come = [number for number, flag in zip(STOPPING, sums[len(values) :], strict=True) if flag]
+    return sums[: len(values)], next(iter(come), None)
+
+
+def look_together() -> None:
+    """Raise `Interrupted` in all processes of a job if a signal has come to any of them; they call it in step."""
+    if (number := agree()[1]) is not None:
+        raise Interrupted(number)
+
+
 def ended(stop: KeyboardInterrupt, words: str) -> int:
-    """Print one line on what ended a command and how to continue; return its exit status, 128 + the signal number."""
+    """Print one line on what ended a command and how to continue; return its exit status, 128 + the signal number.
+
+    Of a job, the main process prints it.
+    """
     traceback.clear_frames(stop.__traceback__)  # closes progress bars, which print when closed
     number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
     if _caught is not None:
         _caught.said = True
-    print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
+    if is_main():
+        print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
     return 128 + number
 
 
@@ -150,7 +180,7 @@ def _handle(number: int, _: FrameType | None) -> None:
     if state is None or os.getpid() != state.process:  # a loading process before it ignores signals
         return
     if state.first is not None:
-        if not state.said:
+        if not state.said and is_main():
             words = state.last_words() if state.last_words else state.words
             os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
         os._exit(128 + number)

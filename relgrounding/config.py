@@ -95,6 +95,8 @@ class TrainConfig:
     """Steps between writes of last.pt; it is also written at the end of an epoch. 0: only then."""
     save_minutes: float = number(0.0, least=0)
     """Minutes between writes of last.pt, likewise; 0: only at the end of an epoch."""
+    timeout: float = number(30.0, above=0, most=100_000)
+    """Minutes that one of several processes (torchrun) waits for the others before it ends with an error."""
 
     def __post_init__(self) -> None:
         """Require both decay rates."""
@@ -224,7 +226,7 @@ class Config:
         if model.relation and model.relation not in self.system.relations:
             if model.relation in RELATIONS.others:
                 own = " or ".join(self.system.relations)
-                raise ConfigError(f"model.relation is {model.relation}, which {self.system.name} has not; it has {own}")
+                raise ConfigError(f"model.relation is {model.relation}; {self.system.name} takes {own}")
             try:
                 RELATIONS.get(model.relation)
             except ConfigError as error:

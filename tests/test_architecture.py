@@ -8,7 +8,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "relgrounding"
 LAYERS = (
-    ("_dgl", "_settings", "_names", "_printing", "_signals", "_files", "_cache", "_registry", "_moved", "__init__"),
+    (
+        "_dgl",
+        "_settings",
+        "_names",
+        "_printing",
+        "_ranks",
+        "_signals",
+        "_files",
+        "_cache",
+        "_registry",
+        "_moved",
+        "__init__",
+    ),
     ("graphs", "io"),
     ("ops", "evaluation", "features"),
     ("nn", "datasets"),

@@ -16,11 +16,14 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from relgrounding import __version__, _signals
-from relgrounding._printing import printable, show
+from relgrounding._printing import printable, show_error
+from relgrounding._ranks import RankError, is_told, rank, world_size
 from relgrounding._settings import ConfigError
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
             "env", "configs", "settings")  # fmt: skip
+
+MOST_SHARDS = 99_999
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +65,29 @@ def at_least(kind: type, least: int | float) -> Callable[[str], Any]:
     return number
 
 
+def shard_number(text: str) -> tuple[int, int]:
+    """Read the value of --shard, such as 3/8: the third of eight."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form i/n with i from 1 to n, such as 3/8")
+    return int(number), int(count)
+
+
+def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return which of how many shards this process makes: that of --shard, or else that of its rank; None: neither.
+
+    Raises:
+        ConfigError: the processes of a job would all make the same one.
+    """
+    if world_size() == 1:
+        return given
+    if given is not None:
+        raise ConfigError(
+            "--shard is for processes that are started by hand; each of these makes the shard of its rank"
+        )
+    return rank() + 1, world_size()
+
+
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:
     """Return the `main` of tools/NAME.py."""
     return functools.partial(run, name, program=f"python tools/{name}.py")
@@ -90,16 +116,19 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
         except KeyboardInterrupt as stop:
             return _signals.ended(stop, arguments.left() or "the same command starts it")
         except Exception as error:
+            if isinstance(error, RankError) and (number := _signals.pending()):  # it came to all, in other places
+                return _signals.ended(_signals.Interrupted(number), arguments.left())
             if not isinstance(error, _expected(module)):
                 raise
             left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
-            show(f"error: {printable(_in_words(error))}{left and '; '}{left}", sys.stderr)
+            if not is_told(error):
+                show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
             return 2
 
 
 def _expected(module: ModuleType) -> tuple[type[Exception], ...]:
     """Return the errors that say what to do, in one line; others are faults of the program."""
-    known: tuple[type[Exception], ...] = (ConfigError, OSError, ImportError, *getattr(module, "ERRORS", ()))
+    known: tuple[type[Exception], ...] = (ConfigError, OSError, ImportError, RankError, *getattr(module, "ERRORS", ()))
     with contextlib.suppress(ImportError):  # DGL is missing or broken, which is the error
         from relgrounding.io import DataError
         from relgrounding.runs import RunError

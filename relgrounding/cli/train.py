@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 
 from relgrounding._printing import show
+from relgrounding._ranks import joined, on_main
 from relgrounding._settings import ConfigError
 
 LEFT = "the same command with --resume goes on from the last checkpoint, if there is one"
@@ -60,10 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     folder = RunFolder(Path(arguments.runs) / config.name)
     arguments.left = lambda: _left(folder)
-    if arguments.resume and (line := nothing_left(folder, config)):
-        show(line)
-        return
-    show(train_run(config, folder, arguments.resume, arguments.overwrite).table)
+    with joined(config.device, config.train.timeout):
+        if arguments.resume and (line := on_main(nothing_left, folder, config)):
+            show(line)
+            return
+        show(train_run(config, folder, arguments.resume, arguments.overwrite).table)
 
 
 def named(arguments: argparse.Namespace) -> tuple[str, list[str]]:

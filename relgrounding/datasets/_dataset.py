@@ -72,7 +72,7 @@ class Annotations(NamedTuple):
     """Queries of a split.
 
     Args:
-        queries: in the order of the file.
+        queries: in the order of the file; not always in memory.
         durations: seconds of the videos; empty for images.
         sizes: (width, height) of the images where the annotations themselves say so.
         store: features by item, where they come with the annotations; else None, and they are in a file.
@@ -80,7 +80,7 @@ class Annotations(NamedTuple):
             to; else None.
     """
 
-    queries: list[Query]
+    queries: Sequence[Query]
     durations: dict[str, float]
     sizes: dict[str, tuple[int, int]]
     store: Any = None
@@ -193,12 +193,12 @@ class Dataset(ABC):
         return self.published
 
     def feature_file(self) -> Path:
-        """Return the file of the features.
+        """Return the file of the features, or the folder of their shards.
 
         Raises:
             ConfigError: none is named, or there is none; the message says how to make it.
         """
-        return find_file(self.config, self.config.features, "data.features", self.remedy)
+        return find_file(self.config, self.config.features, "data.features", self.remedy, folders=True)
 
     def checks(self, found: dict[str, Annotations]) -> Iterator[Check]:
         """Yield what `verify` is to check of this data set alone, after all splits were read."""
@@ -231,8 +231,15 @@ def data_root(config: DataConfig) -> Path:
     return path
 
 
-def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
+def find_file(config: DataConfig, name: str, key: str, remedy: str, folders: bool = False) -> Path:
     """Return a file that is given as a path of its own or below the root.
+
+    Args:
+        config: the section `data`.
+        name: what is looked for.
+        key: of the setting that names it.
+        remedy: how it is made.
+        folders: whether it may be a folder of files.
 
     Raises:
         ConfigError: it is in neither of the two; the message names both and `remedy`.
@@ -240,14 +247,14 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str) -> Path:
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
     own = Path(name)
-    if _is_named(own):
+    if _is_named(own, folders):
         return own
     below = data_root(config) / name
-    if _is_named(below):
+    if _is_named(below, folders):
         return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")
 
 
-def _is_named(path: Path) -> bool:
+def _is_named(path: Path, folders: bool) -> bool:
     """Whether there is something that its reader takes, or refuses for what it is: a FIFO is there, too."""
-    return os.path.exists(path) and not os.path.isdir(path)
+    return os.path.exists(path) and (folders or not os.path.isdir(path))

@@ -172,8 +172,14 @@ def attribute(holder: h5py.Group | h5py.Dataset, name: str, where: str) -> Any:
         return holder.attrs[name]
 
 
-def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> list[str]:
+def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES, rows: slice = slice(None)) -> list[str]:
     """Read ids.
+
+    Args:
+        dataset: from `member`.
+        where: file and item, for messages.
+        limit: bytes in memory, and characters.
+        rows: those to read.
 
     Raises:
         BadFeatures: they are no UTF-8 texts in one row, take more bytes than allowed, or the file is damaged.
@@ -189,10 +195,11 @@ def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> lis
         _check_file_holds(dataset, where)
         texts: list[Any] = []
         length = 0
-        for begin in range(0, len(dataset), TEXTS):  # many texts may be one and the same in the file
-            values = dataset[begin : begin + TEXTS]
+        wanted = range(*rows.indices(len(dataset)))
+        for begin in range(wanted.start, wanted.stop, TEXTS):  # many texts may be one and the same in the file
+            values = dataset[begin : min(begin + TEXTS, wanted.stop)]
             texts.extend(value.decode("utf-8") if isinstance(value, bytes) else value for value in values)
-            length += sum(map(len, texts[begin:]))
+            length += sum(map(len, texts[begin - wanted.start :]))
             if length > limit:
                 raise BadFeatures(f"{where} hold more than {limit} characters; is the file damaged?")
     if not all(isinstance(text, str) and text for text in texts):

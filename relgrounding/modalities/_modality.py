@@ -65,10 +65,10 @@ class Modality(ABC):
 
     @abstractmethod
     def open_store(self, path: Path, in_memory: bool = True) -> Any:
-        """Return the features in an HDF5 file, by item.
+        """Return the features in an HDF5 file, or in a folder of shards, by item.
 
         Raises:
-            DataError: the file cannot be used.
+            DataError: they cannot be used.
         """
 
     def is_own(self, path: Path) -> bool:

@@ -5,10 +5,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
+from relgrounding.datasets import Query, columns
 from relgrounding.evaluation import format_table, make_entry, write_results
 from relgrounding.io import DataError
 from relgrounding.modalities import Scored
@@ -20,15 +23,18 @@ from relgrounding.training._task import Split, Task, build_model, read_training
 FLOORS = "floors.json"
 LAST = "last"
 """Value of `train.select_metric` with which the last epoch counts as the best."""
+MOST_FOR_FLOORS = 100_000
+"""Training queries that floors are fitted on: a grid of segments is compared with each."""
 logger = get_logger("relgrounding.training")
 
 
 def answered(split: Split, scored: Scored) -> tuple[Split, Scored]:
     """Return the queries with right answers, which only own data may lack."""
-    rows = [i for i, query in enumerate(split.queries) if query.targets]
+    known = columns(split.queries)
+    rows = np.flatnonzero(known.answered())
     if len(rows) == len(split.queries):
         return split, scored
-    return Split([split.queries[i] for i in rows], split.store, split.durations), scored.take(rows)
+    return Split(known.take(rows), split.store, split.durations), scored.take(rows.tolist())
 
 
 def score_split(model: System, task: Task, split: Split, quiet: bool = False, desc: str = "scoring") -> Scored:
@@ -61,7 +67,7 @@ def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[
     """
     name = task.config.train.select_metric
     name = task.modality.metric if name in ("", LAST) else name
-    if not any(query.targets for query in task.validation.queries):
+    if not columns(task.validation.queries).answered().any():
         return name, {}
     known, scored = answered(task.validation, score_split(model, task, task.validation, quiet, "validation"))
     all_protocols = protocols(task)
@@ -80,7 +86,7 @@ def _kept_floors(task: Task, folder: RunFolder) -> Any:
     try:
         if folder.read_config().data == task.config.data:
             train, _ = read_training(task.config)
-            if queries := [q for q in train.queries if q.targets]:
+            if queries := for_floors(train.queries, task.config.seed):
                 return task.modality.fit_floors(queries, train.durations)
     except (ConfigError, DataError):
         pass  # only the test data is available
@@ -89,9 +95,17 @@ def _kept_floors(task: Task, folder: RunFolder) -> Any:
     return None
 
 
+def for_floors(queries: Sequence[Query], seed: int) -> Sequence[Query]:
+    """Return the training queries that floors are fitted on: those with right answers, or 100,000 drawn from them."""
+    known = columns(queries)
+    rows = np.flatnonzero(known.answered())
+    if len(rows) > MOST_FOR_FLOORS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_FOR_FLOORS, replace=False))
+    return known.take(rows)
+
+
 def _floors(task: Task, split: Split, scored: Scored, variant: str) -> tuple[dict, dict]:
-    trained = [q for q in task.train.queries if q.targets]
-    if task.floors is None and trained:
+    if task.floors is None and (trained := for_floors(task.train.queries, task.config.seed)):
         task.floors = task.modality.fit_floors(trained, task.durations)
     seconds = task.modality.seconds(split.queries, task.durations)
     return task.modality.floors(scored, split.queries, seconds, variant, task.floors, kinds(task, split))

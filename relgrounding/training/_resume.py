@@ -14,6 +14,7 @@ FREE = {
     "device",
     "backend",
     "data.root",
+    "data.stream",
     "data.workers",
     "train.compile",
     "train.log_every",

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relgrounding._printing import silent
+from relgrounding._ranks import in_all, joined, on_main
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
@@ -71,25 +73,39 @@ def train(
     elif settings:
         raise ConfigError(f"settings go into the configuration; {next(iter(settings))} was given beside it")
     folder = RunFolder(Path(runs) / config.name)
-    if resume and nothing_left(folder, config):
-        results = folder.read_results()
-        return TrainedRun(folder.path, config, results, results_table(results))
-    return train_run(config, folder, resume, overwrite, quiet)
+    with joined(config.device, config.train.timeout):
+        if resume and on_main(nothing_left, folder, config):
+            results = on_main(folder.read_results)
+            return TrainedRun(folder.path, config, results, results_table(results))
+        return train_run(config, folder, resume, overwrite, quiet)
 
 
 def train_run(
     config: Config, folder: RunFolder, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> TrainedRun:
-    """Train and evaluate the run of a folder; see `train`."""
-    with hold_run(folder, overwrite) as settle:
-        config.dataset.check_splits(config.data.test_splits)
-        task = make_task(config, words_of_start(config, folder, resume))
-        trainer = Trainer(task, folder, resume=resume, quiet=quiet)
+    """Train and evaluate the run of a folder; see `train`. Processes of a job do so together, and one writes."""
+    with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle, silent(quiet):
+        trainer = in_all(_prepared, config, folder, resume, quiet)
         settle()
         trainer.run()
         with held(folder.progress):
             results, lines = score_run(trainer.task, folder, quiet=quiet)
         return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
+
+
+@contextlib.contextmanager
+def _held_by_main(folder: RunFolder, overwrite: bool) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a run in the main process of a job; see `hold_run`."""
+    with contextlib.ExitStack() as stack:
+        settle: list[Callable[[], None]] = []
+        on_main(lambda: settle.append(stack.enter_context(hold_run(folder, overwrite))))
+        yield lambda: on_main(lambda: settle[0]())
+
+
+def _prepared(config: Config, folder: RunFolder, resume: bool, quiet: bool) -> Trainer:
+    config.dataset.check_splits(config.data.test_splits)
+    task = make_task(config, on_main(words_of_start, config, folder, resume))
+    return Trainer(task, folder, resume=resume, quiet=quiet)
 
 
 def evaluate(
@@ -125,7 +141,7 @@ def evaluate(
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = with_data(folder.read_config(), words)
     config.eval.explain = write and (explain or config.eval.explain)
-    with hold_run(folder) if write else contextlib.nullcontext():
+    with hold_run(folder) if write else contextlib.nullcontext(), silent(quiet):
         task = make_test_task(config, folder)
         splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)

@@ -1,0 +1,236 @@
+"""The processes of a job, as torchrun and its like start them: their ranks, and what they tell one another.
+
+A job sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment of its processes. Everything
+else is a single process, rank 0 of 1, which sends nothing. All processes call `gather`, `from_main`, `on_main`,
+`in_all`, `to_main`, `barrier`, `any_rank` and `summed` the same number of times in the same order.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from relgrounding._settings import ConfigError
+
+T = TypeVar("T")
+_joined = False
+"""Whether this process is in the process group, within `joined`."""
+
+
+class RankError(RuntimeError):
+    """Another process of the job ended, or did not answer in time."""
+
+
+def rank() -> int:
+    """Return the number of this process in its job, from 0; known before the process joins the others."""
+    return _number("RANK") if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """Return the number of processes of the job; known before this process joins the others."""
+    whole = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    return max(1, _number("WORLD_SIZE")) if whole else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes and prints: it has rank 0."""
+    return rank() == 0
+
+
+def tag() -> str:
+    """Return what errors of this process begin with: "[rank 3] ", or nothing for a process without others."""
+    return f"[rank {rank()}] " if world_size() > 1 else ""
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ.get(name, ""))
+    except ValueError:
+        return 0
+
+
+@contextlib.contextmanager
+def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
+    """Join the other processes of the job, and leave them at the end; a process without others does nothing.
+
+    Tensors travel by gloo on the CPU and by nccl on CUDA; process LOCAL_RANK of a machine takes its CUDA device of that
+    number. A process group that is there already is used, and not ended. Within this function, it does nothing.
+
+    Args:
+        device: setting `device` of the run.
+        timeout: minutes after which a process that waits for another gives up.
+
+    Raises:
+        ConfigError: a CUDA device that the processes of a machine would share, or that it lacks.
+        RankError: another process ended, or did not answer in time.
+    """
+    global _joined
+    if _joined or world_size() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if cuda:
+        torch.cuda.set_device(_own_cuda_device(device, torch.cuda.device_count()))
+    begun = not dist.is_initialized()
+    clean = False
+    try:
+        if begun:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout))
+        _joined = True
+        yield
+        clean = True
+    except Exception as error:
+        if not _is_lost(error):
+            getattr(error, "add_note", print)(f"{tag()}ended with this error")  # Python 3.10 has no notes
+            raise
+        raise RankError(
+            "another process of the job ended, or did not answer within train.timeout (its own message, if it left "
+            f"one, says why): {str(error).splitlines()[0][:200]}"
+        ) from error
+    except KeyboardInterrupt:
+        clean = True
+        raise
+    finally:
+        _joined = False
+        # nccl would wait for operations that never end; the end of this process ends them.
+        if begun and dist.is_initialized() and (clean or not cuda):
+            dist.destroy_process_group()
+
+
+def _own_cuda_device(device: str, count: int) -> int:
+    local = _number("LOCAL_RANK")
+    if ":" in device:
+        raise ConfigError(
+            f"device is {device}, which all processes of a machine would share; use device=cuda: each takes one"
+        )
+    if local >= count:
+        raise ConfigError(
+            f"process {local} of this machine (from 0) has no CUDA device: there are {count}; start that many "
+            "(torchrun --nproc-per-node), or use device=cpu"
+        )
+    return local
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error is that of a connection to another process; gloo raises plain RuntimeErrors."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def is_joined() -> bool:
+    """Whether this process is joined to others."""
+    return _joined
+
+
+def share(values: Sequence[T]) -> Sequence[T]:
+    """Return every nth of some values for n processes, from this one's rank on; all of them to a process alone."""
+    return values[rank() :: world_size()] if _joined else values
+
+
+def gather(value: T) -> list[T]:
+    """Return the value of each process, by rank, to all of them."""
+    if not _joined:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def to_main(value: T) -> list[T]:
+    """Return the value of each process, by rank, to the main process; nothing to the others."""
+    if not _joined:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values or []
+
+
+def from_main(value: T) -> T:
+    """Return the value that the main process has."""
+    if not _joined:
+        return value
+    import torch.distributed as dist
+
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def on_main(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in the main process alone, and return its result, or raise its exception, in every process.
+
+    `is_told` knows the exceptions of the others, whose text the main process prints.
+    """
+    if not _joined:
+        return function(*arguments)
+    result, error = None, None
+    if is_main():
+        try:
+            result = function(*arguments)
+        except Exception as raised:
+            error = raised
+    result, error = from_main((result, error))
+    if error is not None:
+        error._is_told = not is_main()  # type: ignore[attr-defined]
+        raise error
+    return result  # type: ignore[return-value]
+
+
+def in_all(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in every process, and return its result; where it fails in some, all of them end.
+
+    Of equal messages only the first is printed (`is_told`).
+
+    Raises:
+        RankError: it failed in other processes alone.
+    """
+    result, error = None, None
+    try:
+        result = function(*arguments)
+    except Exception as raised:
+        error = raised
+    messages = gather(None if error is None else str(error))
+    if error is not None:
+        error._is_told = str(error) in messages[: rank()]  # type: ignore[attr-defined]
+        raise error
+    if any(message is not None for message in messages):
+        lost = RankError("another process of the job failed, and says why")
+        lost._is_told = True  # type: ignore[attr-defined]
+        raise lost
+    return result  # type: ignore[return-value]
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether another process prints what is to be said about an exception."""
+    return getattr(error, "_is_told", False)
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    any_rank(False)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether a flag is set in any process."""
+    return summed([float(flag)])[0] > 0
+
+
+def summed(values: Sequence[float]) -> list[float]:
+    """Return the sum over the processes of each number; the same bits in each of them."""
+    if not _joined:
+        return list(values)
+    import torch
+    import torch.distributed as dist
+
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.tolist()
