@@ -9,7 +9,19 @@ from relgrounding.config import Config
 from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
 
-FREE = {"name", "device", "backend", "data.root", "data.stream", "data.workers", "train.log_every", "eval.batch_size"}
+FREE = {
+    "name",
+    "device",
+    "backend",
+    "data.root",
+    "data.stream",
+    "data.workers",
+    "train.compile",
+    "train.log_every",
+    "train.save_every",
+    "train.save_minutes",
+    "eval.batch_size",
+}
 """Settings that may change when a run is resumed: they do not affect its results."""
 
 
