@@ -82,9 +82,7 @@ def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:
     if world_size() == 1:
         return given
     if given is not None:
-        raise ConfigError(
-            "--shard is for processes that are started by hand; each of these makes the shard of its rank"
-        )
+        raise ConfigError("--shard is for processes started by hand; under torchrun each makes the shard of its rank")
     return rank() + 1, world_size()
 
 

@@ -25,7 +25,7 @@ class DataConfig:
     """Queries that cannot be used, or whose features cannot: stop at the first, or leave them out, counted and
     logged."""
     features: str = ""
-    """HDF5 file of features, as given or below `root`."""
+    """HDF5 file of features, or folder of shards, as given or below `root`."""
     word_vectors: str = ""
     """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from relgrounding._printing import counted
 from relgrounding.config import Config
-from relgrounding.runs import WHOLE, RunError, RunFolder
+from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
 
 FREE = {
@@ -31,7 +31,7 @@ def check_settings(folder: RunFolder, config: Config) -> None:
     Raises:
         RunError: settings differ that must not; the message lists them with both values.
     """
-    was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
+    was, now = (flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
     # A run may be extended.
     rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
@@ -53,7 +53,7 @@ def check_teacher(start: RunFolder, config: Config) -> None:
     Raises:
         RunError: settings differ that its answers depend on.
     """
-    was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c.model))) for c in (start.read_config(), config))
+    was, now = (flat(OmegaConf.to_container(OmegaConf.structured(c.model))) for c in (start.read_config(), config))
     wrong = [key for key in {**was, **now} if was.get(key) != now.get(key) and key != "dropout"]
     if wrong:
         differing = ", ".join(f"model.{key} is {was.get(key)!r} there and {now.get(key)!r} here" for key in wrong)
@@ -115,10 +115,3 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     raised = "train.patience, none of the last was better" if early else keys
     epochs = counted(state["epoch"], "epoch")
     return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
