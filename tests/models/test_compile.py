@@ -21,6 +21,7 @@ def test_compiled_steps_are_those_of_eager_in_one_graph_per_piece():
     lines = done.stdout.splitlines()
     assert [line.rpartition(" ")[0] for line in lines if not line.startswith("refused")] == [
         *(f"{name} aot_eager" for name in ("ign graph", "ign soft", "vgn graph", "vgn contrast", "scn", "ign graph")),
+        "training aot_eager",
         "vgn contrast inductor",
     ]
     (refused,) = (line for line in lines if line.startswith("refused"))
