@@ -5,16 +5,26 @@ The candidates, in order: the folder in `RELGROUNDING_CACHE`, ``relgrounding`` i
 process.
 """
 
+import contextlib
+import errno
+import fcntl
 import functools
 import logging
 import os
+import shutil
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from relgrounding._printing import get_logger
+from relgrounding._signals import look
 
+UNUSED_DAYS = 60
+_WAIT = 0.2
+_threads = threading.RLock()
 _logger = get_logger("relgrounding")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -44,6 +54,44 @@ def cache_folders() -> Iterator[Path]:
         yield Path(_of_the_process().name)
     except OSError as error:  # no folder for temporary files, either
         _logger.debug("no temporary folder: %s", error)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, so that one process makes what is kept in a cache and the others wait for it.
+
+    Args:
+        path: of the lock file, which stays.
+        what: is made, for the line about waiting.
+
+    Raises:
+        Interrupted: a signal came while waiting.
+    """
+    with _threads, path.open("a") as file:  # threads of a process share its locks
+        waiting = False
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    _logger.debug("%s: the file system has no locks (%s)", path, error)
+                    break
+            if not waiting:
+                _logger.warning("waiting for another process, which makes %s", what)
+            waiting = True
+            look()
+            time.sleep(_WAIT)
+        yield
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a folder of a cache is in use, and remove those beside it that were not used for 60 days."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+        for other in folder.parent.iterdir():
+            if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def why_unsafe(path: Path, status: os.stat_result) -> str | None:

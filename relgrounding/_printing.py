@@ -1,8 +1,10 @@
 """What files say, as it may be printed: a terminal obeys control characters, and an error is one line."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,15 +13,23 @@ from tqdm import tqdm
 
 from relgrounding._ranks import is_main, tag
 
-__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error"]
+__all__ = ["brief", "counted", "get_logger", "masked", "note", "printable", "progress", "show", "show_error", "silent"]
 
 T = TypeVar("T")
+_silent = ContextVar("silent", default=False)
 SECONDS = 30
 """Between lines of progress where there is no terminal."""
 
 # Control characters, separators of lines, lone surrogates, and what reorders or hides text; joiners belong to words and
 # emoji, and stay.
 _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]--[\u200C\u200D]]", regex.V1)
+
+
+# github://OWNER:REPOSITORY@BRANCH/... only looks as if it held a password.
+_LOGIN = regex.compile(r"((?<!github)://)[^/@\s\"']+@")
+_SECRET = regex.compile(
+    r"([?&][^=&\s]*(?:signature|sig|token|key|secret|password|credential|auth)[^=&\s]*=)[^&\s\"']+", regex.IGNORECASE
+)
 
 
 def printable(value: object) -> str:
@@ -29,6 +39,15 @@ def printable(value: object) -> str:
     a\\x1b[2Jb\\nc, Straße
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
+
+
+def masked(text: str) -> str:
+    """Return a text with the credentials of URLs in it replaced: user and password, and secrets of signed URLs.
+
+    >>> masked("sftp://me:secret@host/a.h5, https://host/a.h5?X-Signature=12ab&part=1")
+    'sftp://***@host/a.h5, https://host/a.h5?X-Signature=***&part=1'
+    """
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
 
 
 def show(text: object, file: Any = None, end: str = "\n") -> None:
@@ -52,7 +71,7 @@ def show_error(text: object) -> None:
 
 
 def _write(text: object, file: Any, end: str = "\n") -> None:
-    lines = "\n".join(map(printable, str(text).split("\n")))
+    lines = "\n".join(map(printable, masked(str(text)).split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end)
 
@@ -90,16 +109,25 @@ def progress(
     """
     often = {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
     kind: Any = tqdm if sys.stderr.isatty() else partial(_Lines, **often)
-    return kind(
-        iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet or not is_main()
-    )
+    quiet = quiet or _silent.get() or not is_main()
+    return kind(iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet)
+
+
+@contextlib.contextmanager
+def silent(quiet: bool = True) -> Iterator[None]:
+    """Let `progress` show nothing, also where it is called deep inside, if `quiet`."""
+    before = _silent.set(quiet or _silent.get())
+    try:
+        yield
+    finally:
+        _silent.reset(before)
 
 
 def note(text: object, file: Any = None) -> None:
     """Print a line, of one printable line, above the bars that are shown; of a job, the main process alone does."""
     if not is_main():
         return
-    tqdm.write(printable(text), file=file or sys.stdout)
+    tqdm.write(printable(masked(str(text))), file=file or sys.stdout)
 
 
 def counted(count: int, what: str) -> str:
@@ -121,7 +149,7 @@ def brief(value: object, most: int = 40) -> str:
 
 class _Printable(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable(record.getMessage()), None
+        record.msg, record.args = printable(masked(record.getMessage())), None
         return is_main() or record.levelno >= logging.ERROR
 
 

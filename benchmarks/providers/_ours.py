@@ -11,6 +11,7 @@ from benchmarks.providers._provider import Provider, by_edge
 from relgrounding import ops
 from relgrounding.graphs import GraphStructure
 from relgrounding.nn import EdgeGatedGCN, GatedSum, GraphAttention, RelationalComparison
+from relgrounding.ops._registry import find_backend
 
 PARAMETERS = {
     "attention": {"linear.weight": "linear", "attention": "att_src att_dst", "bias": "bias"},
@@ -34,6 +35,12 @@ PARAMETERS = {
         "layer.score.weight": "score",
         "layer.score.bias": "score_bias",
     },
+}
+OPERATORS = {
+    "attention": "graph_attention",
+    "gated": "gated_sum",
+    "edge_gated": "gated_sum",
+    "comparison": "typed_comparison",
 }
 
 
@@ -60,10 +67,10 @@ def _layer(case: Case, backend: str) -> nn.Module:
     return layer(case.in_dim, case.out_dim, case.num_types, backend=backend)
 
 
-def _reason(device: torch.device, dtype: torch.dtype, backend: str) -> str | None:
+def _reason(device: torch.device, dtype: torch.dtype, layer: str, backend: str) -> str | None:
     if backend == "triton" and device.type == "cpu":
         return "on the CPU it runs in Triton's interpreter, which is for tests"
-    return ops.available_backends().get(backend)
+    return None if backend == "auto" else find_backend(OPERATORS[layer], backend).why_not(device, dtype)
 
 
 def _floats(case: Case, graph: GraphStructure, backend: str) -> int:
@@ -85,7 +92,7 @@ def providers() -> Iterable[Provider]:
                 layer_of=partial(_layer, backend=backend),
                 parameters=parameters,
                 floats=partial(_floats, backend=backend),
-                reason=partial(_reason, backend=backend),
+                reason=partial(_reason, layer=layer, backend=backend),
             )
     yield Provider(
         name="EdgeGatedGCN",

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import itertools
 import math
 import os
 import sys
@@ -17,11 +18,13 @@ from typing import Any, NoReturn
 
 from relgrounding import __version__, _signals
 from relgrounding._printing import printable, show_error
-from relgrounding._ranks import RankError, is_told
+from relgrounding._ranks import RankError, is_told, rank, world_size
 from relgrounding._settings import ConfigError
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
             "env", "configs", "settings")  # fmt: skip
+
+MOST_SHARDS = 99_999
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +66,27 @@ def at_least(kind: type, least: int | float) -> Callable[[str], Any]:
     return number
 
 
+def shard_number(text: str) -> tuple[int, int]:
+    """Read the value of --shard, such as 3/8: the third of eight."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form i/n with i from 1 to n, such as 3/8")
+    return int(number), int(count)
+
+
+def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return which of how many shards this process makes: that of --shard, or else that of its rank; None: neither.
+
+    Raises:
+        ConfigError: the processes of a job would all make the same one.
+    """
+    if world_size() == 1:
+        return given
+    if given is not None:
+        raise ConfigError("--shard is for processes started by hand; under torchrun each makes the shard of its rank")
+    return rank() + 1, world_size()
+
+
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:
     """Return the `main` of tools/NAME.py."""
     return functools.partial(run, name, program=f"python tools/{name}.py")
@@ -81,7 +105,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
     module.add_arguments(parser)
     # Settings and options may come in any order; argparse knows that of commands without commands of their own alone.
     parse = parser.parse_args if parser._subparsers else parser.parse_intermixed_args
-    arguments = parse(words)
+    arguments = parse(_bare_options_last(parser, sys.argv[1:] if words is None else words))
     arguments.left = lambda: getattr(module, "LEFT", "")
     # A command that looks for signals where nothing is half done says what it leaves; others end at once.
     looks = hasattr(module, "LEFT")
@@ -99,6 +123,17 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
             if not is_told(error):
                 show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
             return 2
+
+
+def _bare_options_last(parser: Parser, words: Sequence[str]) -> list[str]:
+    """Return words in which an option without its optional value is not followed by what argparse would take for it."""
+    optional = {o: action for action in parser._actions if action.nargs == "?" for o in action.option_strings}
+    end = words.index("--") if "--" in words else len(words)
+    known, kept, bare = list(words[:end]), [], []
+    for word, value in itertools.zip_longest(known, known[1:]):
+        alone = word in optional and value not in (optional[word].choices or ())
+        (bare if alone else kept).append(word)
+    return [*kept, *bare, *words[end:]]
 
 
 def _expected(module: ModuleType) -> tuple[type[Exception], ...]:

@@ -10,6 +10,7 @@ to, behind), other; see relgrounding.evaluation.query_kind.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relgrounding.viz._views import View
 
 ERRORS = (ValueError,)
+MOST_RESAMPLES = 1_000_000
 
 
 class Compared(NamedTuple):
@@ -57,8 +59,12 @@ def run(arguments: argparse.Namespace) -> None:
         check_output(arguments.out)
     if not 0 < arguments.confidence < 1:
         raise ValueError(f"--confidence is {arguments.confidence}; give a share between 0 and 1, such as 0.95")
-    if arguments.resamples < 1:
-        raise ValueError(f"--resamples is {arguments.resamples}; give 1 or more")
+    if not 1 <= arguments.resamples <= MOST_RESAMPLES:
+        raise ValueError(f"--resamples is {arguments.resamples}; give 1 to {MOST_RESAMPLES:,}")
+    for side in (arguments.runs, arguments.others):
+        paths = [os.path.realpath(path) for path in side]
+        if doubled := [path for path, real in zip(side, paths, strict=True) if paths.count(real) > 1]:
+            raise ValueError(f"{doubled[0]} is given twice as a run of one system; give each seed's run once")
     ours, theirs = ([read_run(path) for path in paths] for paths in (arguments.runs, arguments.others))
     wanted = arguments.split, arguments.protocol, arguments.metric
     options = {"confidence": arguments.confidence, "resamples": arguments.resamples}

@@ -3,6 +3,8 @@
     relgrounding extract videos clip.mp4 folder/ clips.h5
     relgrounding extract images photo.jpg folder/ regions.h5 --regions 50
     relgrounding extract images photos/ regions.h5 --weights detector.pth --device cuda
+    relgrounding extract videos folder/ store --shard 1/4
+    torchrun --nproc-per-node 4 -m relgrounding extract videos folder/ store
     relgrounding extract images photos/ regions.h5 --boxes boxes.h5 --model resnet50 --pca 256
 
 Features are comparable only with those of the same model, weights and settings, which the attribute `source` of the
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
-from relgrounding.cli import at_least
+from relgrounding._ranks import _own_cuda_device, world_size
+from relgrounding.cli import at_least, own_shard, shard_number
 from relgrounding.cli.prepare import pca
 
 if TYPE_CHECKING:
@@ -52,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str, size: int | None) -> None:
     parser.add_argument("inputs", nargs="+", metavar="IN", type=Path, help="files, or folders of them")
-    parser.add_argument("out", metavar="OUT.h5", type=Path, help="file to make")
+    parser.add_argument("out", metavar="OUT.h5", type=Path, help="file to make; with --shard or torchrun, a folder")
+    parser.add_argument(
+        "--shard",
+        metavar="i/n",
+        type=shard_number,
+        help="make the ith of n shards of the folder OUT, of every nth file; the last one makes the index",
+    )
     kinds = "" if weights else f"{', '.join(models)}; with --boxes any classification network, such as resnet50 "
     choices = models if weights else None
     parser.add_argument("--model", choices=choices, default=models[0], help=f"{kinds}(default: {models[0]})")
@@ -70,7 +79,7 @@ def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--number-ids", action="store_true", help="ids are the numbers that end the names, as COCO's")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="at a file of no use")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5, or a shard of other files")
 
 
 def make_extractor(
@@ -83,6 +92,8 @@ def make_extractor(
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise extraction.ExtractionError("there is no CUDA device here; leave --device out")
+    if args.device == "cuda" and world_size() > 1:
+        torch.cuda.set_device(_own_cuda_device("cuda", torch.cuda.device_count()))
     common = {"seed": args.seed, "size": args.size, "device": args.device}
     if not args.clips and args.boxes is not None and args.model not in extraction.FASTER_RCNN:
         return extraction.CropExtractor(args.model, args.weights or "IMAGENET1K_V1", boxes=args.boxes, **common)
@@ -96,10 +107,14 @@ def run(args: argparse.Namespace) -> None:
 
     suffixes = extraction.VIDEOS if args.clips else extraction.IMAGES
     inputs = extraction.find_inputs(args.inputs, suffixes, args.number_ids)
-    if args.out.exists() and not args.overwrite:
-        raise extraction.ExtractionError(f"{args.out} exists; --overwrite replaces it")
-    others = filter(None, (Path(args.weights), getattr(args, "boxes", None)))
-    check_output(args.out, [*inputs.values(), *others], HDF5, (".pca.npz",) if isinstance(args.pca, int) else ())
+    own = own_shard(args.shard)
+    if own is None:
+        if args.out.exists() and not args.overwrite:
+            raise extraction.ExtractionError(f"{args.out} exists; --overwrite replaces it")
+        others = filter(None, (Path(args.weights), getattr(args, "boxes", None)))
+        check_output(args.out, [*inputs.values(), *others], HDF5, (".pca.npz",) if isinstance(args.pca, int) else ())
+    else:
+        extraction.check_components(args.pca)
     extractor = make_extractor(args)
     given = getattr(extractor, "given", None)
     if given is not None:
@@ -109,15 +124,26 @@ def run(args: argparse.Namespace) -> None:
         show(f"{printable(args.boxes)}: boxes of {len(inputs)} of {found} files, no file for {missing} images")
     if args.weights == "random":
         print("WARNING: random weights: the features are MEANINGLESS, good for tests alone", file=sys.stderr)
-    parts = extraction.Parts(args.out, extractor.source)
+    shard, out = None, args.out
+    if own is not None:
+        shard = extraction.OwnShard(args.out, *own, inputs, extractor.source, args.pca)
+        if shard.is_made(args.overwrite, extractor.source):
+            show(f"{printable(shard.path)} is there already; {shard.finish()}")
+            return
+        inputs, out = shard.inputs, shard.path
+    parts = extraction.Parts(out, extractor.source)
     done = extraction.extract_all(inputs, extractor, parts, args.on_error == "skip")
     source = extractor.source
     if args.pca and done:
-        source = source | {"pca": parts.reduce(done, args.pca, args.out.with_name(args.out.name + ".pca.npz"))}
+        source = source | {"pca": parts.reduce(done, args.pca, out.with_name(out.name + ".pca.npz"))}
     write = extraction.write_clips if args.clips else extraction.write_regions
-    write(args.out, done, parts, source)
+    write(out, done, parts, source, shard.attributes if shard else None)
     for key in done[:5] if args.clips else ():
         part = parts.get(key)
         show(f"{printable(key)}: {len(part['features'])} clips, --duration {part['duration']:.2f}")
+    if shard is not None:
+        shard.sign()
     parts.remove()
-    show(f"written: {printable(args.out)}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
+    show(f"written: {printable(out)}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
+    if shard is not None:
+        show(shard.finish())

@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     names = arguments.names or [None] * len(arguments.runs)
     if len(names) != len(arguments.runs):
         raise ValueError(f"--names: {len(names)} names for {len(arguments.runs)} runs; give one each")
+    if doubled := [name for name, count in Counter(arguments.names or ()).items() if count > 1]:
+        raise ValueError(f"--names: {doubled[0]!r} stands for two runs; give each its own")
     folder = arguments.out or Path(arguments.runs[-1]) / "figures"
     check_output_folder(folder, [arguments.images] if arguments.images else ())
     found = [read_run(path) for path in arguments.runs]

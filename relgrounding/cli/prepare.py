@@ -2,6 +2,8 @@
 
     relgrounding prepare features i3d_features/ features/i3d.h5 --float16
     relgrounding prepare features trainval_36.tsv features/regions.h5 --pca 256
+    relgrounding prepare features frames/ features/store --shards 16
+    relgrounding prepare index features/store
     relgrounding prepare verify refcoco_ign
     relgrounding prepare charades-actions features/charades_actions.h5 --clips 32 --noise 0.1 --seed 0
     relgrounding prepare coco-categories features/refcoco_categories.h5 --name refcoco
@@ -22,7 +24,7 @@ from pathlib import Path
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError
-from relgrounding.cli import at_least
+from relgrounding.cli import at_least, own_shard, shard_number
 
 LEFT = "the same command goes on from here"
 
@@ -70,8 +72,10 @@ def boxes(args: argparse.Namespace) -> None:
 def features(args: argparse.Namespace) -> None:
     """Convert features."""
     from relgrounding.features.convert import convert_features
+    from relgrounding.features.shards import shard_name
 
     start = time.perf_counter()
+    shards, wanted = _shards(args)
     made = convert_features(
         args.source,
         args.out,
@@ -84,9 +88,12 @@ def features(args: argparse.Namespace) -> None:
         follow_links=args.follow_links,
         max_bytes=args.max_bytes,
         quiet=False,
+        shards=shards,
+        wanted=wanted,
     )
     kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
-    size = args.out.stat().st_size / 1e6
+    files = [args.out] if not shards else [args.out / shard_name(n, shards) for n in wanted or range(1, shards + 1)]
+    size = sum(file.stat().st_size for file in files) / 1e6
     show(
         f"{printable(args.out)}: {made.items} {kinds[0]}, {made.rows} {kinds[1]} x {made.dim}, {size:.1f} MB, "
         f"{time.perf_counter() - start:.1f} s"
@@ -98,6 +105,37 @@ def features(args: argparse.Namespace) -> None:
             * bool(made.boxes_left_out)
         )
         + (f", with {made.images_left_out} images of no other box" if made.images_left_out else "")
+        + (f", {len(files)} of {shards} shards" if shards else "")
+        + ("; whichever shard is last makes the index" if not made.complete else "")
+    )
+
+
+def _shards(args: argparse.Namespace) -> tuple[int, list[int]]:
+    """Return the number of shards, 0 for one file, and which of them this process makes; none: all."""
+    if args.shard and args.shards and args.shards != args.shard[1]:
+        raise ConfigError(f"--shard {args.shard[0]}/{args.shard[1]} is not one of --shards {args.shards}")
+    own = own_shard(args.shard)
+    if own is None:
+        return args.shards, []
+    if args.shard:
+        return own[1], [own[0]]
+    count = args.shards or own[1]
+    if count < own[1]:
+        raise ConfigError(f"{own[1]} processes for {count} shards; start at most {count}, or give --shards {own[1]}")
+    return count, list(range(own[0], count + 1, own[1]))
+
+
+def index(args: argparse.Namespace) -> None:
+    """Make the index of a folder of shards."""
+    from relgrounding.features import index_shards
+
+    start = time.perf_counter()
+    made = index_shards(args.folder, quiet=False)
+    size = sum(shard.bytes for shard in made.shards) / 1e6
+    items = f"{made.items:,} {'videos' if made.kind == 'clips' else 'images'}"
+    show(
+        f"{printable(args.folder)}: {len(made.shards):,} shards, {items}, width {made.dim}, {size:,.1f} MB, "
+        f"{time.perf_counter() - start:.1f} s"
     )
 
 
@@ -112,6 +150,11 @@ def check(args: argparse.Namespace) -> int:
     rows = verify(config.dataset, config.modality, quiet=False)
     show(format_rows(rows))
     return int(any(row.status == "DIFFERS" for row in rows))
+
+
+def shard_count(text: str) -> int:
+    """Read the value of --shards."""
+    return shard_number(f"1/{text}")[1]
 
 
 def pca(text: str) -> int | Path:
@@ -166,6 +209,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
     annotated.add_argument("--root", type=Path, help="folder of the annotations (default: $RELGROUNDING_DATA)")
     annotated.set_defaults(prepare=boxes)
+    indexed = commands.add_parser(
+        "index",
+        help="the index of a folder of shards, which makes it a feature store",
+        description="Make index.json, ids.txt and ids.idx of a folder of HDF5 files of one layout (docs/features.md).",
+    )
+    indexed.add_argument("folder", metavar="FOLDER", type=Path, help="of the shards")
+    indexed.set_defaults(prepare=index)
     add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
     add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
 
@@ -188,7 +238,17 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "source", metavar="IN", type=Path, nargs="+", help="file, or folder of files; several, such as one per split"
     )
-    command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace; with shards, a folder")
+    command.add_argument(
+        "--shards",
+        metavar="N",
+        type=shard_count,
+        default=0,
+        help="make a folder of N files (under torchrun: shared out)",
+    )
+    command.add_argument(
+        "--shard", metavar="i/n", type=shard_number, help="make the ith of n shards alone, in any order"
+    )
     command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
     command.add_argument(
         "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"

@@ -13,10 +13,11 @@ from relgrounding.datasets._dataset import (
     find_file,
     register_dataset,
 )
+from relgrounding.datasets._stream import columns
 from relgrounding.datasets.activitynet_captions import load_activitynet, load_activitynet_durations
 from relgrounding.datasets.charades_sta import ActionInterval, load_actions, load_charades, load_durations
 from relgrounding.datasets.flickr30k import load_flickr30k
-from relgrounding.datasets.own import OwnQueries, load_own
+from relgrounding.datasets.own import OwnQueries, load_own, stream_own
 from relgrounding.datasets.refcoco import ImageObjects, Instances, load_instances, load_refcoco
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "OwnQueries",
     "Published",
     "Query",
+    "columns",
     "data_root",
     "find_file",
     "load_actions",
@@ -43,4 +45,5 @@ __all__ = [
     "load_own",
     "load_refcoco",
     "register_dataset",
+    "stream_own",
 ]

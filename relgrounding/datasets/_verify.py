@@ -1,14 +1,16 @@
 """Whether data is what its publishers say, and whether it fits together: the table of `relgrounding prepare verify`."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from relgrounding._settings import ConfigError
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query
+from relgrounding.datasets._stream import columns
 from relgrounding.datasets._verify_features import Facts, feature_checks
-from relgrounding.features.vocabulary import tokenize
 from relgrounding.io._errors import DataError, MissingFile, Problems
 
 __all__ = ["format_rows", "verify"]
@@ -52,12 +54,12 @@ def verify(dataset: Dataset, facts: Facts, quiet: bool = True) -> list[Check]:
     rows.extend(_wholes(found, published))
     rows.extend(_shared(found, published.train if published else ("train",)))
     rows.extend(dataset.checks(found))
-    whole = Annotations([], {}, {})
+    whole, items = Annotations([], {}, {}), set[str]()
     for annotations in found.values():
-        whole.queries.extend(annotations.queries)
+        items.update(columns(annotations.queries).items()[0])
         whole.durations.update(annotations.durations)
         whole.sizes.update(annotations.sizes)
-    rows.extend(feature_checks(dataset, whole, facts, quiet))
+    rows.extend(feature_checks(dataset, whole, sorted(items), facts, quiet))
     return rows
 
 
@@ -101,7 +103,7 @@ def _counts(
     dataset: Dataset, split: str, annotations: Annotations, published: Published | None, problems: Problems
 ) -> Iterator[Check]:
     queries = annotations.queries
-    items = {query.item for query in queries}
+    items = columns(queries).items()[0]
     expected = published.queries[split] if published else 0
     if expected:
         part = f"{len(queries) / expected:.0%} of the expressions"
@@ -122,33 +124,40 @@ def _counts(
 
 
 def _texts(split: str, queries: Sequence[Query], max_words: int) -> Iterator[Check]:
-    lengths = [len(tokenize(query.text)) for query in queries]
-    empty, cut = lengths.count(0), sum(length > max_words for length in lengths)
+    lengths = columns(queries).lengths()
+    empty, cut = int((lengths == 0).sum()), int((lengths > max_words).sum())
     yield _compare(f"{split}: queries without a word", 0, empty, "only signs: data.on_error=skip leaves them out")
     if cut:
-        meaning = f"of more than data.max_words={max_words} words, up to {max(lengths)}: the rest of them is not read"
+        meaning = f"of more than data.max_words={max_words} words, up to {lengths.max()}: the rest of them is not read"
         yield Check(f"{split}: sentences cut", "", f"{cut:,} ({cut / len(queries):.1%})", "note", meaning)
-    repeated = len(queries) - len({query.id for query in queries})
+    repeated = len(queries) - _different(query.id for query in queries)
     yield _compare(f"{split}: repeated ids", 0, repeated, "predictions could not be told apart: give each its own")
-    same = len(queries) - len({(query.item, query.text, query.targets) for query in queries})
+    same = len(queries) - _different((query.item, query.text, query.targets) for query in queries)
     if same:
         meaning = "same item, words and answer, by several annotators or captions: they count several times"
         yield Check(f"{split}: duplicates", "", f"{same:,}", "note", meaning)
 
 
+def _different(values: Iterable[Any]) -> int:
+    """Return how many values are different, by 64 bits of each."""
+    return len(np.unique(np.fromiter(map(hash, values), dtype=np.int64)))
+
+
 def _segments(dataset: Dataset, split: str, annotations: Annotations) -> Iterator[Check]:
-    lengths, queries = annotations.durations, annotations.queries
-    segments = [(target, query.item) for query in queries for target in query.targets if len(target) == 2]
+    lengths, items = annotations.durations, columns(annotations.queries).items()[0]
+    counts = dict.fromkeys(("segments before 0", "segments without length", "segments after the end"), 0)
+    segments = 0
+    for query in annotations.queries:
+        for start, end in (target for target in query.targets if len(target) == 2):
+            segments += 1
+            if query.item in lengths:
+                counts["segments before 0"] += start < 0
+                counts["segments without length"] += start >= end
+                counts["segments after the end"] += end > lengths[query.item] + ROUNDING
     if not lengths and not segments:
         return
-    lacking = {query.item for query in queries if query.item not in lengths}
-    yield _compare(f"{split}: videos without duration", 0, len(lacking), "segments cannot be turned into seconds")
-    known = [(segment, lengths[item]) for segment, item in segments if item in lengths]
-    counts: dict[str, int] = {
-        "segments before 0": sum(start < 0 for (start, _), _ in known),
-        "segments without length": sum(start >= end for (start, end), _ in known),
-        "segments after the end": sum(end > length + ROUNDING for (_, end), length in known),
-    }
+    lacking = sum(item not in lengths for item in items)
+    yield _compare(f"{split}: videos without duration", 0, lacking, "segments cannot be turned into seconds")
     for name, count in counts.items():
         meaning = "no proposal can reach them: are they in seconds, and the durations of this release?"
         yield _compare(f"{split}: {name}", 0, count, meaning, dataset.known.get((split, name, count), ""))
@@ -156,6 +165,8 @@ def _segments(dataset: Dataset, split: str, annotations: Annotations) -> Iterato
 
 def _boxes(found: dict[str, Annotations]) -> Iterator[Check]:
     for split, (queries, _, sizes, *_) in found.items():
+        if not sizes:
+            continue
         known = [(t, sizes[q.item]) for q in queries if q.item in sizes for t in q.targets if len(t) == 4]
         outside = sum(
             min(x1, y1) < -OVERHANG or x2 > w + OVERHANG or y2 > h + OVERHANG for (x1, y1, x2, y2), (w, h) in known
@@ -177,9 +188,9 @@ def _wholes(found: dict[str, Annotations], published: Published | None) -> Itera
 
 
 def _shared(found: dict[str, Annotations], train: Sequence[str]) -> Iterator[Check]:
-    learnt = {query.item for name in train if name in found for query in found[name].queries}
+    learnt = {item for name in train if name in found for item in columns(found[name].queries).items()[0]}
     for split, annotations in found.items():
         if split not in train:
-            both = learnt & {query.item for query in annotations.queries}
+            both = learnt & set(columns(annotations.queries).items()[0])
             meaning = "the same item is learnt from and tested on: results are too good; take it out of one"
             yield _compare(f"train and {split}: shared items", 0, len(both), meaning)

@@ -12,6 +12,7 @@ from relgrounding._printing import progress
 from relgrounding._settings import ConfigError
 from relgrounding._signals import look
 from relgrounding.datasets._dataset import Annotations, Check, Dataset, find_file
+from relgrounding.features.shards import changed_files, check_ids, hdf5_files, read_index
 from relgrounding.io._errors import BadFeatures, DataError
 from relgrounding.io._ids import near_id
 
@@ -27,21 +28,23 @@ class Facts(Protocol):
     def disagreement(self, item: str, annotations: Annotations, store: Any) -> str: ...
 
 
-def feature_checks(dataset: Dataset, annotations: Annotations, facts: Facts, quiet: bool) -> Iterator[Check]:
+def feature_checks(
+    dataset: Dataset, annotations: Annotations, wanted: Sequence[str], facts: Facts, quiet: bool
+) -> Iterator[Check]:
     """Yield what `verify` finds about the features of a data set; nothing where no features are named."""
     settings = dataset.config
     if not settings.features:
         return
     try:
-        path = find_file(settings, settings.features, "data.features", "--no-features checks the annotations alone")
-        yield from _checksum(path)
+        remedy = "--no-features checks the annotations alone"
+        path = find_file(settings, settings.features, "data.features", remedy, folders=True)
+        yield from _shards(path, quiet) if path.is_dir() else _checksum(path)
         store = facts.open_store(path, in_memory=False)
         present, dim = set(store.ids), store.dim
     except (DataError, ConfigError) as error:
         yield Check("features: file", settings.features, "none", "DIFFERS", str(error))
         return
     yield Check("features: width", "one", f"{dim}", "ok")
-    wanted = sorted({query.item for query in annotations.queries})
     found, missing, unclear = set(), [], ""
     for item in wanted:
         try:
@@ -123,6 +126,31 @@ def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
     if left_out:
         meaning = "of no area, or with their centre outside: never proposed; prepare.py features leaves them out"
         yield Check("features: boxes left out", "", f"{sum(left_out.values()):,}", "note", meaning)
+
+
+def _shards(path: Path, quiet: bool) -> Iterator[Check]:
+    """Yield what is checked of a folder of shards as a whole.
+
+    Raises:
+        DataError: a shard is missing or half-written, or the index cannot be used.
+    """
+    index = read_index(path)
+    yield Check("features: shards", "as indexed", f"{len(index.shards):,}", "ok")
+    changed = list(changed_files(index, quiet))
+    if changed:
+        meaning = f"changed since the index was made, such as {changed[0]}: copy or make it again"
+        yield Check("features: SHA-256", "as indexed", f"{len(changed):,} differ", "DIFFERS", meaning)
+    else:
+        yield Check("features: SHA-256", "as indexed", "the same", "ok")
+    try:
+        check_ids(index, quiet)
+        yield Check("features: ids of shards", "as indexed", "the same", "ok")
+    except BadFeatures as error:
+        yield Check("features: ids of shards", "as indexed", "others", "DIFFERS", str(error))
+    others = sorted({file.name for file in hdf5_files(path)} - {shard.file for shard in index.shards})
+    if others:
+        meaning = f"such as {others[0]}: not read; if they belong to it, relgrounding prepare index {path}"
+        yield Check("features: files not indexed", "", f"{len(others):,}", "note", meaning)
 
 
 def _checksum(path: Path) -> Iterator[Check]:

@@ -2,20 +2,26 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from relgrounding._printing import brief, printable
+from relgrounding._printing import brief, printable, progress
 from relgrounding._settings import ConfigError
 from relgrounding.datasets._dataset import Annotations, DataConfig, Dataset, Query, find_file, register_dataset
-from relgrounding.io._errors import BadAnnotation, Problems, check_id
+from relgrounding.datasets._stream import IndexedQueries, IndexWriter, SeenIds, open_index
+from relgrounding.io._errors import BadAnnotation, Problems, RecordedProblems, check_id
+from relgrounding.io._lines import Line, read_lines
 from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LARGEST, check_seconds, check_text, is_number, parse_json
 
-__all__ = ["Own", "OwnQueries", "load_own"]
+__all__ = ["Own", "OwnQueries", "load_own", "stream_own"]
 
+STREAMED_FROM = 64 * 2**20
+"""Bytes of a file from which on `data.stream=auto` does not hold its queries in memory."""
+CUT = "segments cut at the end of their video"
 OVERHANG = 2.0
 """Seconds: times are rounded, and a video's last second is counted in different ways."""
 TARGETS = {"video": ("segment", "segments", 2), "image": ("box", "boxes", 4)}
@@ -29,7 +35,10 @@ class OwnConfig(DataConfig):
     """Settings of your own data."""
 
     queries: str = ""
-    """JSON lines file of the queries, as given or below `root`; `{split}` in it stands for the split."""
+    """JSON lines file of the queries, as given or below `root`, or a URL; `{split}` in it stands for the split."""
+    stream: Literal["auto", "true", "false"] = "auto"
+    """Whether queries stay in their file and are read when they are asked for, by an index that is made once and kept
+    in the cache, with the same results: true, false, or auto: for files of 64 MB or more."""
 
 
 @register_dataset("own")
@@ -46,17 +55,21 @@ class Own(Dataset):
         # The name may hold {split}, so it is looked for with the split filled in and read with the split left open.
         path = find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY)
         only = None if "{split}" in name else split
-        return Annotations(*load_own(path, self.item, only, problems or Problems(self.config.on_error)))
+        stream = self.config.stream == "true" or (self.config.stream == "auto" and path.stat().st_size >= STREAMED_FROM)
+        load = stream_own if stream else load_own
+        return Annotations(*load(path, self.item, only, problems or Problems(self.config.on_error)))
 
     def check_splits(self, names: Sequence[str]) -> None:
         name = self.config.queries
         paths = [find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY) for split in names]
         if "{split}" in name:
             return
-        found = set()
-        for line in read_text(paths[0]).split("\n"):
+        found: set[str] = set()
+        for line in read_lines(paths[0]):
             with contextlib.suppress(ValueError, KeyError, TypeError):  # `read` says what is wrong with a line
-                found.add(str(json.loads(line)["split"]))
+                found.add(str(json.loads(line.text)["split"]))
+            if found.issuperset(names):
+                return
         for split in names:
             if found and split not in found:
                 known = ", ".join(sorted(found))[:200]
@@ -67,12 +80,12 @@ class OwnQueries(NamedTuple):
     """Queries of your own.
 
     Args:
-        queries: in the order of the file; without targets where a line gives none.
+        queries: in the order of the file, a list from `load_own`; without targets where a line gives none.
         durations: seconds of each video.
         sizes: (width, height) in pixels of each image whose lines give one.
     """
 
-    queries: list[Query]
+    queries: Sequence[Query]
     durations: dict[str, float]
     sizes: dict[str, tuple[int, int]]
 
@@ -98,24 +111,106 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
         MissingFile: no such file.
         BadAnnotation: a line that is not as above; the message has its number.
     """
+    path, split = _file_of(path, split)
+    problems, known = problems or Problems(), _Known(item, set())
+    lines = (Line(number, 0, text) for number, text in enumerate(read_text(path).split("\n"), start=1))
+    queries = [query for _, query in _queries(lines, path, split, known, problems)]
+    problems.note(CUT, known.cut, path)
+    return OwnQueries(queries, known.durations, known.sizes)
+
+
+def stream_own(path: str | Path, item: str, split: str | None = None, problems: Problems | None = None) -> OwnQueries:
+    """Return the same queries as `load_own`, which stay in their file: each is read when it is asked for.
+
+    The lines are validated once, by an index that is kept in the cache for the content of the file. Memory grows with
+    the number of videos or images and of different words, not with that of queries.
+
+    Args:
+        path: see `load_own`, and the others.
+        item: likewise.
+        split: likewise.
+        problems: likewise.
+
+    Raises:
+        MissingFile: as `load_own`.
+        BadAnnotation: likewise; the file changed while it was in use.
+        OSError: the index cannot be written.
+    """
+    path, split = _file_of(path, split)
     problems = problems or Problems()
-    in_name = "{split}" in str(path)
-    path = Path(str(path).replace("{split}", split or "")) if in_name else Path(path)
-    existing(path, REMEDY)
-    result = OwnQueries([], {}, {})
-    ids: set[str] = set()
-    cut = 0
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
+    recorded = RecordedProblems(problems.on_error)
+    index = open_index(path, f"own {item} {split!r}", partial(_fill, path, item, split, recorded))
+    problems.replay(index.facts["problems"])
+    problems.note(CUT, index.facts["cut"], path)
+    sizes = {name: (width, height) for name, (width, height) in index.facts["sizes"].items()}
+    return OwnQueries(IndexedQueries(index, partial(_read_again, item)), index.facts["durations"], sizes)
+
+
+def _file_of(path: str | Path, split: str | None) -> tuple[Path, str | None]:
+    """Return the file, and the split whose lines are kept; None: all lines."""
+    if "{split}" in str(path):
+        path, split = str(path).replace("{split}", split or ""), None
+    return existing(Path(path), REMEDY), split
+
+
+@dataclass
+class _Known:
+    """What the lines so far have said."""
+
+    item: str
+    ids: Any
+    durations: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    cut: int = 0
+
+
+def _queries(
+    lines: Iterable[Line], path: Path, split: str | None, known: _Known, problems: Problems
+) -> Iterator[tuple[Line, Query]]:
+    """Yield the queries of a split, or of all lines, each with its line."""
+    for line in lines:
+        if not line.text.strip():
             continue
+        query = None
         with problems:
-            where = f"{path}, line {number}"
-            entry = _parse(line, where)
-            if split is not None and not in_name and _split(entry, split, where) != split:
-                continue
-            cut += _add(result, _query(entry, item, number, where), entry, where, ids)
-    problems.note("segments cut at the end of their video", cut, path)
-    return result
+            where = f"{path}, line {line.number}"
+            entry = _parse(line.text, where)
+            if split is None or _split(entry, split, where) == split:
+                query = _checked(_query(entry, known.item, line.number, where), entry, where, known)
+        if query is not None:
+            yield line, query
+
+
+def _fill(path: Path, item: str, split: str | None, problems: RecordedProblems, writer: IndexWriter) -> None:
+    """Write the index of a file."""
+    known = _Known(item, SeenIds())
+    with progress(desc=f"indexing {path.name}", unit="B", total=path.stat().st_size) as bar:
+        for line, query in _queries(_counted(read_lines(path), bar), path, split, known, problems):
+            writer.add(line.number, line.begin, query)
+    writer.facts |= {"cut": known.cut, "problems": problems.recorded}
+    writer.facts |= {"durations": known.durations, "sizes": known.sizes}
+
+
+def _counted(lines: Iterable[Line], bar: Any) -> Iterator[Line]:
+    for line in lines:
+        if not line.number % 4096:
+            bar.update(line.begin - bar.n)
+        yield line
+
+
+def _read_again(item: str, text: str, number: int) -> Query:
+    """Return the query of a line that was found to be right when the index was made."""
+    entry = json.loads(text)
+    one, several, _ = TARGETS[item]
+    targets = entry[several] if several in entry else [entry[one]] if one in entry else []
+    query = Query(
+        str(entry.get("id", number)),
+        str(entry[item]),
+        entry["query"].strip(),
+        tuple(tuple(map(float, target)) for target in targets),
+        entry.get("kind", ""),
+    )
+    return _within(query, float(entry["duration"])) if "video" in entry else query
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -165,31 +260,33 @@ def _target(value: Any, length: int, where: str) -> tuple[float, ...]:
     return target
 
 
-def _add(result: OwnQueries, query: Query, entry: dict[str, Any], where: str, ids: set[str]) -> int:
-    """Take a query in, after what it says about its item was found to agree with the lines before.
-
-    Returns:
-        How many of its segments were cut at the end of the video.
-    """
-    if query.id in ids:
+def _checked(query: Query, entry: dict[str, Any], where: str, known: _Known) -> Query:
+    """Return a query after what it says about its item was found to agree with the lines before; segments are cut."""
+    if query.id in known.ids:
         raise BadAnnotation(f"{where}: id {query.id!r} comes twice; give each query its own")
-    known: dict[str, Any] = result.durations if "video" in entry else result.sizes
+    said: dict[str, Any] = known.durations if "video" in entry else known.sizes
     value = _duration(entry, where) if "video" in entry else _size(entry, where)
-    if value is not None and known.setdefault(query.item, value) != value:
-        raise BadAnnotation(f"{where}: {query.item!r} is {value} here and {known[query.item]} before; which is right?")
-    targets, limits = query.targets, value or (LARGEST, LARGEST)
-    for target in targets:
+    if value is not None and said.setdefault(query.item, value) != value:
+        raise BadAnnotation(f"{where}: {query.item!r} is {value} here and {said[query.item]} before; which is right?")
+    limits = value or (LARGEST, LARGEST)
+    for target in query.targets:
         if isinstance(limits, float):
             outside = target[0] >= limits or target[1] > limits + OVERHANG
         else:
             outside = any(end > limit + 1 for end, limit in zip(target[2:], limits, strict=True))
         if outside:
             raise BadAnnotation(f"{where}: {list(target)} lies outside {limits}; is it in seconds or pixels?")
-    if isinstance(value, float):
-        query = replace(query, targets=tuple((start, min(end, value)) for start, end in targets))
-    ids.add(query.id)
-    result.queries.append(query)
-    return sum(before != after for before, after in zip(targets, query.targets, strict=True))
+    whole = _within(query, value) if isinstance(value, float) else query
+    known.ids.add(query.id)
+    known.cut += sum(before != after for before, after in zip(query.targets, whole.targets, strict=True))
+    return whole
+
+
+def _within(query: Query, seconds: float) -> Query:
+    """Return a query whose segments end with its video at the latest."""
+    if all(end <= seconds for _, end in query.targets):
+        return query
+    return replace(query, targets=tuple((start, min(end, seconds)) for start, end in query.targets))
 
 
 def _duration(entry: dict[str, Any], where: str) -> float:

@@ -2,6 +2,7 @@
 
 from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions
 from relgrounding.features._writers import write_clip_features, write_region_features
+from relgrounding.features.shards import index_shards, open_features
 from relgrounding.features.vocabulary import Vocabulary, load_word_vectors, tokenize
 from relgrounding.features.words import attribute_words, parts_of_speech, word_importance
 
@@ -11,7 +12,9 @@ __all__ = [
     "Regions",
     "Vocabulary",
     "attribute_words",
+    "index_shards",
     "load_word_vectors",
+    "open_features",
     "parts_of_speech",
     "tokenize",
     "word_importance",

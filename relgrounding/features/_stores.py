@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding._printing import get_logger
-from relgrounding.io._errors import BadFeatures, MissingFeatures
+from relgrounding.io._errors import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
 from relgrounding.io._ids import Spellings, did_you_mean
 from relgrounding.io._regular import MAX_BYTES, check_regular, existing
@@ -41,10 +41,15 @@ class _Store:
 
     states: ClassVar[str]
     """What annotations may state about an item as well."""
+    _chunk_cache: ClassVar[int | None] = None
+    """Bytes, see `open_hdf5`."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
-        check_regular(existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts"))
+        existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts")
+        if self.path.is_dir():
+            raise UnsafeFile(f"{path} is a folder, not a regular file; features.open_features reads a folder of shards")
+        check_regular(self.path)
         self._auto = in_memory is None
         self.in_memory = self.path.stat().st_size < IN_MEMORY_LIMIT if in_memory is None else in_memory
         self._forget()
@@ -58,7 +63,7 @@ class _Store:
     def _open(self) -> h5py.File:
         # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
         if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = open_hdf5(self.path), os.getpid()
+            self._file, self._owner = open_hdf5(self.path, self._chunk_cache), os.getpid()
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,8 +104,13 @@ class _Store:
 
     def _missing(self, key: str) -> MissingFeatures:
         self._misses += 1  # where thousands are missing, the first of them tell why
-        near = did_you_mean(key, self.ids) if self._misses <= 3 else ""
-        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {self.ids[:1]}){near}")
+        known = self._some_ids()
+        near = did_you_mean(key, known) if self._misses <= 3 else ""
+        return MissingFeatures(f"no features of {key!r} in {self.path} ({len(self)} ids, such as {known[:1]}){near}")
+
+    def _some_ids(self) -> list[str]:
+        """Return the ids that a message about a missing one may name."""
+        return self.ids
 
     def _check(self, features: np.ndarray, key: str) -> np.ndarray:
         features = np.array(features, dtype=np.float32)  # a copy: callers may change theirs
@@ -154,7 +164,10 @@ class ClipFeatures(_Store):
         return super().find(key)
 
     def __getitem__(self, key: str) -> Float32[np.ndarray, "clips dim"]:
-        key = self.find(key) or key
+        return self._read(self.find(key) or key)
+
+    def _read(self, key: str) -> np.ndarray:
+        """Return the features of a video by the file's own spelling of its id."""
         if key in self._kept:
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
@@ -173,16 +186,9 @@ class ClipFeatures(_Store):
             MissingFeatures: the file does not hold the video.
             BadFeatures: the attribute is not the length of a video.
         """
-        found = attribute(self._dataset(key), "duration", f"{key!r} in {self.path}")
-        if found is None:
-            return None
-        value = np.asarray(found)
-        if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
-            raise BadFeatures(f"{key!r} in {self.path} has the attribute duration {value}; expected seconds above 0")
-        return float(value.item())
+        return stated_duration(self._dataset(self.find(key) or key), f"{key!r} in {self.path}")
 
     def _dataset(self, key: str) -> h5py.Dataset:
-        key = self.find(key) or key
         found = member(self._open(), key, str(self.path))
         if found is None:
             raise self._missing(key)
@@ -240,7 +246,10 @@ class RegionFeatures(_Store):
     def dim(self) -> int:
         """Width of a region's feature."""
         self._rows()  # the file is checked before anything is read from it
-        if not (width := int(self._member("features").shape[1])):
+        return self._check_width(int(self._member("features").shape[1]))
+
+    def _check_width(self, width: int) -> int:
+        if not width:
             raise BadFeatures(
                 f"{self.path} holds boxes without features; extract images --boxes makes features of them"
             )
@@ -248,10 +257,13 @@ class RegionFeatures(_Store):
 
     def __getitem__(self, key: str) -> Regions:
         row = self._row_of(key)
+        return self._read(row, self._ids[row])
+
+    def _read(self, row: int, key: str) -> Regions:
         begin, end = self._data["offsets"][row : row + 2].tolist()
         features = self._check(self._part("features", begin, end), key)
         boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
-        width, height = self.size(key)
+        width, height = self._size(row)
         fine = usable_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
         if not fine.all():
             features, boxes = self._leave_out(key, features, boxes, fine)
@@ -269,7 +281,9 @@ class RegionFeatures(_Store):
 
     def counts(self) -> list[tuple[str, int, tuple[int, int]]]:
         """Return each image's id, number of regions and (width, height), in the order of the file."""
-        ids = self.ids
+        return self._counts(self.ids)
+
+    def _counts(self, ids: list[str]) -> list[tuple[str, int, tuple[int, int]]]:
         numbers = np.diff(self._data["offsets"]).tolist()
         sizes = self._data["sizes"].astype(np.int64).tolist()
         return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
@@ -280,7 +294,9 @@ class RegionFeatures(_Store):
         Raises:
             MissingFeatures: the file does not hold the image.
         """
-        row = self._row_of(key)
+        return self._size(self._row_of(key))
+
+    def _size(self, row: int) -> tuple[int, int]:
         width, height = map(int, self._data["sizes"][row])
         return width, height
 
@@ -309,14 +325,24 @@ class RegionFeatures(_Store):
 
     def _read_index(self) -> None:
         file = self._open()
+        self._read_arrays(file)
+        self._ids = read_texts(member(file, "ids", str(self.path)), f"ids in {self.path}")
+        self._row = {key: row for row, key in enumerate(self._ids)}
+        if len(self._row) != len(self._ids):
+            self._row = None
+            raise BadFeatures(f"ids in {self.path} repeat: {len(self._ids)} ids, {len(set(self._ids))} different ones")
+
+    def _read_arrays(self, file: h5py.File) -> None:
+        """Read everything but the ids and, where they stay in the file, features and boxes."""
         missing = [name for name in self._NAMES if member(file, name, str(self.path)) is None]
         if missing:
             raise BadFeatures(f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout")
         found = {name: self._member(name) for name in self._NAMES}
         if found["features"].ndim != 2:
             raise BadFeatures(f"features in {self.path} has shape {found['features'].shape}, expected (regions, dim)")
-        self._ids = read_texts(found["ids"], f"ids in {self.path}")
-        n_images, n_regions = len(self._ids), len(found["features"])
+        if found["ids"].ndim != 1:
+            raise BadFeatures(f"ids in {self.path} must hold one text per image; make the file again")
+        n_images, n_regions = len(found["ids"]), len(found["features"])
         expected = {"boxes": (n_regions, 4), "offsets": (n_images + 1,), "sizes": (n_images, 2)}
         for name, shape in expected.items():
             if found[name].shape != shape:
@@ -333,10 +359,17 @@ class RegionFeatures(_Store):
             raise BadFeatures(f"offsets in {self.path} must rise from 0 to the number of regions, {n_regions}")
         if not (sizes >= 1).all() or not np.isfinite(sizes).all():
             raise BadFeatures(f"sizes in {self.path} must be widths and heights of 1 pixel or more")
-        self._row = {key: row for row, key in enumerate(self._ids)}
-        if len(self._row) != n_images:
-            self._row = None
-            raise BadFeatures(f"ids in {self.path} repeat: {n_images} ids, {len(set(self._ids))} different ones")
+
+
+def stated_duration(dataset: h5py.Dataset, where: str) -> float | None:
+    """Return the seconds of a video that its dataset states, or None; see `ClipFeatures.duration`."""
+    found = attribute(dataset, "duration", where)
+    if found is None:
+        return None
+    value = np.asarray(found)
+    if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
+        raise BadFeatures(f"{where} has the attribute duration {value}; expected seconds above 0")
+    return float(value.item())
 
 
 def usable_boxes(boxes: np.ndarray, size: tuple[int, int], where: str, box_format: str = "xyxy") -> np.ndarray:

@@ -5,7 +5,7 @@ import hashlib
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,11 @@ class Vocabulary:
     @classmethod
     def from_texts(cls, texts: Iterable[str], min_count: int = 1) -> "Vocabulary":
         """Return the words that occur `min_count` times or more, the most frequent first, equals by alphabet."""
-        counts = Counter(word for text in texts for word in tokenize(text))
+        return cls.from_counts(Counter(word for text in texts for word in tokenize(text)), min_count)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], min_count: int = 1) -> "Vocabulary":
+        """Return what `from_texts` does, given how often each word occurs."""
         kept = (word for word, count in counts.items() if count >= min_count)
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 

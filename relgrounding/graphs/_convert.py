@@ -15,6 +15,9 @@ from relgrounding.graphs._spatial import SPATIAL_EDGE_TYPES
 from relgrounding.graphs._structure import GraphStructure
 from relgrounding.graphs._temporal import TEMPORAL_EDGE_TYPES
 
+MOST_TYPES = 65_536
+"""Types of edges that `from_pyg` names by number."""
+
 # Attribute of a DGL graph that holds its structure, and what the structure was computed from.
 _KEPT = "_relgrounding_structure"
 
@@ -115,15 +118,28 @@ def from_pyg(
         edge_type = getattr(data, "edge_type", None) if edge_type is None else edge_type
     if num_nodes is None:
         raise ValueError("from_pyg: an edge_index does not say how many nodes there are; give num_nodes")
-    if len(edge_index) != 2:
-        raise ValueError(f"from_pyg: edge_index has {len(edge_index)} rows; give (2, E), sources and destinations")
-    sources, destinations = edge_index
+    sources, destinations = _edge_rows(edge_index)
     etype = read_integers(np.zeros(len(sources), int) if edge_type is None else edge_type, "edge_type")
     if edge_types is None:
-        edge_types = [str(number) for number in range(int(etype.max()) + 1 if len(etype) else 1)]
+        highest = int(etype.max()) if len(etype) else 0
+        if highest >= MOST_TYPES:
+            raise ValueError(
+                f"from_pyg: edge_type holds {highest}; give numbers from 0 to {MOST_TYPES - 1}, or names of types"
+            )
+        edge_types = [str(number) for number in range(highest + 1)]
     counts = read_integers([num_nodes] if isinstance(num_nodes, int) else num_nodes, "num_nodes")
     device = sources.device if isinstance(sources, Tensor) else "cpu"
     return GraphStructure.from_edges(sources, destinations, etype.to(device), edge_types, counts.to(device))
+
+
+def _edge_rows(edge_index: Any) -> tuple[Any, Any]:
+    """Sources and destinations of an `edge_index`."""
+    listed = isinstance(edge_index, (list, tuple))
+    rows = list(edge_index) if listed or edge_index.ndim else []
+    if len(rows) != 2 or any(np.ndim(row) != 1 for row in rows):
+        shape = f"{len(rows)} rows" if listed else f"shape {tuple(edge_index.shape)}"
+        raise ValueError(f"from_pyg: edge_index has {shape}; give (2, E), sources and destinations")
+    return rows[0], rows[1]
 
 
 def _pyg_nodes(data: Any) -> Tensor | int | None:

@@ -28,8 +28,8 @@ AMONG = ("any", "same", "different", "different_first")
 
 def check_count(name: str, value: int) -> int:
     """A number of neighbours."""
-    if operator.index(value) < 1:
-        raise ValueError(f"{name}: {value} neighbours are too few; give an integer of at least 1")
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{name}: {value!r} neighbours; give an integer of at least 1")
     return operator.index(value)
 
 

@@ -269,9 +269,16 @@ class GraphStructure:
         """(B + 1,) the nodes of item b are ``item_indptr[b] : item_indptr[b + 1]``."""
         return offsets(self.batch_num_nodes)
 
-    @cached_property
+    @property
     def node_item(self) -> Int64[Tensor, " nodes"]:
-        """(N,) item that each node belongs to, ascending."""
+        """(N,) item that each node belongs to, ascending; computed once."""
+        return self._find_node_item() if torch.compiler.is_compiling() else self._node_item
+
+    @cached_property
+    def _node_item(self) -> Tensor:
+        return self._find_node_item()
+
+    def _find_node_item(self) -> Tensor:
         items = torch.arange(len(self.batch_num_nodes), device=self.device)
         return torch.repeat_interleave(items, self.batch_num_nodes, output_size=self.num_nodes)
 

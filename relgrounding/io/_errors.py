@@ -2,7 +2,9 @@
 
 import pickle
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from relgrounding._names import name_fault
 from relgrounding._printing import brief, get_logger
@@ -99,6 +101,15 @@ class Problems:
             self.notes[what] += count
             logger.warning("note: %s: %s: %d", where, what, count)
 
+    def replay(self, recorded: Mapping[str, Any]) -> None:
+        """Take in what a `RecordedProblems` has recorded, as if it had come up now."""
+        kinds = {kind.__name__: kind for kind in (BadAnnotation, BadFeatures, MissingFeatures)}
+        counts = Counter(recorded["counts"])
+        for kind, message in recorded["first"]:
+            self.add(kinds[kind](message))
+            counts[kind] -= 1
+        self.counts.update(+counts)
+
     def __enter__(self) -> "Problems":
         look()  # between two records
         return self
@@ -111,6 +122,27 @@ class Problems:
             return False
         self.add(error)
         return True
+
+
+class RecordedProblems(Problems):
+    """Problems that are left out without a word, and recorded as JSON values for `Problems.replay`."""
+
+    def __init__(self, on_error: str = "stop") -> None:
+        super().__init__(on_error)
+        self._first: list[tuple[str, str]] = []
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """How many records of each kind were left out, and what was wrong with the first."""
+        return {"first": self._first, "counts": dict(self.counts)}
+
+    def add(self, error: DataError) -> None:
+        """Raise the error, or count and record it."""
+        if self.on_error == "stop":
+            raise error
+        self.counts[type(error).__name__] += 1
+        if self.total <= MOST_LOGGED + 1:
+            self._first.append((type(error).__name__, str(error)))
 
 
 def check_id(value: object, where: str) -> str:

@@ -74,13 +74,18 @@ def read_text(path: Path, follow_links: bool = False) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        for encoding, marks in _OTHER_MARKS.items():
-            if content.startswith(marks):
-                raise BadAnnotation(
-                    f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
-                ) from None
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadAnnotation(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
-            "for example with iconv -f latin1 -t utf-8"
-        ) from None
+        raise not_utf8(path, content, error) from None
+
+
+def not_utf8(path: Path, content: bytes, error: UnicodeDecodeError, first: int = 1) -> BadAnnotation:
+    """Return the error about bytes that are not UTF-8, of which `first` is the number of the first line."""
+    for encoding, marks in _OTHER_MARKS.items():
+        if first == 1 and content.startswith(marks):
+            return BadAnnotation(
+                f"{path} is {encoding}, not UTF-8; convert it, for example with iconv -f {encoding} -t UTF-8"
+            )
+    line = content.count(b"\n", 0, error.start) + first
+    return BadAnnotation(
+        f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
+        "for example with iconv -f latin1 -t utf-8"
+    )

@@ -74,7 +74,7 @@ def check_text(value: object, name: str, where: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise BadAnnotation(f"{where}: {name} {brief(value)!r} is empty or not text; write one or drop it")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise BadAnnotation(
             f"{where}: {name} {value[:40]!r} holds a lone surrogate, half of a character; write the text again"
         )

@@ -5,16 +5,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._signals import ignore_signals
-from relgrounding.datasets import Query
+from relgrounding.datasets import Query, columns
+from relgrounding.datasets._stream import first_rows, numbered
 from relgrounding.features import Vocabulary, tokenize, word_importance
 from relgrounding.graphs import GraphStructure
 
 B = TypeVar("B", bound="Batch")
+KEPT_TEXTS = 2**16
+"""Sentences whose token ids a collator keeps."""
 
 
 @dataclasses.dataclass
@@ -76,25 +80,27 @@ class Collator(Protocol):
 
 
 class Texts:
-    """Token ids and ids of item, text and group of queries, computed once."""
+    """Ids of item, text and group of queries, computed once, and the token ids of those of a batch."""
 
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
-        self.tokens = [torch.tensor(vocabulary.encode(q.text)[:max_words]) for q in queries]
         self.item, self.text, self.group = identities(queries)
-        self._importance = lru_cache(maxsize=None)(
-            lambda text: torch.tensor(word_importance(tokenize(text))[:max_words])
-        )
-        self._queries = queries
+        self._tokens = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(vocabulary.encode(text)[:max_words]))
+        self._importance = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(word_importance(tokenize(text))[:max_words]))
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Return the fields of `Batch` that do not depend on the item."""
-        tokens = [self.tokens[i] for i in indices]
+    def batch(self, queries: Sequence[Query], indices: Sequence[int]) -> dict[str, Any]:
+        """Return the fields of `Batch` that do not depend on the item.
+
+        Args:
+            queries: of the batch.
+            indices: theirs.
+        """
+        tokens = [self._tokens(query.text) for query in queries]
         index = torch.tensor(indices)
         return {
             "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "word_lengths": torch.tensor([len(t) for t in tokens]),
             "importance": torch.nn.utils.rnn.pad_sequence(
-                [self._importance(self._queries[i].text) for i in indices], batch_first=True
+                [self._importance(query.text) for query in queries], batch_first=True
             ),
             "item": self.item[index],
             "text": self.text[index],
@@ -106,15 +112,15 @@ class Texts:
 
 def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
     """Return the ids `item`, `text` and `group` of `Batch` for each query."""
-    group = numbers([q.group for q in queries])
-    group[[not q.group for q in queries]] = -1
-    return numbers([q.item for q in queries]), numbers([q.text.lower() for q in queries]), group
+    known = columns(queries)
+    groups = known.groups()
+    group = torch.full((1,), -1).expand(len(queries)) if groups is None else torch.from_numpy(groups)
+    return torch.from_numpy(known.items()[1]).long(), torch.from_numpy(known.texts()).long(), group
 
 
-def numbers(names: Sequence[str]) -> Int[Tensor, " names"]:
+def numbers(names: Iterable[str]) -> Int[Tensor, " names"]:
     """Return names as numbers from 0 in order of their first use."""
-    known: dict[str, int] = {}
-    return torch.tensor([known.setdefault(name, len(known)) for name in names], dtype=torch.int64)
+    return torch.from_numpy(numbered(names)[1])
 
 
 class BatchSampler:
@@ -138,7 +144,7 @@ class BatchSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         batches, _ = self._epoch()
-        return iter([b.tolist() for b in batches if len(b) > 1][self.start :])
+        return (b.tolist() for b in [b for b in batches if len(b) > 1][self.start :])
 
     def block(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
         """Return the id of the block that each of these queries is in during this epoch, -1 for none."""
@@ -158,7 +164,7 @@ class BatchSampler:
     def _draw(self, generator: torch.Generator) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
         rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
         order = torch.argsort(rank[self._unit], stable=True)
-        return order.split(self.batch_size), torch.full_like(order, -1)
+        return order.split(self.batch_size), torch.full((1,), -1).expand(len(order))
 
     def __len__(self) -> int:
         full, rest = divmod(len(self._unit), self.batch_size)
@@ -199,7 +205,9 @@ class OneQueryPerItem:
     """
 
     def __init__(self, queries: Sequence[Query], batch_size: int) -> None:
-        self._indices = list({query.item: i for i, query in reversed(list(enumerate(queries)))}.values())[::-1]
+        items, item = columns(queries).items()
+        first, last = first_rows(item, len(items)), len(item) - 1 - first_rows(item[::-1], len(items))
+        self._indices: list[int] = first[np.argsort(last)].tolist()
         self._batches = OrderedBatches(len(self._indices), batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -1,17 +1,20 @@
 """Batches made of blocks of similar queries, from which hard negatives are drawn."""
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from relgrounding.datasets import Query
+from relgrounding.datasets import Query, columns
 from relgrounding.features import parts_of_speech, tokenize
-from relgrounding.modalities._batches import BatchSampler, identities, numbers
+from relgrounding.modalities._batches import BatchSampler, identities
 from relgrounding.modalities._modality import Modality
 
+CHUNK = 2**22
 DrawKeys = Callable[[torch.Generator], Int[Tensor, " queries"]]
 """Draws the key of each query for an epoch: queries of one key are similar; -1: similar to no other."""
 
@@ -32,7 +35,7 @@ def training_batches(queries: Sequence[Query], store: Any, modality: Modality, d
     if data.block_by == "category":
         categories = modality.categories(queries, store, data)
         return BlockSampler(group, data.batch_size, seed, lambda generator: categories, data.block_size)
-    draw_keys = sentence_keys([query.text for query in queries], data.block_size)
+    draw_keys = _sentence_keys(columns(queries).words(), data.block_size)
     return BlockSampler(group, data.batch_size, seed, draw_keys, data.block_size)
 
 
@@ -56,25 +59,35 @@ def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
 
     Source: Manasse, McSherry and Talwar, Consistent Weighted Sampling, 2010.
     """
-    sentences = [_content_words(text) for text in texts]
-    word = numbers([word for words in sentences for word in words])
-    sentence = torch.tensor([i for i, words in enumerate(sentences) for _ in words], dtype=torch.int64)
+    return _sentence_keys(map(tokenize, texts), least)
+
+
+def _sentence_keys(sentences: Iterable[list[str]], least: int) -> DrawKeys:
+    known: dict[str, int] = {}
+    number, length = array("i"), array("i")  # of 10,000,000 sentences, lists would not fit into memory
+    for sentence in sentences:
+        words = _content_words(sentence)
+        number.extend([known.setdefault(word, len(known)) for word in words])
+        length.append(len(words))
+    total, word = len(length), torch.from_numpy(np.array(number, dtype=np.int32))
+    owner = torch.from_numpy(np.repeat(np.arange(total, dtype=np.int32), np.array(length, dtype=np.int32)))
     count = word.bincount()
-    idf = (len(texts) / count.double()).log()
+    idf = (total / count.double()).log()
     kept = ((count >= least) & (idf > 0))[word]
-    word, sentence = word[kept], sentence[kept]
+    word, owner = word[kept], owner[kept]
 
     def draw(generator: torch.Generator) -> Int[Tensor, " sentences"]:
         time = -torch.log1p(-torch.rand(len(count), dtype=torch.float64, generator=generator)) / idf
         order = time.argsort()
-        first = torch.full((len(texts),), len(order)).scatter_reduce(0, sentence, _inverse(order)[word], "amin")
+        rank, first = _inverse(order), torch.full((total,), len(order))
+        for some_words, some_owners in zip(word.split(CHUNK), owner.split(CHUNK), strict=True):
+            first.scatter_reduce_(0, some_owners.long(), rank[some_words], "amin")
         return torch.cat([order, torch.tensor([-1])])[first]
 
     return draw
 
 
-def _content_words(text: str) -> list[str]:
-    words = tokenize(text)
+def _content_words(words: list[str]) -> list[str]:
     tags = parts_of_speech(words)
     return list(dict.fromkeys(word for word, tag in zip(words, tags, strict=True) if tag != "OTHER"))
 
@@ -126,8 +139,10 @@ class BlockSampler(BatchSampler):
         keys, before = key[order], size[order].cumsum(0) - size[order]
         whole_blocks = (before - before[torch.searchsorted(keys, keys)]) // self._block_size
         part = torch.where(keys < 0, torch.arange(len(order)), whole_blocks)
-        _, number = torch.unique(torch.stack([keys, part]), dim=1, return_inverse=True)
-        return number[_inverse(order)]
+        # Keys do not fall along the order, nor do parts within a key.
+        begins = torch.ones(len(order), dtype=torch.bool)
+        begins[1:] = (keys[1:] != keys[:-1]) | (part[1:] != part[:-1])
+        return (begins.cumsum(0) - 1)[_inverse(order)]
 
 
 def _inverse(order: Int[Tensor, " n"]) -> Int[Tensor, " n"]:

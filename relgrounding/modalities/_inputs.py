@@ -11,6 +11,7 @@ from relgrounding.features import Regions
 from relgrounding.features.convert import FORMATS, detect_format, open_source
 from relgrounding.features.convert._clips import NpyClips
 from relgrounding.features.convert._sources import Options
+from relgrounding.features.shards import is_store
 from relgrounding.io import BadFeatures, Problems
 from relgrounding.io._ids import Spellings, did_you_mean
 
@@ -65,7 +66,7 @@ class Stores:
     def open(self, path: Path) -> Any:
         """Return the reader of a file or folder of many items."""
         if path not in self._open:
-            own = path.suffix.lower() in HDF5 and path.is_file() and self.modality.is_own(path)
+            own = is_store(path) or (path.suffix.lower() in HDF5 and path.is_file() and self.modality.is_own(path))
             self._open[path] = self.modality.open_store(path) if own else ConvertibleFeatures(path, self.modality)
         return self._open[path]
 
@@ -74,8 +75,10 @@ class Stores:
         return self.open(path)[self._item(path, item)]
 
     def duration(self, features: object, item: str | None) -> float | None:
-        """Return the duration of a video in seconds, if its HDF5 file of features states it."""
-        if not isinstance(features, (str, os.PathLike)) or Path(features).suffix.lower() not in HDF5:
+        """Return the duration of a video in seconds, if its HDF5 file, or shard, of features states it."""
+        if not isinstance(features, (str, os.PathLike)):
+            return None
+        if Path(features).suffix.lower() not in HDF5 and not is_store(Path(features)):
             return None
         store = self.open(Path(features))
         return store.duration(self._item(Path(features), item)) if hasattr(store, "duration") else None

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._settings import ConfigError, number
-from relgrounding.datasets import Annotations, Query
+from relgrounding.datasets import Annotations, Query, columns
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
 from relgrounding.evaluation._image import READINGS
-from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words, open_features
 from relgrounding.features.convert import detect_format
 from relgrounding.graphs import GraphStructure, spatial_structure
 from relgrounding.modalities._batches import Batch, Texts
@@ -132,7 +132,8 @@ class ImageCollator:
 
     def __call__(self, indices: Sequence[int]) -> ImageBatch:
         """Return the batch of the queries with these indices."""
-        images = [self.store[self.queries[i].item] for i in indices]
+        queries = [self.queries[i] for i in indices]
+        images = [self.store[query.item] for query in queries]
         boxes = [torch.from_numpy(np.asarray(image.boxes, dtype=np.float32)) for image in images]
         sizes = torch.tensor([tuple(image.size) for image in images], dtype=torch.float32)
         structure = spatial_structure(boxes, sizes, edges=self.edges != "none")
@@ -142,7 +143,7 @@ class ImageCollator:
         features = np.concatenate([np.asarray(image.features, dtype=np.float32) for image in images])
         regions, geometry = torch.from_numpy(features).tensor_split([features.shape[1] - self.geometry_columns], 1)
         categories = torch.from_numpy(region_categories(features, self.category_columns))
-        texts = self._texts.batch(indices)
+        texts = self._texts.batch(queries, indices)
         return ImageBatch(
             structure=within_categories(structure, categories) if self.edges == "same_category" else structure,
             regions=regions.contiguous(),
@@ -166,7 +167,7 @@ class Image(Modality):
     )
 
     def open_store(self, path: Path, in_memory: bool = True) -> RegionFeatures:
-        return RegionFeatures(path, in_memory=in_memory)
+        return open_features(path, "regions", in_memory)
 
     def is_own(self, path: Path) -> bool:
         return "offsets" in ClipFeatures(path).ids
@@ -183,12 +184,10 @@ class Image(Modality):
         return boxes, boxes
 
     def categories(self, queries: Sequence[Query], store: Any, data: Any) -> Int[Tensor, " queries"]:
-        found: dict[str, int] = {}
-        for query in queries:
-            if query.item not in found:
-                categories = region_categories(np.asarray(store[query.item].features), data.category_columns)
-                found[query.item] = int(np.bincount(categories + 1).argmax()) - 1
-        return torch.tensor([found[query.item] for query in queries], dtype=torch.int64)
+        items, item = columns(queries).items()
+        regions = (region_categories(np.asarray(store[name].features), data.category_columns) for name in items)
+        found = [int(np.bincount(categories + 1).argmax()) - 1 for categories in regions]
+        return torch.tensor(found, dtype=torch.int64)[torch.from_numpy(item).long()]
 
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]

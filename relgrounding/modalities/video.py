@@ -25,7 +25,7 @@ from relgrounding.evaluation import (
     video_oracle,
     votes,
 )
-from relgrounding.features import ClipFeatures, Vocabulary
+from relgrounding.features import ClipFeatures, Vocabulary, open_features
 from relgrounding.graphs import (
     GraphStructure,
     ending_windows,
@@ -205,7 +205,8 @@ class VideoCollator:
 
     def __call__(self, indices: Sequence[int]) -> VideoBatch:
         """Return the batch of the queries with these indices."""
-        clips = [self.clips(self.queries[i].item) for i in indices]
+        queries = [self.queries[i] for i in indices]
+        clips = [self.clips(query.item) for query in queries]
         lengths = tuple(len(c) for c in clips)
         spans, structure = self._candidates.batched(lengths)
         return VideoBatch(
@@ -213,7 +214,7 @@ class VideoCollator:
             clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
             clip_lengths=torch.tensor(lengths),
             spans=spans,
-            **self._texts.batch(indices),
+            **self._texts.batch(queries, indices),
         )
 
 
@@ -237,7 +238,7 @@ class Video(Modality):
     remedy = "extract the features from the videos that were annotated, or correct the durations"
 
     def open_store(self, path: Path, in_memory: bool = True) -> ClipFeatures:
-        return ClipFeatures(path, in_memory=in_memory)
+        return open_features(path, "clips", in_memory)
 
     def collator(
         self, queries: Sequence[Query], store: Any, vocabulary: Vocabulary, data: Any, **graph: Any

@@ -8,6 +8,7 @@ from relgrounding.models._committee import (
     log_odds,
     shared_graph_options,
 )
+from relgrounding.models._compile import compile_pieces
 from relgrounding.models._explain import Message, Recorded
 from relgrounding.models._grounding import Encoded, GroundingModel
 from relgrounding.models._relation import RELATIONS, Relation, register_relation
@@ -37,6 +38,7 @@ __all__ = [
     "SCNConfig",
     "System",
     "VGNConfig",
+    "compile_pieces",
     "first_member",
     "first_weight",
     "item_log_softmax",

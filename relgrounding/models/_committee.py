@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from relgrounding._settings import ConfigError
 from relgrounding.models._system import System
 from relgrounding.nn import pad_nodes
+from relgrounding.nn._precision import widened
 
 SMALLEST = 1e-6
 """Scores are kept this far from 0 and 1, so that their log-odds are finite."""
@@ -121,14 +122,14 @@ class Committee(System):
 
 def log_odds(scores: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
     """Return log(k / (1 - k)) of scores from 0 to 1."""
-    return torch.logit(scores, SMALLEST)
+    return torch.logit(widened(scores), SMALLEST)
 
 
 def item_log_softmax(
     logits: Float[Tensor, " nodes"], batch_num_nodes: Int[Tensor, " items"]
 ) -> Float[Tensor, " nodes"]:
     """Return the logarithm of the softmax over the proposals of each item."""
-    padded, mask = pad_nodes(logits, batch_num_nodes, -torch.inf)
+    padded, mask = pad_nodes(widened(logits), batch_num_nodes, -torch.inf)
     return padded.log_softmax(1).masked_select(mask)
 
 

@@ -52,6 +52,7 @@ class GroundingModel(System):
     subclass that appends others counts them in `proposal_dim` and `language_dim`.
     """
 
+    pieces = ("encode", "interact", "fuse", "represent", "reason", "prepare", "score_pairs")
     embedding: nn.Module
     attention: ProposalToWordAttention
     aggregate: TopRScore

@@ -60,6 +60,9 @@ class System(nn.Module):
     """Relation modules that it has of its own."""
     edge_types: ClassVar[int] = 1
     """Number of edge types of its graph."""
+    pieces: ClassVar[tuple[str, ...]] = ()
+    """Methods that `train.compile` compiles, each to one graph: those that training calls, and whose results have sizes
+    that depend on nothing but the sizes of their arguments."""
 
     @classmethod
     def check(cls, config: Any) -> None:

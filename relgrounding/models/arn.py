@@ -14,6 +14,7 @@ from relgrounding.modalities import ImageBatch
 from relgrounding.models._coordinates import Standardise
 from relgrounding.models._system import WIDEST, System, first_weight, register_model
 from relgrounding.nn import pad_nodes
+from relgrounding.nn._precision import precise_linear
 
 
 @dataclass
@@ -111,8 +112,8 @@ class PhraseEncoder(nn.Module):
         packed, (last, _) = self.lstm(packed)
         states, _ = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True, total_length=words.shape[1])
         padding = torch.arange(words.shape[1], device=words.device) >= lengths.unsqueeze(1)
-        attention = self.attention(states).masked_fill(padding.unsqueeze(-1), -torch.inf).softmax(1)
-        weights = self.weight(torch.cat([last[0], last[1]], -1)).softmax(-1)
+        attention = precise_linear(self.attention, states).masked_fill(padding.unsqueeze(-1), -torch.inf).softmax(1)
+        weights = precise_linear(self.weight, torch.cat([last[0], last[1]], -1)).softmax(-1)
         return attention.mT @ words.masked_fill(padding.unsqueeze(-1), 0), weights
 
 
@@ -143,7 +144,7 @@ class Match(nn.Module):
         phrase = self.phrase(phrases)[item]
         if features.ndim == 3:
             phrase = phrase.unsqueeze(1)
-        return self.score(torch.relu(self.feature(features) + phrase)).squeeze(-1)
+        return precise_linear(self.score, torch.relu(self.feature(features) + phrase)).squeeze(-1)
 
 
 class SentenceDecoder(nn.Module):

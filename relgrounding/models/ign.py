@@ -24,6 +24,7 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
+from relgrounding.nn._precision import precise_linear, widened
 
 KEY_DIM = 32
 """Width of the keys whose cosine is the similarity of two regions."""
@@ -233,12 +234,12 @@ class IGN(GroundingModel):
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        logit = precise_linear(self.score, self.represent(structure, proposals, fused)).squeeze(-1)
         if isinstance(self.relation, Comparison):
             fused, share = fused.tensor_split([self.fusion.out_features], -1)
             _, keys = self._places_and_keys(proposals)
             bias = None if self.similar is None else self.similar(structure, keys)
-            logit = logit + self.relation(structure, fused, share, bias)
+            logit = logit + self.relation(structure, widened(fused), share, bias)
         return torch.sigmoid(logit)
 
     def _places_and_keys(self, proposals: Tensor) -> Sequence[Tensor]:

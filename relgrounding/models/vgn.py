@@ -24,6 +24,7 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
+from relgrounding.nn._precision import precise_linear, widened
 
 
 @dataclass
@@ -199,7 +200,8 @@ class VGN(GroundingModel):
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        logit = self.score(self.represent(structure, proposals, fused)).squeeze(-1)
+        logit = precise_linear(self.score, self.represent(structure, proposals, fused)).squeeze(-1)
         if isinstance(self.relation, Comparison):
-            logit = logit + self.relation(structure, *fused.tensor_split([self._fused_dim], -1))
+            own, share = fused.tensor_split([self._fused_dim], -1)
+            logit = logit + self.relation(structure, widened(own), share)
         return torch.sigmoid(logit)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.nn._precision import precise_linear
 from relgrounding.ops import as_structure, edge_dot, typed_comparison
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.typed_comparison import comparison_gates
@@ -137,7 +138,7 @@ class RelationalComparison(nn.Module):
         return self._score(self.itself(x), share[..., : self.dim]).to(x.dtype)
 
     def _score(self, compared: Tensor, context: Tensor) -> Tensor:
-        return self.score(torch.relu(self.hidden(compared)) * context).squeeze(-1)
+        return precise_linear(self.score, torch.relu(self.hidden(compared)) * context).squeeze(-1)
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding.nn._padding import pad_nodes
+from relgrounding.nn._precision import widened
 
 
 class TopRScore(nn.Module):
@@ -40,7 +41,7 @@ class TopRScore(nn.Module):
         empty = (batch_num_nodes < 1).nonzero()
         if len(empty):
             raise ValueError(f"item {int(empty[0])} has no proposals, so it has no score; drop it from the batch")
-        padded, _ = pad_nodes(scores, batch_num_nodes, fill=-torch.inf)
+        padded, _ = pad_nodes(widened(scores), batch_num_nodes, fill=-torch.inf)
         highest = padded.topk(min(self.r, padded.shape[1]), dim=1).values
         kept = batch_num_nodes.to(scores.device).clamp(max=self.r)
         beyond = torch.arange(highest.shape[1], device=scores.device) >= kept.unsqueeze(1)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relgrounding.nn._precision import widened, without_autocast
+
 
 def gradient_importance(
     alignment: Float[Tensor, " items"], proposals: Float[Tensor, "nodes dim"], times_input: bool = False
@@ -30,7 +32,9 @@ def gradient_importance(
 
     Source: gradients as attribution as in Selvaraju et al., Grad-CAM, 2017, with proposals instead of channels.
     """
-    (gradient,) = torch.autograd.grad(alignment.sum(), proposals, retain_graph=True)
+    with without_autocast(alignment):
+        (gradient,) = torch.autograd.grad(alignment.sum(), proposals, retain_graph=True)
+    gradient = widened(gradient)
     if times_input:
         return (gradient * proposals.detach()).sum(-1)
     return gradient.norm(dim=-1)

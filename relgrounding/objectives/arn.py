@@ -13,6 +13,7 @@ from relgrounding.modalities import ImageBatch
 from relgrounding.models import ARN, System
 from relgrounding.models.arn import Matched, SentenceDecoder
 from relgrounding.nn import pad_nodes
+from relgrounding.nn._precision import widened, without_autocast
 from relgrounding.objectives._objective import Objective, register_objective
 
 
@@ -86,7 +87,8 @@ def score_means(
 ) -> list[Float[Tensor, "items _"]]:
     """Return the sum of the features of each item's nodes, multiplied by their scores."""
     weights, _ = pad_nodes(scores, counts)
-    return [(weights.unsqueeze(1) @ pad_nodes(feature, counts)[0]).squeeze(1) for feature in features]
+    with without_autocast(weights):
+        return [(weights.unsqueeze(1) @ pad_nodes(feature.to(weights), counts)[0]).squeeze(1) for feature in features]
 
 
 def sentence_loss(
@@ -102,7 +104,7 @@ def sentence_loss(
     targets, steps = nn.functional.pad(words, (0, 1)), lengths + 1
     real = torch.arange(targets.shape[1], device=words.device) < steps.unsqueeze(1)
     weights = (1 / (steps * len(steps))).repeat_interleave(steps)
-    return (nn.functional.cross_entropy(logits, targets[real], reduction="none") * weights).sum()
+    return (nn.functional.cross_entropy(widened(logits), targets[real], reduction="none") * weights).sum()
 
 
 def phrase_loss(
@@ -111,7 +113,7 @@ def phrase_loss(
     weights: Float[Tensor, "items 3"],
 ) -> Float[Tensor, ""]:
     """Mean over items of sum_m w_m |found_m - q_m|^2."""
-    return (weights * (found - phrases).square().sum(-1)).sum(-1).mean()
+    return (weights * (widened(found) - phrases).square().sum(-1)).sum(-1).mean()
 
 
 def attribute_loss(

@@ -12,6 +12,7 @@ from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import Batch
 from relgrounding.models import GroundingModel, System
+from relgrounding.nn._precision import widened
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import Whole, align_whole, draw_messages
 
@@ -104,6 +105,7 @@ class MIL(Objective):
     ) -> Tensor:
         """Return the loss of the alignments with the right and the wrong sentences."""
         valid = (batch.item[negatives] != batch.item) & (batch.text[negatives] != batch.text)
+        own, wrong = widened(own), widened(wrong)
         if self.config.loss == "hinge":
             return mil_loss(own, wrong, negatives, valid, self.config.margin)
         return contrastive_loss(own, wrong, negatives, valid, self.config.temperature)

@@ -19,6 +19,7 @@ from relgrounding.features.vocabulary import UNKNOWN
 from relgrounding.modalities import Batch
 from relgrounding.models import Encoded, GroundingModel, System, item_log_softmax, log_odds
 from relgrounding.nn import pad_nodes
+from relgrounding.nn._precision import widened, without_autocast
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import draw_messages
 from relgrounding.objectives.scn import draw_masked
@@ -152,9 +153,10 @@ def weighted_mean(
     weights: Float[Tensor, " nodes"], features: Float[Tensor, "nodes dim"], batch_num_nodes: Int[Tensor, " items"]
 ) -> Float[Tensor, "items dim"]:
     """Return the sum of the features of each item's proposals times their weights."""
-    padded, _ = pad_nodes(features, batch_num_nodes)
+    padded, _ = pad_nodes(widened(features), batch_num_nodes)
     padded_weights, _ = pad_nodes(weights, batch_num_nodes)
-    return torch.einsum("bt,btd->bd", padded_weights, padded)
+    with without_autocast(features):
+        return torch.einsum("bt,btd->bd", padded_weights, padded)
 
 
 def word_loss(
@@ -167,6 +169,6 @@ def word_loss(
         targets: the word at each place.
         counts: number of places of each sentence.
     """
-    weight = (1.0 / counts.clamp_min(1)).to(logits).repeat_interleave(counts)
-    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    losses = nn.functional.cross_entropy(widened(logits), targets, reduction="none")
+    weight = (1.0 / counts.clamp_min(1)).to(losses).repeat_interleave(counts)
     return (weight * losses).sum() / (counts > 0).sum().clamp_min(1)

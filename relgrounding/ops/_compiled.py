@@ -1,10 +1,11 @@
-"""The operators on graphs as opaque calls for `torch.compile`: only tensors cross, and no graph breaks.
+"""Operators as opaque calls for `torch.compile`: only tensors cross, and no graph breaks.
 
 The backward call runs the forward once more: what an eager backend keeps in between differs from backend to backend.
+`run_compiled` is for operators on graphs, `Opaque` for functions whose work depends on the values of integers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def _forward(
 @_forward.register_fake
 def _(operator, backend, inputs, structure, *_):
     if find_backend(operator, "naive").per_edge:
-        return inputs[0].new_empty(len(structure[_STRUCTURE.index("indices")]))
+        return inputs[0].new_empty(structure[_STRUCTURE.index("indices")].shape)
     return torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
 
 
@@ -104,3 +105,92 @@ def _refuse(ctx: Any, *grads: Any) -> tuple:
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
 _backward.register_autograd(_refuse)
+
+
+class Opaque:
+    """A function of tensors that `torch.compile` calls as it stands, forward and backward.
+
+    Args:
+        function: takes tensors and a text, and returns a tensor or several, with gradients for the tensors of floats.
+        shapes: takes the same, and returns empty tensors like the results.
+    """
+
+    _known: ClassVar[dict[str, "Opaque"]] = {}
+
+    def __init__(self, function: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+        self.function, self.shapes = function, shapes
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self._known[self.name] = self
+
+    def __call__(self, *tensors: Tensor, text: str = "") -> tuple[Tensor, ...]:
+        """Call it; the results are always several."""
+        return tuple(_opaque(self.name, list(tensors), text))
+
+    @classmethod
+    def run(cls, name: str, tensors: Sequence[Tensor], text: str) -> list[Tensor]:
+        """What a compiled graph calls."""
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return _listed(cls._known[name].function(*tensors, text))
+
+    @classmethod
+    def empty(cls, name: str, tensors: Sequence[Tensor], text: str) -> list[Tensor]:
+        """Empty results, for the compiler."""
+        return _listed(cls._known[name].shapes(*tensors, text))
+
+
+def _listed(results: Any) -> list[Tensor]:
+    return [results] if isinstance(results, Tensor) else list(results)
+
+
+@torch.library.custom_op("relgrounding::opaque", mutates_args=())
+def _opaque(name: str, tensors: Sequence[Tensor], text: str) -> list[Tensor]:
+    return [_copy(x) for x in Opaque.run(name, tensors, text)]
+
+
+@_opaque.register_fake
+def _(name, tensors, text):
+    return Opaque.empty(name, tensors, text)
+
+
+def _run_opaque_backward(name: str, grads: Sequence[Tensor], tensors: Sequence[Tensor], text: str) -> list[Tensor]:
+    given = [x.detach().contiguous() for x in tensors]
+    leaves = [x.requires_grad_() for x in given if x.is_floating_point()]
+    with torch.enable_grad():
+        results = Opaque.run(name, given, text)
+        found = torch.autograd.grad(results, leaves, list(grads), allow_unused=True)
+    # Copies: gradients may be parts of one tensor, which an operator must not return.
+    return [torch.zeros_like(x) if g is None else _copy(g) for x, g in zip(leaves, found, strict=True)]
+
+
+def _copy(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _fake_opaque_backward(name, grads, tensors, text):
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors if x.is_floating_point()]
+
+
+# Not `custom_op`: inside of one autograd records nothing but functions of its own.
+_library = torch.library.Library("relgrounding", "FRAGMENT")
+_library.define("opaque_backward(str name, Tensor[] grads, Tensor[] tensors, str text) -> Tensor[]")
+_library.impl("opaque_backward", _run_opaque_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("relgrounding::opaque_backward", _fake_opaque_backward, lib=_library)
+
+
+def _keep_opaque(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+    ctx.name, tensors, ctx.text = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.like = [(x.shape, x.dtype) for x in output]
+
+
+def _differentiate_opaque(ctx: Any, grads: list[Tensor | None]) -> tuple:
+    tensors = list(ctx.saved_tensors)
+    whole = [
+        tensors[0].new_zeros(shape, dtype=dtype) if g is None else g.contiguous()
+        for g, (shape, dtype) in zip(grads, ctx.like, strict=True)
+    ]
+    found = iter(torch.ops.relgrounding.opaque_backward(ctx.name, whole, tensors, ctx.text))
+    return None, [next(found) if x.is_floating_point() else None for x in tensors], None
+
+
+_opaque.register_autograd(_differentiate_opaque, setup_context=_keep_opaque)

@@ -54,8 +54,13 @@ def _say_nothing_about_beta() -> None:
 def cell_sums(values_E: Tensor, cell_E: Tensor, shape: torch.Size) -> Tensor:
     """A table of `shape`: each cell, counted through the flat table, the sum of its values."""
     table = values_E.new_zeros(shape)
-    if values_E.device.type == "cpu":
-        table.view(-1).index_add_(0, cell_E, values_E)
-    else:  # sorts, where `index_add_` adds in any order
-        table.view(-1).index_put_((cell_E,), values_E, accumulate=True)
+    add_rows_(table.view(-1), cell_E, values_E)
     return table
+
+
+def add_rows_(table: Tensor, index: Tensor, rows: Tensor) -> None:
+    """Add each row to the row ``index`` of a table, in an order that does not change from call to call."""
+    if table.device.type == "cpu":
+        table.index_add_(0, index, rows)
+    else:  # sorts, where `index_add_` adds in any order
+        table.index_put_((index,), rows, accumulate=True)

@@ -15,6 +15,8 @@ from relgrounding.ops._triton import interpreting
 add = tl.standard._sum_combine
 larger = tl.standard._elementwise_max
 
+SIZES = ("nodes", "edges", "rows")
+"""Arguments that differ between batches: a variant for 1 or for multiples of 16 would be compiled in mid-training."""
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
@@ -23,7 +25,8 @@ class Kernel(triton.JITFunction):
 
     def __init__(self, function: Callable):
         function = inspect.unwrap(function)  # the tests' type checker wraps every function; Triton needs the source
-        super().__init__(function)
+        sizes = [name for name in inspect.signature(function).parameters if name in SIZES]
+        super().__init__(function, do_not_specialize=sizes)
         self._interpreted = InterpretedFunction(function)
 
     def run(self, *arguments, **options):

@@ -16,6 +16,7 @@ from relgrounding.config import TrainConfig
 from relgrounding.modalities import Batch, Piece
 from relgrounding.objectives import Objective
 from relgrounding.runs import RunError
+from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 
 Loaded = tuple[Piece, Batch | None]
@@ -42,11 +43,12 @@ class Losses(nn.Module):
     Args:
         objectives: by name; they hold the model.
         parameters: all that are trained.
+        precision: setting `train.precision`.
     """
 
-    def __init__(self, objectives: Mapping[str, Objective], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, objectives: Mapping[str, Objective], parameters: Sequence[nn.Parameter], precision: str) -> None:
         super().__init__()
-        self.objectives = objectives
+        self.objectives, self.precision = objectives, precision
         # Registered without the rest of the model: what is frozen, or trained in a later stage, does not travel.
         self.trained = nn.ParameterList(parameters)
         # A loss has to depend on something, also that of an empty piece.
@@ -58,10 +60,12 @@ class Losses(nn.Module):
             return self.nothing * 0, {}
         losses: list[Tensor] = []
         logged: dict[str, Tensor] = {}
-        for objective in self.objectives.values():
-            loss, values = objective(batch)
-            losses.append(loss)
-            logged |= values
+        device = self.nothing.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            for objective in self.objectives.values():
+                loss, values = objective(batch)
+                losses.append(loss)
+                logged |= values
         total = sum(losses[1:], losses[0])
         return total if total.requires_grad else total + self.nothing, logged
 
@@ -76,6 +80,7 @@ class Step:
         objectives: of the stage, by name.
         parameters: all that are trained.
         optimizer: of them.
+        average: of them, over the steps.
         config: section `train`.
         draws: generators of the pieces.
     """
@@ -85,11 +90,12 @@ class Step:
         objectives: Mapping[str, Objective],
         parameters: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        average: Average,
         config: TrainConfig,
         draws: Draws,
     ) -> None:
         self.objectives, self.parameters, self.optimizer = objectives, parameters, optimizer
-        self.config, self.draws = config, draws
+        self.average, self.config, self.draws = average, config, draws
         self._logged: list[tuple[float, dict[str, Tensor]]] = []
         for objective in objectives.values():
             objective.split(len(draws.numbers))
@@ -113,6 +119,7 @@ class Step:
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimizer.step()
+            self.average.update()
         (loss,), signal = agree([loss])
         if not finite:
             raise everywhere(
@@ -144,7 +151,7 @@ class Step:
 
     @cached_property
     def _losses(self) -> nn.Module:
-        losses = Losses(self.objectives, self.parameters)
+        losses = Losses(self.objectives, self.parameters, self.config.precision)
         if not is_joined():
             return losses
         # Finding unused parameters also keeps the buckets of gradients as they are, on whose layout the order of sums

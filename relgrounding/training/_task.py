@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,9 +15,10 @@ from torch import Tensor
 from relgrounding._cache import cache_folder
 from relgrounding._printing import get_logger
 from relgrounding.config import Config, ConfigError, with_settings
-from relgrounding.datasets import Annotations, Dataset, Query, find_file
+from relgrounding.datasets import Annotations, Dataset, Query, columns, find_file
 from relgrounding.datasets._fingerprint import file_digest, queries_digest
-from relgrounding.features import Vocabulary, load_word_vectors, tokenize
+from relgrounding.datasets._stream import first_rows
+from relgrounding.features import Vocabulary, load_word_vectors
 from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
 from relgrounding.io._ids import did_you_mean
 from relgrounding.modalities import Collator, Modality
@@ -44,7 +46,7 @@ UNREAD = {
 class Split:
     """Queries and the features of their items."""
 
-    queries: list[Query]
+    queries: Sequence[Query]
     store: Any
     durations: dict[str, float] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ class Task:
         path = getattr(self.train.store, "path", None)
         if not isinstance(path, Path):
             return {}
-        queries = [*self.train.queries, *self.validation.queries]
+        queries = [self.train.queries, self.validation.queries]
         found = {"annotations": queries_digest(queries, self.durations), "features": file_digest(path)}
         if self.vectors is not None:
             # Without the row of unknown words: a mean, whose last bits depend on the machine.
@@ -135,7 +137,9 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     settings = config.data
     train, validation = read_training(config)
     check_negatives(train.queries, validation.queries, config, train.store)
-    known = Vocabulary.from_list(vocabulary) if vocabulary else Vocabulary.from_texts([q.text for q in train.queries])
+    known = Vocabulary.from_list(vocabulary or [])
+    if not vocabulary:
+        known = Vocabulary.from_counts(columns(train.queries).word_counts())
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
@@ -203,7 +207,7 @@ def read_training(config: Config) -> tuple[Split, Split]:
     if settings.train_queries and settings.train_queries < len(train):
         generator = torch.Generator().manual_seed(config.seed)
         keep = torch.randperm(len(train), generator=generator)[: settings.train_queries]
-        train = [train[i] for i in sorted(keep.tolist())]
+        train = columns(train).take(keep.sort().values.numpy())
     return Split(train, whole.store, whole.durations), Split(validation, whole.store, whole.durations)
 
 
@@ -234,7 +238,7 @@ def words_of_start(config: Config, folder: RunFolder, resume: bool) -> list[str]
     return (folder.load("last.pt") if resume else RunFolder(start).load("best.pt"))["vocabulary"]
 
 
-def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query], list[Query]]:
+def hold_out(queries: Sequence[Query], share: float, seed: int) -> tuple[Sequence[Query], Sequence[Query]]:
     """Split queries in two by item, or by group if they have one: no item has queries on both sides.
 
     Args:
@@ -245,11 +249,13 @@ def hold_out(queries: list[Query], share: float, seed: int) -> tuple[list[Query]
     Returns:
         The queries to train on and those held out.
     """
-    units = sorted({q.group or q.item for q in queries})
+    known = columns(queries)
+    units, unit = known.units()
     order = torch.randperm(len(units), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = {units[i] for i in order[: max(1, round(share * len(units)))]}
-    train = [q for q in queries if (q.group or q.item) not in held]
-    return train, [q for q in queries if (q.group or q.item) in held]
+    alphabetic = sorted(range(len(units)), key=units.__getitem__)
+    held = np.zeros(len(units), dtype=bool)
+    held[[alphabetic[i] for i in order[: max(1, round(share * len(units)))]]] = True
+    return known.take(np.flatnonzero(~held[unit])), known.take(np.flatnonzero(held[unit]))
 
 
 def open_store(config: Config) -> Any:
@@ -268,7 +274,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
         logger.warning("%s %s: %d queries left, skipped %s", settings.dataset, split, len(queries), kinds)
-    cut = sum(len(tokenize(query.text)) > settings.max_words for query in queries)
+    cut = int((columns(queries).lengths() > settings.max_words).sum())
     if cut:
         logger.warning(
             "%s %s: of %d of %d sentences (%.1f %%) only the first data.max_words=%d words are read",
@@ -279,7 +285,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
     return Split(queries, store, found.durations)
 
 
-def usable(found: Annotations, store: Any, modality: Modality, problems: Problems) -> list[Query]:
+def usable(found: Annotations, store: Any, modality: Modality, problems: Problems) -> Sequence[Query]:
     """Return the queries that hold a word and whose item has features.
 
     Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
@@ -290,37 +296,42 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
         modality: what items are.
         problems: what becomes of the others.
     """
-    fine: dict[str, bool] = {}
-    kept = []
-    for query in found.queries:
+    known = columns(found.queries)
+    items, item = known.items()
+    first, wordless = first_rows(item, len(items)), known.lengths() == 0
+    fine = np.zeros(len(items), dtype=bool)
+    for row in np.union1d(first, np.flatnonzero(wordless)).tolist():
         with problems:
-            if query.item not in fine:
-                fine[query.item] = False
-                if problems.on_error == "skip":
-                    store[query.item]
-                elif query.item not in store:
-                    near = did_you_mean(query.item, getattr(store, "ids", []))
-                    raise MissingFeatures(
-                        f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
-                        "relgrounding prepare verify lists all such, data.on_error=skip leaves them out"
-                    )
-                if differs := modality.disagreement(query.item, found, store):
-                    raise _disagreeing(differs, found, store, modality, problems)
-                if missing := modality.missing_fact(query.item, found):
-                    raise BadAnnotation(missing)
-                fine[query.item] = True
-            if not tokenize(query.text):
+            query = found.queries[row]
+            if first[item[row]] == row:
+                _check_item(query, found, store, modality, problems)
+                fine[item[row]] = True
+            if wordless[row]:
                 raise BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
-            if fine[query.item]:
-                kept.append(query)
-    return kept
+    return known.take(np.flatnonzero(fine[item] & ~wordless))
+
+
+def _check_item(query: Query, found: Annotations, store: Any, modality: Modality, problems: Problems) -> None:
+    """Raise DataError where the item of a query cannot be used."""
+    if problems.on_error == "skip":
+        store[query.item]
+    elif query.item not in store:
+        near = did_you_mean(query.item, getattr(store, "ids", []))
+        raise MissingFeatures(
+            f"no features of {query.item!r}, which query {query.id!r} asks about{near}; "
+            "relgrounding prepare verify lists all such, data.on_error=skip leaves them out"
+        )
+    if differs := modality.disagreement(query.item, found, store):
+        raise _disagreeing(differs, found, store, modality, problems)
+    if missing := modality.missing_fact(query.item, found):
+        raise BadAnnotation(missing)
 
 
 def _disagreeing(first: str, found: Annotations, store: Any, modality: Modality, problems: Problems) -> BadFeatures:
     """Return the error about an item of another length or size; one that stops the run says how many there are."""
     if problems.on_error == "skip":
         return BadFeatures(first)
-    items = {query.item for query in found.queries if query.item in store}
+    items = [item for item in columns(found.queries).items()[0] if item in store]
     count = sum(bool(modality.disagreement(item, found, store)) for item in items)
     return BadFeatures(
         f"{getattr(store, 'path', 'the features')} and the annotations disagree about {count} of {len(items)} "

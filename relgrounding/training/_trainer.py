@@ -8,14 +8,15 @@ import torch
 
 from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
-from relgrounding._ranks import is_joined, is_main, on_main, rank, take_from_main
+from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
-from relgrounding.config import Config
+from relgrounding.config import Config, ConfigError
 from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, training_batches
-from relgrounding.models import first_member
+from relgrounding.models import compile_pieces, first_member
 from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
+from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 from relgrounding.training._evaluate import LAST, validation_metrics
 from relgrounding.training._negatives import job_cut
@@ -65,6 +66,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.device = usable_device(self.config.device)
         check_backend(self.config)
+        check_precision(self.config, self.device)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
         self.sampler = training_batches(
@@ -90,6 +92,7 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self._saved = time.monotonic()
         self.draws = Draws(self.generator, self.cut, self.pieces.rank, self.config.seed, self.device)
         self.stages = stages(self.config)
         first = len(self.stages) - len(planned(self.config)) + 1
@@ -116,7 +119,10 @@ class Trainer:
         optimizer = torch.optim.Adam(
             parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
-        self.step = Step(objectives, parameters, optimizer, train, self.draws)
+        if train.compile:
+            compile_pieces(self.trained)
+        self.average = Average(parameters, train.ema)
+        self.step = Step(objectives, parameters, optimizer, self.average, train, self.draws)
 
     @property
     def objectives(self) -> dict[str, Objective]:
@@ -189,13 +195,15 @@ class Trainer:
         members = config.committee.members
         reading = any(map(config.system.reads_graph, members))
         kernels = config.backend if reading else "none: the model has no relation module"
+        compiled = ", the rest by torch.compile" if config.train.compile else ""
         systems = f" in {len(members)} systems" if len(members) > 1 else ""
         parameters = list(self.model.parameters())
         types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
+        short = f", steps in {config.train.precision} by autocast" if config.train.precision not in types else ""
         facts = {
             "device": device,
-            "precision": ", ".join(types),
-            "backend": kernels,
+            "precision": ", ".join(types) + short,
+            "backend": kernels + compiled,
             "parameters": f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,}{systems}",
             "queries": f"{len(self.task.train.queries):,} to train on, {len(self.task.validation.queries):,} held out",
             "kept in": str(self.folder.path),
@@ -251,9 +259,19 @@ class Trainer:
                     rate = self.optimizer.param_groups[0]["lr"]
                     values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
                     self._log(values | self.step.logged())
+                if self._is_due():
+                    self._save("last.pt")
                 if signal is not None:
                     raise Interrupted(signal)
         self._finish_epoch()
+
+    def _is_due(self) -> bool:
+        """Whether last.pt is to be written before the end of the epoch."""
+        train, since = self.config.train, time.monotonic() - self._saved
+        if train.save_every > 0 and self.state["step"] % train.save_every == 0:
+            return True
+        # The clocks of processes differ; nothing is sent where minutes do not count.
+        return train.save_minutes > 0 and from_main(60 * train.save_minutes <= since)
 
     @property
     def _stage_name(self) -> str:
@@ -270,7 +288,8 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
         state = self.state
-        name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
+        with self.average.applied():
+            name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
         # Without right answers no epoch is known to be better: the last one counts.
         value = metrics.get(name) if metrics else float(state["epoch"] + 1)
         if value is None:
@@ -284,7 +303,8 @@ class Trainer:
         last, better = self.config.train.select_metric == LAST, value > state["best"]
         if better or last:
             state["best"], state["best_epoch"] = value, state["epoch"]
-            self._save("best.pt")
+            with self.average.applied():
+                self._save("best.pt")
         if not self.quiet:
             seconds = state["seconds"] - self._epoch_began
             note(
@@ -324,6 +344,10 @@ class Trainer:
             "vocabulary": self.task.vocabulary.to_list(),
             "data": self.fingerprint,
         }
+        if name == "last.pt":
+            self._saved = time.monotonic()
+            if self.config.train.ema:
+                step["average"] = self.average.state_dict()
         on_main(lambda: self.folder.save(name, state | step))
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -342,8 +366,17 @@ class Trainer:
         self.folder.restore(self.model, saved, "last.pt")
         self.state.update(saved["state"])
         try:
+            self.average.load_state_dict(saved.get("average", {}))
             if not self.step.restore(saved, self.state["step"]) and not self.quiet:
                 pieces = counted(len(saved.get("pieces", [saved])), "piece")
                 note(f"batches were cut into {pieces}, now into {self.cut.total}: random draws differ from here on")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} cannot be restored: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def check_precision(config: Config, device: torch.device) -> None:
+    """Raise ConfigError if a device cannot train in the precision of a run."""
+    if config.train.precision != "bfloat16" or device.type == "cpu":
+        return
+    if device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"train.precision is bfloat16, which {device} cannot compute in; use train.precision=float32")

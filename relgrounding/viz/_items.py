@@ -10,7 +10,7 @@ import numpy as np
 
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets.demo import Demo, Scene, SceneStore
-from relgrounding.features import RegionFeatures, Regions
+from relgrounding.features import RegionFeatures, Regions, open_features
 
 PICTURES = (".jpg", ".jpeg", ".png")
 UNREADABLE = (ConfigError, OSError, ValueError)
@@ -44,7 +44,7 @@ class Items:
         if self.config.dataset.generated:
             return {}
         try:
-            return RegionFeatures(self.config.dataset.feature_file())
+            return open_features(self.config.dataset.feature_file(), "regions")
         except UNREADABLE:
             return {}
 

@@ -83,6 +83,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
         ([video, "--with", video, "--protocol", "x"], "their protocols are official, select=score; official, select"),
         ([video, "--with", video, "--metric", "R@9"], "no query, protocol and metric in common"),
         ([video, "--with", video, "--confidence", "95"], "--confidence is 95.0; give a share"),
+        ([video, "--with", video, "--resamples", "9999999"], "--resamples is 9999999; give 1 to 1,000,000"),
+        ([video, f"{video}/.", "--with", video], f"{video} is given twice as a run of one system"),
         ([video, "--with", tmp_path / "none"], "none"),
     ):
         assert main(["compare", *map(str, words)]) == 2

@@ -47,10 +47,10 @@ def test_of_a_large_file_both_ends_and_blocks_between_are_read(tmp_path, monkeyp
 
 def test_a_digest_of_queries_changes_with_every_field():
     query, durations = Query("1", "v", "the red one", ((0.0, 1.5),), "kind", "group"), {"v": 8.0, "other": 3.0}
-    digest = queries_digest([query], durations)
-    assert digest == queries_digest([query], {"v": 8.0})
+    digest = queries_digest([[query]], durations)
+    assert digest == queries_digest([[query]], {"v": 8.0})
     changes = {"id": "2", "item": "w", "text": "the red", "targets": ((0.0, 1.6),), "kind": "", "group": ""}
     edited = [[dataclasses.replace(query, **{name: value})] for name, value in changes.items()]
-    digests = {queries_digest(queries, durations) for queries in [*edited, [], [query, query]]}
-    digests.add(queries_digest([query], {"v": 8.1}))
+    digests = {queries_digest([queries], durations) for queries in [*edited, [], [query, query]]}
+    digests.add(queries_digest([[query]], {"v": 8.1}))
     assert len(digests | {digest}) == len(changes) + 4

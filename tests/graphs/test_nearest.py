@@ -67,7 +67,7 @@ def test_regions_without_neighbours():
         ({"boxes": [[0, 0, 1, 1], [5, 0, 5, 1]]}, r"boxes, row 1: \[5.0, 0.0, 5.0, 1.0\] \(xyxy\) has no area"),
         ({"boxes": [[[0, 0, 1, 1]], [[0, 0, 1, float("nan")]]]}, r"boxes, item 1, row 0: .* is not finite"),
         ({"boxes": [[20, 0, 21, 1]], "image_size": (10, 10)}, r"boxes, row 0: .* wholly outside of its image"),
-        ({"k": 0}, "k: 0 neighbours are too few; give an integer of at least 1"),
+        ({"k": 0}, "k: 0 neighbours; give an integer of at least 1"),
         ({"among": "other"}, "among: 'other' is unknown; give one of 'any', 'same', 'different', 'different_first'"),
         ({"among": "same"}, "categories: among='same' compares them; give one whole number per box, or among='any'"),
         (

@@ -78,7 +78,11 @@ def test_types_are_named_by_number_and_one_without_types():
     ("arguments", "message"),
     [
         (([[0], [1]],), "an edge_index does not say how many nodes there are; give num_nodes"),
-        ((torch.zeros(3, 2, dtype=torch.int64), 4), r"edge_index has 3 rows; give \(2, E\), sources and destinations"),
+        ((torch.zeros(3, 2, dtype=torch.int64), 4), r"edge_index has shape \(3, 2\); give \(2, E\), sources and dest"),
+        ((torch.zeros(2, dtype=torch.int64), 4), r"edge_index has shape \(2,\); give \(2, E\), sources and dest"),
+        ((torch.tensor(3), 4), r"edge_index has shape \(\); give \(2, E\), sources and destinations"),
+        (([[0], [1], [2]], 4), r"edge_index has 3 rows; give \(2, E\), sources and destinations"),
+        (([[0], [1]], 2, [10**9]), "edge_type holds 1000000000; give numbers from 0 to 65535, or names of types"),
         ((torch.zeros(2, 2), 4), r"sources: torch.float32 of shape \(2,\); give a list of whole numbers"),
         (([[0], [4]], 4), "edge 0: destination 4 does not exist; there are 4, counted from 0"),
         (([[0], [3]], [2, 2]), "edge 0: 0 -> 3 joins item 0 to item 1"),

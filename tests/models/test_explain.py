@@ -76,8 +76,8 @@ def test_gates_of_a_comparison_are_those_of_the_equation(edges):
 def test_a_change_is_the_difference_to_the_sentence_without_the_word(make):
     model, collator = make("graph", [4, 4, 4])
     collator.store = dict.fromkeys("012", collator.store["0"])
-    queries = [Query(text, text, text, ()) for text in ("red door", "door", "red")]
-    collator._texts = Texts(queries, Vocabulary.from_texts(TEXTS), 20)
+    queries = [Query(text, "0", text, ()) for text in ("red door", "door", "red")]
+    collator.queries, collator._texts = queries, Texts(queries, Vocabulary.from_texts(TEXTS), 20)
     whole, first, second = (Recorded(model.eval(), collator([i])) for i in range(3))
     together = Recorded(model, collator([0, 1, 2]))
     for node in range(len(whole.scores)):

@@ -9,9 +9,10 @@ import weakref
 import pytest
 import torch
 
-from relgrounding import ops
+from relgrounding import nn, ops
 from relgrounding._dgl import dgl
 from relgrounding.ops.additive_attention import pieces as in_pieces
+from relgrounding.ops.gated_sum import naive as gated_naive
 from tests.ops.cases import (
     GRAPH_OPERATORS,
     OPERATORS,
@@ -20,6 +21,7 @@ from tests.ops.cases import (
     graph_problem,
     problem,
     random_edges,
+    random_structure,
     structure_of,
     values_and_gradients,
 )
@@ -286,6 +288,21 @@ def test_the_padding_of_sequences_and_sentences_is_not_read_and_gets_no_weight()
         padded = [torch.stack([p[0], x[1]]) for p, x in zip(padded, (b, s), strict=True)]
         torch.testing.assert_close(ops.additive_attention(a, padded[0], w, padded[1], *rest, backend), before)
         assert (before[1][[1, 3], 2:] == 0).all()
+
+
+def test_rows_added_to_a_weight_for_the_alignment_on_a_gpu_change_nothing(monkeypatch):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [gated_naive.spare_rows(maps, cuda) for maps in (256, 257, 770)] == [0, 15, 14]
+    assert gated_naive.spare_rows(257, cpu) == 0
+    structure = random_structure([5], 0.5)
+    torch.manual_seed(0)
+    for layer in (nn.GatedSum(4, 6, 3, backend="csr"), nn.EdgeGatedGCN(4, 6, 3, backend="csr")):
+        x = torch.randn(5, 4)
+        plain = values_and_gradients(lambda *_, layer=layer, x=x: layer(structure, x), list(layer.parameters()))
+        monkeypatch.setattr(gated_naive, "spare_rows", lambda maps, device: -maps % 16)
+        padded = values_and_gradients(lambda *_, layer=layer, x=x: layer(structure, x), list(layer.parameters()))
+        monkeypatch.undo()
+        torch.testing.assert_close(padded, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_messages_of_graph_operators():

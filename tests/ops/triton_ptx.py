@@ -34,11 +34,11 @@ def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
         if isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
             attributes[position,] = [["tt.divisibility", 16]]  # PyTorch's allocations on a GPU
-        elif value == 1:
+        elif value == 1 and not kernel.params[position].do_not_specialize:
             signature[name], constants[name] = "constexpr", 1
         else:
             signature[name] = "i32"
-            if value % 16 == 0:
+            if value % 16 == 0 and not kernel.params[position].do_not_specialize:
                 attributes[position,] = [["tt.divisibility", 16]]
     signature |= dict.fromkeys(constants, "constexpr")
     signature = {name: signature[name] for name in kernel.arg_names}
@@ -76,9 +76,28 @@ def main() -> None:
             for needed in choices:
                 inputs = [x.detach().requires_grad_(i in needed) for i, x in enumerate(draw_inputs(0, shapes, dtype))]
                 run(structure, *inputs, *extra).sum().backward()
+    _wander()
     for entry in compiled.values():
         json.dump(entry, sys.stdout)
         print()
+
+
+def _wander() -> None:
+    """Batches of 1 node and edge, of multiples of 16 and of other sizes must not compile anything anew."""
+    variants: set[int] = set()
+    for nodes in (7, 1, 16, 33):
+        ring = [(node, (node + 1) % nodes, node % 3) for node in range(nodes)]
+        for operator, run in (
+            ("graph_attention", graph_attention_triton),
+            ("gated_sum", gated_sum_triton),
+            ("typed_comparison", typed_comparison_triton),
+        ):
+            task = graph_problem(operator, [nodes], ring, dim=64)
+            extra = [0.2] if operator == "graph_attention" else []
+            run(task.structure, *draw_inputs(0, task.shapes, torch.float32), *extra).sum().backward()
+        variants.add(len(compiled))
+    if len(variants) > 1:
+        sys.exit(f"batches of other sizes are compiled anew: {sorted(variants)} variants")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def gradients(folder, words, numbers, stage=1):
             if bank is not None:
                 bank.rows = bank.rows.double()
     trainer.step = type(trainer.step)(
-        trainer.objectives, trainer.step.parameters, torch.optim.SGD(trainer.step.parameters), trainer.config.train,
-        trainer.draws,
+        trainer.objectives, trainer.step.parameters, torch.optim.SGD(trainer.step.parameters), trainer.average,
+        trainer.config.train, trainer.draws,
     )  # fmt: skip
     collator, found = trainer.task.collator(trainer.task.train), []
     for queries in numbers:

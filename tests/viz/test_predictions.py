@@ -150,6 +150,8 @@ def test_the_tool_draws_what_it_says_and_leaves_no_picture_of_an_earlier_call(tm
     assert figures.main([*folders, "--n", "0"]) == 2
     assert figures.main([*folders, "--names", "one"]) == 2
     assert "--names: 1 names for 2 runs; give one each" in capsys.readouterr().err
+    assert figures.main([*folders, "--names", "one", "one"]) == 2
+    assert "--names: 'one' stands for two runs; give each its own" in capsys.readouterr().err
     assert figures.main([folders[0], str(tmp_path / "gone")]) == 2
     assert {path.name for path in pictures.iterdir()} == {"best.png", "worst_01.png"}
     assert json.loads((tmp_path / "a" / "results.json").read_text())

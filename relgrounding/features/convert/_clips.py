@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import torch
 
+from relgrounding.features._stores import stated_duration
 from relgrounding.features.convert._hdf5 import Hdf5Source, Numbers
 from relgrounding.features.convert._sources import (
     FEATURE_KEYS,
@@ -135,7 +136,7 @@ class Hdf5Clips(Hdf5Source):
                 group, key, dataset = self._dataset(name, where)
                 rows, dim = check_shape(dataset.shape or (), where, self.options.max_bytes)
                 kind = number_type(dataset.dtype, where)
-                yield Entry(name, rows, dim, kind, Numbers(group, key, (), dataset))
+                yield Entry(name, rows, dim, kind, Numbers(group, key, (), dataset), duration=_seconds(dataset, where))
 
     def read(self, entry: Entry) -> Item:
         """Return a video's features."""
@@ -155,3 +156,10 @@ class Hdf5Clips(Hdf5Source):
         if not isinstance(found, h5py.Dataset):
             raise BadFeatures(f"{where} is not a dataset (clips, dim); make the file again")
         return group, key, found
+
+
+def _seconds(dataset: h5py.Dataset, where: str) -> float | None:
+    try:
+        return stated_duration(dataset, where)
+    except BadFeatures:  # an attribute of this name that means something else
+        return None

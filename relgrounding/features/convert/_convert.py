@@ -3,14 +3,13 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from relgrounding._files import HDF5, check_output
 from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.features.convert._clips import Hdf5Clips, NpyClips, NpzClips, PtClips
@@ -18,9 +17,11 @@ from relgrounding.features.convert._detections import Detections
 from relgrounding.features.convert._output import Output
 from relgrounding.features.convert._pca import Components, fit_components, load_components, save_components
 from relgrounding.features.convert._regions import BOX_KEYS, Hdf5Regions, NpzRegions, TsvRegions
+from relgrounding.features.convert._shards import Targets
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
+from relgrounding.features.shards import MADE_OF, is_store, read_index
 from relgrounding.io._errors import BadFeatures, Problems
 from relgrounding.io._hdf5 import damage, member, names, open_hdf5
 from relgrounding.io._regular import MAX_BYTES, check_regular, existing
@@ -59,6 +60,7 @@ class Converted(NamedTuple):
         variance: share that PCA kept; 1 without it.
         boxes_left_out: boxes of no area, or outside of their image.
         images_left_out: images that have no other box.
+        complete: whether the output is; false where other shards are still to be made.
     """
 
     layout: str
@@ -70,6 +72,7 @@ class Converted(NamedTuple):
     variance: float
     boxes_left_out: int = 0
     images_left_out: int = 0
+    complete: bool = True
 
 
 def detect_format(path: Path, follow_links: bool = False) -> str:
@@ -164,6 +167,9 @@ def open_source(
     problems, options = problems or Problems(), options or Options("")
     files = []
     for path in paths:
+        if is_store(path):
+            files += [path / shard.file for shard in read_index(path).shards if shard.items]
+            continue
         many = path.is_dir() and not _one_item_a_file(format)
         if many and (format or set() < _endings(path) <= set(FILE_OF_MANY)):
             files += folder_files(path, FILE_OF_MANY, options.follow_links)
@@ -196,6 +202,8 @@ def convert_features(
     follow_links: bool = False,
     max_bytes: int = MAX_BYTES,
     quiet: bool = True,
+    shards: int = 0,
+    wanted: Collection[int] = (),
 ) -> Converted:
     """Convert features item by item; an interrupted call resumes where it stopped.
 
@@ -216,6 +224,8 @@ def convert_features(
         follow_links: read links out of a folder of features, as the caches of model hubs are made of.
         max_bytes: of one array in memory, whatever a file declares.
         quiet: without progress bars.
+        shards: number of shards of a feature store, whose folder OUT is then; 0: one file.
+        wanted: numbers of the shards to make, from 1; empty: all. The call that finds all shards there makes the index.
 
     Raises:
         DataError: the source cannot be used; see its kinds.
@@ -230,7 +240,8 @@ def convert_features(
     problems = Problems(on_error)
     opened, format = open_source(paths, format, problems, Options(box_format, sizes, follow_links, max_bytes))
     read = [*paths, *opened.files(), *(path for path in (sizes, pca) if isinstance(path, Path))]
-    check_output(out, read, HDF5, (".part", ".journal", ".sha256", *([".pca.npz"] if isinstance(pca, int) else [])))
+    targets = Targets(out, shards, wanted)
+    targets.check(read, isinstance(pca, int))
     entries = _usable(opened, problems, quiet)
     _check_left_out(opened, entries)
     dim = _one_dim(entries, paths[0])
@@ -241,22 +252,30 @@ def convert_features(
     dtype = "float16" if float16 or ({e.dtype for e in entries} == {"float16"} and components is None) else "float32"
     width = dim if components is None else components.matrix.shape[1]
     fingerprint = hashlib.sha256(f"{base} {dtype} {width}".encode()).hexdigest()
-    attributes = {
+    attributes = opened.origin(reduced=components is not None) | {
         "description": f"{', '.join(path.name for path in paths)}, converted from {format}"
         + (f", PCA {dim} to {width}" if components else "")
     }
-    output = Output(out, opened.layout, entries, width, dtype, attributes, fingerprint)
-    resumed = output.done
-    try:
-        for entry in _bar(entries[resumed:], "converting", quiet, len(entries), resumed):
-            output.write(_changed(opened.read(entry), components, dtype, entry.id))
-        output.finish()
-    finally:
-        output.close()
+    resumed, items = 0, list[Entry]()
+    for target in targets.split(entries, fingerprint):
+        items += target.entries
+        if not targets.begin(target):
+            resumed += len(target.entries)
+            continue
+        said = attributes | ({MADE_OF: targets.made_of} if shards else {})
+        output = Output(target.path, opened.layout, target.entries, width, dtype, said, fingerprint)
+        resumed += output.done
+        try:
+            for entry in _bar(target.entries[output.done :], "converting", quiet, len(target.entries), output.done):
+                output.write(_changed(opened.read(entry), components, dtype, entry.id))
+            output.finish()
+        finally:
+            output.close()
+    complete = targets.finish(quiet)
     share = components.share if components else 1.0
-    rows = sum(entry.rows for entry in entries)
+    rows = sum(entry.rows for entry in items)
     left_out = opened.left_out, opened.without
-    return Converted(opened.layout, len(entries), rows, width, resumed, problems.total, share, *left_out)
+    return Converted(opened.layout, len(items), rows, width, resumed, problems.total, share, *left_out, complete)
 
 
 def _changed(item: Item, components: Components | None, dtype: str, key: str) -> Item:
@@ -315,7 +334,7 @@ def _one_dim(entries: list[Entry], source: Path) -> int:
 
 def _fingerprint(source: Source, entries: list[Entry], options: dict[str, str]) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.files()]
-    items = [(entry.id, entry.rows, entry.dim, entry.size) for entry in entries]
+    items = [(entry.id, entry.rows, entry.dim, entry.size, entry.duration) for entry in entries]
     return hashlib.sha256(json.dumps([options, stats, items]).encode()).hexdigest()
 
 

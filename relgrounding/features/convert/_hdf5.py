@@ -9,7 +9,7 @@ import numpy as np
 
 from relgrounding.features.convert._sources import Entry, Source
 from relgrounding.io._errors import BadFeatures
-from relgrounding.io._hdf5 import member, offset_of, open_hdf5, read, read_plain
+from relgrounding.io._hdf5 import attribute, member, offset_of, open_hdf5, read, read_plain
 
 
 class Hdf5Source(Source):
@@ -20,6 +20,12 @@ class Hdf5Source(Source):
         self._file, self._bytes = open_hdf5(self.path), self.path.open("rb", buffering=0)
         weakref.finalize(self, self._bytes.close)
         yield from self._entries()
+
+    def origin(self, reduced: bool = False) -> dict[str, Any]:
+        """Return the attributes that stay true of converted features."""
+        names = ("warning",) if reduced else ("warning", "source")
+        found = {name: attribute(self._file, name, str(self.path)) for name in names}
+        return {name: value for name, value in found.items() if isinstance(value, str)}
 
     def _entries(self) -> Iterator[Entry]:
         raise NotImplementedError

@@ -197,7 +197,12 @@ class Output:
         with h5py.File(self.part, "w") as file:
             file.attrs.update(attributes)
             if self.layout == "clips":
-                return [(_allocate(file, entry.id, (entry.rows, self.dim), self.dtype),) for entry in self.entries]
+                offsets: list[tuple[int, ...]] = []
+                for entry in self.entries:
+                    offsets.append((_allocate(file, entry.id, (entry.rows, self.dim), self.dtype),))
+                    if entry.duration is not None:
+                        file[entry.id].attrs["duration"] = entry.duration
+                return offsets
             counts = [entry.rows for entry in self.entries]
             file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)
             file["sizes"] = np.array([entry.size for entry in self.entries], dtype=np.int64)

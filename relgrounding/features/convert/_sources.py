@@ -40,6 +40,7 @@ class Entry:
         size: (width, height) of an image.
         keep: the rows that are used; None: all.
         name: the id as the source has it.
+        duration: seconds of a video, where the source states them.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Entry:
     size: tuple[int, int] | None = None
     keep: np.ndarray | None = field(default=None, compare=False)
     name: str = ""
+    duration: float | None = None
 
     @property
     def stored(self) -> int:
@@ -111,6 +113,14 @@ class Source:
         """Return the files that are read; their sizes and times tell whether the source is still the same."""
         return [self.path]
 
+    def origin(self, reduced: bool = False) -> dict[str, Any]:
+        """Return the attributes that stay true of converted features: a warning, and how they were extracted.
+
+        Args:
+            reduced: whether only their principal components are kept.
+        """
+        return {}
+
 
 class Joined(Source):
     """Several sources of one layout, such as a file per split; no item may be in two of them."""
@@ -139,6 +149,13 @@ class Joined(Source):
     def files(self) -> list[Path]:
         """Return the files of all sources."""
         return [path for source in self._sources for path in source.files()]
+
+    def origin(self, reduced: bool = False) -> dict[str, Any]:
+        """Return what is true of the features of all sources, and any warning."""
+        first, *rest = (source.origin(reduced) for source in self._sources)
+        same = {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+        warnings = [said["warning"] for said in (first, *rest) if "warning" in said]
+        return same | ({"warning": warnings[0]} if warnings else {})
 
 
 def folder_files(folder: Path, suffixes: Sequence[str], follow_links: bool) -> list[Path]:

@@ -9,6 +9,7 @@ from relgrounding.features.extraction._crops import CropExtractor
 from relgrounding.features.extraction._errors import ExtractionError, MissingPackageError
 from relgrounding.features.extraction._inputs import IMAGES, VIDEOS, find_inputs, with_boxes
 from relgrounding.features.extraction._parts import Parts, extract_all
+from relgrounding.features.extraction._shard import OwnShard, check_components
 from relgrounding.features.extraction._write import write_clips, write_regions
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "CropExtractor",
     "ExtractionError",
     "MissingPackageError",
+    "OwnShard",
     "Parts",
     "RegionExtractor",
+    "check_components",
     "extract_all",
     "find_inputs",
     "with_boxes",

@@ -11,6 +11,7 @@ from relgrounding._files import sha256
 from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError, require
 from relgrounding.features.extraction._weights import build
+from relgrounding.features.shards import open_features
 
 FASTER_RCNN = (
     "fasterrcnn_resnet50_fpn_v2",
@@ -72,7 +73,7 @@ class RegionExtractor:
             options |= {"min_size": size, "max_size": size * 5 // 3}
         network, name = build(model, weights, seed, partial(_make, getattr(detection, model), options))
         self.detector: Any = network.to(device)
-        self.given = None if boxes is None else RegionFeatures(boxes)
+        self.given = None if boxes is None else open_features(boxes, "regions")
         self.device = device
         self.source: dict[str, Any] = {
             "what": "boxes of images and the features of a detector's box head",

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from relgrounding.features._stores import RegionFeatures
 from relgrounding.features.extraction._boxes import given_boxes, read_image
 from relgrounding.features.extraction._errors import ExtractionError, require
 from relgrounding.features.extraction._weights import build, sha256
+from relgrounding.features.shards import open_features
 
 BATCH = 32
 
@@ -58,7 +58,7 @@ class CropExtractor:
         self.size, self.mode = size or preset.crop_size[0], preset.interpolation.value
         self.mean, self.std = (torch.tensor(value, device=device)[:, None, None] for value in (preset.mean, preset.std))
         self.context, self.device = context, device
-        self.given = RegionFeatures(boxes)
+        self.given = open_features(boxes, "regions")
         try:
             self._features(torch.zeros(1, 3, self.size, self.size, device=device))
         except (AssertionError, RuntimeError) as error:

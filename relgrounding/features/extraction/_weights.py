@@ -44,7 +44,7 @@ def build(
     # Models that were trained with frozen normalisation have no such counters, and nothing here reads them.
     missing = [key for key in missing if not (drop and key.startswith(drop)) and not key.endswith(COUNTER)]
     if missing or unexpected:
-        problem = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the model has not"
+        problem = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the model lacks"
         raise ExtractionError(f"{weights} does not fit {model}: it {problem}")
     return built.eval(), f"{path.name}, sha256 {sha256(path)}"
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,35 @@ from relgrounding.features.extraction._errors import ExtractionError
 from relgrounding.features.extraction._parts import Parts
 
 
-def write_clips(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> None:
-    """Write one dataset (clips, dim) per video, with its length in seconds as the attribute `duration`."""
-    with _new_file(out, ids, parts, source) as file:
+def write_clips(
+    out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any], shard: Mapping[str, str] | None = None
+) -> None:
+    """Write one dataset (clips, dim) per video, with its length in seconds as the attribute `duration`.
+
+    Args:
+        out: the file.
+        ids: of the videos.
+        parts: what was extracted.
+        source: how.
+        shard: further attributes of a shard, which may be without any video.
+    """
+    with _new_file(out, ids, source, shard) as file:
         for key in ids:
             part = parts.get(key)
             dataset = file.create_dataset(key, data=part["features"])
             dataset.attrs["duration"] = float(part["duration"])
 
 
-def write_regions(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> None:
-    """Write the flat ragged layout of region features, and the detector's `scores` beside it where it gave any."""
-    with _new_file(out, ids, parts, source) as file:
+def write_regions(
+    out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any], shard: Mapping[str, str] | None = None
+) -> None:
+    """Write the flat ragged layout of region features, and the detector's `scores` beside it where it gave any.
+
+    Args: as of `write_clips`.
+    """
+    with _new_file(out, ids, source, shard) as file:
+        if not ids:
+            return
         offsets, sizes = [0], []
         for key in ids:
             part = parts.get(key)
@@ -48,12 +65,15 @@ def _append(file: h5py.File, name: str, rows: np.ndarray, length: int) -> None:
 
 
 @contextlib.contextmanager
-def _new_file(out: Path, ids: Sequence[str], parts: Parts, source: dict[str, Any]) -> Iterator[h5py.File]:
+def _new_file(
+    out: Path, ids: Sequence[str], source: dict[str, Any], shard: Mapping[str, str] | None
+) -> Iterator[h5py.File]:
     """Yield a file that takes its name when it is complete."""
-    if not ids:
+    if not ids and not shard:
         raise ExtractionError(f"no features to write: {out} was not made")
     with replacing(out) as beside, h5py.File(beside, "w") as file:
         file.attrs["source"] = json.dumps(source)
+        file.attrs.update(shard or {})
         file.attrs["description"] = (
             f"{source['what']}; compare only with runs trained on features of the same model, weights and settings"
         )

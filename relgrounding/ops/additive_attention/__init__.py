@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding.ops._checks import check_item, check_lengths, check_shape
+from relgrounding.ops._compiled import Opaque
 from relgrounding.ops._dispatch import launch
 from relgrounding.ops._registry import load_backends
 
@@ -55,6 +56,9 @@ def additive_attention(
     check_shape("word_lengths", word_lengths, sentences[:1])
     check_lengths(word_lengths, words.shape[1], "sentence")
     check_item(item, len(words))
+    if torch.compiler.is_compiling():
+        context, gamma = _opaque(proposals, words, weight, values, word_lengths, item, text=backend)
+        return context, gamma
     counts = torch.bincount(item, minlength=len(words)).tolist()
     order = None if (item.diff() >= 0).all() else item.argsort(stable=True)
     if order is not None:
@@ -70,5 +74,15 @@ def additive_attention(
     back = order.argsort()
     return context.index_select(0, back), gamma.index_select(0, back)
 
+
+def _shapes(
+    proposals: Tensor, words: Tensor, weight: Tensor, values: Tensor, lengths: Tensor, item: Tensor, backend: str
+) -> tuple[Tensor, Tensor]:
+    # Not `len`, whose number would be that of one batch for ever.
+    nodes = proposals.shape[0]
+    return values.new_empty(nodes, values.shape[2]), values.new_empty(nodes, values.shape[1])
+
+
+_opaque = Opaque(additive_attention, _shapes)
 
 __all__ = ["additive_attention"]

@@ -10,6 +10,7 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._dense import mostly_joined
 from relgrounding.ops._registry import FLOAT, register_backend
+from relgrounding.ops._segments import add_rows_
 from relgrounding.ops.gated_sum.naive import gated_sum_naive
 
 # Of all ordered pairs of nodes: joined pairs from which `auto` takes this backend.
@@ -55,7 +56,7 @@ class _GatedSum(torch.autograd.Function):
             for plane in group.planes:
                 type_ = plane.int()
                 parts.append(gates.view(-1).index_select(0, _cells(type_, gates.shape[2], axis=2)))
-                total.view(-1).index_add_(0, _cells(type_, gates.shape[2], axis=1), parts[-1])
+                add_rows_(total.view(-1), _cells(type_, gates.shape[2], axis=1), parts[-1])
             torch.bmm(_added(parts).view(plane.shape), group.pad(feat_ND), out=target)
             group.write(sums_NR, total)
             group.write(out_ND, target)
@@ -78,7 +79,7 @@ class _GatedSum(torch.autograd.Function):
                 cell = _cells(type_, gates.shape[2], axis=1)
                 d_part = of_types.view(-1).index_select(0, cell).add_(x)
                 cell = _cells(type_, gates.shape[2], axis=2)
-                d_own.view(-1).index_add_(0, cell, d_part)
+                add_rows_(d_own.view(-1), cell, d_part)
                 parts.append(torch.index_select(gates.view(-1), 0, cell, out=d_part))
             torch.bmm(_added(parts).view(plane.shape).mT, grad, out=target)
             group.write(d_feat, target)

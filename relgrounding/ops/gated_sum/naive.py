@@ -61,6 +61,14 @@ def gated_layer_naive(
     return gated_layer_by(gated_sum_naive, structure, x, weight, bias, gate_bias, type_bias)
 
 
+def spare_rows(maps: int, device: torch.device) -> int:
+    """How many rows to add to a weight, so that on a GPU each row of the product starts at a multiple of 16 numbers.
+
+    Where it does not, kernels read rows in pieces of 4 bytes instead of 16.
+    """
+    return -maps % 16 if device.type == "cuda" else 0
+
+
 def gated_layer_by(
     gated_sum: Callable[..., Tensor],
     structure: GraphStructure,
@@ -73,7 +81,9 @@ def gated_layer_by(
     """The layer step by step, with this `gated_sum`."""
     ways, dim = len(gate_bias), type_bias.shape[2]
     maps = ways + (bias is not None)
-    *mapped, gates = torch.nn.functional.linear(x, weight).split([dim] * maps + [ways], 1)
+    weight = torch.nn.functional.pad(weight, (0, 0, 0, spare_rows(len(weight), x.device)))
+    products = torch.nn.functional.linear(x, weight).split([dim] * maps + [ways, len(weight) - maps * dim - ways], 1)
+    mapped, gates = products[:maps], products[maps]
     graphs = (structure, structure.reverse()) if ways == 2 else (structure,)
     sums = [gated_sum(graphs[k], mapped[k], gates[:, k], gate_bias[k], type_bias[k]) for k in range(ways)]
     total = sums[0] if ways == 1 else sums[0].add_(sums[1])

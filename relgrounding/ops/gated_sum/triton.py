@@ -76,7 +76,7 @@ def _run_backward(*arguments) -> tuple[Tensor, ...]:
 
 
 def _fake(feat, gate, gate_bias, type_bias, indptr, indices, etype, keep_table) -> tuple[Tensor, ...]:
-    table_shape = (len(feat), len(gate_bias)) if keep_table else (0,)
+    table_shape = (feat.shape[0], gate_bias.shape[0]) if keep_table else (0,)
     return feat.new_empty(feat.shape), feat.new_empty(table_shape, dtype=accumulator(feat.dtype))
 
 

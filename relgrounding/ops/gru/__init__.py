@@ -1,11 +1,14 @@
 """Bidirectional GRU over sequences of any length."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding.ops._checks import check_lengths, check_shape
+from relgrounding.ops._compiled import Opaque
 from relgrounding.ops._dispatch import launch
 from relgrounding.ops._registry import load_backends
 
@@ -53,7 +56,22 @@ def gru(
     check_lengths(lengths, x.shape[1], "sequence")
     if len(x) == 0:
         return x.new_zeros(0, x.shape[1], 2 * units)
+    if torch.compiler.is_compiling():
+        # As under autocast, the type of x decides.
+        return _opaque(x, lengths, *(w.to(x.dtype) for w in weights), text=backend)[0]
     return launch("gru", [x, *weights], backend, lengths=lengths)
+
+
+def _run(x: Tensor, lengths: Tensor, *weights_and_backend: Any) -> Tensor:
+    *weights, backend = weights_and_backend
+    return gru(x, lengths, weights, backend)
+
+
+def _shapes(x: Tensor, lengths: Tensor, *weights_and_backend: Any) -> Tensor:
+    return x.new_empty(*x.shape[:2], 2 * weights_and_backend[1].shape[1])
+
+
+_opaque = Opaque(_run, _shapes)
 
 
 __all__ = ["gru"]

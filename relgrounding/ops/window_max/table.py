@@ -15,6 +15,7 @@ from torch import Tensor
 
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._registry import register_backend
+from relgrounding.ops._segments import add_rows_
 from relgrounding.ops.window_max.naive import window_max_naive
 
 
@@ -78,8 +79,8 @@ class _WindowMax(torch.autograd.Function):
         rows = gradient.flatten(0, 1)
         # Products with 0 and 1, because selections cost ten times as much on a CPU.
         to_second = above * is_second
-        rows.index_add_(0, second, to_second)
-        rows.index_add_(0, first, above - to_second)
+        add_rows_(rows, second, to_second)
+        add_rows_(rows, first, above - to_second)
         for run, (below, here), (_, after) in reversed(_halves(offsets)):
             halves, to_halves, handed = table[:, below:here], gradient[:, below:here], gradient[:, here:after]
             a, b = halves[:, :-run], halves[:, run:]

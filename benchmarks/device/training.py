@@ -1,0 +1,105 @@
+"""Training steps: their time, their waits for the device, the kernels they launch; variants that are compiled."""
+
+import statistics
+import time
+import traceback
+import warnings
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.device.report import Report
+from benchmarks.graph_specs import images
+from benchmarks.step import Step, draw_batch, draw_models
+from benchmarks.timing import synchronize
+from relgrounding import nn
+
+STEPS = 12
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+KERNELS = {
+    "graph_attention": ("attend", "attend_backward", "row_products", "sum_in_edges"),
+    "gated_sum": ("gather", "scatter", "sum_by_type", "table_products"),
+}
+
+
+def measure_steps(report: Report) -> dict[str, dict[str, Any]]:
+    """Measure a MIL step of VGN and of IGN on random features, see `benchmarks.step`."""
+    return {name: _measure_step(report, name) for name in ("vgn", "ign")}
+
+
+def _measure_step(report: Report, name: str) -> dict[str, Any]:
+    device = report.device
+    model, _ = draw_models(name, "auto", seed=0)
+    model.to(device)
+    host = [draw_batch(name, 2 if report.dry else 64, 5, seed) for seed in range(2 if report.dry else STEPS)]
+    step = Step(model, host[0].to(device), negatives=1 if report.dry else 8)
+    times = []
+    for batch in [*host[:2], *host]:
+        start = time.perf_counter()
+        step.batch = batch.to(device)
+        step()
+        synchronize(device)
+        times.append(1e3 * (time.perf_counter() - start))
+    found: dict[str, Any] = {"milliseconds": statistics.median(times[2:])}
+    report.say(f"{name}: a step with its copy to the device takes {found['milliseconds']:.2f} ms")
+    if device.type == "cuda":
+        found |= _waits(report, name, step, host[0]) | _launches(report, name, step)
+    return found
+
+
+def _waits(report: Report, name: str, step: Step, batch: Any) -> dict[str, Any]:
+    """Count what makes the host wait for the device in a step, by the line of this project that asks for it."""
+    lines: Counter[str] = Counter()
+
+    def note(message: Any, *_: Any, **__: Any) -> None:
+        if "synchroniz" in str(message):
+            own = [f for f in traceback.extract_stack() if "relgrounding" in f.filename or "benchmarks" in f.filename]
+            lines[f"{Path(own[-2].filename).name}:{own[-2].lineno}" if len(own) > 1 else "elsewhere"] += 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.cuda.set_sync_debug_mode("warn")
+        step.batch = batch.to(report.device)
+        step()
+        torch.cuda.set_sync_debug_mode("default")
+    report.say(f"{name}: {sum(lines.values())} waits for the device in a step: {dict(lines.most_common(20))}")
+    return {"waits": sum(lines.values()), "waits by line": dict(lines)}
+
+
+def _launches(report: Report, name: str, step: Step) -> dict[str, Any]:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(3):
+            step()
+    events = profiler.key_averages()
+    busy = sum(event.self_device_time_total for event in events) / 3e3
+    launches = sum(event.count for event in events if event.key in LAUNCHES) / 3
+    report.say(f"{name}: the device is busy for {busy:.2f} ms of a step, which launches {launches:.0f} kernels")
+    print(events.table(sort_by="self_device_time_total", row_limit=14, max_name_column_width=60), flush=True)
+    return {"busy ms": busy, "launches": launches}
+
+
+def count_variants(report: Report) -> dict[str, int]:
+    """Count how often the kernels are compiled while sizes wander: each compilation stops a step for a second."""
+    if report.device.type != "cuda":
+        report.say("variants are compiled for a GPU alone")
+        return {}
+    gated = nn.EdgeGatedGCN(32, 32, 11, backend="triton").to(report.device)
+    attention = nn.GraphAttention(32, 32, 2, backend="triton").to(report.device)
+    for size in range(60):
+        structure = images(1 + size % 7, 3 + size % 41).structure().to(report.device)
+        x = torch.randn(structure.num_nodes, 32, device=report.device, requires_grad=True)
+        (gated(structure, x).sum() + attention(structure, x).sum()).backward()
+    synchronize(report.device)
+    found = {}
+    for operator, names in KERNELS.items():
+        module = import_module(f"relgrounding.ops.{operator}._triton_kernels")
+        for name in names:
+            caches = getattr(module, name).device_caches.values()
+            found[f"{operator}.{name}"] = sum(len(cache[0]) for cache in caches)
+    report.say(f"variants compiled: {found}")
+    return found

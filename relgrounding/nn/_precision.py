@@ -1,0 +1,31 @@
+"""Float32 within autocast, where the eight significant bits of bfloat16 are too few."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of a tensor."""
+    kind = x.device.type
+    return kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Return a context in which operations on the device of a tensor keep the types of their inputs."""
+    return torch.autocast(x.device.type, enabled=False) if under_autocast(x) else nullcontext()
+
+
+def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return x, under autocast in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32)) if under_autocast(x) else x
+
+
+def precise_linear(linear: nn.Linear, x: Float[Tensor, "... in_dim"]) -> Float[Tensor, "... out_dim"]:
+    """Return W x + b, under autocast in the type of W: a map to few numbers that decide between proposals."""
+    if not under_autocast(x):
+        return linear(x)
+    with without_autocast(x):
+        return linear(x.to(linear.weight.dtype))
