@@ -8,10 +8,10 @@ import torch
 
 from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
-from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main, world_size
+from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
 from relgrounding.config import Config, ConfigError
-from relgrounding.modalities import Cut, OneQueryPerItem, PieceSampler, make_loader, training_batches
+from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, training_batches
 from relgrounding.models import compile_pieces, first_member
 from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
@@ -19,6 +19,7 @@ from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 from relgrounding.training._evaluate import LAST, validation_metrics
+from relgrounding.training._negatives import job_cut
 from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
 from relgrounding.training._same import check_same
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
@@ -379,19 +380,3 @@ def check_precision(config: Config, device: torch.device) -> None:
         return
     if device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(f"train.precision is bfloat16, which {device} cannot compute in; use train.precision=float32")
-
-
-def job_cut(config: Config) -> Cut:
-    """Return how the batches of a run are cut, in the job that this process is joined to.
-
-    Raises:
-        ConfigError: whole batches have too few queries for their pieces.
-    """
-    train = config.train
-    cut = Cut(world_size() if is_joined() else 1, train.accumulate, train.gather_negatives)
-    if cut.total > 1 and config.data.batch_size < cut.least:
-        raise ConfigError(
-            f"data.batch_size={config.data.batch_size} is the whole batch of {cut.processes} processes with "
-            f"train.accumulate={train.accumulate}, whose pieces need {cut.least} queries; raise it, or use fewer pieces"
-        )
-    return cut
