@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,9 +12,8 @@ from torch import Tensor
 from relgrounding._settings import ConfigError, number
 from relgrounding.graphs import temporal_iou
 from relgrounding.modalities import VideoBatch
-from relgrounding.models import SCN, System
+from relgrounding.models import SCN, System, log_odds
 from relgrounding.nn import pad_nodes
-from relgrounding.nn._precision import widened
 from relgrounding.objectives._objective import Objective, register_objective
 
 
@@ -24,6 +23,12 @@ class CompletionConfig:
 
     rewards: list[float] = number([1.0, 0.5, 0.0], repeats=True, least=0)
     """Reward of each chosen window, that of the best completion first; as many windows are chosen."""
+    completed: int = number(0, least=0)
+    """The sentence is completed from so many of the chosen windows, those chosen first; 0: from all. Above 0 it needs
+    `model.parts`, by which all of them are ranked."""
+    rank_by: Literal["score", "odds"] = "score"
+    """What the softmax of the ranking loss is over: scores, as in the paper, or their log-odds. Scores are between 0
+    and 1, so that the best of three windows gets 58 % at most; log-odds differ by more."""
     reward_weight: float = number(1.0, least=0)
     """Weight of the ranking loss beside the completion loss."""
     tau: float = number(0.65, above=0, most=1)
@@ -48,6 +53,7 @@ class SemanticCompletion(Objective):
         L = mean over videos of  mean_k l_k  +  reward_weight mean_k -R_k log softmax_k(k_k)
 
     where R_k is the reward of the rank of l_k, the least first. A video with fewer windows than K has means over those.
+    With `model.parts`, the rank is that of `SCN.part_losses`, and the first mean is over the first `completed` windows.
 
     Args:
         model: the trained model.
@@ -69,6 +75,13 @@ class SemanticCompletion(Objective):
     def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
         if not issubclass(system, SCN):
             raise ConfigError(f"scn completes sentences, which {system.name} cannot do; it needs model.name=scn")
+        config = settings["scn"]
+        if config.completed and not model.parts:
+            raise ConfigError(
+                "scn.completed: windows are ranked by completion from each of them; give model.parts, or 0"
+            )
+        if config.completed > len(config.rewards):
+            raise ConfigError(f"scn.completed is {config.completed}, but {len(config.rewards)} windows are chosen")
 
     @classmethod
     def needs_negatives(cls, config: CompletionConfig) -> bool:
@@ -77,39 +90,30 @@ class SemanticCompletion(Objective):
     def __call__(self, batch: VideoBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]  # SCN's batches
         """Return the loss of a batch, and its parts to log."""
         config, counts = self.config, batch.structure.batch_num_nodes
-        scores, there = pad_nodes(self.model(batch), counts)
+        scores, there = pad_nodes(self.model.ground(batch), counts)
         spans, _ = pad_nodes(batch.spans, counts)
         explored, noise = self._draw_exploration(scores)
         chosen = choose_windows(scores.detach(), spans, there, config.tau, explored, noise)
         valid, index = chosen >= 0, chosen.clamp_min(0)
+        spans = spans.gather(1, index.unsqueeze(2).expand(-1, -1, 2))
         masked = draw_masked(batch.importance, batch.word_lengths, config.masked, self.generator)
-        losses = self.completion_losses(batch, spans.gather(1, index.unsqueeze(2).expand(-1, -1, 2)), masked)
-        completion = ((losses * valid).sum(1) / valid.sum(1)).mean()
-        ranking = reward_loss(scores.gather(1, index), losses.detach(), valid, losses.new_tensor(config.rewards))
+        first = slice(config.completed or None)
+        losses = self.model.completion_losses(batch, spans[:, first], masked, config.label_smoothing)
+        completion = ((losses * valid[:, first]).sum(1) / valid[:, first].sum(1)).mean()
+        ranked = self._ranked_by(batch, spans, masked) if self.model.parts else losses.detach()
+        compared = scores.gather(1, index)
+        if config.rank_by == "odds":
+            compared = log_odds(compared.flatten()).view_as(compared)
+        ranking = reward_loss(compared, ranked, valid, losses.new_tensor(config.rewards))
         self.updates += 1
         log = {"completion": completion.detach(), "ranking": ranking.detach()}
         return completion + config.reward_weight * ranking, log
 
-    def completion_losses(
-        self, batch: VideoBatch, spans: Int[Tensor, "items windows 2"], masked: Bool[Tensor, "items length"]
-    ) -> Float[Tensor, "items windows"]:
-        """Return the mean over the words of the cross-entropy of completing a sentence from each of some windows.
-
-        Args:
-            batch: videos and sentences.
-            spans: (B, K, 2) windows of each video, start and end in clips.
-            masked: (B, N), True where a word is hidden.
-        """
-        hidden = self.model.complete(batch, spans, masked)
-        length = torch.arange(masked.shape[1], device=masked.device)
-        words = (length < batch.word_lengths[:, None]).unsqueeze(1).expand(hidden.shape[:3])
-        # Padding is not predicted: over a large vocabulary that is most of the work.
-        logits, target = widened(self.model.predict(hidden[words])), batch.words.unsqueeze(1).expand_as(words)[words]
-        each = torch.nn.functional.cross_entropy(
-            logits, target, reduction="none", label_smoothing=self.config.label_smoothing
-        )
-        losses = each.new_zeros(words.shape).masked_scatter(words, each)
-        return losses.sum(2) / batch.word_lengths[:, None]
+    @torch.no_grad()
+    def _ranked_by(self, batch: VideoBatch, spans: Tensor, masked: Tensor) -> Tensor:
+        """Return the losses by parts of the chosen windows."""
+        item = torch.arange(len(spans), device=spans.device).repeat_interleave(spans.shape[1])
+        return self.model.part_losses(batch, spans.flatten(0, 1), item, masked).view(spans.shape[:2])
 
     def _draw_exploration(self, scores: Tensor) -> tuple[Bool[Tensor, "items windows"], Tensor]:
         """Draw which choices are random, and an order of the windows for each choice."""

@@ -47,10 +47,10 @@ def collator(count: int, seed: int, lengths: tuple[int, ...] = (8,)) -> VideoCol
     return VideoCollator(queries, store, vocabulary, widths=[1], stride=1.0, **SCN.graph_options(SCNConfig(windows=4)))
 
 
-def objective(**settings) -> SemanticCompletion:
+def objective(changed: dict | None = None, **settings) -> SemanticCompletion:
     torch.manual_seed(0)
-    config = SCNConfig(width=16, heads=2, feed_forward=32, layers=1, dropout=0.0, windows=4, window_clips=8)
-    model = SCN(config, 6, trained_embedding(10, 8), 8)
+    sizes = {"width": 16, "heads": 2, "feed_forward": 32, "layers": 1, "dropout": 0.0, "windows": 4, "window_clips": 8}
+    model = SCN(SCNConfig(**sizes | (changed or {})), 6, trained_embedding(10, 8), 8)
     return SemanticCompletion(model, {"scn": CompletionConfig(**settings)}, torch.Generator().manual_seed(0))
 
 
@@ -112,12 +112,13 @@ def test_rewards_go_by_rank_and_windows_that_are_missing_do_not_count():
 
 
 def test_the_completion_loss_is_the_smoothed_cross_entropy_of_every_word():
-    completion = objective(label_smoothing=0.1)
+    completion = objective()
     batch = collator(3, 0)([0, 1, 2])
     batch.word_lengths[1] = 2
     spans = torch.tensor([[[0, 2], [4, 8]], [[1, 3], [0, 8]], [[6, 8], [2, 6]]])
     masked = torch.rand(batch.words.shape) < 0.5
-    found, states = completion.completion_losses(batch, spans, masked), completion.model.complete(batch, spans, masked)
+    states = completion.model.complete(batch, spans, masked)
+    found = completion.model.completion_losses(batch, spans, masked, smoothing=0.1)
     for item in range(3):
         for k in range(2):
             each = []
@@ -137,6 +138,31 @@ def test_the_loss_is_that_of_its_parts_and_reaches_every_weight():
     assert not silent
 
 
+def test_windows_are_ranked_by_parts_and_the_softmax_is_over_log_odds():
+    parts = {"parts": 3, "part_clips": 2}
+    completion = objective(parts, explore=0.0, rewards=[1.0, 0.4, 0.2, 0.0], tau=0.9, completed=2, rank_by="odds")
+    batch = collator(6, 0, (2, 8))(range(6))
+    _, log = completion(batch)
+    completion.generator.manual_seed(0)
+    completion._draw_exploration(torch.zeros(6, 16))  # what is drawn before the masked words
+    masked = draw_masked(batch.importance, batch.word_lengths, 1 / 3, completion.generator)
+    model, scores = completion.model, completion.model.ground(batch).split(batch.structure.batch_num_nodes.tolist())
+    spans, first, ranking = batch.spans.split(batch.structure.batch_num_nodes.tolist()), [], []
+    for item, (row, windows) in enumerate(zip(scores, spans, strict=True)):
+        there, never = torch.ones(1, len(row), dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
+        index = choose_windows(row[None], windows[None], there, 0.9, never, torch.zeros(1, 4, len(row)))[0]
+        index = index[index >= 0]
+        one = collator(6, 0, (2, 8))([item])
+        mask = masked[item : item + 1, : one.words.shape[1]]
+        losses = model.completion_losses(one, windows[index[:2]][None], mask, 0.1)
+        first.append(losses.mean())
+        ranked = model.part_losses(one, windows[index], torch.zeros(len(index), dtype=torch.int64), mask)
+        rewards = torch.tensor([1.0, 0.4, 0.2, 0.0])[ranked.argsort(stable=True).argsort()]
+        ranking.append((-rewards * torch.logit(row[index]).log_softmax(0)).mean())
+    assert log["completion"].item() == pytest.approx(torch.stack(first).mean().item(), rel=1e-4)
+    assert log["ranking"].item() == pytest.approx(torch.stack(ranking).mean().item(), rel=1e-4)
+
+
 def test_the_number_of_updates_lowers_the_chance_of_a_random_choice_and_is_kept():
     completion = objective(explore=0.5, explore_steps=10.0)
     scores = torch.zeros(4000, 3)
@@ -147,25 +173,67 @@ def test_the_number_of_updates_lowers_the_chance_of_a_random_choice_and_is_kept(
     assert completion.state_dict() == {"updates": 11}
 
 
-def test_completion_alone_finds_the_right_window():
-    """Nothing else in the loss says which window it is: there are no other videos or sentences to contrast with."""
-    completion = objective(explore_steps=100.0, label_smoothing=0.0)
-    train, test = collator(256, 0), collator(200, 1)
+def train(completion: SemanticCompletion, videos: VideoCollator, steps: int) -> None:
     optimizer, generator = torch.optim.Adam(completion.model.parameters(), 1e-2), torch.Generator().manual_seed(1)
-    for _ in range(150):
-        loss, _ = completion(train(torch.randint(256, (32,), generator=generator).tolist()))
+    for _ in range(steps):
+        loss, _ = completion(videos(torch.randint(256, (32,), generator=generator).tolist()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def test_completion_alone_finds_the_right_window():
+    """Nothing else in the loss says which window it is: there are no other videos or sentences to contrast with."""
+    completion = objective(explore_steps=100.0, label_smoothing=0.0)
+    train(completion, collator(256, 0), 150)
+    test = collator(200, 1)
     batch = test(range(200))
     spans = batch.spans.view(200, -1, 2)
     overlap = temporal_iou(spans, torch.tensor([[query.targets[0]] for query in test.queries])).squeeze(2)
     masked = torch.zeros_like(batch.words, dtype=torch.bool)
     masked[:, 2] = True
     with torch.no_grad():
-        best = completion.completion_losses(batch, spans, masked).argmin(1)
+        best = completion.model.completion_losses(batch, spans, masked).argmin(1)
     assert (overlap >= 0.5).double().mean() < 0.25  # of a window drawn at random
     assert (overlap.gather(1, best[:, None]) >= 0.5).double().mean() > 0.65
+
+
+def lasting(count: int, seed: int) -> VideoCollator:
+    """Videos of 12 clips, in which the action that is asked about lasts four and the others mostly two."""
+    random, store, queries = np.random.default_rng(seed), Store(), []
+    for i in range(count):
+        start, action = int(random.integers(1, 8)), int(random.integers(6))
+        shown = random.permutation([k for k in range(6) if k != action])[np.arange(12) // 2 % 5]
+        shown[start : start + 4] = action
+        store[str(i)] = (1.5 * np.eye(6)[shown] + 0.1 * random.standard_normal((12, 6))).astype(np.float32)
+        queries.append(Query(str(i), str(i), f"a person {ACTIONS[action]}", ((float(start), start + 4.0),)))
+    graph = SCN.graph_options(SCNConfig(windows=6))
+    return VideoCollator(queries, store, Vocabulary(["a", "person", *ACTIONS]), widths=[1], stride=1.0, **graph)
+
+
+def test_parts_tell_windows_apart_from_which_a_sentence_is_completed_alike():
+    """Windows inside the event complete the sentence as well as the event's own; more happens outside of the latter."""
+    sizes = {"windows": 6, "window_clips": 4, "part_clips": 2}
+    completion, test = objective(sizes, explore_steps=100.0, label_smoothing=0.0), lasting(100, 1)
+    train(completion, lasting(256, 0), 110)
+    completion.model.parts = 11
+    batch = test(range(100))
+    spans, item = batch.spans.view(100, -1, 2), batch.structure.node_item
+    overlap = temporal_iou(spans, torch.tensor([[query.targets[0]] for query in test.queries])).squeeze(2)
+    masked = torch.zeros_like(batch.words, dtype=torch.bool)
+    masked[:, 2] = True
+    with torch.no_grad():
+        losses = {
+            "windows": completion.model.completion_losses(batch, spans, masked),
+            "parts": completion.model.part_losses(batch, batch.spans, item, masked).view(100, -1),
+        }
+    right, width = {}, {}
+    for name, found in losses.items():
+        best = found.argmin(1)[:, None]
+        right[name] = (overlap.gather(1, best) >= 0.7).double().mean().item()
+        width[name] = (spans[..., 1] - spans[..., 0]).gather(1, best).double().mean().item()
+    assert right["windows"] < 0.3 < 0.6 < right["parts"]
+    assert width["windows"] < 3.4 < width["parts"] < 5
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path, monkeypatch):
