@@ -1,7 +1,7 @@
 """Inference with a trained model, on the queries of a data set or on any video or image."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from relgrounding._printing import get_logger, progress
+from relgrounding._sharing import shared
 from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
@@ -171,6 +172,7 @@ class Predictor:
         durations: Mapping[str, float],
         quiet: bool = False,
         desc: str = "scoring",
+        together: bool = False,
     ) -> Scored:
         """Score every candidate of every query.
 
@@ -180,21 +182,27 @@ class Predictor:
             durations: of the videos, in seconds.
             quiet: without progress.
             desc: what progress is called.
+            together: the processes of a job share the batches; each must call this, and has all scores.
         """
         config = self.config
         self.model.eval()
         device = next(self.model.parameters()).device
         collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
-        loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
+
+        def scored(batches: Sequence[list[int]]) -> Iterator[Scored]:
+            loader = make_loader(collator, batches, config.data.workers)
+            for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
+                look()
+                scores = self.model(batch.to(device)).cpu()
+                proposals, candidates = self.modality.candidates(batch, seconds)
+                yield Scored(proposals, list(scores.split(batch.structure.batch_num_nodes.tolist())), candidates)
+
+        # Whole batches are shared: padding, and with it the last bits of a score, depends on what else is in one.
+        batches = list(OrderedBatches(len(queries), config.eval.batch_size))
         result = Scored()
-        for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
-            look()
-            scores = self.model(batch.to(device)).cpu()
-            result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
-            proposals, candidates = self.modality.candidates(batch, seconds)
-            result.proposals.extend(proposals)
-            result.candidates.extend(candidates)
+        for part in shared(batches, scored) if together else scored(batches):
+            result.extend(part)
         return result
 
     def explain(

@@ -5,12 +5,27 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relgrounding._printing import counted, masked
-from relgrounding.config import Config
+from relgrounding.config import Config, ConfigError
 from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
 
-FREE = {"name", "device", "backend", "data.root", "data.stream", "data.workers", "train.log_every", "eval.batch_size"}
-"""Settings that may change when a run is resumed: they do not affect its results."""
+FREE = {
+    "name",
+    "device",
+    "backend",
+    "data.root",
+    "data.stream",
+    "data.workers",
+    "train.accumulate",
+    "train.compile",
+    "train.log_every",
+    "train.save_every",
+    "train.save_minutes",
+    "train.timeout",
+    "eval.batch_size",
+}
+"""Settings that may change when a run is resumed: they do not affect its results, except that another number of pieces
+changes random draws (`train.accumulate` and the number of processes)."""
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:
@@ -86,6 +101,21 @@ def stage_is_over(state: dict[str, Any], config: Config) -> bool:
     waited = state["epoch"] - max(state["best_epoch"], state["stage_start"])
     done = state["epoch"] - state["stage_start"]
     return done >= stages(config)[state["stage"] - 1].epochs or waited >= config.train.patience
+
+
+def resumes(folder: RunFolder, resume: bool | str) -> bool:
+    """Return whether a run goes on from its checkpoint.
+
+    Args:
+        folder: of the run.
+        resume: whether it shall; "auto": if there is a checkpoint.
+
+    Raises:
+        ConfigError: another word.
+    """
+    if isinstance(resume, str) and resume != "auto":
+        raise ConfigError(f"resume is {resume!r}; give True, False or 'auto'")
+    return folder.started if resume == "auto" else bool(resume)
 
 
 def nothing_left(folder: RunFolder, config: Config) -> str:
