@@ -76,7 +76,12 @@ def train_some(folder: Path, block_by: str) -> dict[str, Any]:
             if len(ends) == STEPS:
                 signal.raise_signal(signal.SIGINT)
 
-    data = {"dataset": "own", "root": str(folder), "queries": "{split}.jsonl", "features": "features.h5"}
+    data: dict[str, Any] = {
+        "dataset": "own",
+        "root": str(folder),
+        "queries": "{split}.jsonl",
+        "features": "features.h5",
+    }
     data |= {"widths": [2, 4], "batch_size": 32, "block_by": block_by, "stream": "true"}
     settings = {f"data.{key}": value for key, value in data.items()} | {f"model.{k}": v for k, v in MODEL.items()}
     config = load_config(None, {"model.name": "vgn", "train.log_every": 1, **settings})
@@ -122,20 +127,20 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the three measures against the number of queries."""
     from matplotlib import pyplot
 
-    panels = (("peak_bytes", "peak memory, MB", 1e-6), ("first_step", "seconds to the end of the first step", 1))
-    panels += (("steps_per_second", "steps per second", 1),)
+    panels = [("peak_bytes", "peak memory, MB", 1e-6), ("first_step", "seconds to the end of the first step", 1.0)]
+    panels += [("steps_per_second", "steps per second", 1.0)]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(13, 3.8))
     for axis, (name, label, scale) in zip(axes, panels, strict=True):
         for way, colour in (("cold", "#d55e00"), ("warm", "#0072b2")):
             values = [scale * row[way][name] for row in rows]
             axis.plot([row["queries"] for row in rows], values, marker="o", color=colour, label=way)
         axis.set(xscale="log", xlabel="queries", ylabel=label)
-        axis.set_ylim(bottom=0)
         axis.grid(True, linewidth=0.3)
         axis.legend()
     axes[0].axhline(scale_limit := LIMIT / 1e6, color="#555555", linestyle="--", linewidth=1)
     axes[0].set_ylim(0, 1.1 * scale_limit)
     axes[1].set_yscale("log")
+    axes[2].set_ylim(bottom=0)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -184,7 +184,8 @@ def _queries(
 def _fill(path: Path, item: str, split: str | None, problems: RecordedProblems, writer: IndexWriter) -> None:
     """Write the index of a file."""
     known = _Known(item, SeenIds())
-    with progress(desc=f"indexing {path.name}", unit="B", total=path.stat().st_size) as bar:
+    bar: Any = progress(desc=f"indexing {path.name}", unit="B", total=path.stat().st_size)
+    with bar:
         for line, query in _queries(_counted(read_lines(path), bar), path, split, known, problems):
             writer.add(line.number, line.begin, query)
     writer.facts |= {"cut": known.cut, "problems": problems.recorded}

@@ -173,7 +173,8 @@ def _fetch(system: Any, path: str, members: dict[str, dict[str, Any]], copy: Pat
     total = sum(members[member].get("size") or 0 for member in missing)
     limit = _limit()
     _check_room(total, limit, unfinished, shown)
-    with progress(desc=f"fetching {name}", unit="B", total=total or None) as bar:
+    bar: Any = progress(desc=f"fetching {name}", unit="B", total=total or None)
+    with bar:
         for member in missing:
             facts = members[member]
             with _in_words(shown), replacing(targets[member]) as beside, beside.open("wb") as file:
