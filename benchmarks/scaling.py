@@ -3,9 +3,9 @@
 1. What a step costs (`benchmarks.cost`): operations and bytes of `charades_vgn` (stage 1) and `flickr30k_ign`, with
    their batches as they are read, and a count of the operators that a step calls.
 2. The speed of `relgrounding train` under torchrun with 1 and with 2 processes of one thread each, and the same whole
-   batch. Runs take turns, so that whatever else the machine does meets both; the first steps of each do not count, and
-   each is stopped once it has its steps. Speed is queries per second of training, between lines of log.jsonl, with
-   reading of data and without validation.
+   batch: that of the configuration, and a larger one. Runs take turns, so that whatever else the machine does meets
+   both; the first steps of each do not count, and each is stopped once it has its steps. Speed is queries per second of
+   training, between lines of log.jsonl, with reading of data and without validation.
 3. What the model says of more processors: by default H100s in nodes of eight, with the peaks of their data sheets and
    with efficiency, costs of calls and latencies that are assumptions (`--help` names each). Nothing of this part was
    measured.
@@ -115,7 +115,8 @@ def _mean(values: list[float]) -> int:
 
 
 def speeds(name: str, words: list[str], batch: int, options: argparse.Namespace) -> Iterator[tuple[int, float]]:
-    """Yield the number of processes and the queries per second of runs that take turns."""
+    """Yield the number of processes and the queries per second of runs that take turns, with a whole batch."""
+    words = [*words, f"data.batch_size={batch}"]
     for turn in range(options.turns):
         for processes in PROCESSES if turn % 2 == 0 else PROCESSES[::-1]:
             with tempfile.TemporaryDirectory() as folder:
@@ -186,9 +187,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the files of both configurations")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="default: %(default)s")
-    parser.add_argument("--turns", type=int, default=3, help="runs of each kind (default: %(default)s)")
-    parser.add_argument("--warm", type=int, default=10, help="first steps, which do not count (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="steps that count (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=2, help="runs of each kind; 0: none (default: %(default)s)")
+    parser.add_argument(
+        "--batches", type=int, nargs="*", default=[256], help="whole batches beside the configured (default: 256)"
+    )
+    parser.add_argument("--warm", type=int, default=5, help="first steps, which do not count (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="steps that count (default: %(default)s)")
     parser.add_argument(
         "--features", nargs="+", default=[], metavar="NAME=FILE", help="features of a configuration that are elsewhere"
     )
@@ -215,13 +219,15 @@ def main() -> None:
         work, by_size = workload(name, config)
         found["cost"][name] = asdict(work) | {"by size": by_size}
         found["modelled"][name] = carried(work, assumed)
-        if options.measured:
+        if options.measured or not options.turns:
             continue
-        by_count: dict[str, list[float]] = {str(n): [] for n in PROCESSES}
-        for processes, speed_of in speeds(name, words, config.data.batch_size, options):
-            print(f"{name}, {processes} processes: {speed_of:.0f} queries per second", file=sys.stderr, flush=True)
-            by_count[str(processes)].append(speed_of)
-        found["measured"][name] = by_count
+        for batch in sorted({config.data.batch_size, *options.batches}):
+            by_count: dict[str, list[float]] = {str(n): [] for n in PROCESSES}
+            for processes, speed_of in speeds(name, words, batch, options):
+                said = f"{name}, batch {batch}, {processes} processes: {speed_of:.0f} queries per second"
+                print(said, file=sys.stderr, flush=True)
+                by_count[str(processes)].append(speed_of)
+            found["measured"][f"{name}, {batch}"] = by_count
     if options.measured:
         before = json.loads(options.measured.read_text())
         found |= {key: before[key] for key in ("measured", "machine")}

@@ -21,8 +21,8 @@ def write_page(page: Path, found: dict[str, Any]) -> None:
     """Replace the tables of a page, which stand between <!-- NAME --> and <!-- end -->."""
     text = page.read_text(encoding="utf-8")
     for name, content in tables(found).items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, new=content: f"{m[1]}\n{new}\n{m[2]}", text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, new=content: f"{m[1]}\n{new}\n\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{page}: holds {count} times <!-- {name} --> ... <!-- end -->; it needs one")
     page.write_text(text, encoding="utf-8")
@@ -47,13 +47,15 @@ def _cost(cost: dict[str, Any]) -> str:
 
 
 def _measured(found: dict[str, Any]) -> str:
+    if not found["measured"]:
+        return "Not measured yet."
     facts = found["machine"]
     rows = []
     for name, of in found["measured"].items():
         one, two = (statistics.median(of[str(n)]) for n in PROCESSES)
         cells = [f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})" for v in (of[str(n)] for n in PROCESSES)]
         rows.append([name, *cells, f"{two / one:.2f}", f"{50 * two / one:.0f} %"])
-    head = ["configuration", "1 process", "2 processes", "speed-up", "efficiency"]
+    head = ["configuration, whole batch", "1 process", "2 processes", "speed-up", "efficiency"]
     where = ", ".join(f"{facts[key]}" for key in ("processor", "memory", "system") if key in facts)
     load = f"; {facts['load before the run']}" if "load before the run" in facts else ""
     return f"{table(rows, head)}\n\nMachine: {where}; torch {facts.get('torch', '')}{load}."
@@ -79,20 +81,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(2, 1, figsize=(5.2, 8.2))
-    names = list(found["measured"])
-    for index, processes in enumerate(PROCESSES):
-        medians = [statistics.median(found["measured"][name][str(processes)]) for name in names]
-        ones = [statistics.median(found["measured"][name]["1"]) for name in names]
-        at = [k + 0.4 * index - 0.2 for k in range(len(names))]
-        label = f"{processes} process{'es' * (processes > 1)}"
-        left.bar(at, medians, 0.38, color=("#0072b2", "#d55e00")[index], label=label)
-        for x, median, one in zip(at, medians, ones, strict=True):
-            left.text(x, median, f"{median:.0f}\n× {median / one:.2f}", ha="center", va="bottom", fontsize=10)
-    left.set_xticks(range(len(names)), names, fontsize=10)
-    left.set_ylim(0, 1.25 * left.get_ylim()[1])
-    left.set(ylabel="queries per second", title="Measured: one thread per process, one batch")
-    left.legend(fontsize=10, loc="upper left")
+    measured = found["measured"]
+    figure, axes = pyplot.subplots(1 + bool(measured), 1, figsize=(5.2, 8.2 if measured else 5.2), squeeze=False)
+    if measured:
+        _draw_measured(axes[0, 0], measured)
+    right = axes[-1, 0]
     styles = {"a batch each": "-", "a batch each, gathered": "--", "one batch": ":"}
     for name, colour in zip(found["modelled"], ("#009e73", "#cc79a7"), strict=False):
         for case, style in styles.items():
@@ -108,3 +101,19 @@ def draw(found: dict[str, Any], path: Path) -> None:
     right.grid(True, which="major", linewidth=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
+
+
+def _draw_measured(axis: Any, measured: dict[str, Any]) -> None:
+    names = list(measured)
+    ones = [statistics.median(measured[name]["1"]) for name in names]
+    for index, processes in enumerate(PROCESSES):
+        medians = [statistics.median(measured[name][str(processes)]) for name in names]
+        at = [k + 0.4 * index - 0.2 for k in range(len(names))]
+        label = f"{processes} process{'es' * (processes > 1)}"
+        axis.bar(at, medians, 0.38, color=("#0072b2", "#d55e00")[index], label=label)
+        for x, median, one in zip(at, medians, ones, strict=True):
+            axis.text(x, median, f"{median:.0f}\n× {median / one:.2f}", ha="center", va="bottom", fontsize=8)
+    axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names], fontsize=9)
+    axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+    axis.set(ylabel="queries per second", title="Measured: one thread per process")
+    axis.legend(fontsize=10, loc="upper left")

@@ -1,10 +1,15 @@
 """The cost model of docs/scaling.md against what a step does."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cost import Machine, Sizes, Workload, crossing, flops, gathered_bytes, gradient_bytes, products
+from benchmarks.scaling import make_parser, rate
+from benchmarks.scaling_report import tables, write_page
 from benchmarks.step import CLIP_DIM, CLIPS, REGION_DIM, VOCABULARY, WORD_DIM, WORDS, draw_batch
 from relgrounding.models import IGN, VGN, IGNConfig, VGNConfig
 from relgrounding.nn import WordEmbedding
@@ -77,3 +82,29 @@ def test_a_machine_by_hand():
     assert work.times(machine, 64)["compute"] < work.times(machine, 64)["calls"] == 1e-3
     assert crossing(work, machine, "all-reduce") == 4
     assert crossing(work, machine, "all-reduce", weak=True) == 8
+
+
+def test_the_speed_is_that_between_lines_of_the_log_after_the_first_steps():
+    at = {5: 9.0, 10: 10.0, 15: 12.0, 20: 13.0, 25: 30.0, 30: 31.0}
+    lines = [{"step": step, "seconds": seconds, "loss": 1.0} for step, seconds in at.items()]
+    assert rate([*lines, {"step": 30, "seconds": 99.0, "epoch_loss": 1.0}], 40, 10) == pytest.approx(40 / 0.3)
+
+
+def test_the_page_holds_the_tables_of_the_published_figures(tmp_path):
+    root = Path(__file__).parents[2]
+    found = json.loads((root / "benchmarks" / "results" / "scaling.json").read_text())
+    text = (root / "docs" / "scaling.md").read_text()
+    assert all(content in text for content in tables(found).values())
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in ("cost", "measured", "modelled")))
+    write_page(page, found)
+    once = page.read_text()
+    write_page(page, found)
+    assert page.read_text() == once
+    assert all(content in once for content in tables(found).values())
+    page.write_text("<!-- cost -->")
+    with pytest.raises(ValueError, match="holds 0 times <!-- cost -->"):
+        write_page(page, found)
+    assumed = {key: of["value"] for key, of in found["assumed"].items()}
+    usual = vars(make_parser().parse_args(["--data", "."]))
+    assert assumed == {key: usual[key] for key in assumed}
