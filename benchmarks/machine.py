@@ -48,6 +48,14 @@ def facts(device: torch.device) -> dict[str, str]:
     return found | {package: version(package) for package in PACKAGES}
 
 
+def short_products(device: torch.device) -> str:
+    """What multiplies matrices of bfloat16."""
+    if device.type != "cpu":
+        return str(device)
+    flags = (_line("/proc/cpuinfo", "flags") or "").split()
+    return ", ".join(name for name in ("amx_bf16", "avx512_bf16") if name in flags) or "no instructions of its own"
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that are free."""
     if device.type == "cuda":

@@ -13,6 +13,9 @@ Times are taken interleaved, one step of each in turn, so that whatever else the
 memory is what is held at most during a step beyond what was held before it, as PyTorch's allocator and as the system
 see it (`benchmarks.memory`). The breakdown is wall time of forward and backward between the hooks of the submodules;
 "rest" is all that lies between them (pairing, loss, activations).
+
+With ``--config NAME ...`` it measures instead the first and the last stage of these configurations on their own data,
+in each of ``--precision`` and, with ``--compile``, also compiled. Each step is preceded by one that is not counted.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from benchmarks.eager_models import EagerIGN, EagerModel, EagerVGN
 from benchmarks.graph_specs import IMAGE_SIZE, draw_boxes
 from benchmarks.memory import own_pages, peak_memory
 from benchmarks.report import table
+from benchmarks.step_settings import measure_settings
 from benchmarks.timing import Quantiles, interleaved, synchronize
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals
 from relgrounding.modalities import Batch, ImageBatch, VideoBatch
@@ -303,11 +307,26 @@ def main() -> None:
     parser.add_argument("--shortest", type=int, default=WORDS, help="words of the shortest sentence; 20: no padding")
     parser.add_argument("--negatives", type=int, default=1, help="of each item in the loss of MIL")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument(
+        "--config", nargs="+", default=[], help="measure configurations with other settings of the step"
+    )
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--compile", action="store_true", help="with --config: compiled steps, too")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="auto", help="message-passing kernels of ours")
     args = parser.parse_args()
     device = torch.device(args.device)
+    torch.set_num_threads(args.threads)
     print("\n".join(f"- {name}: {value}" for name, value in machine.facts(device).items()))
+    if args.config:
+        print(f"- bfloat16: {machine.short_products(device)}")
+        variants = [
+            (precision, compiled) for compiled in [False, True][: 1 + args.compile] for precision in args.precision
+        ]
+        for name in args.config:
+            print(f"\n{measure_settings(name, variants, device, args.repeats)}", flush=True)
+        return
     reports = [measure(name, args) for name in args.model]
     own_pages()
     for report_of in reports:

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from relgrounding._moved import rename_settings, rename_word
 from relgrounding._names import check_name
+from relgrounding._printing import masked
 from relgrounding._settings import (
     ConfigError,
     as_word,
@@ -76,6 +77,14 @@ class TrainConfig:
     """Adam's L2 penalty: this times the weights is added to the gradient, after it was clipped."""
     clip_norm: float = number(5.0, above=0)
     """Maximum norm of the gradient; larger gradients are scaled down."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type in which a step computes. bfloat16: linear maps and what follows from them, by PyTorch's autocast; weights,
+    optimizer, scores, losses and all evaluation remain in float32."""
+    compile: bool = False
+    """Compile the model's part of a step with torch.compile: a minute or more at the start of each stage."""
+    ema: float = number(0.0, least=0, below=1)
+    """Decay per step of an exponential moving average of the weights, such as 0.999. What is validated, kept in best.pt
+    and handed on to the next stage is then the average. 0: none."""
     patience: int = number(3, least=1)
     """Stop after this many epochs without a better validation metric."""
     select_metric: str = ""
@@ -83,6 +92,10 @@ class TrainConfig:
     epoch is the best. On few held-out queries an early epoch is selected by chance."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
+    save_every: int = number(0, least=0)
+    """Steps between writes of last.pt; it is also written at the end of an epoch. 0: only then."""
+    save_minutes: float = number(0.0, least=0)
+    """Minutes between writes of last.pt, likewise; 0: only at the end of an epoch."""
     timeout: float = number(30.0, above=0, most=100_000)
     """Minutes that one of several processes (torchrun) waits for the others before it ends with an error."""
 
@@ -188,6 +201,11 @@ class Config:
                 "only); data.block_by=sentence does not"
             )
         self._check_model(self.model)
+        if self.train.compile and not self.system.pieces:
+            raise ConfigError(
+                f"train.compile: {self.system.name} names no pieces that torch.compile can take whole (System.pieces); "
+                "set it to false"
+            )
         first = [OBJECTIVES.get(name) for name in self.train.objectives]
         for objective in first:
             if objective.follows:
@@ -301,8 +319,8 @@ def model_name(config: Config) -> str:
 
 
 def config_to_yaml(config: Config) -> str:
-    """Return a configuration as YAML, with all keys."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Return a configuration as YAML, with all keys, and without the credentials of URLs."""
+    return masked(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[Config]:

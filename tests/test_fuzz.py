@@ -110,7 +110,7 @@ def fuzz_grids(rng: random.Random, folder: Path, count: int) -> None:
     for _ in range(count):
         grid = damaged_text(rng, text)
         (folder / "g.yaml").write_bytes(grid)
-        few = rng.random() < 0.1  # of a grid that can be read, the 81 configurations take seconds
+        few = rng.random() < 0.1  # of a grid that can be read, the 27 configurations take seconds
         only((ConfigError,), lambda few=few: grid_jobs(read_grid(folder / "g.yaml"), folder) if few else
              read_grid(folder / "g.yaml"), grid)  # fmt: skip
 

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
     if args.pca and done:
         source = source | {"pca": parts.reduce(done, args.pca, out.with_name(out.name + ".pca.npz"))}
     write = extraction.write_clips if args.clips else extraction.write_regions
-    write(out, done, parts, source, shard and shard.attributes)
+    write(out, done, parts, source, shard.attributes if shard else None)
     for key in done[:5] if args.clips else ():
         part = parts.get(key)
         show(f"{printable(key)}: {len(part['features'])} clips, --duration {part['duration']:.2f}")

@@ -35,7 +35,7 @@ class OwnConfig(DataConfig):
     """Settings of your own data."""
 
     queries: str = ""
-    """JSON lines file of the queries, as given or below `root`; `{split}` in it stands for the split."""
+    """JSON lines file of the queries, as given or below `root`, or a URL; `{split}` in it stands for the split."""
     stream: Literal["auto", "true", "false"] = "auto"
     """Whether queries stay in their file and are read when they are asked for, by an index that is made once and kept
     in the cache, with the same results: true, false, or auto: for files of 64 MB or more."""

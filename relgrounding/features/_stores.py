@@ -41,6 +41,8 @@ class _Store:
 
     states: ClassVar[str]
     """What annotations may state about an item as well."""
+    _chunk_cache: ClassVar[int | None] = None
+    """Bytes, see `open_hdf5`."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
         self.path = Path(path)
@@ -61,7 +63,7 @@ class _Store:
     def _open(self) -> h5py.File:
         # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
         if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = open_hdf5(self.path), os.getpid()
+            self._file, self._owner = open_hdf5(self.path, self._chunk_cache), os.getpid()
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:

@@ -38,8 +38,12 @@ def damage(where: str, kind: str = "HDF5") -> Iterator[None]:
         raise BadFeatures(f"{where} is damaged, cut off or not {kind}: {text}; copy or make it again") from None
 
 
-def open_hdf5(path: Path) -> h5py.File:
+def open_hdf5(path: Path, chunk_cache: int | None = None) -> h5py.File:
     """Open a file for reading.
+
+    Args:
+        path: of the file.
+        chunk_cache: bytes of unpacked chunks that each dataset keeps; None: the library's own, 1 MB.
 
     Raises:
         MissingFile: no such file.
@@ -47,7 +51,7 @@ def open_hdf5(path: Path) -> h5py.File:
     """
     check_regular(existing(path, "relgrounding prepare makes feature files, docs/data.md says how"))
     with damage(str(path)):
-        return h5py.File(CheckedFile(path), "r")
+        return h5py.File(CheckedFile(path), "r", rdcc_nbytes=chunk_cache)
 
 
 def member(group: h5py.Group, name: str, where: str) -> Any:
@@ -172,18 +176,8 @@ def attribute(holder: h5py.Group | h5py.Dataset, name: str, where: str) -> Any:
         return holder.attrs[name]
 
 
-def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES, rows: slice = slice(None)) -> list[str]:
-    """Read ids.
-
-    Args:
-        dataset: from `member`.
-        where: file and item, for messages.
-        limit: bytes in memory, and characters.
-        rows: those to read.
-
-    Raises:
-        BadFeatures: they are no UTF-8 texts in one row, take more bytes than allowed, or the file is damaged.
-    """
+def check_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> None:
+    """Raise BadFeatures where a dataset cannot hold ids, one per row."""
     with damage(where):
         if (
             dataset.ndim != 1
@@ -193,13 +187,33 @@ def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES, rows: 
         ):
             raise BadFeatures(f"{where} must hold one text per image; make the file again")
         _check_file_holds(dataset, where)
+
+
+def read_text_of(dataset: h5py.Dataset, row: int, where: str) -> str:
+    """Read one id of a dataset that `check_texts` has passed.
+
+    Raises:
+        BadFeatures: it is not UTF-8, or the file is damaged.
+    """
+    with damage(where):
+        value = dataset[row]
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def read_texts(dataset: h5py.Dataset, where: str, limit: int = MAX_BYTES) -> list[str]:
+    """Read ids.
+
+    Raises:
+        BadFeatures: they are no UTF-8 texts in one row, take more bytes than allowed, or the file is damaged.
+    """
+    check_texts(dataset, where, limit)
+    with damage(where):
         texts: list[Any] = []
         length = 0
-        wanted = range(*rows.indices(len(dataset)))
-        for begin in range(wanted.start, wanted.stop, TEXTS):  # many texts may be one and the same in the file
-            values = dataset[begin : min(begin + TEXTS, wanted.stop)]
+        for begin in range(0, len(dataset), TEXTS):  # many texts may be one and the same in the file
+            values = dataset[begin : begin + TEXTS]
             texts.extend(value.decode("utf-8") if isinstance(value, bytes) else value for value in values)
-            length += sum(map(len, texts[begin - wanted.start :]))
+            length += sum(map(len, texts[begin:]))
             if length > limit:
                 raise BadFeatures(f"{where} hold more than {limit} characters; is the file damaged?")
     if not all(isinstance(text, str) and text for text in texts):

@@ -213,7 +213,7 @@ class OneQueryPerItem:
 
 
 def make_loader(
-    collator: Collator, batches: BatchSampler | OrderedBatches | OneQueryPerItem, workers: int = 0
+    collator: Collator, batches: BatchSampler | OneQueryPerItem | Sequence[list[int]], workers: int = 0
 ) -> torch.utils.data.DataLoader:
     """Return a loader of batches, in page-locked memory if CUDA is available.
 

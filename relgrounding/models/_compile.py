@@ -32,7 +32,8 @@ def compile_pieces(system: System, backend: str = "inductor") -> None:
     torch._dynamo.config.optimize_ddp = False
     torch._dynamo.config.allow_rnn = True
     for name in system.pieces:
-        setattr(system, name, _compiled(system, name, getattr(system, name), backend))
+        eager = getattr(type(system), name).__get__(system)  # not what an earlier stage has compiled
+        setattr(system, name, _compiled(system, name, eager, backend))
 
 
 def _compiled(system: System, name: str, eager: Callable[..., Any], backend: str) -> Callable[..., Any]:

@@ -1,8 +1,10 @@
 """Grids of runs: rows of settings, over data sets and seeds, and their table."""
 
+import dataclasses
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from relgrounding._names import check_name
 from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
-from relgrounding.runs import RunFolder
+from relgrounding.runs import RunError, RunFolder, address, addressed_folders, flat, name_with_address
+from relgrounding.training._resume import FREE
 from relgrounding.training._schedule import stages
 
 
@@ -74,10 +77,19 @@ class Grid:
         reference = self.rows[row].reference or self.reference
         return "" if reference == row else reference
 
+    @cached_property
+    def configs(self) -> dict[tuple[str, str], Config]:
+        """The configurations by experiment and row, with the first seed, before it is known where runs start from.
+
+        Raises:
+            ConfigError: invalid settings.
+        """
+        return {(name, row): _config(self, name, row) for row in self.rows for name in _experiments(self, row)}
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a grid."""
+    """One run of a grid. Rows with equal settings share it."""
 
     experiment: str
     row: str
@@ -86,17 +98,23 @@ class Job:
     """Row that must be run before, or empty."""
     file: str
     words: tuple[str, ...]
-    config: Config
-    """The resolved configuration of file and words."""
+    settings: dict[str, Any] = field(repr=False)
+    """Those of file and words on which results depend, such as {"train.epochs": 3}."""
+    name: str
+    """Name of the run's folder."""
+    address: str
+    """Hash of its settings, without those that do not affect results, with which its folder's name ends."""
+    before: "Job | None" = field(default=None, repr=False)
+    """The run that it starts from."""
 
     @property
-    def name(self) -> str:
-        """Name of the run's folder."""
+    def earlier_name(self) -> str:
+        """Name of the folder that earlier versions gave this run."""
         return run_name(self.experiment, self.row, self.seed)
 
 
 def run_name(experiment: str, row: str, seed: int) -> str:
-    """Return the folder name of a run, without characters that are special to a shell or a file system."""
+    """Return what the folder of a run is called, without characters that are special to a shell or a file system."""
     plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{experiment}-{row}")
     return f"{plain}-{seed}"
 
@@ -117,6 +135,8 @@ def read_grid(path: str | Path) -> Grid:
         raise ConfigError(f"{path}: is not a grid")
     if not grid.rows or not grid.experiments or not grid.seeds:
         raise ConfigError(f"{path}: a grid needs rows, experiments and seeds")
+    if min(grid.seeds) < 0:
+        raise ConfigError(f"{path}: seeds: {min(grid.seeds)} is less than 0")
     check_name(grid.name, f"{path}: name")
     for kind, given in (("experiments", grid.experiments), ("rows", grid.rows)):
         for name in given:
@@ -153,6 +173,9 @@ def _check_row(path: str | Path, grid: Grid, name: str, row: Row) -> None:
 def jobs(grid: Grid, runs: Path) -> list[Job]:
     """Return all runs; each comes after the run that it starts from.
 
+    A run is looked for by its settings: in a folder whose name ends with their hash, whatever the row is called, then
+    in the folder that earlier versions named after the row. Jobs of the same name are one run.
+
     Args:
         grid: see `read_grid`.
         runs: folder of the runs.
@@ -160,7 +183,18 @@ def jobs(grid: Grid, runs: Path) -> list[Job]:
     Raises:
         ConfigError: invalid settings, or a row that starts from one that is not run on the same data.
     """
-    return [_job(grid, runs, *run) for run in _runs(grid)]
+    there = addressed_folders(runs)
+    found: dict[tuple[str, str, int], Job] = {}
+    for experiment, row, seed in _runs(grid):
+        start = grid.rows[row].start
+        before = found[experiment, start, seed] if start else None
+        job = _job(grid, runs, experiment, row, seed, before)
+        if job.address not in there:
+            earlier = runs / job.earlier_name
+            there[job.address] = earlier.name if earlier.is_dir() and not _differs(earlier, job) else job.name
+        name = there[job.address]
+        found[experiment, row, seed] = dataclasses.replace(job, name=name, words=(*job.words, f"name={name}"))
+    return list(found.values())
 
 
 def _runs(grid: Grid) -> list[tuple[str, str, int]]:
@@ -183,27 +217,62 @@ def _starts(grid: Grid, row: str) -> Iterator[str]:
         yield row
 
 
-def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int) -> Job:
-    start = grid.rows[row].start
-    what = grid.experiments[experiment]
-    name = run_name(experiment, row, seed)
-    words = [*grid.settings, *what.settings, *grid.rows[row].settings, f"seed={seed}", f"name={name}"]
-    if start:
-        if experiment not in _experiments(grid, start):
-            raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
-        before = runs / run_name(experiment, start, seed)
+def _config(grid: Grid, experiment: str, row: str) -> Config:
+    what, start = grid.experiments[experiment], grid.rows[row].start
+    if start and experiment not in _experiments(grid, start):
+        raise ConfigError(f"row '{row}' starts from '{start}', which is not run on {experiment}")
+    name = run_name(experiment, row, grid.seeds[0])
     try:
-        if start:
-            words.append(f"{_second_stage(load_config(what.config, words))}.start_from={before}")
-        config = load_config(what.config, words)
+        return load_config(what.config, [*_words(grid, experiment, row), f"seed={grid.seeds[0]}", f"name={name}"])
     except ConfigError as error:
         raise ConfigError(f"run {name}: {error}") from None
-    return Job(experiment, row, seed, start, what.config, tuple(words), config)
+
+
+def _words(grid: Grid, experiment: str, row: str) -> list[str]:
+    return [*grid.settings, *grid.experiments[experiment].settings, *grid.rows[row].settings]
+
+
+def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int, before: Job | None) -> Job:
+    """Return a run, in a folder of its own."""
+    config = grid.configs[experiment, row]
+    settings = flat_settings(config) | {"seed": seed}
+    words = [*_words(grid, experiment, row), f"seed={seed}"]
+    content = dict(settings)
+    if before is not None:
+        key = f"{_second_stage(config)}.start_from"
+        settings[key], content[key] = str(runs / before.name), before.address
+        words.append(f"{key}={settings[key]}")
+    known = address(content, type(config))
+    what, name = grid.experiments[experiment], name_with_address(run_name(experiment, row, seed), known)
+    return Job(experiment, row, seed, grid.rows[row].start, what.config, tuple(words), settings, name, known, before)
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """Return the settings on which the results of a run depend, such as {"train.epochs": 3}."""
+    return {key: value for key, value in flat(dataclasses.asdict(config)).items() if key not in FREE}
 
 
 def _second_stage(config: Config) -> str:
     """Return the section of the first stage after that of `train.objectives`."""
     return next((stage.objectives[0].name for stage in stages(config)[1:]), "ccl")
+
+
+def _differs(folder: Path, job: Job) -> bool:
+    """Whether a folder holds a run with other settings, as far as its config.yaml can be read."""
+    try:
+        return not _same(RunFolder(folder).read_config(), job)
+    except (ConfigError, RunError):
+        return False
+
+
+def _same(config: Config, job: Job) -> bool:
+    """Whether settings are those of a run; the run that it starts from may be found elsewhere now."""
+    was = flat_settings(config)
+    if job.before is not None:
+        key = f"{_second_stage(config)}.start_from"
+        if Path(was[key]).name == job.before.name:
+            was[key] = job.settings[key]
+    return was == job.settings
 
 
 def is_done(job: Job, runs: Path) -> bool:
@@ -215,16 +284,22 @@ def is_done(job: Job, runs: Path) -> bool:
     folder = RunFolder(runs / job.name)
     if not (folder.path / "config.yaml").is_file():
         return False
-    if folder.read_config() != job.config:
+    if not _same(folder.read_config(), job):
         raise ConfigError(
             f"{folder.path} was run with settings other than those of the grid; delete it, or choose another --runs"
         )
     return (folder.path / "results.json").is_file()
 
 
-def measured(grid: Grid, runs: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
-    """Return the entries of results.json of every run, by experiment, row and seed; empty if it is not done."""
-    paths = {run: runs / run_name(*run) / "results.json" for run in _runs(grid)}
+def measured(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
+    """Return the entries of results.json of every run, by experiment, row and seed; empty if it is not done.
+
+    Args:
+        grid: see `read_grid`.
+        runs: folder of the runs.
+        known: the runs, if they were looked for before.
+    """
+    paths = {(j.experiment, j.row, j.seed): runs / j.name / "results.json" for j in known or jobs(grid, runs)}
     return {run: read_results(path) if path.is_file() else [] for run, path in paths.items()}
 
 
@@ -258,12 +333,12 @@ class Cell:
         return text
 
 
-def table(grid: Grid, runs: Path) -> str:
+def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
     """Return the table as Markdown, per experiment: mean and deviation over seeds, difference from the reference.
 
-    Rows that were not run on the data show a dash.
+    Rows that were not run on the data show a dash. The arguments are those of `measured`.
     """
-    found = cells(grid, runs)
+    found = cells(grid, runs, known)
     parts = []
     for name, experiment in grid.experiments.items():
         titles = [column.title for column in experiment.columns]
@@ -284,15 +359,15 @@ def _label(grid: Grid, row: str) -> str:
     return f"{row} (against {own})" if own else row
 
 
-def cells(grid: Grid, runs: Path) -> dict[str, dict[str, dict[str, Cell]]]:
+def cells(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> dict[str, dict[str, dict[str, Cell]]]:
     """Return the metrics by experiment, row and column title, as far as they were measured.
 
-    Floors and the oracle are rows named "floor: ..." and "oracle".
+    Floors and the oracle are rows named "floor: ..." and "oracle". The arguments are those of `measured`.
 
     Raises:
         ConfigError: the results of a run lack a column.
     """
-    entries = measured(grid, runs)
+    entries = measured(grid, runs, known)
     found: dict[str, dict[str, dict[str, Cell]]] = {name: {} for name in grid.experiments}
     for name, experiment in grid.experiments.items():
         for column in experiment.columns:

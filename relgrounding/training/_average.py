@@ -1,12 +1,14 @@
 """The exponential moving average of trained weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average:
@@ -28,7 +30,7 @@ class Average:
         self._averaged = AveragedModel(self._trained, multi_avg_fn=self._mix)
 
     @torch.no_grad()
-    def _mix(self, averages: Sequence[Tensor], weights: Sequence[Tensor], before: Tensor | int) -> None:
+    def _mix(self, averages: _Tensors, weights: _Tensors, before: Tensor | int) -> None:
         share = (1 - self.decay) / (1 - self.decay ** (int(before) + 1))
         torch._foreach_lerp_(averages, weights, share)
 
@@ -48,7 +50,7 @@ class Average:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for weight, average in zip(self._trained, self._averaged.module, strict=True):
+        for weight, average in zip(self._trained, self._averaged.parameters(), strict=True):
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)

@@ -4,12 +4,24 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding._printing import counted
-from relgrounding.config import Config
-from relgrounding.runs import WHOLE, RunError, RunFolder
+from relgrounding._printing import counted, masked
+from relgrounding.config import Config, ConfigError
+from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
 
-FREE = {"name", "device", "backend", "data.root", "data.stream", "data.workers", "train.log_every", "eval.batch_size"}
+FREE = {
+    "name",
+    "device",
+    "backend",
+    "data.root",
+    "data.stream",
+    "data.workers",
+    "train.compile",
+    "train.log_every",
+    "train.save_every",
+    "train.save_minutes",
+    "eval.batch_size",
+}
 """Settings that may change when a run is resumed: they do not affect its results."""
 
 
@@ -19,12 +31,12 @@ def check_settings(folder: RunFolder, config: Config) -> None:
     Raises:
         RunError: settings differ that must not; the message lists them with both values.
     """
-    was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
+    was, now = (flat(OmegaConf.to_container(OmegaConf.structured(c))) for c in (folder.read_config(), config))
     # A run may be extended.
     rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
     for key in sorted({*was, *now} - FREE, key=[*now, *was].index):
-        before, value = was.get(key), now.get(key)
+        before, value = _as_kept(was.get(key)), _as_kept(now.get(key))
         later = key in rising and before is not None and value is not None and value > before
         if value != before and not later:
             wrong.append(f"{key} is {before!r} there and {value!r} here{' (it may rise)' if key in rising else ''}")
@@ -41,7 +53,7 @@ def check_teacher(start: RunFolder, config: Config) -> None:
     Raises:
         RunError: settings differ that its answers depend on.
     """
-    was, now = (_flat(OmegaConf.to_container(OmegaConf.structured(c.model))) for c in (start.read_config(), config))
+    was, now = (flat(OmegaConf.to_container(OmegaConf.structured(c.model))) for c in (start.read_config(), config))
     wrong = [key for key in {**was, **now} if was.get(key) != now.get(key) and key != "dropout"]
     if wrong:
         differing = ", ".join(f"model.{key} is {was.get(key)!r} there and {now.get(key)!r} here" for key in wrong)
@@ -88,6 +100,21 @@ def stage_is_over(state: dict[str, Any], config: Config) -> bool:
     return done >= stages(config)[state["stage"] - 1].epochs or waited >= config.train.patience
 
 
+def resumes(folder: RunFolder, resume: bool | str) -> bool:
+    """Return whether a run goes on from its checkpoint.
+
+    Args:
+        folder: of the run.
+        resume: whether it shall; "auto": if there is a checkpoint.
+
+    Raises:
+        ConfigError: another word.
+    """
+    if isinstance(resume, str) and resume != "auto":
+        raise ConfigError(f"resume is {resume!r}; give True, False or 'auto'")
+    return folder.started if resume == "auto" else bool(resume)
+
+
 def nothing_left(folder: RunFolder, config: Config) -> str:
     """Return a line that a run is finished and evaluated; empty if something is left to do.
 
@@ -105,8 +132,6 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+def _as_kept(value: Any) -> Any:
+    """Return a value of the settings as config.yaml holds it."""
+    return masked(value) if isinstance(value, str) else value

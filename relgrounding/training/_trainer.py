@@ -8,11 +8,12 @@ import torch
 from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._signals import held, look
-from relgrounding.config import Config
+from relgrounding.config import Config, ConfigError
 from relgrounding.modalities import Batch, OneQueryPerItem, make_loader, training_batches
-from relgrounding.models import first_member
+from relgrounding.models import compile_pieces, first_member
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
+from relgrounding.training._average import Average
 from relgrounding.training._evaluate import LAST, validation_metrics
 from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
@@ -54,6 +55,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.device = usable_device(self.config.device)
         check_backend(self.config)
+        check_precision(self.config, self.device)
         self.model = build_model(task).to(self.device)
         collator = task.collator(task.train)
         self.sampler = training_batches(
@@ -76,6 +78,7 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self._saved = time.monotonic()
         self.stages = stages(self.config)
         first = len(self.stages) - len(planned(self.config)) + 1
         self._begin_stage(1)
@@ -100,6 +103,9 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
+        self.average = Average(self.parameters, train.ema)
+        if train.compile:
+            compile_pieces(self.trained)
 
     def _take_weights(self, start: RunFolder) -> None:
         saved = start.load("best.pt")
@@ -158,13 +164,15 @@ class Trainer:
         members = config.committee.members
         reading = any(map(config.system.reads_graph, members))
         kernels = config.backend if reading else "none: the model has no relation module"
+        compiled = ", the rest by torch.compile" if config.train.compile else ""
         systems = f" in {len(members)} systems" if len(members) > 1 else ""
         parameters = list(self.model.parameters())
         types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
+        short = f", steps in {config.train.precision} by autocast" if config.train.precision not in types else ""
         facts = {
             "device": device,
-            "precision": ", ".join(types),
-            "backend": kernels,
+            "precision": ", ".join(types) + short,
+            "backend": kernels + compiled,
             "parameters": f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,}{systems}",
             "queries": f"{len(self.task.train.queries):,} to train on, {len(self.task.validation.queries):,} held out",
             "kept in": str(self.folder.path),
@@ -205,8 +213,16 @@ class Trainer:
                     rate = self.optimizer.param_groups[0]["lr"]
                     values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
                     self._log(values | {name: value.item() for name, value in extra.items()})
+                if self._is_due():
+                    self._save("last.pt")
                 look()
         self._finish_epoch()
+
+    def _is_due(self) -> bool:
+        """Whether last.pt is to be written before the end of the epoch."""
+        train, since = self.config.train, time.monotonic() - self._saved
+        by_steps = train.save_every > 0 and self.state["step"] % train.save_every == 0
+        return by_steps or 0 < 60 * train.save_minutes <= since
 
     @property
     def _stage_name(self) -> str:
@@ -221,10 +237,11 @@ class Trainer:
             group["lr"] = self.stage.learning_rate * learning_rate_factor(step, config.warmup_steps, total, *shape)
         losses: list[torch.Tensor] = []
         extra: dict[str, torch.Tensor] = {}
-        for objective in self.objectives.values():
-            loss, logged = objective(batch)
-            losses.append(loss)
-            extra |= logged
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            for objective in self.objectives.values():
+                loss, logged = objective(batch)
+                losses.append(loss)
+                extra |= logged
         loss = sum(losses[1:], losses[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -236,12 +253,14 @@ class Trainer:
                 "last.pt is as it was after the last epoch"
             )
         self.optimizer.step()
+        self.average.update()
         return loss.item(), norm.item(), extra
 
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
         state = self.state
-        name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
+        with self.average.applied():
+            name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
         # Without right answers no epoch is known to be better: the last one counts.
         value = metrics.get(name) if metrics else float(state["epoch"] + 1)
         if value is None:
@@ -254,7 +273,8 @@ class Trainer:
         last, better = self.config.train.select_metric == LAST, value > state["best"]
         if better or last:
             state["best"], state["best_epoch"] = value, state["epoch"]
-            self._save("best.pt")
+            with self.average.applied():
+                self._save("best.pt")
         if not self.quiet:
             seconds = state["seconds"] - self._epoch_began
             note(
@@ -297,6 +317,10 @@ class Trainer:
         if self.device.type == "cuda":
             state["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
         state["objectives"] = {name: objective.state_dict() for name, objective in self.objectives.items()}
+        if name == "last.pt":
+            self._saved = time.monotonic()
+            if self.config.train.ema:
+                state["average"] = self.average.state_dict()
         self.folder.save(name, state)
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -316,6 +340,7 @@ class Trainer:
         self.state.update(saved["state"])
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.average.load_state_dict(saved.get("average", {}))
             for name, objective in self.objectives.items():
                 objective.load_state_dict(saved["objectives"].get(name, {}))
             torch.set_rng_state(saved["random"]["torch"])
@@ -324,3 +349,11 @@ class Trainer:
                 torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} cannot be restored: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def check_precision(config: Config, device: torch.device) -> None:
+    """Raise ConfigError if a device cannot train in the precision of a run."""
+    if config.train.precision != "bfloat16" or device.type == "cpu":
+        return
+    if device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"train.precision is bfloat16, which {device} cannot compute in; use train.precision=float32")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models, round_of, stage_2_of
+from benchmarks.step_settings import measure_settings
 
 models = pytest.mark.parametrize("name", ["vgn", "ign"])
 
@@ -47,3 +48,10 @@ def test_a_step_of_a_round_trains_its_member_alone(name):
     for each, old in zip((*others, member), before, strict=True):
         same = [torch.equal(p, q) for p, q in zip(each.parameters(), old, strict=True)]
         assert all(same) if each is not member else not all(same)
+
+
+def test_steps_of_a_configuration_in_each_precision():
+    variants, small = [("float32", False), ("bfloat16", False)], ["data.demo_pairs=40", "data.batch_size=8"]
+    report = measure_settings("demo", variants, torch.device("cpu"), repeats=1, words=small)
+    assert report.startswith("## demo: batches of 8 queries, ")
+    assert [line.split("|")[1].strip() for line in report.splitlines() if "float" in line] == ["float32", "bfloat16"]

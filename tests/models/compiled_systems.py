@@ -4,13 +4,19 @@ A program of its own: a compiler does not see through the shape checks that pyte
 """
 
 import copy
+import functools
+import tempfile
+from pathlib import Path
 
 import torch
 
 from relgrounding._settings import ConfigError
 from relgrounding.models import IGN, compile_pieces
 from relgrounding.objectives import CCL, MIL, CCLConfig, MILConfig, SemanticCompletion
+from relgrounding.runs import RunFolder
+from relgrounding.training import _trainer
 from tests.models import test_laws, test_scn
+from tests.training.tiny import train
 
 COUNTS = [7, 9, 12, 5, 6, 8]
 BATCHES = [[0, 1, 2], [1, 3, 4, 5, 0], [5, 2], [0, 1, 2, 3, 4, 5]]
@@ -97,8 +103,23 @@ def refuse() -> None:
         print("refused:", error)
 
 
+def train_alike() -> None:
+    """Both stages of a run, with averaged weights."""
+    _trainer.compile_pieces = functools.partial(compile_pieces, backend="aot_eager")
+    words = ["train.epochs=1", "ccl.epochs=1", "ccl.bank_size=50", "train.log_every=1", "train.ema=0.9"]
+    losses = []
+    with tempfile.TemporaryDirectory() as runs:
+        for compiled in ("false", "true"):
+            folder = RunFolder(Path(runs) / compiled)
+            train(folder, *words, f"train.compile={compiled}")
+            losses.append(torch.tensor([line["loss"] for line in folder.read_log() if "loss" in line]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    print("training aot_eager", len(losses[0]), flush=True)
+
+
 for name in SYSTEMS:
     agree(name, "aot_eager")
 agree("ign graph", "aot_eager", [MIL], autocast=True)
 refuse()
+train_alike()
 agree("vgn contrast", "inductor")

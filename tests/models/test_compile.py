@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding.config import ConfigError
-from tests.training.tiny import tiny_config
+from relgrounding.config import ConfigError, load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +21,7 @@ def test_compiled_steps_are_those_of_eager_in_one_graph_per_piece():
     lines = done.stdout.splitlines()
     assert [line.rpartition(" ")[0] for line in lines if not line.startswith("refused")] == [
         *(f"{name} aot_eager" for name in ("ign graph", "ign soft", "vgn graph", "vgn contrast", "scn", "ign graph")),
+        "training aot_eager",
         "vgn contrast inductor",
     ]
     (refused,) = (line for line in lines if line.startswith("refused"))
@@ -31,4 +31,4 @@ def test_compiled_steps_are_those_of_eager_in_one_graph_per_piece():
 
 def test_a_system_without_pieces_says_so():
     with pytest.raises(ConfigError, match=r"train\.compile: arn names no pieces that torch\.compile can take whole"):
-        tiny_config("model.name=arn", "train.objectives=[arn]", "train.compile=true")
+        load_config("refcoco_arn", ["train.compile=true"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from relgrounding.runs import RunError, RunFolder, check_free, hold_run
+from relgrounding.training import grid_jobs, read_grid
 from tests.training.tiny import TINY, tiny_words, tool
 
 ROOT = Path(__file__).parents[2]
@@ -252,8 +253,9 @@ def test_trainers_go_with_the_grid_that_started_them_and_keep_their_state(tmp_pa
         stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     trainers: list[int] = []
+    folders = [runs / job.name for job in grid_jobs(read_grid(grid), runs)]
     try:
-        _wait(lambda: all((runs / f"demo-MIL-{seed}" / "log.jsonl").is_file() for seed in (0, 1)), 120)
+        _wait(lambda: all((folder / "log.jsonl").is_file() for folder in folders), 120)
         trainers = _children(parent.pid)
         assert len(trainers) == 2
         workers_of = [child for trainer in trainers for child in _children(trainer)]
@@ -266,13 +268,13 @@ def test_trainers_go_with_the_grid_that_started_them_and_keep_their_state(tmp_pa
         for pid in trainers:
             if _alive(pid):
                 os.kill(pid, signal.SIGKILL)
-    for seed in (0, 1):
-        log = (runs / f"demo-MIL-{seed}" / "train.log").read_text()
+    for folder in folders:
+        log = (folder / "train.log").read_text()
         assert log.count("stopped by") == 1, log
-        assert RunFolder(runs / f"demo-MIL-{seed}").load("last.pt")["state"]["step"] > 0
+        assert RunFolder(folder).load("last.pt")["state"]["step"] > 0
         if not workers:  # an interruption may come while a loader with workers is being taken down, which says so
             assert "Traceback" not in log
-        check_free(runs / f"demo-MIL-{seed}")
+        check_free(folder)
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding.config import ConfigError
+from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
+from relgrounding.training._ablation import flat_settings
 from tests.training.tiny import TINY, tool
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,11 +49,15 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
     grid = read_grid(_write(tmp_path / "grid.yaml"))
     found = grid_jobs(grid, Path("runs"))
     assert [(job.row, job.seed) for job in found] == [("MIL", 0), ("MIL", 1), ("all, levels", 0), ("all, levels", 1)]
-    assert found[3].name == "demo-all--levels-1"
-    assert found[3].words[-1] == "ccl.start_from=runs/demo-MIL-1"
+    assert found[3].name == f"demo-all--levels-1-{found[3].address}"
+    assert found[1].name == f"demo-MIL-1-{found[1].address}"
+    assert f"ccl.start_from=runs/{found[1].name}" in found[3].words
+    config = load_config(found[3].file, found[3].words)
+    assert config.ccl.start_from == f"runs/{found[1].name}"
+    assert (flat_settings(config), config.name) == (found[3].settings, found[3].name)
     rows = {"MIL": {}, "students": {"start": "MIL", "settings": ["cotrain.epochs=1"]}}
     found = grid_jobs(read_grid(_write(tmp_path / "grid.yaml", rows=rows)), Path("runs"))
-    assert found[3].words[-1] == "cotrain.start_from=runs/demo-MIL-1"
+    assert f"cotrain.start_from=runs/{found[1].name}" in found[3].words
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,7 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
         ({"rows": {"a": {"settings": ["model.hiden=3"]}}, "reference": ""}, "run demo-a-0: .*nearest one is"),
         ({"rows": {"a b": {}, "a-b": {}}, "reference": ""}, "two runs would be called demo-a-b-0"),
         ({"experiments": {"demo": {}}}, "experiments.demo.config is missing"),
+        ({"seeds": [0, -1]}, "seeds: -1 is less than 0"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_before_anything_runs(tmp_path, changes, message):
@@ -138,10 +144,80 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     assert ablate_tool.main(words) == 0
     assert (second / "results.json").is_file()
     assert {job.name: (runs / job.name / "last.pt").stat().st_mtime_ns for job in found} == before
-    # Other settings under the same names are not taken for these.
+    assert ablate_tool.main([str(grid), "--list", "--runs", str(runs)]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{job.address}  done" in listed for job in found)
+    # Other settings are other runs; a folder whose settings were changed is not taken for what its name says.
     _write(grid, settings=[*TINY, "train.epochs=2"])
+    others = grid_jobs(read_grid(grid), runs)
+    assert not {job.name for job in others} & {job.name for job in found}
+    (runs / found[0].name).rename(runs / others[0].name)
     assert ablate_tool.main(words) == 2
     assert "was run with settings other than those of the grid" in capsys.readouterr().err
+
+
+def _train_by_name(job, runs: Path, name: str, **changes: str) -> None:
+    """Write what is left of a finished run of a job, in a folder of some name."""
+    folder = RunFolder(runs / name)
+    folder.write_config(load_config(job.file, [*job.words, f"name={name}", *(f"{k}={v}" for k, v in changes.items())]))
+    (folder.path / "results.json").write_text(_results(50.0))
+
+
+def test_runs_are_found_by_their_settings_whatever_their_rows_are_called(tmp_path):
+    path, runs = tmp_path / "grid.yaml", tmp_path / "runs"
+    first, _, second, _ = grid_jobs(read_grid(_write(path)), runs)
+    for job in (first, second):
+        _train_by_name(job, runs, job.name)
+    # Renamed, extended, with other settings that do not affect results, and a row that is written otherwise.
+    rows = {
+        "again": {},
+        "after": {"start": "again", "settings": ["ccl.epochs=1"]},
+        "new": {"settings": ["model.top_r=1"]},
+    }
+    rows["same"] = {"settings": ["model.top_r=2", "train.log_every=7"]}
+    changes = {"rows": rows, "reference": "again", "seeds": [2, 0], "name": "other"}
+    changes["settings"] = ["device=cpu", *TINY, "train.epochs=1"]
+    grid = read_grid(_write(path, **changes))
+    found = {(job.row, job.seed): job for job in grid_jobs(grid, runs)}
+    assert [found[row, 0].name for row in ("again", "after", "same")] == [first.name, second.name, first.name]
+    assert found["same", 2].name == found["again", 2].name
+    assert {key for key, job in found.items() if job_is_done(job, runs)} == {("again", 0), ("after", 0), ("same", 0)}
+    column = "test, single: Acc@0.5"
+    cells = grid_cells(grid, runs)["demo"]
+    assert {row: cell[column].values for row, cell in cells.items() if row in rows} == {
+        "again": {0: 50.0}, "after": {0: 50.0}, "same": {0: 50.0},
+    }  # fmt: skip
+
+
+def test_runs_of_earlier_versions_are_found_by_the_names_of_their_rows(tmp_path):
+    runs = tmp_path / "runs"
+    grid = read_grid(_write(tmp_path / "grid.yaml", seeds=[0]))
+    first, second = grid_jobs(grid, runs)
+    _train_by_name(first, runs, "demo-MIL-0")
+    _train_by_name(second, runs, "demo-all--levels-0", **{"ccl.start_from": "/elsewhere/demo-MIL-0"})
+    found = grid_jobs(grid, runs)
+    assert [job.name for job in found] == ["demo-MIL-0", "demo-all--levels-0"]
+    assert [job.address for job in found] == [first.address, second.address]
+    assert all(job_is_done(job, runs) for job in found)
+    assert f"ccl.start_from={runs / 'demo-MIL-0'}" in found[1].words
+    # One that was run with other settings is another run, and what starts from it, too.
+    _train_by_name(first, runs, "demo-MIL-0", **{"train.epochs": "2"})
+    assert [job.name for job in grid_jobs(grid, runs)] == [first.name, second.name]
+
+
+def test_the_hash_is_that_of_what_results_depend_on(tmp_path):
+    def addresses(*settings: str, **changes) -> list[str]:
+        grid = read_grid(_write(tmp_path / "grid.yaml", settings=[*TINY, *settings], **changes))
+        return [job.address for job in grid_jobs(grid, tmp_path)]
+
+    usual = addresses()
+    assert len(set(usual)) == 4
+    assert addresses("device=cpu", "data.workers=1", "train.betas=[0.9,0.999]") == usual
+    assert addresses(seeds=[1, 0]) == [usual[1], usual[0], usual[3], usual[2]]
+    # What a run starts from is a part of what it is.
+    assert not set(addresses("train.clip_norm=2")) & set(usual)
+    # Pinned: another version that computes it otherwise would train everything again.
+    assert usual[0] == "2bbbfc07d5"
 
 
 def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsys):
@@ -150,5 +226,6 @@ def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsy
     words = [str(grid), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     assert ablate_tool.main(words) == 1
     error = capsys.readouterr().err
-    assert "failed: demo-MIL-0: exit status 2: error: train.select_metric: there is no metric 'IoU'" in error
-    assert "failed: demo-next-0: demo-MIL-0 failed, which it starts from" in error
+    first, second = (job.name for job in grid_jobs(read_grid(grid), tmp_path / "runs"))
+    assert f"failed: {first}: exit status 2: error: train.select_metric: there is no metric 'IoU'" in error
+    assert f"failed: {second}: {first} failed, which it starts from" in error

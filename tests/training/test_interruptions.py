@@ -157,6 +157,17 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")} == before
 
 
+def test_auto_starts_a_run_continues_it_and_leaves_it_alone(whole, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", at(torch.optim.Adam.step, 13, stop(signal.SIGTERM)))
+        assert run(tmp_path, "--resume", "auto") == 143
+    assert run(tmp_path, "--resume", "auto") == 0
+    assert differences(whole, outcome(tmp_path / "run")) == []
+    capsys.readouterr()
+    assert run(tmp_path, "--resume", "auto") == 0
+    assert "is finished, with its results" in capsys.readouterr().out
+
+
 def test_more_epochs_train_on_and_other_settings_are_refused(tmp_path, capsys):
     assert run(tmp_path, "train.epochs=1") == 0
     first = outcome(tmp_path / "run")

@@ -2,13 +2,20 @@
 
     relgrounding ablate ccl --out benchmarks/results/ccl
     relgrounding ablate ccl --out benchmarks/results/ccl --table      what there is so far
+    relgrounding ablate ccl --list                                    each run: its hash, state and folder
     relgrounding ablate own_grid.yaml --out own_grid
+    relgrounding ablate own_grid.yaml --out own_grid --launcher submitit --partition gpu --gpus 1 --time 240
 
 Writes OUT/table.md, OUT/differences.md (each row against its reference, query by query, by kind of query, with 95 %
 bootstrap intervals over queries and seeds), both as numbers in OUT/cells.json and OUT/differences.json, and, with the
-extra `plot`, OUT/plot.png; the runs go to --runs. Ctrl-C keeps the
-state of every run; the same command goes on from there. A run that is done is not run again. The runs stop, and keep
-their state, when this command ends, even if it is killed.
+extra `plot`, OUT/plot.png; the runs go to --runs. A run's folder ends with a hash of its settings: a grid may be
+extended and its rows renamed, and rows with equal settings share a run. A run that is done is not run again; one that
+failed is. Ctrl-C keeps the state of every run; the same command goes on from there.
+
+With --launcher local, the runs stop, and keep their state, when this command ends, even if it is killed. With
+--launcher submitit (extra `cluster`), each run is a job of Slurm, or with --cluster local a process of this machine;
+jobs go on when this command ends, and the same command waits for them. A row that starts from another one is submitted
+by this command once that is done.
 """
 
 import argparse
@@ -22,11 +29,12 @@ from typing import TYPE_CHECKING
 from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError, find_config
+from relgrounding.cli import at_least
 from relgrounding.cli.ablate._differences import as_numbers, differences, differences_text
-from relgrounding.cli.ablate._runs import run_all
+from relgrounding.cli.ablate._runs import Launcher, Local, run_all
 
 if TYPE_CHECKING:
-    from relgrounding.training import Grid
+    from relgrounding.training import Grid, Job
 
 ERRORS = (ValueError,)
 FILES = ("table.md", "differences.md", "cells.json", "differences.json", "plot.png")
@@ -39,11 +47,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/ccl.md"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of table and plot")
+    parser.add_argument("--out", type=Path, help="folder of table and plot; not needed with --list")
     parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/NAME of the grid)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one per core)")
+    count = at_least(int, 1)
+    parser.add_argument("--jobs", type=count, help="runs at a time (default: one per core; Slurm: all)")
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="run these only (default: all)")
     parser.add_argument("--table", action="store_true", help="run nothing, write what there is")
+    parser.add_argument("--list", action="store_true", help="run nothing, print the state of each run")
+    parser.add_argument(
+        "--processes", type=count, default=1, help="that train a run together, by torchrun (default: %(default)s)"
+    )
+    parser.add_argument("--launcher", choices=("local", "submitit"), default="local", help="default: %(default)s")
+    cluster = parser.add_argument_group("with --launcher submitit")
+    cluster.add_argument("--cluster", choices=("slurm", "local"), help="local: processes here (default: slurm)")
+    cluster.add_argument("--partition", help="of Slurm (default: its own)")
+    cluster.add_argument(
+        "--time",
+        type=count,
+        metavar="MINUTES",
+        help="time limit of a job, after which its run keeps its state and is queued again, up to three times "
+        "(default: a day)",
+    )
+    cluster.add_argument("--gpus", type=at_least(int, 0), help="per job (default: what the cluster gives; local: none)")
+    cluster.add_argument("--cpus", type=count, help="CPU cores per process (default: 4)")
+    cluster.add_argument("--memory", type=at_least(float, 0.1), metavar="GB", help="per job (default: the cluster's)")
+    cluster.add_argument(
+        "--sbatch", nargs="+", metavar="OPTION=VALUE", help="further options of sbatch, such as account=vision qos=long"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,33 +84,80 @@ def run(arguments: argparse.Namespace) -> int:
     path = find_config(arguments.grid, "ablations")
     grid = read_grid(path)
     runs = (arguments.runs or Path("runs") / grid.name).absolute()
-    check_output_folder(arguments.out)
-    for name in FILES:
-        check_output(arguments.out / name, [path])
     unknown = sorted(set(arguments.only or ()) - set(grid.experiments))
     if unknown:
         raise ConfigError(f"--only: there is no experiment {unknown[0]!r}; there is {', '.join(grid.experiments)}")
-    failed: dict[str, str] = {}
+    check_outputs(arguments, path)
+    jobs = grid_jobs(grid, runs)
+    chosen = [job for job in jobs if not arguments.only or job.experiment in arguments.only]
+    if arguments.list:
+        from relgrounding.cli.ablate._states import states_text
+
+        show(states_text(chosen, runs))
+        return 0
+    failed: dict[str, list[str]] = {}
     if not arguments.table:
-        jobs = [job for job in grid_jobs(grid, runs) if not arguments.only or job.experiment in arguments.only]
+        launcher, at_once = launcher_of(arguments, runs, len(chosen))
         with hold_run(RunFolder(runs)):  # of the grid: its runs are held by their trainers
-            failed = run_all(jobs, runs, max(1, arguments.jobs))
-    write(grid, runs, arguments, failed)
-    for name, reason in failed.items():
+            failed = run_all(chosen, runs, launcher, at_once)
+    write(grid, runs, jobs, arguments, failed)
+    for name, (reason, *lines) in failed.items():
         show(f"failed: {printable(name)}: {printable(reason)}", sys.stderr)
+        for line in lines:
+            show(f"    {printable(line)}", sys.stderr)
     return 1 if failed else 0
 
 
-def write(grid: "Grid", runs: Path, arguments: argparse.Namespace, failed: dict[str, str]) -> None:
+def check_outputs(arguments: argparse.Namespace, grid: Path) -> None:
+    """Refuse outputs that cannot be written, or are missing."""
+    if arguments.list:
+        return
+    if arguments.out is None:
+        raise ConfigError("--out FOLDER is missing: where table and plot go")
+    check_output_folder(arguments.out)
+    for name in FILES:
+        check_output(arguments.out / name, [grid])
+
+
+def launcher_of(arguments: argparse.Namespace, runs: Path, count: int) -> tuple[Launcher, int]:
+    """Return what trains the runs, and how many at once.
+
+    Raises:
+        ConfigError: options that do not fit the launcher, or a cluster that is not here.
+    """
+    wanted = {"cluster": arguments.cluster, "minutes": arguments.time, "cpus": arguments.cpus, "gpus": arguments.gpus}
+    wanted |= {"memory": arguments.memory, "partition": arguments.partition}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    if arguments.launcher == "local":
+        if given or arguments.sbatch:
+            first = {"minutes": "time"}.get(next(iter(given), "sbatch"), next(iter(given), "sbatch"))
+            raise ConfigError(f"--{first} is for jobs of a cluster; give --launcher submitit, too")
+        at_once = arguments.jobs or os.cpu_count() or 1
+        return Local(runs, at_once, arguments.processes), at_once
+    from relgrounding.cli.ablate._cluster import Cluster, Resources
+
+    words = [word.partition("=") for word in arguments.sbatch or ()]
+    if wrong := next((key for key, _, value in words if not key or not value), None):
+        raise ConfigError(f"--sbatch: {wrong[:80]!r} is not an option with a value, such as account=vision")
+    options = {key.lstrip("-"): value for key, _, value in words}
+    launcher = Cluster(runs, Resources(processes=arguments.processes, sbatch=options, **given))
+    arguments.left = launcher.left
+    most = (os.cpu_count() or 1) if launcher.resources.cluster == "local" else max(1, count)
+    return launcher, arguments.jobs or most
+
+
+def write(
+    grid: "Grid", runs: Path, jobs: "list[Job]", arguments: argparse.Namespace, failed: dict[str, list[str]]
+) -> None:
     """Write table, figures as numbers, and plot."""
     import torch
 
     from relgrounding.training import grid_cells, grid_results, grid_table
     from relgrounding.viz import ablation_figure, save_figure
 
-    found = grid_cells(grid, runs)
+    found = grid_cells(grid, runs, jobs)
     out: Path = arguments.out
-    results = grid_results(grid, runs)
+    results = grid_results(grid, runs, jobs)
     finished = sum(map(bool, results.values()))
     reference = f" In brackets: difference to *{grid.reference}* of the same seeds" if grid.reference else ""
     reference += reference and (" or to the row named." if any(row.reference for row in grid.rows.values()) else ".")
@@ -94,8 +171,8 @@ def write(grid: "Grid", runs: Path, arguments: argparse.Namespace, failed: dict[
         f"torch {torch.__version__}, Python {platform.python_version()}.\n\n"
         f"`relgrounding ablate {arguments.grid} --out {out}`\n\n"
     )
-    compared = differences(grid, runs)
-    texts = {"table.md": means + facts + grid_table(grid, runs)}
+    compared = differences(grid, runs, jobs)
+    texts = {"table.md": means + facts + grid_table(grid, runs, jobs)}
     texts["differences.md"] = intervals + facts + differences_text(grid, compared)
     for file, text in texts.items():
         with replacing(out / file) as beside:

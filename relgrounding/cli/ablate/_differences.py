@@ -1,6 +1,7 @@
 """Rows of a grid against their references, query by query."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,26 +11,27 @@ from relgrounding.cli.compare import compare
 
 if TYPE_CHECKING:
     from relgrounding.evaluation import Difference
-    from relgrounding.training import Grid
+    from relgrounding.training import Grid, Job
     from relgrounding.viz import Run
 
 Found = dict[str, dict[str, dict[str, "dict[str, Difference]"]]]
 """Differences by experiment, title of a column, row, and kind of query."""
 
 
-def differences(grid: "Grid", runs: Path) -> Found:
+def differences(grid: "Grid", runs: Path, jobs: "Sequence[Job]") -> Found:
     """Return the difference of every row from its reference on the seeds that both have, as far as they were run.
 
     Metrics that are no mean over queries are left out.
     """
     import numpy as np
 
-    from relgrounding.training import grid_results, run_name
+    from relgrounding.training import grid_results
     from relgrounding.viz import read_run
 
+    folders = {(job.experiment, job.row, job.seed): runs / job.name for job in jobs}
     done = {
-        run for run, results in grid_results(grid, runs).items()
-        if results and (runs / run_name(*run) / "predictions.jsonl").is_file()
+        run for run, results in grid_results(grid, runs, jobs).items()
+        if results and (folders[run] / "predictions.jsonl").is_file()
     }  # fmt: skip
     found: Found = {}
     for name, experiment in grid.experiments.items():
@@ -40,8 +42,8 @@ def differences(grid: "Grid", runs: Path) -> Found:
             seeds = [s for s in grid.seeds if (name, row, s) in done and (name, other, s) in done]
             if not seeds:
                 continue
-            for key in [(r, s) for r in (row, other) for s in seeds if (r, s) not in kept]:
-                kept[key] = read_run(runs / run_name(name, *key))
+            for r, s in [(r, s) for r in (row, other) for s in seeds if (r, s) not in kept]:
+                kept[r, s] = read_run(folders[name, r, s])
             ours, theirs = ([kept[r, s] for s in seeds] for r in (row, other))
             measured = ours[0].view.measures(np.zeros(1), np.zeros(1, bool))
             for column in [c for c in experiment.columns if c.metric in measured]:

@@ -1,118 +1,131 @@
-"""The runs of a grid, each in a process of its own."""
+"""The runs of a grid: which may begin, which are over, and what became of them."""
 
 import os
-import subprocess
-import sys
-import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import relgrounding
 from relgrounding._printing import printable, progress
+from relgrounding.cli.ablate._training import Training, work_of
 
 if TYPE_CHECKING:
     from relgrounding.training import Job
 
 
-def run_all(jobs: "list[Job]", runs: Path, at_once: int) -> dict[str, str]:
-    """Run what is not done, a row after the one it starts from; return what failed, and why."""
+@runtime_checkable
+class Handle(Protocol):
+    """A run that was started."""
+
+    def poll(self) -> list[str] | None:
+        """Return None while it is not over, then why it failed, in lines; nothing if it did not."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Where runs are trained."""
+
+    def find(self, job: "Job") -> Handle | None:
+        """Return a run that was started before and is not over, if this launcher waits for those.
+
+        Raises:
+            RunError: it is being trained otherwise.
+        """
+
+    def start(self, job: "Job") -> Handle:
+        """Start a run."""
+
+    def leave(self) -> None:
+        """Do what there is to do about runs that are not over when the command is interrupted."""
+
+
+class Local:
+    """Trains runs in processes of this machine, which end with this one.
+
+    Args:
+        runs: folder of the runs.
+        at_once: how many, between which the cores are shared out.
+        processes: of each.
+    """
+
+    def __init__(self, runs: Path, at_once: int, processes: int = 1) -> None:
+        self.runs, self.processes = runs, processes
+        self.threads = max(1, (os.cpu_count() or 1) // (at_once * processes))
+        self._started: list[Training] = []
+
+    def find(self, job: "Job") -> None:
+        """Refuse a run that is being trained, or waits in the queue of a cluster."""
+        from relgrounding.cli.ablate._cluster import refuse_submitted
+        from relgrounding.runs import check_free
+
+        check_free(self.runs / job.name)
+        refuse_submitted(job, self.runs)
+
+    def start(self, job: "Job") -> Training:
+        """Start a run."""
+        self._started.append(Training(work_of(job, self.runs, self.threads, self.processes)))
+        return self._started[-1]
+
+    def leave(self) -> None:
+        """Interrupt what runs; each run keeps its state."""
+        for training in self._started:
+            training.stop()
+        for training in self._started:
+            while training.poll() is None:
+                time.sleep(0.1)
+
+
+def run_all(jobs: "Sequence[Job]", runs: Path, launcher: Launcher, at_once: int) -> dict[str, list[str]]:
+    """Run what is not done, a row after the one that it starts from; return what failed, and why.
+
+    Args:
+        jobs: of the grid; those of the same name are one run.
+        runs: folder of the runs.
+        launcher: what trains them.
+        at_once: most runs that are started and not over.
+    """
     from relgrounding._signals import look
-    from relgrounding.runs import check_free
     from relgrounding.training import job_is_done
 
-    done = {job.name for job in jobs if job_is_done(job, runs)}
-    waiting = [job for job in jobs if job.name not in done]
-    for job in waiting:
-        check_free(runs / job.name)
-    failed: dict[str, str] = {}
-    runner = Runner(runs, max(1, (os.cpu_count() or 1) // at_once))
-    by_key = {(job.experiment, job.row, job.seed): job.name for job in jobs}
-    running: dict[Future[str], Job] = {}
-    bar: Any = progress(total=len(jobs), initial=len(done), desc="runs", unit="run")
-    with ThreadPoolExecutor(at_once) as pool, bar:
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        unique.setdefault(job.name, job)
+    done = {name for name, job in unique.items() if job_is_done(job, runs)}
+    waiting = [job for name, job in unique.items() if name not in done]
+    running = {job.name: handle for job in waiting if (handle := launcher.find(job))}
+    waiting = [job for job in waiting if job.name not in running]
+    failed: dict[str, list[str]] = {}
+    bar: Any = progress(total=len(unique), initial=len(done), desc="runs", unit="run")
+    with bar:
         try:
             while waiting or running:
                 for job in list(waiting):
-                    before = by_key.get((job.experiment, job.start, job.seed), "")
+                    before = job.before.name if job.before else ""
                     if before in failed:
-                        failed[job.name] = f"{before} failed, which it starts from"
+                        failed[job.name] = [f"{before} failed, which it starts from"]
                         waiting.remove(job)
-                    elif len(running) < at_once and (not job.start or before in done):
-                        running[pool.submit(runner, job)] = job
+                    elif len(running) < at_once and (not before or before in done):
+                        running[job.name] = launcher.start(job)
                         waiting.remove(job)
-                bar.set_postfix_str(", ".join(printable(job.name) for job in running.values()))
+                bar.set_postfix_str(_some(list(running)))
                 look()
-                finished, _ = wait(running, 0.2, FIRST_COMPLETED) if running else (set(), None)
-                for future in finished:
-                    job, reason = running.pop(future), future.result()
+                time.sleep(0.2)
+                for name, handle in list(running.items()):
+                    reason = handle.poll()
+                    if reason is None:
+                        continue
+                    del running[name]
                     if reason:
-                        failed[job.name] = reason
+                        failed[name] = reason
                     else:
-                        done.add(job.name)
+                        done.add(name)
                     bar.update()
         except BaseException:
-            runner.stop()
+            launcher.leave()
             raise
     return failed
 
 
-class Runner:
-    """Runs jobs in processes of their own.
-
-    Args:
-        runs: folder of the runs.
-        threads: of each.
-    """
-
-    def __init__(self, runs: Path, threads: int) -> None:
-        self.runs, self.threads = runs, threads
-        self._processes: set[subprocess.Popen] = set()
-        self._stopped = threading.Event()
-
-    def __call__(self, job: "Job") -> str:
-        """Run a job to its end; return why it failed, or nothing."""
-        folder = self.runs / job.name
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "relgrounding", "train", "--config", job.file, "--runs", str(self.runs)]
-        command += ["--stop-with-stdin", "--threads", str(self.threads), *job.words]
-        if (folder / "last.pt").is_file():
-            command.append("--resume")
-        found = [str(Path(relgrounding.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self.threads),
-            "PYTHONPATH": os.pathsep.join(found),  # of a clone that is not installed
-        }
-        if self._stopped.is_set():
-            return "interrupted"
-        # A session of its own: Ctrl-C reaches it once, from `stop`, and not a second time from the terminal. Its
-        # standard input ends when this process does, however it ends, and the trainer stops then, too.
-        with (
-            (folder / "train.log").open("ab") as log,
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            ) as process,
-        ):
-            self._processes.add(process)
-            if self._stopped.is_set():
-                self.stop()
-            code = process.wait()
-            self._processes.discard(process)
-        if code == 0:
-            return ""
-        text = (folder / "train.log").read_text(encoding="utf-8", errors="replace")
-        lines = text.replace("\r", "\n").strip().splitlines()
-        return f"exit status {code}: {lines[-1] if lines else 'no output'}; all of it is in {folder / 'train.log'}"
-
-    def stop(self) -> None:
-        """Interrupt what runs; each run keeps its state."""
-        self._stopped.set()
-        for process in list(self._processes):
-            if process.stdin is not None:
-                process.stdin.close()
+def _some(names: list[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + rest

@@ -55,10 +55,10 @@ class IndexedQueries(Sequence[Query], Columns):
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return IndexedQueries(self.index, self._read, self.rows[key])
-        return self._query(self.rows[key])
+        return self._query(int(self.rows[key]))
 
     def __iter__(self) -> Iterator[Query]:
-        return map(self._query, self.rows)
+        return (self._query(int(row)) for row in self.rows)
 
     def _query(self, row: int) -> Query:
         index = self.index

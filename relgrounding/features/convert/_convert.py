@@ -256,7 +256,7 @@ def convert_features(
         "description": f"{', '.join(path.name for path in paths)}, converted from {format}"
         + (f", PCA {dim} to {width}" if components else "")
     }
-    resumed, items = 0, []
+    resumed, items = 0, list[Entry]()
     for target in targets.split(entries, fingerprint):
         items += target.entries
         if not targets.begin(target):

@@ -197,8 +197,9 @@ class Output:
         with h5py.File(self.part, "w") as file:
             file.attrs.update(attributes)
             if self.layout == "clips":
-                offsets = [(_allocate(file, entry.id, (entry.rows, self.dim), self.dtype),) for entry in self.entries]
+                offsets: list[tuple[int, ...]] = []
                 for entry in self.entries:
+                    offsets.append((_allocate(file, entry.id, (entry.rows, self.dim), self.dtype),))
                     if entry.duration is not None:
                         file[entry.id].attrs["duration"] = entry.duration
                 return offsets

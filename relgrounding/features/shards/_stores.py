@@ -1,10 +1,13 @@
 """Readers of a folder of shards, with the interface of those of one file."""
 
+import os
+import resource
 from collections import OrderedDict
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
+import h5py
 import numpy as np
 from jaxtyping import Float32
 
@@ -12,10 +15,13 @@ from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions,
 from relgrounding.features.shards._index import Index, read_index
 from relgrounding.features.shards._lookup import Lookup
 from relgrounding.io._errors import BadFeatures, MissingFeatures
-from relgrounding.io._hdf5 import names, open_hdf5, read_texts
+from relgrounding.io._hdf5 import check_texts, names, open_hdf5, read_text_of
 
-MOST_OPEN = 128
-"""Shards that are open at once: each takes a file descriptor, and memory for HDF5's own caches."""
+_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+MOST_OPEN = 256 if _DESCRIPTORS == resource.RLIM_INFINITY else max(8, min(256, _DESCRIPTORS // 4))
+"""Shards that are open at once: each takes a file descriptor, and about 0.7 MB for HDF5's own caches."""
+CHUNK_CACHE = 2**17
+"""Bytes: of a chunk one item is read, and seldom two."""
 MOST_NAMED = 20_000
 """Ids that a message about a missing one looks through."""
 
@@ -56,6 +62,8 @@ def open_features(path: str | Path, kind: str = "", in_memory: bool | None = Non
 class _ClipShard(ClipFeatures):
     """One shard of videos, of which nothing but what is asked for is read."""
 
+    _chunk_cache = CHUNK_CACHE
+
     def __init__(self, path: Path, dim: int) -> None:
         super().__init__(path, in_memory=False)
         self._dim = dim
@@ -64,9 +72,27 @@ class _ClipShard(ClipFeatures):
 class _RegionShard(RegionFeatures):
     """One shard of images, found by their rows: the ids of the others are not read."""
 
+    _chunk_cache = CHUNK_CACHE
+
     def __init__(self, path: Path, dim: int) -> None:
         super().__init__(path, in_memory=False)
         self._width = dim
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._members: dict[str, h5py.Dataset] = {}
+        self._loaded = False
+
+    def _open(self) -> h5py.File:
+        if self._owner != os.getpid():
+            self._members = {}
+        return super()._open()
+
+    def _member(self, name: str) -> h5py.Dataset:
+        self._open()
+        if name not in self._members:  # each look-up checks links and filters, and takes a fifth of a read
+            self._members[name] = super()._member(name)
+        return self._members[name]
 
     def row(self, row: int, key: str) -> Regions:
         """Return the regions of a row, whose id must be the one expected."""
@@ -81,21 +107,24 @@ class _RegionShard(RegionFeatures):
     def rows(self, ids: list[str]) -> list[tuple[str, int, tuple[int, int]]]:
         """Return id, number of regions and (width, height) of all images, whose ids are given."""
         self._load()
+        if (held := len(self._data["offsets"]) - 1) != len(ids):
+            raise BadFeatures(f"{self.path} holds {held:,} images, its index says {len(ids):,}: {_remake(self.path)}")
         return self._counts(ids)
 
     def check(self, row: int, key: str) -> None:
         """Raise BadFeatures where the image of a row is another one than the index says."""
         self._load()
-        ids, where = self._member("ids"), f"ids in {self.path}"
-        found = read_texts(ids, where, rows=slice(row, row + 1))
-        if found != [key]:
-            raise BadFeatures(f"{self.path} holds {found} where its index has {key!r}: {_remake(self.path)}")
+        found = read_text_of(self._member("ids"), row, f"ids in {self.path}")
+        if found != key:
+            raise BadFeatures(f"{self.path} holds {found!r} where its index has {key!r}: {_remake(self.path)}")
 
     def _load(self) -> None:
-        if not self._data:
+        if not self._loaded:
             self._read_arrays(self._open())
+            check_texts(self._member("ids"), f"ids in {self.path}")
             if (width := self._member("features").shape[1]) != self._width:
-                raise BadFeatures(f"{self.path} has features of width {width}, other shards {self._width}")
+                raise BadFeatures(f"{self.path} has features of width {width}, its index says {self._width}")
+            self._loaded = True
 
 
 class _Shards(_Store, Generic[S]):

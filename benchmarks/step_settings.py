@@ -1,0 +1,100 @@
+"""Steps of shipped configurations with other settings of the step, on their own data: `benchmarks.step --config`."""
+
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+
+import torch
+
+from benchmarks.report import table
+from benchmarks.timing import Quantiles, interleaved
+from relgrounding.config import load_config
+from relgrounding.modalities import Batch, training_batches
+from relgrounding.models import compile_pieces
+from relgrounding.training import Stage, Task, build_model, make_task, stages
+
+BATCHES = 4
+"""Batches that take turns, so that a step meets batches of other sizes."""
+
+
+class StageStep:
+    """One step after another of a stage of a run, whose model is untrained.
+
+    Args:
+        task: of the run.
+        stage: of the run.
+        batches: that take turns.
+        precision: see `train.precision`.
+        compiled: see `train.compile`.
+    """
+
+    def __init__(self, task: Task, stage: Stage, batches: Sequence[Batch], precision: str, compiled: bool) -> None:
+        config = task.config
+        torch.manual_seed(config.seed)
+        self.model = build_model(task).to(batches[0].words.device)
+        trained = self.model.begin(stage.member)
+        self.model.train()
+        if compiled:
+            compile_pieces(trained)
+        generator = torch.Generator().manual_seed(config.seed)
+        model = self.model if stage.member else trained
+        self.objectives = [kind(model, config.sections, generator) for kind in stage.objectives]
+        self.parameters = list(trained.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5)
+        self.batches, self.short, self.clip = cycle(batches), precision == "bfloat16", config.train.clip_norm
+
+    def __call__(self) -> None:
+        """Take it."""
+        batch = next(self.batches)
+        with torch.autocast(batch.words.device.type, torch.bfloat16, enabled=self.short):
+            losses = [objective(batch)[0] for objective in self.objectives]
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+
+
+def measure_settings(
+    name: str, variants: Sequence[tuple[str, bool]], device: torch.device, repeats: int, words: Sequence[str] = ()
+) -> str:
+    """Time the first and the last stage of a configuration.
+
+    Args:
+        name: of the configuration, whose data are read.
+        variants: precision and whether to compile; the others are compared with the first.
+        device: to compute on.
+        repeats: steps of each.
+        words: settings laid over those of the configuration.
+    """
+    task = make_task(load_config(name, words))
+    collator, config = task.collator(task.train), task.config
+    sampler = training_batches(task.train.queries, task.train.store, task.modality, config.data, config.seed)
+    batches = []
+    for rows in islice(iter(sampler), BATCHES):
+        batch = collator(rows)
+        batch.block = sampler.block(rows)
+        batches.append(batch.to(device))
+    sizes = f"{config.data.batch_size} queries, {sum(b.structure.num_nodes for b in batches) // BATCHES} proposals"
+    title = f"## {name}: batches of {sizes} in the mean"
+    planned = stages(config)
+    parts = [title]
+    for stage in dict.fromkeys((planned[0], planned[-1])):
+        objectives = ", ".join(kind.name for kind in stage.objectives)
+        steps = {_label(*v): StageStep(task, stage, batches, *v) for v in variants}
+        parts.append(f"{objectives}:\n\n{_timed(steps, device, repeats)}")
+    return "\n\n".join(parts)
+
+
+def _label(precision: str, compiled: bool) -> str:
+    return f"{precision}, compiled" if compiled else precision
+
+
+def _timed(steps: dict[str, Callable[[], None]], device: torch.device, repeats: int) -> str:
+    for step in steps.values():
+        for _ in range(BATCHES):  # whatever is made on first use, for each size
+            step()
+    turns = {key: {"step": step} for key, step in steps.items()}
+    found = interleaved(turns, device, repeats, seconds=float("inf"), calls=1)
+    times = {key: Quantiles.of(of["step"]) for key, of in found.items()}
+    first = next(iter(times.values())).p50
+    rows = [[key, *(f"{ms:.0f}" for ms in (t.p20, t.p50, t.p80)), f"{t.p50 / first:.2f}"] for key, t in times.items()]
+    return table(rows, ["step", "p20 ms", "p50 ms", "p80 ms", "share"])
