@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from relgrounding._printing import get_logger, progress
-from relgrounding._signals import look
+from relgrounding._signals import look_together
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
@@ -188,7 +188,7 @@ class Predictor:
         seconds = self.modality.seconds(queries, durations)
         result = Scored()
         for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
-            look()
+            look_together()
             scores = self.model(batch.to(device)).cpu()
             result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
             proposals, candidates = self.modality.candidates(batch, seconds)

@@ -9,6 +9,7 @@ import numpy as np
 
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger, progress
+from relgrounding._ranks import is_main, on_main
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
 from relgrounding.datasets import Query, columns
@@ -72,7 +73,7 @@ def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[
     known, scored = answered(task.validation, score_split(model, task, task.validation, quiet, "validation"))
     all_protocols = protocols(task)
     main = task.modality.main_protocol(list(all_protocols), task.config.eval)
-    return name, split_metrics(task, known, scored, all_protocols[main])
+    return name, on_main(split_metrics, task, known, scored, all_protocols[main])
 
 
 def _kept_floors(task: Task, folder: RunFolder) -> Any:
@@ -129,6 +130,12 @@ def evaluate_split(
     """
     start = time.perf_counter()
     scored = score_split(model, task, split, quiet, f"scoring {name}")
+    return on_main(_evaluated, model, task, name, split, scored, start, quiet)
+
+
+def _evaluated(
+    model: System, task: Task, name: str, split: Split, scored: Scored, start: float, quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     entries, lines = [], []
     tops = {name: task.modality.select(scored, variant, task.config.eval) for name, variant in protocols(task).items()}
     explained = _explained(model, task, split, tops, quiet) if task.config.eval.explain else None
@@ -222,9 +229,9 @@ def score_run(
         As `evaluate_split`, of all splits.
     """
     model = build_model(task)
-    folder.restore(model, folder.load("best.pt"), "best.pt")
+    folder.restore(model, on_main(folder.load, "best.pt"), "best.pt")
     model.to(usable_device(task.config.device, fall_back=True))
-    if not task.train.queries:
+    if not task.train.queries and is_main():
         task.floors = _kept_floors(task, folder)
     entries, lines = [], []
     for name in dict.fromkeys(splits or task.config.data.test_splits):
@@ -232,16 +239,20 @@ def score_run(
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
-        folder.check_there()
-        if (kept := task.modality.floors_to_json(task.floors)) is not None:
-            with replacing(folder.path / FLOORS) as beside:
-                beside.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        with replacing(folder.path / "predictions.jsonl") as beside:
-            beside.write_text(text, encoding="utf-8")
-        # Last: a run that has results is finished.
-        write_results(folder.path / "results.json", entries)
+        on_main(_write, task, folder, entries, lines)
     return entries, lines
+
+
+def _write(task: Task, folder: RunFolder, entries: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    folder.check_there()
+    if (kept := task.modality.floors_to_json(task.floors)) is not None:
+        with replacing(folder.path / FLOORS) as beside:
+            beside.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    with replacing(folder.path / "predictions.jsonl") as beside:
+        beside.write_text(text, encoding="utf-8")
+    # Last: a run that has results is finished.
+    write_results(folder.path / "results.json", entries)
 
 
 def results_table(entries: list[dict[str, Any]], predictions: int = 0) -> str:

@@ -16,13 +16,16 @@ FREE = {
     "data.root",
     "data.stream",
     "data.workers",
+    "train.accumulate",
     "train.compile",
     "train.log_every",
     "train.save_every",
     "train.save_minutes",
+    "train.timeout",
     "eval.batch_size",
 }
-"""Settings that may change when a run is resumed: they do not affect its results."""
+"""Settings that may change when a run is resumed: they do not affect its results, except that another number of pieces
+changes random draws (`train.accumulate` and the number of processes)."""
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:

@@ -39,14 +39,14 @@ def whole_stages(tmp_path_factory):
 
 # 8 steps and 4 batches of validation an epoch; the place, the call of it, the signal, and the step of the checkpoint.
 PLACES = {
-    "validation of epoch 2": (predictor, "look", 6, signal.SIGTERM, 16),
-    "validation of the last epoch": (predictor, "look", 22, signal.SIGHUP, 48),
+    "validation of epoch 2": (predictor, "look_together", 6, signal.SIGTERM, 16),
+    "validation of the last epoch": (predictor, "look_together", 22, signal.SIGHUP, 48),
     "after the optimizer's step": (torch.optim.Adam, "step", 13, signal.SIGUSR1, 13),
     "between forward and backward": (MIL, "__call__", 13, signal.SIGUSR2, 13),
     "while best.pt or last.pt is written": (RunFolder, "save", 5, signal.SIGINT, None),
     "between two epochs": (_trainer.Trainer, "_finish_epoch", 3, signal.SIGTERM, 24),
     "the end of the last epoch": (_trainer.Trainer, "_finish_epoch", 6, signal.SIGTERM, 48),
-    "final evaluation": (predictor, "look", 26, signal.SIGTERM, 48),
+    "final evaluation": (predictor, "look_together", 26, signal.SIGTERM, 48),
     "before the first step": (_trainer.Trainer, "_epoch", 1, signal.SIGTERM, 0),
 }
 
