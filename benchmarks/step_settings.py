@@ -1,6 +1,6 @@
 """Steps of shipped configurations with other settings of the step, on their own data: `benchmarks.step --config`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
 
 import torch
@@ -88,7 +88,7 @@ def _label(precision: str, compiled: bool) -> str:
     return f"{precision}, compiled" if compiled else precision
 
 
-def _timed(steps: dict[str, Callable[[], None]], device: torch.device, repeats: int) -> str:
+def _timed(steps: Mapping[str, Callable[[], None]], device: torch.device, repeats: int) -> str:
     for step in steps.values():
         for _ in range(BATCHES):  # whatever is made on first use, for each size
             step()

@@ -43,12 +43,11 @@ class Losses(nn.Module):
     Args:
         objectives: by name; they hold the model.
         parameters: all that are trained.
-        precision: setting `train.precision`.
     """
 
-    def __init__(self, objectives: Mapping[str, Objective], parameters: Sequence[nn.Parameter], precision: str) -> None:
+    def __init__(self, objectives: Mapping[str, Objective], parameters: Sequence[nn.Parameter]) -> None:
         super().__init__()
-        self.objectives, self.precision = objectives, precision
+        self.objectives = objectives
         # Registered without the rest of the model: what is frozen, or trained in a later stage, does not travel.
         self.trained = nn.ParameterList(parameters)
         # A loss has to depend on something, also that of an empty piece.
@@ -60,12 +59,10 @@ class Losses(nn.Module):
             return self.nothing * 0, {}
         losses: list[Tensor] = []
         logged: dict[str, Tensor] = {}
-        device = self.nothing.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            for objective in self.objectives.values():
-                loss, values = objective(batch)
-                losses.append(loss)
-                logged |= values
+        for objective in self.objectives.values():
+            loss, values = objective(batch)
+            losses.append(loss)
+            logged |= values
         total = sum(losses[1:], losses[0])
         return total if total.requires_grad else total + self.nothing, logged
 
@@ -133,7 +130,7 @@ class Step:
 
     def _add_gradients(self, pieces: Sequence[Loaded]) -> float:
         """Set the gradients to those of all pieces of all processes; return the share of the loss of this process."""
-        self._logged, total = [], 0.0
+        self._logged, total, kind = [], 0.0, self.parameters[0].device.type
         # A process without queries takes part in the sum all the same.
         present = [i for i, (_, batch) in enumerate(pieces) if batch is not None] or [0]
         for i in present:
@@ -141,7 +138,8 @@ class Step:
             with self.draws.of(i), self._adding_up(last=i == present[-1]):
                 for objective in self.objectives.values():
                     objective.select(i)
-                loss, logged = self._losses(batch)
+                with torch.autocast(kind, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+                    loss, logged = self._losses(batch)
                 if piece.weight != 1 and batch is not None:
                     loss = loss * piece.weight
                 loss.backward()
@@ -151,7 +149,7 @@ class Step:
 
     @cached_property
     def _losses(self) -> nn.Module:
-        losses = Losses(self.objectives, self.parameters, self.config.precision)
+        losses = Losses(self.objectives, self.parameters)
         if not is_joined():
             return losses
         # Finding unused parameters also keeps the buckets of gradients as they are, on whose layout the order of sums

@@ -28,7 +28,6 @@ SETTINGS = {
 }
 SYSTEMS = {
     "ign graph": (lambda: test_laws._image("graph", COUNTS), [MIL, "quiet", CCL]),
-    "ign soft": (lambda: test_laws._image("compare", COUNTS, fusion="product", relation_edges="soft"), [MIL]),
     "vgn graph": (lambda: test_laws._video("graph", COUNTS), [MIL]),
     "vgn contrast": (lambda: test_laws._contrast("none", COUNTS), [MIL]),
     "scn": (lambda: test_scn.model_and_collator(lengths=COUNTS), [SemanticCompletion]),

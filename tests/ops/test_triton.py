@@ -81,3 +81,14 @@ def test_a_compiler_is_told_the_shapes_and_types_of_the_results(operator):
     assert len({function for function, _ in seen}) == 2
     for function, arguments in seen:
         torch.library.opcheck(function, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_gradients_of_bfloat16_scores_do_not_feel_that_the_output_was_rounded():
+    task = problem("graph_attention", [12, 9], 0.6, heads=2, dim=64)
+    short = [x.detach().bfloat16() for x in draw_inputs(2, task.shapes, torch.float32)]
+    exact, found = (
+        both(task.run(backend), [x.to(dtype).requires_grad_() for x in short])
+        for backend, dtype in (("naive", torch.float64), ("triton", torch.bfloat16))
+    )
+    for one, other in list(zip(found, exact, strict=True))[-2:]:  # of sources and destinations
+        assert (one.double() - other).norm() < 0.005 * other.norm()

@@ -9,15 +9,15 @@ from relgrounding.ops.graph_attention import _triton_kernels as kernels
 
 
 def attend(
-    feat: Tensor, score_src: Tensor, score_dst: Tensor, indptr: Tensor, indices: Tensor, slope: float
+    feat: Tensor, score_src: Tensor, score_dst: Tensor, indptr: Tensor, indices: Tensor, slope: float, exact: bool
 ) -> tuple[Tensor, ...]:
     """Output, and for each destination and head its largest logit and 1 / sum of exp(logit - largest).
 
-    Both are 0 for a node without in-edges.
+    Both are 0 for a node without in-edges. With `exact` the output has the type of sums, float32 of bfloat16.
     """
     nodes, heads, dim = feat.shape
     sums = accumulator(feat.dtype)
-    out = feat.new_empty(feat.shape)
+    out = feat.new_empty(feat.shape, dtype=sums if exact else feat.dtype)
     if out.numel() == 0:
         return out, *(score_dst.new_zeros(score_dst.shape, dtype=sums) for _ in range(2))
     largest, scale = (score_dst.new_empty(score_dst.shape, dtype=sums) for _ in range(2))

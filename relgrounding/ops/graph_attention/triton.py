@@ -47,10 +47,12 @@ def graph_attention_triton(
 class _GraphAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, feat, score_src, score_dst, slope, indptr, indices, *by_source):
-        out, largest, scale = _attend(feat, score_src, score_dst, indptr, indices, slope)
+        # The scores' gradients subtract the product of gradient and output, whose rounding would not cancel.
+        exact = any(ctx.needs_input_grad[1:3])
+        out, largest, scale = _attend(feat, score_src, score_dst, indptr, indices, slope, exact)
         ctx.save_for_backward(feat, score_src, score_dst, out, largest, scale, indptr, *by_source)
         ctx.slope = slope
-        return out
+        return out.to(feat.dtype)
 
     @staticmethod
     def backward(ctx, grad):
@@ -74,9 +76,11 @@ def _run_backward(*arguments) -> tuple[Tensor, ...]:
     return _triton_launch.attend_backward(*arguments)
 
 
-def _fake(feat, score_src, *_) -> tuple[Tensor, ...]:
+def _fake(feat, score_src, *rest) -> tuple[Tensor, ...]:
     sums = accumulator(feat.dtype)
-    return feat.new_empty(feat.shape), *(score_src.new_empty(score_src.shape, dtype=sums) for _ in range(2))
+    return feat.new_empty(feat.shape, dtype=sums if rest[-1] else feat.dtype), *(
+        score_src.new_empty(score_src.shape, dtype=sums) for _ in range(2)
+    )
 
 
 def _fake_backward(grad, feat, score_src, *rest) -> tuple[Tensor, ...]:
@@ -87,7 +91,7 @@ def _fake_backward(grad, feat, score_src, *rest) -> tuple[Tensor, ...]:
 
 _attend = register(
     "graph_attention_triton(Tensor feat, Tensor score_src, Tensor score_dst, Tensor indptr, Tensor indices,"
-    " float slope) -> (Tensor, Tensor, Tensor)",
+    " float slope, bool exact) -> (Tensor, Tensor, Tensor)",
     _run,
     _fake,
 )
