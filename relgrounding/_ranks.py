@@ -7,15 +7,21 @@ else is a single process, rank 0 of 1, which sends nothing. All processes call `
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from relgrounding._settings import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 _joined = False
 """Whether this process is in the process group, within `joined`."""
+_rows: Any = None
+"""Process group of `all_rows` and `sum_rows`, since DistributedDataParallel sends meanwhile, in an order of its own."""
 
 
 class RankError(RuntimeError):
@@ -65,7 +71,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         ConfigError: a CUDA device that the processes of a machine would share, or that it lacks.
         RankError: another process ended, or did not answer in time.
     """
-    global _joined
+    global _joined, _rows
     if _joined or world_size() == 1:
         yield
         return
@@ -80,7 +86,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
     try:
         if begun:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout))
-        _joined = True
+        _joined, _rows = True, dist.new_group()
         yield
         clean = True
     except Exception as error:
@@ -95,7 +101,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         clean = True
         raise
     finally:
-        _joined = False
+        _joined, _rows = False, None
         # nccl would wait for operations that never end; the end of this process ends them.
         if begun and dist.is_initialized() and (clean or not cuda):
             dist.destroy_process_group()
@@ -180,13 +186,12 @@ def on_main(function: Callable[..., T], *arguments: Any) -> T:
             error = raised
     result, error = from_main((result, error))
     if error is not None:
-        error._is_told = not is_main()  # type: ignore[attr-defined]
-        raise error
+        raise everywhere(error)
     return result  # type: ignore[return-value]
 
 
 def in_all(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in every process, and return its result; where it fails in some, all of them end.
+    """Call a function, which sends nothing, in every process, and return its result; if it fails in some, all end.
 
     Of equal messages only the first is printed (`is_told`).
 
@@ -207,6 +212,12 @@ def in_all(function: Callable[..., T], *arguments: Any) -> T:
         lost._is_told = True  # type: ignore[attr-defined]
         raise lost
     return result  # type: ignore[return-value]
+
+
+def everywhere(error: E) -> E:
+    """Return an exception that all processes raise alike, for the main one to print."""
+    error._is_told = not is_main()  # type: ignore[attr-defined]
+    return error
 
 
 def is_told(error: BaseException) -> bool:
@@ -234,3 +245,38 @@ def summed(values: Sequence[float]) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(total)
     return total.tolist()
+
+
+def all_rows(rows: "torch.Tensor", counts: Sequence[int]) -> "torch.Tensor":
+    """Return the rows of all processes, by rank; without a gradient.
+
+    Args:
+        rows: of this process.
+        counts: number of rows of each.
+    """
+    import torch
+    import torch.distributed as dist
+
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded, group=_rows)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def sum_rows(rows: "torch.Tensor") -> "torch.Tensor":
+    """Return the sum of a tensor over the processes."""
+    import torch.distributed as dist
+
+    total = rows.contiguous().clone()
+    dist.all_reduce(total, group=_rows)
+    return total
+
+
+def take_from_main(tensors: Iterable["torch.Tensor"]) -> None:
+    """Give tensors the values that they have in the main process."""
+    if _joined:
+        import torch.distributed as dist
+
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)

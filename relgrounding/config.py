@@ -83,6 +83,15 @@ class TrainConfig:
     epoch is the best. On few held-out queries an early epoch is selected by chance."""
     log_every: int = number(50, least=1)
     """Steps between lines of log.jsonl."""
+    accumulate: int = number(1, least=1, most=100_000)
+    """Pieces of a batch that a process works on one after another before the weights are updated. P processes x
+    accumulate pieces make up a batch (`data.batch_size` is the whole batch), each with two queries or more. Negatives
+    come from the piece; dropout, negatives and memory banks depend on P. A piece may have up to a quarter more or fewer
+    queries than others to keep a block (`data.block_by`) or a group of queries in one piece; the loss is the mean over
+    pieces, weighted by their queries. Of a last batch with fewer than 2 P queries, some pieces are empty."""
+    gather_negatives: bool = False
+    """Take negatives from the pieces of all processes: the gradients are then those of one process with the whole batch
+    (with accumulate, of one with the same). For mil, and for arn and cotrain, which need no negatives."""
     timeout: float = number(30.0, above=0, most=100_000)
     """Minutes that one of several processes (torchrun) waits for the others before it ends with an error."""
 
@@ -203,7 +212,17 @@ class Config:
                 )
         for member in self.committee.members[1:]:
             self._check_model(member)
+        if self.train.gather_negatives:
+            self._check_gathering(first)
         _ = self.graph_options  # raises if the members need different graphs
+
+    def _check_gathering(self, first: list[type[Objective]]) -> None:
+        for name, kind in self.classes.items():
+            trained = kind in first or (kind.follows and self.objectives[name].epochs)
+            if trained and not kind.gathers(self.objectives[name]):
+                raise ConfigError(
+                    f"train.gather_negatives is not for {name}, whose draws differ between processes; leave it out"
+                )
 
     def _check_model(self, model: Any) -> None:
         if model.relation and model.relation not in self.system.relations:

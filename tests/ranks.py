@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ class Died(RuntimeError):
 
 def _result(process: Any, here: Any) -> Any:
     try:
-        result = here.recv() if here.poll(120) else None
+        result = pickle.loads(here.recv_bytes()) if here.poll(120) else None
     except EOFError:
         result = None
     process.join(10)
@@ -55,4 +56,4 @@ def _work(rank: int, size: int, port: int, pipe: Any, timeout: float, function: 
             result = function(*arguments)
     except Exception as error:
         result = error
-    pipe.send((result,))
+    pipe.send_bytes(pickle.dumps((result,)))  # not `send`, which leaves tensors in this process

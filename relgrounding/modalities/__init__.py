@@ -12,6 +12,7 @@ from relgrounding.modalities._batches import (
 from relgrounding.modalities._blocks import BlockSampler, training_batches
 from relgrounding.modalities._inputs import Stores
 from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
+from relgrounding.modalities._pieces import Cut, Piece, PieceSampler
 from relgrounding.modalities.image import Image, ImageBatch, ImageCollator, RegionStore
 from relgrounding.modalities.video import ClipStore, Video, VideoBatch, VideoCollator
 
@@ -23,6 +24,7 @@ __all__ = [
     "BlockSampler",
     "ClipStore",
     "Collator",
+    "Cut",
     "Image",
     "ImageBatch",
     "ImageCollator",
@@ -30,6 +32,8 @@ __all__ = [
     "NoSettings",
     "OneQueryPerItem",
     "OrderedBatches",
+    "Piece",
+    "PieceSampler",
     "RegionStore",
     "Scored",
     "Stores",

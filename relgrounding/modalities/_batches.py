@@ -1,7 +1,7 @@
 """From queries and features to batches of tensors and graph structures."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -31,6 +31,7 @@ class Batch:
         group: (items,) id of the group of queries, -1 for none.
         block: (items,) id of the block of similar queries that hard negatives are drawn from, -1 for none.
         queries: index of each query in its dataset.
+        counts: number of items in the batch of each process, if negatives come from all of them, else empty.
     """
 
     structure: GraphStructure
@@ -42,6 +43,7 @@ class Batch:
     group: Int[Tensor, " items"]
     block: Int[Tensor, " items"]
     queries: list[int]
+    counts: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
 
     def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
         moved = {}
@@ -142,6 +144,10 @@ class BatchSampler:
         """Return the id of the block that each of these queries is in during this epoch, -1 for none."""
         return self._epoch()[1][torch.tensor(indices)]
 
+    def units(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
+        """Return a number for each of these queries that those of a group share."""
+        return self._unit[torch.tensor(indices)]
+
     def _epoch(self) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
         """Return the batches of this epoch and the block of each query."""
         if self._drawn is None or self._drawn[0] != self.epoch:
@@ -204,9 +210,7 @@ class OneQueryPerItem:
         return len(self._batches)
 
 
-def make_loader(
-    collator: Collator, batches: BatchSampler | OneQueryPerItem | Sequence[list[int]], workers: int = 0
-) -> torch.utils.data.DataLoader:
+def make_loader(collator: Collator, batches: Iterable[list[int]], workers: int = 0) -> torch.utils.data.DataLoader:
     """Return a loader of batches, in page-locked memory if CUDA is available.
 
     Args:

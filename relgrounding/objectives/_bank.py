@@ -1,5 +1,8 @@
 """Memory bank of features, from which transformations draw replacements of other samples."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -79,3 +82,27 @@ class MemoryBank:
         self.rows.copy_(state["rows"])
         self.owners.copy_(state["owners"])
         self.filled, self.next = state["filled"], state["next"]
+
+
+def deal_rows(states: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return the states of `count` banks that share the latest rows of other banks of their size, in turn.
+
+    Args:
+        states: `MemoryBank.state_dict` of each of the others.
+        count: number of banks.
+    """
+    size = len(states[0]["rows"])
+    first = [torch.arange(state["filled"]) + state["next"] - state["filled"] for state in states]
+    rows, owners = (
+        torch.cat([state[name][at % size] for state, at in zip(states, first, strict=True)])
+        for name in ("rows", "owners")
+    )
+    # By age, so that each bank keeps the latest rows, and its oldest are overwritten first.
+    age = torch.cat([torch.arange(state["filled"]).flip(0) for state in states])
+    order = age.argsort(descending=True, stable=True)[-size * count :]
+    dealt = []
+    for number in range(count):
+        bank = MemoryBank(size, rows.shape[1], dtype=rows.dtype)
+        bank.push(rows[order[number::count]], owners[order[number::count]])
+        dealt.append(bank.state_dict())
+    return dealt

@@ -1,7 +1,8 @@
 """Interface and registry of training objectives."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +33,9 @@ class Objective(ABC):
     follows: ClassVar[bool] = False
     """Whether it is a separate stage after that of `train.objectives`. Its settings then have `epochs`, `learning_rate`
     and `start_from` (folder of a run whose best.pt it starts from, or empty)."""
+    per_piece: ClassVar[tuple[str, ...]] = ()
+    """Attributes that each piece of a batch has for itself where batches are cut (`modalities.Cut`); `state_dict` then
+    holds those of the piece in hand, and nothing else."""
 
     def __init__(self, model: System, settings: Mapping[str, Any], generator: torch.Generator) -> None:
         self.model, self.settings, self.generator = model, settings, generator
@@ -51,6 +55,24 @@ class Objective(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (most have no state)
         """Restore the state from a checkpoint."""
+
+    def split(self, count: int) -> None:
+        """Keep `per_piece` apart for so many pieces, which `select` changes between."""
+        self._kept = [{name: copy.deepcopy(getattr(self, name)) for name in self.per_piece} for _ in range(count)]
+        self._piece = 0
+
+    def select(self, piece: int) -> None:
+        """Take a piece in hand, from 0; see `split`."""
+        if self.per_piece:
+            self._kept[self._piece] = {name: getattr(self, name) for name in self.per_piece}
+            for name, value in self._kept[piece].items():
+                setattr(self, name, value)
+            self._piece = piece
+
+    @classmethod
+    def dealt(cls, states: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+        """Return the states (`state_dict`) of `count` pieces, made of those of another number of pieces."""
+        return [states[0]] * count
 
     @classmethod  # noqa: B027 (most have nothing to check)
     def check(cls, settings: Mapping[str, Any], model: Any, system: type[System]) -> None:
@@ -85,6 +107,12 @@ class Objective(ABC):
     def needs_negatives(cls, config: Any) -> bool:
         """Whether it learns nothing from a batch without negatives."""
         return True
+
+    @classmethod
+    def gathers(cls, config: Any) -> bool:
+        """Whether it follows `Batch.counts`: the mean of what processes compute, weighted by their numbers of items, is
+        the loss of all items together."""
+        return False
 
     @classmethod
     def needs_blocks(cls, config: Any) -> bool:

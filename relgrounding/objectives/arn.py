@@ -57,6 +57,10 @@ class ARNLoss(Objective):
     def needs_negatives(cls, config: Any) -> bool:
         return False
 
+    @classmethod
+    def gathers(cls, config: Any) -> bool:
+        return True  # means over items, without draws
+
     def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its four terms without their weights."""
         model, matched = self.model, self.model.match(batch)

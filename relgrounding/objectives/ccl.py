@@ -17,7 +17,7 @@ from relgrounding.graphs import GraphStructure
 from relgrounding.modalities import Batch
 from relgrounding.models import Encoded, GroundingModel, System
 from relgrounding.nn import pad_nodes
-from relgrounding.objectives._bank import MemoryBank
+from relgrounding.objectives._bank import MemoryBank, deal_rows
 from relgrounding.objectives._counterfactual import destroy_edges, replace_rows
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import align_pairings, copies_at_once
@@ -176,6 +176,7 @@ class CCL(Objective):
     label = "CCL"
     requires = ("mil",)
     follows = True
+    per_piece = ("features", "language")
     model: GroundingModel
     config: CCLConfig
 
@@ -350,3 +351,9 @@ class CCL(Objective):
         """Restore both banks from a checkpoint."""
         self.features.load_state_dict(state["features"])
         self.language.load_state_dict(state["language"])
+
+    @classmethod
+    def dealt(cls, states: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+        """Share out the rows of all banks."""
+        banks = {name: deal_rows([state[name] for state in states], count) for name in cls.per_piece}
+        return [{name: banks[name][piece] for name in banks} for piece in range(count)]

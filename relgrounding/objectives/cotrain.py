@@ -127,3 +127,7 @@ class CoTraining(Objective):
     @classmethod
     def needs_negatives(cls, config: CoTrainingConfig) -> bool:
         return False
+
+    @classmethod
+    def gathers(cls, config: CoTrainingConfig) -> bool:
+        return True  # a mean over items, without draws

@@ -13,7 +13,7 @@ from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import Batch
 from relgrounding.models import GroundingModel, System
 from relgrounding.objectives._objective import Objective, register_objective
-from relgrounding.objectives._pairings import align_pairings, draw_messages
+from relgrounding.objectives._pairings import Whole, align_whole, draw_messages
 
 logger = get_logger("relgrounding.objectives")
 
@@ -64,22 +64,32 @@ class MIL(Objective):
             )
 
     @classmethod
+    def gathers(cls, config: MILConfig) -> bool:
+        return True
+
+    @classmethod
     def needs_blocks(cls, config: MILConfig) -> bool:
         return bool(config.hard_negatives)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and no values to log."""
-        own_sentence = torch.arange(len(batch), device=batch.words.device)
-        negatives = self.draw_negatives(batch)
-        with self.model.relation.passing(self.draw_messages()):
-            alignment = align_pairings(self.model, batch, torch.cat([own_sentence[None], negatives]))
-        return self.pairing_loss(batch, alignment[0], alignment[1:], negatives), {}
+        """Return the loss of a batch, and no values to log.
 
-    def draw_negatives(self, batch: Batch) -> Int[Tensor, "pairings items"]:
+        With `Batch.counts` it is that of the items of all processes, divided by this one's share of them times their
+        number: the mean over processes, weighted by their items, is the loss of all items.
+        """
+        whole = Whole.of(batch)
+        own_sentence = torch.arange(len(whole), device=batch.words.device)
+        negatives = self.draw_negatives(whole)
+        with self.model.relation.passing(self.draw_messages()):
+            alignment = align_whole(self.model, batch, whole, torch.cat([own_sentence[None], negatives]))
+        loss = self.pairing_loss(whole, alignment[0], alignment[1:], negatives)
+        return (loss * (len(whole) / (len(batch) * len(batch.counts))) if batch.counts else loss), {}
+
+    def draw_negatives(self, batch: Batch | Whole) -> Int[Tensor, "pairings items"]:
         """Draw the negative sentences of each item."""
         config, group, block = self.config, batch.group.cpu(), batch.block.cpu()
         drawn = draw_negatives(len(batch), config.negatives, group, self.generator, block, config.hard_negatives)
-        return drawn.to(batch.words.device)
+        return drawn.to(batch.item.device)
 
     def draw_messages(self) -> list[bool]:
         """Draw which relation layers pass messages, independently per layer."""
@@ -87,7 +97,7 @@ class MIL(Objective):
 
     def pairing_loss(
         self,
-        batch: Batch,
+        batch: Batch | Whole,
         own: Float[Tensor, " items"],
         wrong: Float[Tensor, "pairings items"],
         negatives: Int[Tensor, "pairings items"],

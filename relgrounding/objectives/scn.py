@@ -57,6 +57,7 @@ class SemanticCompletion(Objective):
     """
 
     Config = CompletionConfig
+    per_piece = ("updates",)
     model: SCN
     config: CompletionConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger, progress
-from relgrounding._ranks import barrier, from_main, is_main, on_main
+from relgrounding._ranks import from_main, is_main, on_main
 from relgrounding._sharing import shared
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
@@ -232,9 +232,8 @@ def score_run(
     Returns:
         As `evaluate_split`, of all splits.
     """
-    barrier()  # rank 0 may still be writing the checkpoint
     model = build_model(task)
-    folder.restore(model, folder.load("best.pt"), "best.pt")
+    folder.restore(model, on_main(folder.load, "best.pt"), "best.pt")
     model.to(usable_device(task.config.device, fall_back=True))
     if is_main() and not task.train.queries:
         task.floors = _kept_floors(task, folder)
@@ -243,17 +242,21 @@ def score_run(
         found = evaluate_split(model, task, name, task.test(name), quiet)
         entries.extend(found[0])
         lines.extend(found[1])
-    if write and is_main():
-        folder.check_there()
-        if (kept := task.modality.floors_to_json(task.floors)) is not None:
-            with replacing(folder.path / FLOORS) as beside:
-                beside.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        with replacing(folder.path / "predictions.jsonl") as beside:
-            beside.write_text(text, encoding="utf-8")
-        # Last: a run that has results is finished.
-        write_results(folder.path / "results.json", entries)
+    if write:
+        on_main(_write, task, folder, entries, lines)
     return entries, lines
+
+
+def _write(task: Task, folder: RunFolder, entries: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    folder.check_there()
+    if (kept := task.modality.floors_to_json(task.floors)) is not None:
+        with replacing(folder.path / FLOORS) as beside:
+            beside.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    with replacing(folder.path / "predictions.jsonl") as beside:
+        beside.write_text(text, encoding="utf-8")
+    # Last: a run that has results is finished.
+    write_results(folder.path / "results.json", entries)
 
 
 def results_table(entries: list[dict[str, Any]], predictions: int = 0) -> str:

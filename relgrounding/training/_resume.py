@@ -9,8 +9,10 @@ from relgrounding.config import Config, ConfigError
 from relgrounding.runs import WHOLE, RunError, RunFolder
 from relgrounding.training._schedule import stages
 
-FREE = {"name", "device", "backend", "data.root", "data.workers", "train.log_every", "eval.batch_size"}
-"""Settings that may change when a run is resumed: they do not affect its results."""
+FREE = {"name", "device", "backend", "data.root", "data.workers", "train.log_every", "eval.batch_size",
+        "train.accumulate", "train.timeout"}  # fmt: skip
+"""Settings that may change when a run is resumed: they do not affect its results, except that another number of pieces
+changes random draws (`train.accumulate` and the number of processes)."""
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:

@@ -85,7 +85,9 @@ def train_run(
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`. Processes of a job do so together, and one writes."""
     with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle:
-        trainer = in_all(_prepared, config, folder, resume, quiet)
+        in_all(config.dataset.check_splits, config.data.test_splits)
+        words = on_main(words_of_start, config, folder, resume)
+        trainer = Trainer(in_all(make_task, config, words), folder, resume=resume, quiet=quiet)
         settle()
         trainer.run()
         with held(folder.progress):
@@ -100,12 +102,6 @@ def _held_by_main(folder: RunFolder, overwrite: bool = False) -> Iterator[Callab
         settle: list[Callable[[], None]] = []
         on_main(lambda: settle.append(stack.enter_context(hold_run(folder, overwrite))))
         yield lambda: on_main(lambda: settle[0]())
-
-
-def _prepared(config: Config, folder: RunFolder, resume: bool, quiet: bool) -> Trainer:
-    config.dataset.check_splits(config.data.test_splits)
-    task = make_task(config, on_main(words_of_start, config, folder, resume))
-    return Trainer(task, folder, resume=resume, quiet=quiet)
 
 
 def evaluate(

@@ -1,21 +1,27 @@
 """The training loop."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
-from relgrounding._signals import held, look
-from relgrounding.config import Config
-from relgrounding.modalities import Batch, OneQueryPerItem, make_loader, training_batches
+from relgrounding._ranks import is_joined, is_main, on_main, rank, take_from_main, world_size
+from relgrounding._signals import Interrupted, held, look_together
+from relgrounding.config import Config, ConfigError
+from relgrounding.modalities import Cut, OneQueryPerItem, PieceSampler, make_loader, training_batches
 from relgrounding.models import first_member
+from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
 from relgrounding.runs import RunError, RunFolder
+from relgrounding.training._draws import Draws
 from relgrounding.training._evaluate import LAST, validation_metrics
 from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
+from relgrounding.training._same import check_same
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
+from relgrounding.training._step import Done, Loaded, Step
 from relgrounding.training._task import Task, build_model, check_backend
 
 
@@ -31,6 +37,9 @@ class Trainer:
     `last.pt` always holds the state after a complete step; a run resumed from it with the same settings on the same
     device ends with the same weights, log and predictions as an uninterrupted one.
 
+    The processes of a job (`_ranks.joined`) train together, each on its pieces of every batch (`modalities.Cut`), and
+    the main one writes. A signal to any of them stops all after the same step.
+
     Args:
         task: data to train on.
         folder: of the run.
@@ -44,12 +53,13 @@ class Trainer:
 
     def __init__(self, task: Task, folder: RunFolder, resume: bool = False, quiet: bool = False) -> None:
         if not resume:
-            folder.check_new()
+            on_main(folder.check_new)
         self.task, self.folder, self.quiet = task, folder, quiet
         self.config: Config = task.config
         # Before the model is built: the settings may describe another one.
-        saved = load_whole(folder, task.config) if resume else None
+        saved = on_main(load_whole, folder, task.config) if resume else None
         self.fingerprint = task.fingerprint()
+        check_same(self.fingerprint, "read other data")
         torch.manual_seed(self.config.seed)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.device = usable_device(self.config.device)
@@ -59,11 +69,14 @@ class Trainer:
         self.sampler = training_batches(
             task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
         )
-        self.loader = make_loader(collator, self.sampler, self.config.data.workers)
+        self.cut = job_cut(self.config)
+        self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0)
+        self.loader = make_loader(collator, self.pieces, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
         if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
             items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
             self.model.fit(make_loader(collator, items, self.config.data.workers))
+        take_from_main(self.model.state_dict().values())
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
@@ -76,6 +89,7 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self.draws = Draws(self.generator, self.cut, self.pieces.rank, self.config.seed, self.device)
         self.stages = stages(self.config)
         first = len(self.stages) - len(planned(self.config)) + 1
         self._begin_stage(1)
@@ -89,20 +103,32 @@ class Trainer:
         self.stage = self.stages[number - 1]
         if start is not None:
             self._take_weights(start)
+            take_from_main(self.model.state_dict().values())
         self.state |= {"stage": number, "stage_start": self.state["epoch"], "best": -1.0, "best_epoch": -1}
         self.trained = self.model.begin(self.stage.member)
         train = self.config.train
         betas = train.betas[0], train.betas[1]
         model, sections = self.model if self.stage.member else self.trained, self.config.sections
-        self.objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
-        own = (parameter for objective in self.objectives.values() for parameter in objective.parameters())
-        self.parameters = [*self.trained.parameters(), *own]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+        objectives = {kind.name: kind(model, sections, self.generator) for kind in self.stage.objectives}
+        own = (parameter for objective in objectives.values() for parameter in objective.parameters())
+        parameters = [*self.trained.parameters(), *own]
+        optimizer = torch.optim.Adam(
+            parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
+        self.step = Step(objectives, parameters, optimizer, train, self.draws)
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """Objectives of the stage, by name."""
+        return dict(self.step.objectives)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Optimizer of the stage."""
+        return self.step.optimizer
 
     def _take_weights(self, start: RunFolder) -> None:
-        saved = start.load("best.pt")
+        saved = on_main(start.load, "best.pt")
         if saved["vocabulary"] != self.task.vocabulary.to_list():
             raise RunError(
                 f"{start.path} was trained with another vocabulary; stage 2 needs the same: pass it to make_task"
@@ -110,7 +136,7 @@ class Trainer:
         if start is not self.folder:
             saved |= {"model": first_member(saved["model"])}
             if self.stage.member:
-                check_teacher(start, self.config)
+                on_main(check_teacher, start, self.config)
         start.restore(self.model, saved, "best.pt")
 
     def run(self) -> None:
@@ -125,14 +151,11 @@ class Trainer:
         """
         state, folder = self.state, self.folder
         if state["finished"]:
-            clear_parts(folder.path)
+            on_main(clear_parts, folder.path)
             return
         with held(self._last_words):
-            for name in ("results.json", "predictions.jsonl"):  # of an earlier end, if the run is extended
-                (folder.path / name).unlink(missing_ok=True)
-            folder.write_config(self.config, self.device)
-            folder.rewind(state["step"], state["epoch"])
-            if not folder.started:
+            on_main(self._prepare_folder)
+            if not on_main(lambda: folder.started):
                 self._save("last.pt")
             if not self.quiet:
                 show(self._description())
@@ -147,6 +170,13 @@ class Trainer:
                 if self._between_steps:
                     self._save("last.pt")
                 raise
+
+    def _prepare_folder(self) -> None:
+        folder, state = self.folder, self.state
+        for name in ("results.json", "predictions.jsonl"):  # of an earlier end, if the run is extended
+            (folder.path / name).unlink(missing_ok=True)
+        folder.write_config(self.config, self.device)
+        folder.rewind(state["step"], state["epoch"])
 
     def _description(self) -> str:
         """Return what the run computes with, and on what."""
@@ -169,11 +199,27 @@ class Trainer:
             "queries": f"{len(self.task.train.queries):,} to train on, {len(self.task.validation.queries):,} held out",
             "kept in": str(self.folder.path),
         }
+        if self.cut.total > 1:
+            facts["processes"] = f"{self.cut.processes}, each batch in {counted(self.cut.total, 'piece')}"
         return "\n".join(f"{name:<12}{printable(fact)}" for name, fact in facts.items())
 
     def _last_words(self) -> str:
-        clear_parts(self.folder.path)
+        if is_main():
+            clear_parts(self.folder.path)
         return self.folder.progress()
+
+    def _loaded(self) -> Iterator[list[Loaded]]:
+        """Yield the pieces of this process for each step that is left of the epoch, with their tensors."""
+        batches = iter(self.loader)
+        for pieces in self.pieces.steps():
+            step: list[Loaded] = []
+            for piece in pieces:
+                batch = next(batches) if piece.queries else None
+                if batch is not None:
+                    batch.block, batch.counts = self.sampler.block(batch.queries), piece.counts
+                    batch = batch.to(self.device)
+                step.append((piece, batch))
+            yield step
 
     def _epoch(self) -> None:
         config, state = self.config.train, self.state
@@ -182,7 +228,7 @@ class Trainer:
         self.sampler.start = state["step"] - state["epoch"] * self.steps_per_epoch
         self._epoch_began = state["seconds"]
         bar = progress(
-            self.loader,
+            self._loaded(),
             desc=f"{self._stage_name}epoch {state['epoch'] - state['stage_start'] + 1}/{self.stage.epochs}",
             total=self.steps_per_epoch,
             initial=self.sampler.start,
@@ -191,10 +237,9 @@ class Trainer:
         )
         losses = state["losses"]
         with bar:
-            look()
-            for batch in bar:
-                batch.block = self.sampler.block(batch.queries)
-                loss, norm, extra = self._step(batch.to(self.device))
+            look_together()
+            for pieces in bar:
+                loss, norm, signal = self._step(pieces)
                 losses.append(loss)
                 state["step"] += 1
                 self._between_steps = True
@@ -204,39 +249,22 @@ class Trainer:
                     bar.set_postfix({"loss": f"{recent:.4f}"} | best, refresh=False)
                     rate = self.optimizer.param_groups[0]["lr"]
                     values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
-                    self._log(values | {name: value.item() for name, value in extra.items()})
-                look()
+                    self._log(values | self.step.logged())
+                if signal is not None:
+                    raise Interrupted(signal)
         self._finish_epoch()
 
     @property
     def _stage_name(self) -> str:
         return f"stage {self.state['stage']}, " if self.state["stage"] > 1 else ""
 
-    def _step(self, batch: Batch) -> tuple[float, float, dict[str, torch.Tensor]]:
+    def _step(self, pieces: list[Loaded]) -> Done:
         self._between_steps = False
-        config = self.config.train
+        config, number = self.config.train, self.state["step"]
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
-        for group in self.optimizer.param_groups:
-            step, shape = self.state["step"] - start, (config.schedule, config.halve_every)
-            group["lr"] = self.stage.learning_rate * learning_rate_factor(step, config.warmup_steps, total, *shape)
-        losses: list[torch.Tensor] = []
-        extra: dict[str, torch.Tensor] = {}
-        for objective in self.objectives.values():
-            loss, logged = objective(batch)
-            losses.append(loss)
-            extra |= logged
-        loss = sum(losses[1:], losses[0])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        if not torch.isfinite(norm):
-            raise RunError(
-                f"the gradient at step {self.state['step']} is not finite (loss {loss.item()}); lower "
-                f"train.learning_rate and give the command again with --overwrite, or look for NaN in the features; "
-                "last.pt is as it was after the last epoch"
-            )
-        self.optimizer.step()
-        return loss.item(), norm.item(), extra
+        shape = config.schedule, config.halve_every
+        factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
+        return self.step(pieces, self.stage.learning_rate * factor, number)
 
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
@@ -247,6 +275,7 @@ class Trainer:
         if value is None:
             raise RunError(f"train.select_metric: there is no metric {name!r}; the metrics are {', '.join(metrics)}")
         self._between_steps = False
+        check_same(list(self.model.parameters()), "have other weights at the end of an epoch")
         loss = sum(state["losses"]) / max(1, len(state["losses"]))
         state["losses"] = []
         state["epoch"] += 1
@@ -271,7 +300,7 @@ class Trainer:
         """Begin the next stage, or finish the run."""
         number = self.state["stage"]
         if number < len(self.stages):
-            self.folder.keep("best.pt", self.stage.kept)
+            on_main(self.folder.keep, "best.pt", self.stage.kept)
             self._begin_stage(number + 1, self.folder)
         else:
             self.state["finished"] = True
@@ -281,23 +310,20 @@ class Trainer:
         now = time.perf_counter()
         state["seconds"] += now - self._clock
         self._clock = now
-        self.folder.log(
-            {"step": state["step"], "epoch": state["epoch"], "seconds": round(state["seconds"], 2)} | values
-        )
+        record = {"step": state["step"], "epoch": state["epoch"], "seconds": round(state["seconds"], 2)}
+        if is_main():
+            self.folder.log(record | values)
 
     def _save(self, name: str) -> None:
+        """Write a checkpoint, with the states of the pieces of all processes."""
+        step = self.step.state()
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "state": dict(self.state),
             "vocabulary": self.task.vocabulary.to_list(),
-            "random": {"torch": torch.get_rng_state(), "negatives": self.generator.get_state()},
             "data": self.fingerprint,
         }
-        if self.device.type == "cuda":
-            state["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
-        state["objectives"] = {name: objective.state_dict() for name, objective in self.objectives.items()}
-        self.folder.save(name, state)
+        on_main(lambda: self.folder.save(name, state | step))
 
     def _restore(self, saved: dict[str, Any]) -> None:
         path = self.folder.path / "last.pt"
@@ -315,12 +341,24 @@ class Trainer:
         self.folder.restore(self.model, saved, "last.pt")
         self.state.update(saved["state"])
         try:
-            self.optimizer.load_state_dict(saved["optimizer"])
-            for name, objective in self.objectives.items():
-                objective.load_state_dict(saved["objectives"].get(name, {}))
-            torch.set_rng_state(saved["random"]["torch"])
-            self.generator.set_state(saved["random"]["negatives"])
-            if self.device.type == "cuda" and "cuda" in saved["random"]:
-                torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
+            if not self.step.restore(saved, self.state["step"]) and not self.quiet:
+                pieces = counted(len(saved.get("pieces", [saved])), "piece")
+                note(f"batches were cut into {pieces}, now into {self.cut.total}: random draws differ from here on")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} cannot be restored: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def job_cut(config: Config) -> Cut:
+    """Return how the batches of a run are cut, in the job that this process is joined to.
+
+    Raises:
+        ConfigError: whole batches have too few queries for their pieces.
+    """
+    train = config.train
+    cut = Cut(world_size() if is_joined() else 1, train.accumulate, train.gather_negatives)
+    if cut.total > 1 and config.data.batch_size < cut.least:
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} is the whole batch of {cut.processes} processes with "
+            f"train.accumulate={train.accumulate}, whose pieces need {cut.least} queries; raise it, or use fewer pieces"
+        )
+    return cut
