@@ -85,7 +85,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
     clean = False
     try:
         if begun:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout))
+            _initialise("cpu:gloo,cuda:nccl" if cuda else "gloo", timedelta(minutes=timeout))
         _joined, _rows = True, dist.new_group()
         yield
         clean = True
@@ -105,6 +105,16 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         # nccl would wait for operations that never end; the end of this process ends them.
         if begun and dist.is_initialized() and (clean or not cuda):
             dist.destroy_process_group()
+
+
+def _initialise(backend: str, timeout: timedelta) -> None:
+    import torch.distributed as dist
+
+    store, number, size = next(dist.rendezvous("env://", timeout=timeout))
+    # torchrun keeps its store when it restarts processes: without a name of their own for what they write there, they
+    # would find the addresses of those that died.
+    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=timeout)
 
 
 def _own_cuda_device(device: str, count: int) -> int:

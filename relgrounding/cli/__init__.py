@@ -129,8 +129,9 @@ def _bare_options_last(parser: Parser, words: Sequence[str]) -> list[str]:
     """Return words in which an option without its optional value is not followed by what argparse would take for it."""
     optional = {o: action for action in parser._actions if action.nargs == "?" for o in action.option_strings}
     end = words.index("--") if "--" in words else len(words)
-    known, kept, bare = list(words[:end]), [], []
-    for word, value in itertools.zip_longest(known, known[1:]):
+    kept: list[str] = []
+    bare: list[str] = []
+    for word, value in itertools.zip_longest(words[:end], words[1:end]):
         alone = word in optional and value not in (optional[word].choices or ())
         (bare if alone else kept).append(word)
     return [*kept, *bare, *words[end:]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger, progress
-from relgrounding._ranks import barrier, from_main, is_main, on_main
+from relgrounding._ranks import from_main, is_main, on_main
 from relgrounding._sharing import shared
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
@@ -246,7 +246,6 @@ def score_run(
     Returns:
         As `evaluate_split`, of all splits.
     """
-    barrier()  # rank 0 may still be writing the checkpoint
     model = build_model(task)
     folder.restore(model, on_main(folder.load, "best.pt"), "best.pt")
     model.to(usable_device(task.config.device, fall_back=True))
