@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +44,11 @@ class ARNConfig:
     the training images before they are L2-normalised."""
     attributes: int = number(50, least=0, most=100_000)
     """Maximum number of attribute words that are classified, see `relgrounding.features.attribute_words`."""
+    content: Literal["start", "words"] = "start"
+    """Where the network that reconstructs the sentence reads the features: before the first word, as an input of its
+    LSTM, or at every word, as a linear term of the logits."""
+    least_weight: float = number(0.0, least=0, most=1 / 3)
+    """Least weight of a part (subject, location, context); at 1/3, all weigh the same."""
     dropout: float = number(0.0, least=0, below=1)
     """Share of region features and word vectors set to zero in training."""
 
@@ -89,15 +94,18 @@ class PhraseEncoder(nn.Module):
 
     With e_n the vectors of the words and s_n the states of a Bi-LSTM over them,
 
-        q_m = sum_n softmax_n(f_m . s_n) e_n,   w = softmax(W [s_L of the forward LSTM; s_1 of the backward LSTM] + b)
+        q_m = sum_n softmax_n(f_m . s_n) e_n
+        w = c + (1 - 3 c) softmax(W [s_L of the forward LSTM; s_1 of the backward LSTM] + b)
 
     Args:
         word_dim: width of the word vectors.
         hidden: LSTM units per direction.
+        least_weight: c, from 0 to 1/3.
     """
 
-    def __init__(self, word_dim: int, hidden: int) -> None:
+    def __init__(self, word_dim: int, hidden: int, least_weight: float = 0.0) -> None:
         super().__init__()
+        self.least_weight = least_weight
         self.lstm = nn.LSTM(word_dim, hidden, batch_first=True, bidirectional=True)
         self.attention = nn.Linear(2 * hidden, 3, bias=False)
         self.weight = nn.Linear(2 * hidden, 3)
@@ -114,6 +122,7 @@ class PhraseEncoder(nn.Module):
         padding = torch.arange(words.shape[1], device=words.device) >= lengths.unsqueeze(1)
         attention = precise_linear(self.attention, states).masked_fill(padding.unsqueeze(-1), -torch.inf).softmax(1)
         weights = precise_linear(self.weight, torch.cat([last[0], last[1]], -1)).softmax(-1)
+        weights = self.least_weight + (1 - 3 * self.least_weight) * weights
         return attention.mT @ words.masked_fill(padding.unsqueeze(-1), 0), weights
 
 
@@ -150,18 +159,21 @@ class Match(nn.Module):
 class SentenceDecoder(nn.Module):
     """Predict each word of a sentence and its end from a content vector and the words before it.
 
-        y_n = LSTM(W_c content + b_c, e_1, ..., e_n),   logits_n = W y_n + b
+        content "start":  y_n = LSTM(W_c content + b_c, e_1, ..., e_n),   logits_n = W y_n + b
+        content "words":  y_n = LSTM(0, e_1, ..., e_n),   logits_n = W y_n + b + W_c content
 
     Args:
         content_dim: width of the content vector.
         word_dim: width of the word vectors.
         dim: LSTM units.
         num_words: size of the vocabulary; number 0, its padding, stands for the end of the sentence.
+        content: "start" or "words".
     """
 
-    def __init__(self, content_dim: int, word_dim: int, dim: int, num_words: int) -> None:
+    def __init__(self, content_dim: int, word_dim: int, dim: int, num_words: int, content: str = "start") -> None:
         super().__init__()
-        self.content = nn.Linear(content_dim, word_dim)
+        self.at_words = content == "words"
+        self.content = nn.Linear(content_dim, num_words if self.at_words else word_dim, bias=not self.at_words)
         self.lstm = nn.LSTM(word_dim, dim, batch_first=True)
         self.word = nn.Linear(dim, num_words)
 
@@ -172,8 +184,11 @@ class SentenceDecoder(nn.Module):
         lengths: Int[Tensor, " items"],
     ) -> Float[Tensor, "steps num_words"]:
         """Return the logits of the lengths + 1 steps of each sentence, one sentence after another."""
-        states, _ = self.lstm(torch.cat([self.content(content).unsqueeze(1), words], 1))
-        return self.word(states[torch.arange(states.shape[1], device=words.device) <= lengths.unsqueeze(1)])
+        term = self.content(content)
+        first = torch.zeros_like(words[:, :1]) if self.at_words else term.unsqueeze(1)
+        states, _ = self.lstm(torch.cat([first, words], 1))
+        logits = self.word(states[torch.arange(states.shape[1], device=words.device) <= lengths.unsqueeze(1)])
+        return logits + term.repeat_interleave(lengths + 1, 0) if self.at_words else logits
 
 
 def box_places(batch: ImageBatch) -> Float[Tensor, "nodes geometry_plus_5"]:
@@ -213,9 +228,10 @@ class ARN(System):
 
     With e_n the vectors of the words, s_n the states of a Bi-LSTM over them and s its last states, for each part m
 
-        q_m = sum_n softmax_n(f_m . s_n) e_n,   w = softmax(W s + b)
+        q_m = sum_n softmax_n(f_m . s_n) e_n,   w = c + (1 - 3 c) softmax(W s + b)
 
-    A region has the features, each L2-normalised and multiplied by learned scales (one per column):
+    with c the setting `least_weight`. A region has the features, each L2-normalised and multiplied by learned scales,
+    one per column:
 
         subject: its own feature,
         location: [x1/W, y1/H, x2/W, y2/H, wh/WH], and the offsets of the k nearest regions of its category, nearest
@@ -252,13 +268,14 @@ class ARN(System):
         self.config, self.embedding = config, embedding
         self.dropout = nn.Dropout(config.dropout)
         self.standardise = Standardise(feature_dim + 5) if config.standardise else None
-        self.phrases = PhraseEncoder(word_dim, config.hidden)
+        self.phrases = PhraseEncoder(word_dim, config.hidden, config.least_weight)
         widths = feature_dim, 5 + 5 * config.neighbours, feature_dim + 5
         self.features = nn.ModuleList(ScaledParts(width, config.scale) for width in widths)
         self.matches = nn.ModuleList(Match(width, word_dim, config.match_dim) for width in widths)
         num_words = int(embedding.num_embeddings)  # type: ignore[arg-type]  # of both kinds of embeddings
-        self.sentence_decoder = SentenceDecoder(sum(widths), word_dim, config.decoder_dim, num_words)
-        self.language_decoder = SentenceDecoder(3 * word_dim, word_dim, config.decoder_dim, num_words)
+        decoder = word_dim, config.decoder_dim, num_words
+        self.sentence_decoder = SentenceDecoder(sum(widths), *decoder, config.content)
+        self.language_decoder = SentenceDecoder(3 * word_dim, *decoder)
         self.phrase_decoders = nn.ModuleList(nn.Linear(width, word_dim) for width in widths)
         self.attribute = nn.Linear(feature_dim, config.attributes)
 

@@ -29,14 +29,18 @@ class ARNLossConfig:
     """Of the sentence, reconstructed from the three phrase embeddings."""
     attribute: float = number(1.0, least=0)
     """Of the sentence's attribute words, classified from the subject feature."""
+    even: float = number(0.0, least=0, below=1)
+    """Share of the plain mean of an image's regions in the features that are reconstructed from. Near 1, what the
+    networks that reconstruct have learned does not depend on which regions have been preferred so far."""
 
 
 @register_objective("arn")
 class ARNLoss(Objective):
     """Reconstruct sentence, phrases and attribute words from the features of the regions that ARN scores highest.
 
-    With k_i the scores of an image's regions, which sum to 1, z_m = sum_i k_i z_mi the mean feature of part m, q_m the
-    phrase embeddings and w_m their weights, the weighted sum of the means over items of
+    With k_i the scores of an image's N regions, which sum to 1, e the setting `even`, z_m = sum_i k'_i z_mi with
+    k'_i = (1 - e) k_i + e / N the mean feature of part m, q_m the phrase embeddings and w_m their weights, the weighted
+    sum of the means over items of
 
         sentence:  the sentence's mean cross-entropy per word and end, from [z_1; z_2; z_3]
         phrase:    sum_m w_m |A_m z_m + a_m - q_m|^2
@@ -65,7 +69,9 @@ class ARNLoss(Objective):
     def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its four terms without their weights."""
         model, matched = self.model, self.model.match(batch)
-        means = score_means(matched.features, matched.scores, batch.structure.batch_num_nodes)
+        counts, even = batch.structure.batch_num_nodes, self.config.even
+        weights = (1 - even) * matched.scores + even / counts[batch.structure.node_item] if even else matched.scores
+        means = score_means(matched.features, weights, counts)
         found = [decoder(mean) for decoder, mean in zip(model.phrase_decoders, means, strict=True)]
         losses = {
             "sentence": self._reconstruct(model.sentence_decoder, torch.cat(means, -1), matched, batch),

@@ -80,7 +80,8 @@ def slow_phrases(model, words):
     attention = torch.stack(logits).softmax(0)
     phrases = [sum(attention[n, m] * word for n, word in enumerate(words)) for m in range(3)]
     last = torch.cat([forward[-1], backward[0]])
-    return phrases, (encoder.weight.weight @ last + encoder.weight.bias).softmax(0)
+    shares, least = (encoder.weight.weight @ last + encoder.weight.bias).softmax(0), model.config.least_weight
+    return phrases, torch.stack([least + (1 - 3 * least) * share for share in shares])
 
 
 def slow_neighbours(boxes, categories, among, i, k):
@@ -162,7 +163,9 @@ def items(model, batch, columns):
 @pytest.mark.parametrize(("columns", "geometry"), [(CATEGORIES, 0), (CATEGORIES, 2), (0, 2)])
 @torch.no_grad()
 def test_scores_and_features_are_those_of_the_equations(columns, geometry):
-    model, collate = make([7, 1, 3, 2], columns, geometry, scale=3.0, phrase_scale=2.0, standardise=geometry > 0)
+    model, collate = make([7, 1, 3, 2], columns, geometry, scale=3.0, phrase_scale=2.0, standardise=geometry > 0,
+        least_weight=geometry / 10,
+    )  # fmt: skip
     batch = collate([0, 1, 2, 3])
     model.fit([batch])
     found = model.match(batch)
@@ -176,17 +179,19 @@ def test_scores_and_features_are_those_of_the_equations(columns, geometry):
     close(found.weights, torch.stack([e[3] for e in expected]))
 
 
+@pytest.mark.parametrize(("content", "even"), [("start", 0.0), ("words", 0.75)])
 @torch.no_grad()
-def test_losses_are_those_of_the_equations():
-    model, collate = make([7, 1, 3], scale=2.0)
+def test_losses_are_those_of_the_equations(content, even):
+    model, collate = make([7, 1, 3], scale=2.0, content=content)
     batch = collate([0, 1, 2])
-    weights = ARNLossConfig(sentence=5.0, phrase=0.01, language=1.0, attribute=1.0)
+    weights = ARNLossConfig(sentence=5.0, phrase=0.01, language=1.0, attribute=1.0, even=even)
     total, logged = ARNLoss(model, {"arn": weights}, torch.Generator())(batch)
     sums = dict.fromkeys(("sentence", "phrase", "language", "attribute"), 0.0)
     for number, (*item, words) in enumerate(items(model, batch, CATEGORIES)):
         vectors = list(model.embedding(words[None])[0])
         scores, features, phrases, shares = slow_scores(model, *item, vectors)
-        means = [sum(k * row[m] for k, row in zip(scores, features, strict=True)) for m in range(3)]
+        mixed = [(1 - even) * k + even / len(scores) for k in scores]
+        means = [sum(k * row[m] for k, row in zip(mixed, features, strict=True)) for m in range(3)]
         sums["sentence"] += slow_sentence(model.sentence_decoder, torch.cat(means), words, vectors)
         sums["language"] += slow_sentence(model.language_decoder, torch.cat(phrases), words, vectors)
         for m, decoder in enumerate(model.phrase_decoders):
@@ -202,10 +207,14 @@ def test_losses_are_those_of_the_equations():
 
 
 def slow_sentence(decoder, content, words, vectors):
-    states = lstm(decoder.lstm, [decoder.content.weight @ content + decoder.content.bias, *vectors])
+    term = decoder.content.weight @ content
+    if decoder.content.bias is None:
+        first, added = torch.zeros_like(vectors[0]), term
+    else:
+        first, added = term + decoder.content.bias, 0
     losses = []
-    for state, word in zip(states, [*words.tolist(), 0], strict=True):
-        losses.append(-float((decoder.word.weight @ state + decoder.word.bias).log_softmax(0)[word]))
+    for state, word in zip(lstm(decoder.lstm, [first, *vectors]), [*words.tolist(), 0], strict=True):
+        losses.append(-float((decoder.word.weight @ state + decoder.word.bias + added).log_softmax(0)[word]))
     return sum(losses) / len(losses)
 
 
