@@ -38,8 +38,6 @@ WAYS = ("shards", "one file")
 DIM, ROWS, PER_SHARD, READS = 8, 2, 50_000, 3_000
 BYTES = {"clips": 500, "regions": 200}
 """Of one item in a file, somewhat more than measured: what must be free on the disk."""
-LIMITS = {"open, s": 2.0, "memory, MB": 500.0, "read, ms": 1.0}
-"""What a store of a million items may take."""
 
 
 def names(count: int) -> list[str]:
@@ -140,27 +138,36 @@ def run(sizes: Sequence[int], reads: int, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+PANELS = (
+    ("open, s", "", "opening, s", 2.0),
+    ("memory after opening, MB", "memory, MB", "growth of memory, MB", 500.0),
+    ("read, ms", "processor p95, ms", "random read, ms", 1.0),
+)
+"""Column, second column, label, and what a store of a million items may take."""
+
+
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw what was measured against the number of items."""
     from matplotlib import pyplot
 
     from benchmarks.plots import COLOURS
 
-    panels = {"open, s": "opening, s", "memory, MB": "growth of memory, MB", "read, ms": "read of a random item, ms"}
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
-    for axis, (column, label) in zip(axes, panels.items(), strict=True):
+    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(15, 4.2))
+    for axis, (column, second, label, limit) in zip(axes, PANELS, strict=True):
         for kind, style in zip(KINDS, ("-", "--"), strict=True):
             for way, colour in zip(WAYS, (COLOURS["ours"], COLOURS["dgl"]), strict=True):
-                points = sorted((row["items"], row[column]) for row in rows if (row["kind"], row["as"]) == (kind, way))
-                axis.plot(*zip(*points, strict=True), style, color=colour, marker=".", label=f"{kind}, {way}")
-                if column == "read, ms":
-                    slow = sorted((r["items"], r["read p95, ms"]) for r in rows if (r["kind"], r["as"]) == (kind, way))
-                    axis.plot(*zip(*slow, strict=True), ":", color=colour, marker="x", alpha=0.6)
-        axis.axhline(LIMITS[column], color=COLOURS["limit"], linewidth=0.8, label="limit at a million items")
+                drawn = sorted((r for r in rows if (r["kind"], r["as"]) == (kind, way)), key=lambda row: row["items"])
+                x = [row["items"] for row in drawn]
+                axis.plot(x, [row[column] for row in drawn], style, color=colour, marker=".", label=f"{kind}, {way}")
+                if second:
+                    marker = "x" if kind == "clips" else "+"
+                    axis.plot(x, [row[second] for row in drawn], ":", color=colour, marker=marker, alpha=0.7)
+        axis.axhline(limit, color=COLOURS["limit"], linewidth=0.8, label="limit at a million items")
         axis.set(xscale="log", yscale="log", xlabel="items in the store", ylabel=label)
         axis.grid(True, which="major", linewidth=0.3)
-    axes[2].set_title("lines: median; dotted: 95th percentile", fontsize=9)
     axes[0].legend(fontsize=7)
+    axes[1].set_title("after opening; dotted: after the reads", fontsize=9)
+    axes[2].set_title("median; dotted: 95th percentile of processor time", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from relgrounding._ranks import is_main, tag
 
-__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error", "silent"]
+__all__ = ["brief", "counted", "get_logger", "masked", "note", "printable", "progress", "show", "show_error", "silent"]
 
 T = TypeVar("T")
 _silent = ContextVar("silent", default=False)
@@ -25,6 +25,13 @@ SECONDS = 30
 _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]--[\u200C\u200D]]", regex.V1)
 
 
+# github://OWNER:REPOSITORY@BRANCH/... only looks as if it held a password.
+_LOGIN = regex.compile(r"((?<!github)://)[^/@\s\"']+@")
+_SECRET = regex.compile(
+    r"([?&][^=&\s]*(?:signature|sig|token|key|secret|password|credential|auth)[^=&\s]*=)[^&\s\"']+", regex.IGNORECASE
+)
+
+
 def printable(value: object) -> str:
     """Return a value as text of one line, with control characters as Python writes them.
 
@@ -32,6 +39,15 @@ def printable(value: object) -> str:
     a\\x1b[2Jb\\nc, Straße
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
+
+
+def masked(text: str) -> str:
+    """Return a text with the credentials of URLs in it replaced: user and password, and secrets of signed URLs.
+
+    >>> masked("sftp://me:secret@host/a.h5, https://host/a.h5?X-Signature=12ab&part=1")
+    'sftp://***@host/a.h5, https://host/a.h5?X-Signature=***&part=1'
+    """
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
 
 
 def show(text: object, file: Any = None, end: str = "\n") -> None:
@@ -55,7 +71,7 @@ def show_error(text: object) -> None:
 
 
 def _write(text: object, file: Any, end: str = "\n") -> None:
-    lines = "\n".join(map(printable, str(text).split("\n")))
+    lines = "\n".join(map(printable, masked(str(text)).split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end)
 
@@ -111,7 +127,7 @@ def note(text: object, file: Any = None) -> None:
     """Print a line, of one printable line, above the bars that are shown; of a job, the main process alone does."""
     if not is_main():
         return
-    tqdm.write(printable(text), file=file or sys.stdout)
+    tqdm.write(printable(masked(str(text))), file=file or sys.stdout)
 
 
 def counted(count: int, what: str) -> str:
@@ -133,7 +149,7 @@ def brief(value: object, most: int = 40) -> str:
 
 class _Printable(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable(record.getMessage()), None
+        record.msg, record.args = printable(masked(record.getMessage())), None
         return is_main() or record.levelno >= logging.ERROR
 
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from relgrounding._moved import rename_settings, rename_word
 from relgrounding._names import check_name
+from relgrounding._printing import masked
 from relgrounding._settings import (
     ConfigError,
     as_word,
@@ -337,8 +338,8 @@ def model_name(config: Config) -> str:
 
 
 def config_to_yaml(config: Config) -> str:
-    """Return a configuration as YAML, with all keys."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Return a configuration as YAML, with all keys, and without the credentials of URLs."""
+    return masked(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def config_class(model: str, dataset: str, objectives: tuple[str, ...]) -> type[Config]:

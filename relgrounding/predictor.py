@@ -1,7 +1,7 @@
 """Inference with a trained model, on the queries of a data set or on any video or image."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from relgrounding._printing import get_logger, progress
-from relgrounding._signals import look_together
+from relgrounding._sharing import shared
+from relgrounding._signals import look
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
+from relgrounding.io._remote import fetched, is_url, local_path
 from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
 from relgrounding.models import Committee, Recorded, System, first_member
 from relgrounding.nn import WordEmbedding, trained_embedding
@@ -170,6 +172,7 @@ class Predictor:
         durations: Mapping[str, float],
         quiet: bool = False,
         desc: str = "scoring",
+        together: bool = False,
     ) -> Scored:
         """Score every candidate of every query.
 
@@ -179,21 +182,27 @@ class Predictor:
             durations: of the videos, in seconds.
             quiet: without progress.
             desc: what progress is called.
+            together: the processes of a job share the batches; each must call this, and has all scores.
         """
         config = self.config
         self.model.eval()
         device = next(self.model.parameters()).device
         collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
-        loader = make_loader(collator, OrderedBatches(len(queries), config.eval.batch_size), config.data.workers)
         seconds = self.modality.seconds(queries, durations)
+
+        def scored(batches: Sequence[list[int]]) -> Iterator[Scored]:
+            loader = make_loader(collator, batches, config.data.workers)
+            for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
+                look()
+                scores = self.model(batch.to(device)).cpu()
+                proposals, candidates = self.modality.candidates(batch, seconds)
+                yield Scored(proposals, list(scores.split(batch.structure.batch_num_nodes.tolist())), candidates)
+
+        # Whole batches are shared: padding, and with it the last bits of a score, depends on what else is in one.
+        batches = list(OrderedBatches(len(queries), config.eval.batch_size))
         result = Scored()
-        for batch in progress(loader, desc=desc, unit="batch", quiet=quiet):
-            look_together()
-            scores = self.model(batch.to(device)).cpu()
-            result.scores.extend(scores.split(batch.structure.batch_num_nodes.tolist()))
-            proposals, candidates = self.modality.candidates(batch, seconds)
-            result.proposals.extend(proposals)
-            result.candidates.extend(candidates)
+        for part in shared(batches, scored) if together else scored(batches):
+            result.extend(part)
         return result
 
     def explain(
@@ -237,6 +246,11 @@ class _OneItem(dict):
     def __init__(self, dim: int, content: Any) -> None:
         super().__init__(item=content)
         self.dim = dim
+
+
+def _local(features: object) -> object:
+    """Return the copy of what a URL names; other features as they are."""
+    return fetched(features) if isinstance(features, str) and is_url(features) else features
 
 
 class Grounder:
@@ -327,7 +341,7 @@ class Grounder:
             features: of a video: (clips, dim), or a file of it (.npy, .npz, .pt), or a file or folder of many videos.
                 Of an image: (regions, dim) or a file of it, with `boxes` and `image_size`; a
                 `relgrounding.features.Regions`; a .npz file with boxes and size; or a file or folder of many images.
-                All formats that relgrounding prepare converts can be read, see docs/data.md.
+                All formats that relgrounding prepare converts can be read, see docs/data.md; a URL names a file, too.
             item: id of the video or image in a file or folder of many; may be omitted if there is only one.
             duration: of the video, in seconds; may be omitted if the HDF5 file states it (relgrounding extract).
             boxes: (regions, 4) x1, y1, x2, y2 in pixels.
@@ -383,7 +397,7 @@ class Grounder:
     ) -> tuple[Scored, list[int], tuple[Query, _OneItem, dict[str, float]]]:
         """Return the scored candidates, the numbers of the best, and what the predictor needs to know of the query."""
         self.learn_words([query])
-        content, durations = self.modality.read_item(features, item, self._stores, self.feature_dim, **facts)
+        content, durations = self.modality.read_item(_local(features), item, self._stores, self.feature_dim, **facts)
         store, asked = _OneItem(self.feature_dim, content), Query("query", "item", query, ())
         scored = self.predictor.score([asked], store, durations, quiet=True)
         return (
@@ -394,7 +408,7 @@ class Grounder:
 
     def duration(self, features: object, item: str | None = None) -> float | None:
         """Return the duration of a video in seconds if its HDF5 file of features states it, else None."""
-        return self._stores.duration(features, item)
+        return self._stores.duration(_local(features), item)
 
     def selection(self, select: str | None = None) -> str:
         """Return the requested selection method, or the one that selected the epoch of the run."""
@@ -402,11 +416,11 @@ class Grounder:
 
     def ids(self, path: str | os.PathLike) -> list[str]:
         """Return the ids of the videos or images in an HDF5 file of features."""
-        return self._stores.open(Path(path)).ids
+        return self._stores.open(local_path(path)).ids
 
     def regions(self, path: str | os.PathLike, item: str | None = None) -> Regions:
         """Return the regions of an image in an HDF5 file; the id may be omitted if there is only one."""
-        found = self._stores.read(Path(path), item)
+        found = self._stores.read(local_path(path), item)
         if not isinstance(found, Regions):
             raise ValueError(f"this run answers about {self.modality.item}s, which have no regions")
         return found

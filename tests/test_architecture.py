@@ -14,6 +14,7 @@ LAYERS = (
         "_names",
         "_printing",
         "_ranks",
+        "_sharing",
         "_signals",
         "_files",
         "_cache",

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import itertools
 import math
 import os
 import sys
@@ -104,7 +105,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
     module.add_arguments(parser)
     # Settings and options may come in any order; argparse knows that of commands without commands of their own alone.
     parse = parser.parse_args if parser._subparsers else parser.parse_intermixed_args
-    arguments = parse(words)
+    arguments = parse(_bare_options_last(parser, sys.argv[1:] if words is None else words))
     arguments.left = lambda: getattr(module, "LEFT", "")
     # A command that looks for signals where nothing is half done says what it leaves; others end at once.
     looks = hasattr(module, "LEFT")
@@ -122,6 +123,17 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
             if not is_told(error):
                 show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
             return 2
+
+
+def _bare_options_last(parser: Parser, words: Sequence[str]) -> list[str]:
+    """Return words in which an option without its optional value is not followed by what argparse would take for it."""
+    optional = {o: action for action in parser._actions if action.nargs == "?" for o in action.option_strings}
+    end = words.index("--") if "--" in words else len(words)
+    known, kept, bare = list(words[:end]), [], []
+    for word, value in itertools.zip_longest(known, known[1:]):
+        alone = word in optional and value not in (optional[word].choices or ())
+        (bare if alone else kept).append(word)
+    return [*kept, *bare, *words[end:]]
 
 
 def _expected(module: ModuleType) -> tuple[type[Exception], ...]:

@@ -34,15 +34,15 @@ ERRORS = (ValueError, OSError, KeyError)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="folder of a run, or a .pt file in it")
-    parser.add_argument("--video-features", type=Path, help="(clips, dim) as .npy, .npz or .pt, HDF5, or a folder")
-    parser.add_argument("--regions", type=Path, help="file of region features, in any format of docs/data.md")
+    parser.add_argument("--video-features", help="(clips, dim) as .npy, .npz or .pt, HDF5, or a folder; or a URL")
+    parser.add_argument("--regions", help="file of region features, in any format of docs/data.md; or a URL")
     parser.add_argument("--item", help="id of the video or image in an HDF5 file")
     parser.add_argument("--image", help="a picture, whose name is the id, or the id alone")
     parser.add_argument(
         "--duration", type=float, help="of the video, in seconds; files of `relgrounding extract` hold it"
     )
     parser.add_argument("--query", help="the sentence")
-    parser.add_argument("--batch", type=Path, metavar="JSONL", help="many questions, one per line")
+    parser.add_argument("--batch", metavar="JSONL", help="many questions, one per line; a file or a URL")
     parser.add_argument("--out", type=Path, default=Path("answer"), help="name of the .png and .json, or the folder")
     parser.add_argument("--images", type=Path, help="batch: folder of the pictures")
     parser.add_argument("--word-vectors", type=Path, help="the run's file of word vectors, for words new to it")
@@ -54,8 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Answer."""
+    from relgrounding.io._remote import local_path
     from relgrounding.predictor import Grounder
 
+    for name in ("video_features", "regions", "batch"):
+        given = getattr(arguments, name)
+        setattr(arguments, name, local_path(given) if given else None)
     path = Path(arguments.checkpoint)
     folder, name = (path.parent, path.name) if path.suffix == ".pt" else (path, "best.pt")
     _check_outputs(arguments, folder)

@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML file, or a name (default: demo)")
     parser.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="continue the run of this name")
+    start.add_argument(
+        "--resume", nargs="?", default=False, const=True, choices=["auto"], metavar="auto",
+        help="continue the run of this name; auto: or start it, if there is none",
+    )  # fmt: skip
     start.add_argument("--overwrite", action="store_true", help="replace the run of this name, once training can begin")
     parser.add_argument("--show", action="store_true", help="print every setting with its value, and stop")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as many as there are cores)")
@@ -55,17 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from relgrounding.runs import RunFolder
-    from relgrounding.training import nothing_left, train_run
+    from relgrounding.training import nothing_left, resumes, train_run
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     folder = RunFolder(Path(arguments.runs) / config.name)
     arguments.left = lambda: _left(folder)
     with joined(config.device, config.train.timeout):
-        if arguments.resume and (line := on_main(nothing_left, folder, config)):
+        resume = on_main(resumes, folder, arguments.resume)
+        if resume and (line := on_main(nothing_left, folder, config)):
             show(line)
             return
-        show(train_run(config, folder, arguments.resume, arguments.overwrite).table)
+        show(train_run(config, folder, resume, arguments.overwrite).table)
 
 
 def named(arguments: argparse.Namespace) -> tuple[str, list[str]]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from relgrounding._printing import masked
 from relgrounding._registry import Registry
 from relgrounding._settings import ConfigError, number
 from relgrounding.io._errors import Problems
+from relgrounding.io._remote import fetched, is_url, local_path
 
 
 @dataclass
@@ -19,13 +21,14 @@ class DataConfig:
     dataset: str = "demo"
     """Name of the data set, or package.module:Name of your own."""
     root: str = ""
-    """Folder of charades_sta/, activitynet_captions/, refcoco/, flickr30k_entities/, word_vectors/; empty: the variable
-    RELGROUNDING_DATA."""
+    """Folder of charades_sta/, activitynet_captions/, refcoco/, flickr30k_entities/, word_vectors/, or the URL of one;
+    empty: the variable RELGROUNDING_DATA."""
     on_error: Literal["stop", "skip"] = "stop"
     """Queries that cannot be used, or whose features cannot: stop at the first, or leave them out, counted and
     logged."""
     features: str = ""
-    """HDF5 file of features, or folder of shards, as given or below `root`."""
+    """HDF5 file of features, or folder of shards, as given or below `root`; or a URL, such as
+    s3://bucket/features.h5."""
     word_vectors: str = ""
     """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])
@@ -219,20 +222,38 @@ def data_root(config: DataConfig) -> Path:
     Raises:
         ConfigError: neither `data.root` nor the variable RELGROUNDING_DATA is set, or the folder is missing.
     """
-    root = config.root or os.environ.get("RELGROUNDING_DATA", "")
-    if not root:
-        raise ConfigError(
-            f"data.root is empty and RELGROUNDING_DATA is not set: name the folder that holds the annotations of "
-            f"{config.dataset}, for example data.root=/data"
-        )
+    root = _root(config)
+    if is_url(root):
+        raise ConfigError(f"data.root is {masked(root)}, a URL; data_folder fetches a folder of it")
     path = Path(root)
     if not os.path.isdir(path):  # which, unlike Path's, does not mind a name that is too long
         raise ConfigError(f"data.root: {path} is not a directory")
     return path
 
 
+def data_folder(config: DataConfig, name: str) -> Path:
+    """Return a folder below that of the annotations; where `data.root` is a URL, its copy in the cache.
+
+    Raises:
+        ConfigError: as `data_root`.
+        DataError: it cannot be fetched.
+    """
+    root = _root(config)
+    return fetched(f"{root.rstrip('/')}/{name}") if is_url(root) else data_root(config) / name
+
+
+def _root(config: DataConfig) -> str:
+    root = config.root or os.environ.get("RELGROUNDING_DATA", "")
+    if not root:
+        raise ConfigError(
+            f"data.root is empty and RELGROUNDING_DATA is not set: name the folder that holds the annotations of "
+            f"{config.dataset}, for example data.root=/data"
+        )
+    return root
+
+
 def find_file(config: DataConfig, name: str, key: str, remedy: str, folders: bool = False) -> Path:
-    """Return a file that is given as a path of its own or below the root.
+    """Return a file that is given as a path of its own or below the root; the copy of one that a URL names.
 
     Args:
         config: the section `data`.
@@ -246,10 +267,10 @@ def find_file(config: DataConfig, name: str, key: str, remedy: str, folders: boo
     """
     if not name:
         raise ConfigError(f"{key} is empty; {remedy}")
-    own = Path(name)
+    own = local_path(name)
     if _is_named(own, folders):
         return own
-    below = data_root(config) / name
+    below = data_folder(config, name)
     if _is_named(below, folders):
         return below
     raise ConfigError(f"{key}: neither {own} nor {below} exists; {remedy}")

@@ -44,15 +44,14 @@ def queries_digest(parts: Sequence[Sequence[Query]], durations: Mapping[str, flo
 
     That of queries with one index, for which every line must be read, is kept beside the index.
     """
-
     indexed = [part for part in parts if isinstance(part, IndexedQueries)]
-    if len(indexed) < len(parts) or len({part.index for part in indexed}) != 1:
+    if len(indexed) < len(parts) or len({part.source for part in indexed}) != 1:
         return _digest(parts, durations, quiet=True)
     rows = hashlib.sha256()
     for part in indexed:
         rows.update(np.int64(len(part)).tobytes() + np.ascontiguousarray(part.rows).tobytes())
     name = f"digest-{rows.hexdigest()[:32]}"
-    return indexed[0].index.kept(name, lambda: _digest(parts, durations, quiet=False))
+    return indexed[0].source.kept(name, lambda: _digest(parts, durations, quiet=False))
 
 
 def _digest(parts: Sequence[Sequence[Query]], durations: Mapping[str, float], quiet: bool) -> str:

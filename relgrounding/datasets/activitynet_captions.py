@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from relgrounding._printing import brief
-from relgrounding.datasets._dataset import Annotations, Dataset, Published, Query, data_root, register_dataset
+from relgrounding.datasets._dataset import Annotations, Dataset, Published, Query, data_folder, register_dataset
 from relgrounding.io._errors import BadAnnotation, Problems, check_id
 from relgrounding.io._regular import existing, read_text
 from relgrounding.io._values import LONGEST, check_choice, check_seconds, check_text, is_number, parse_json
@@ -32,7 +32,7 @@ class ActivityNetCaptions(Dataset):
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `activitynet_captions/` below the root; see `load_activitynet`."""
-        root = data_root(self.config) / "activitynet_captions"
+        root = data_folder(self.config, "activitynet_captions")
         queries = load_activitynet(root, split, problems or Problems(self.config.on_error))
         return Annotations(queries, load_activitynet_durations(root, split), {})
 

@@ -20,7 +20,7 @@ from relgrounding.datasets._dataset import (
     Dataset,
     Published,
     Query,
-    data_root,
+    data_folder,
     register_dataset,
 )
 from relgrounding.features import write_clip_features
@@ -61,7 +61,7 @@ class CharadesSTA(Dataset):
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `charades_sta/` below the root; see `load_charades`."""
-        root = data_root(self.config) / "charades_sta"
+        root = data_folder(self.config, "charades_sta")
         queries = load_charades(root, split, self.config.protocol, problems or Problems(self.config.on_error))
         return Annotations(queries, load_durations(root, split), {})
 

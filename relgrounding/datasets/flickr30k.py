@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_root, register_dataset
+from relgrounding.datasets._dataset import Annotations, Check, Dataset, Published, Query, data_folder, register_dataset
 from relgrounding.io._errors import BadAnnotation, DataError, Problems, check_id
 from relgrounding.io._regular import check_regular, existing, read_text
 from relgrounding.io._values import LARGEST, check_choice, has_area
@@ -38,7 +38,7 @@ class Flickr30k(Dataset):
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `flickr30k_entities/` below the root; see `load_flickr30k`."""
         problems = problems or Problems(self.config.on_error)
-        queries, sizes, boxes = _read_split(data_root(self.config) / "flickr30k_entities", split, 2, problems)
+        queries, sizes, boxes = _read_split(data_folder(self.config, "flickr30k_entities"), split, 2, problems)
         return Annotations(queries, {}, sizes, boxes=boxes)
 
     def protocols(self) -> list[str]:
@@ -47,7 +47,7 @@ class Flickr30k(Dataset):
 
     def checks(self, found: dict[str, Annotations]) -> Iterator[Check]:
         """Yield how many images of each list have annotations, and how many have two boxes or more."""
-        root = data_root(self.config) / "flickr30k_entities"
+        root = data_folder(self.config, "flickr30k_entities")
         for split, annotations in found.items():
             listed = len(read_text(root / f"{split}.txt").split())
             queries = load_flickr30k(root, split, min_boxes=1, problems=Problems("skip"))

@@ -35,7 +35,7 @@ class OwnConfig(DataConfig):
     """Settings of your own data."""
 
     queries: str = ""
-    """JSON lines file of the queries, as given or below `root`; `{split}` in it stands for the split."""
+    """JSON lines file of the queries, as given or below `root`, or a URL; `{split}` in it stands for the split."""
     stream: Literal["auto", "true", "false"] = "auto"
     """Whether queries stay in their file and are read when they are asked for, by an index that is made once and kept
     in the cache, with the same results: true, false, or auto: for files of 64 MB or more."""
@@ -184,7 +184,8 @@ def _queries(
 def _fill(path: Path, item: str, split: str | None, problems: RecordedProblems, writer: IndexWriter) -> None:
     """Write the index of a file."""
     known = _Known(item, SeenIds())
-    with progress(desc=f"indexing {path.name}", unit="B", total=path.stat().st_size) as bar:
+    bar: Any = progress(desc=f"indexing {path.name}", unit="B", total=path.stat().st_size)
+    with bar:
         for line, query in _queries(_counted(read_lines(path), bar), path, split, known, problems):
             writer.add(line.number, line.begin, query)
     writer.facts |= {"cut": known.cut, "problems": problems.recorded}

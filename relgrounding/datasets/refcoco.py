@@ -20,7 +20,7 @@ from relgrounding.datasets._dataset import (
     Dataset,
     Published,
     Query,
-    data_root,
+    data_folder,
     register_dataset,
 )
 from relgrounding.features import Regions, write_region_features
@@ -53,7 +53,7 @@ class _Family(Dataset):
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read the data set's folder in `refcoco/` below the root; see `load_refcoco`."""
-        root, config = data_root(self.config) / "refcoco", self.config
+        root, config = data_folder(self.config, "refcoco"), self.config
         queries = load_refcoco(root, self.name, split, config.split_by, problems or Problems(config.on_error))
         instances = load_instances(root, self.name)
         sizes = dict(zip(instances.ids, map(tuple, instances.sizes.tolist()), strict=True))
@@ -84,7 +84,7 @@ class _Family(Dataset):
         for other, split in [(kind.name, split) for kind in family for split in kind.published.queries]:
             if split != "train":
                 with contextlib.suppress(DataError):
-                    queries = load_refcoco(data_root(self.config) / "refcoco", other, split)
+                    queries = load_refcoco(data_folder(self.config, "refcoco"), other, split)
                     count = len(learnt & {query.item for query in queries})
                     meaning = f"train on {self.name} and test on {other} only after taking these out of training"
                     check, status = f"train and {other} {split}: shared", "note" if count else "ok"

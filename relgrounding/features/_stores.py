@@ -1,6 +1,7 @@
 """Features of clips and regions in HDF5 files: readers of the two layouts (docs/features.md)."""
 
 import os
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -64,6 +65,8 @@ class _Store:
         # A handle that crosses a fork shares its file offset and HDF5's locks with the parent: never reuse it.
         if self._file is None or self._owner != os.getpid():
             self._file, self._owner = open_hdf5(self.path, self._chunk_cache), os.getpid()
+            # The library calls back into Python for every byte: it has to be done before the interpreter is.
+            weakref.finalize(self, self._file.close)
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:

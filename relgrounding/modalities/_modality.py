@@ -34,13 +34,30 @@ class Scored:
         candidates: what selection compares, for each query: (P, 2) spans in clips, or the boxes.
     """
 
-    proposals: list[Float[Tensor, "proposals ends"]] = field(default_factory=list)
-    scores: list[Float[Tensor, " proposals"]] = field(default_factory=list)
+    proposals: list[Float[Tensor, "_proposals ends"]] = field(default_factory=list)
+    scores: list[Float[Tensor, " _proposals"]] = field(default_factory=list)
     candidates: list[Tensor] = field(default_factory=list)
 
     def take(self, indices: Sequence[int]) -> "Scored":
         """Return the queries with these indices."""
         return Scored(*([values[i] for i in indices] for values in (self.proposals, self.scores, self.candidates)))
+
+    def extend(self, other: "Scored") -> None:
+        """Add the queries of another."""
+        self.proposals += other.proposals
+        self.scores += other.scores
+        self.candidates += other.candidates
+
+    def __getstate__(self) -> list[Any]:
+        # Tensors of queries are parts of one of a batch, and each would be pickled with the whole.
+        parts = (self.proposals, self.scores, self.candidates)
+        return [[len(scores) for scores in self.scores], *(torch.cat(part) if part else None for part in parts)]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        counts, *whole = state
+        self.proposals, self.scores, self.candidates = (
+            [] if part is None else list(part.split(counts)) for part in whole
+        )
 
 
 class Modality(ABC):

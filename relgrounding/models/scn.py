@@ -80,7 +80,7 @@ class SCN(System):
 
     Config = SCNConfig
     modality = "video"
-    pieces = ("forward", "complete")
+    pieces = ("ground", "complete")
 
     def __init__(
         self, config: SCNConfig, feature_dim: int, embedding: nn.Module, word_dim: int, backend: str = "auto"

@@ -14,7 +14,7 @@ from relgrounding.training._evaluate import (
     score_split,
     validation_metrics,
 )
-from relgrounding.training._resume import nothing_left
+from relgrounding.training._resume import nothing_left, resumes
 from relgrounding.training._run import TrainedRun, evaluate, train, train_run
 from relgrounding.training._schedule import Stage, learning_rate_factor, stages
 from relgrounding.training._task import (
@@ -57,6 +57,7 @@ __all__ = [
     "nothing_left",
     "protocols",
     "read_grid",
+    "resumes",
     "run_name",
     "score_run",
     "score_split",

@@ -1,15 +1,17 @@
 """Evaluation: predictions, metrics and the table with its floors."""
 
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from relgrounding._files import replacing
 from relgrounding._printing import get_logger, progress
-from relgrounding._ranks import is_main, on_main
+from relgrounding._ranks import barrier, from_main, is_main, on_main
+from relgrounding._sharing import shared
 from relgrounding._signals import look
 from relgrounding.config import ConfigError, model_name
 from relgrounding.datasets import Query, columns
@@ -39,8 +41,8 @@ def answered(split: Split, scored: Scored) -> tuple[Split, Scored]:
 
 
 def score_split(model: System, task: Task, split: Split, quiet: bool = False, desc: str = "scoring") -> Scored:
-    """Score every candidate of every query of a split."""
-    return task.predictor(model).score(split.queries, split.store, task.durations, quiet, desc)
+    """Score every candidate of every query of a split; the processes of a job share the batches, and each has all."""
+    return task.predictor(model).score(split.queries, split.store, task.durations, quiet, desc, together=True)
 
 
 def protocols(task: Task) -> dict[str, str]:
@@ -117,6 +119,8 @@ def evaluate_split(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Score a split with every protocol of its task.
 
+    The processes of a job share the batches and the explanations. Metrics and floors are computed once, on rank 0.
+
     Args:
         model: the trained model.
         task: see `make_task`.
@@ -125,25 +129,27 @@ def evaluate_split(
         quiet: without progress bars.
 
     Returns:
-        Entries of results.json, one per protocol, and lines of predictions.jsonl, one per query and protocol. Without
-        right answers there are no entries.
+        Entries of results.json, one per protocol, and lines of predictions.jsonl, one per query and protocol; the
+        lines on rank 0 only. Without right answers there are no entries.
     """
     start = time.perf_counter()
     scored = score_split(model, task, split, quiet, f"scoring {name}")
-    return on_main(_evaluated, model, task, name, split, scored, start, quiet)
-
-
-def _evaluated(
-    model: System, task: Task, name: str, split: Split, scored: Scored, start: float, quiet: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    entries, lines = [], []
-    tops = {name: task.modality.select(scored, variant, task.config.eval) for name, variant in protocols(task).items()}
+    tops: dict[str, list[list[int]]] = {}
+    if is_main():
+        tops = {
+            key: task.modality.select(scored, variant, task.config.eval) for key, variant in protocols(task).items()
+        }
     explained = _explained(model, task, split, tops, quiet) if task.config.eval.explain else None
-    for protocol, variant in protocols(task).items():
-        lines.extend(_prediction_lines(task, split, scored, tops[protocol], name, protocol, explained))
-        known, known_scored = answered(split, scored)
-        if not known.queries:
-            continue
+    entries = on_main(_entries, task, split, name, scored, start)
+    lines = [_prediction_lines(task, split, scored, top, name, protocol, explained) for protocol, top in tops.items()]
+    return entries, list(itertools.chain(*lines))
+
+
+def _entries(task: Task, split: Split, name: str, scored: Scored, start: float) -> list[dict[str, Any]]:
+    """Return the entries of results.json about a split, whose evaluation began at `start`."""
+    known, known_scored = answered(split, scored)
+    entries = []
+    for protocol, variant in protocols(task).items() if known.queries else ():
         metrics = split_metrics(task, known, known_scored, variant)
         floors, oracle = _floors(task, known, known_scored, variant)
         entries.append(
@@ -160,20 +166,32 @@ def _evaluated(
                 seconds=round(time.perf_counter() - start, 2),
             )
         )
-    return entries, lines
+    return entries
 
 
 def _explained(
     model: System, task: Task, split: Split, tops: dict[str, list[list[int]]], quiet: bool
 ) -> list[dict[int, Explanation]]:
-    """Return for each query the explanations of its first answers, by the number of the proposal."""
-    predictor, found = task.predictor(model), []
-    for i, query in enumerate(progress(split.queries, desc="explaining", unit="query", quiet=quiet)):
-        look()
-        numbers = list(dict.fromkeys(top[i][0] for top in tops.values()))
-        explanations = predictor.explain(query, split.store, task.durations, numbers)
-        found.append(dict(zip(numbers, explanations, strict=True)))
-    return found
+    """Return for each query the explanations of its first answers, by the number of the proposal.
+
+    Args:
+        model: the trained model.
+        task: see `make_task`.
+        split: its queries and features.
+        tops: numbers of the answers to each query, by protocol; read on rank 0.
+        quiet: without progress.
+    """
+    predictor = task.predictor(model)
+    answers = zip(*tops.values(), strict=True)
+    first = from_main([list(dict.fromkeys(rows[0] for rows in selected)) for selected in answers])
+
+    def explained(indices: Sequence[int]) -> Iterator[dict[int, Explanation]]:
+        for i in progress(indices, desc="explaining", unit="query", quiet=quiet):
+            look()
+            explanations = predictor.explain(split.queries[i], split.store, task.durations, first[i])
+            yield dict(zip(first[i], explanations, strict=True))
+
+    return shared(range(len(split.queries)), explained)
 
 
 def _prediction_lines(
@@ -215,7 +233,7 @@ def evaluate_run(
 def score_run(
     task: Task, folder: RunFolder, splits: Sequence[str] | None = None, write: bool = True, quiet: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Score the best checkpoint of a run on its test splits.
+    """Score the best checkpoint of a run on its test splits; rank 0 writes.
 
     Args:
         task: see `make_task`.
@@ -228,10 +246,11 @@ def score_run(
     Returns:
         As `evaluate_split`, of all splits.
     """
+    barrier()  # rank 0 may still be writing the checkpoint
     model = build_model(task)
     folder.restore(model, on_main(folder.load, "best.pt"), "best.pt")
     model.to(usable_device(task.config.device, fall_back=True))
-    if not task.train.queries and is_main():
+    if is_main() and not task.train.queries:
         task.floors = _kept_floors(task, folder)
     entries, lines = [], []
     for name in dict.fromkeys(splits or task.config.data.test_splits):

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from relgrounding._printing import get_logger
+from relgrounding._ranks import is_joined, world_size
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
-from relgrounding.modalities import identities, training_batches
+from relgrounding.modalities import Cut, Piece, PieceSampler, identities, training_batches
 from relgrounding.training._schedule import planned
 
 logger = get_logger("relgrounding.training")
@@ -33,12 +34,15 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     if not epochs:
         return
     item, text, _ = identities(train)
-    sampler = training_batches(train, store, config.modality, config.data, config.seed)
+    batches = training_batches(train, store, config.modality, config.data, config.seed)
+    cut = job_cut(config)
+    sampler = PieceSampler(batches, cut)
     total = without = 0
     if len(train) > 1:
-        for sampler.epoch in range(epochs):
+        for batches.epoch in range(epochs):
             # A batch has two queries that differ in both, unless all share the item or all share the sentence.
-            found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in sampler]
+            parts = [part for pieces in sampler.all_steps() for part in _parts(pieces, cut)]
+            found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in parts]
             total, without = total + len(found), total + len(found) - sum(found)
             if any(found):
                 break
@@ -48,6 +52,7 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         remedy = ", or lower data.validation" if held > 1 else ""
         if items > 1 and texts > 1:
             remedy = ", or raise data.batch_size" + (", or leave data.block_by empty" if config.data.block_by else "")
+            remedy += f", or cut batches into fewer than {cut.parts} parts" if cut.parts > 1 else ""
         message = (
             f"no batch has a negative, which is another {word} with another sentence, so nothing can be learnt: "
             f"{len(train)} training queries with {items} different {word}s and {texts} different sentences are left "
@@ -62,8 +67,32 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
             "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",
             *(without, total, word, word),
         )
-    if config.data.block_by and len(train) > 1 and not (sampler.block(range(len(train))) >= 0).any():
+    if config.data.block_by and len(train) > 1 and not (batches.block(range(len(train))) >= 0).any():
         logger.warning(
             "data.block_by=%s puts no two training queries in one block, so that no negative is hard",
             config.data.block_by,
         )
+
+
+def _parts(pieces: Sequence[Piece], cut: Cut) -> list[list[int]]:
+    """Return the queries of each part of a batch that negatives are drawn from."""
+    parts: list[list[int]] = [[] for _ in range(cut.parts)]
+    for number, piece in enumerate(pieces):
+        parts[cut.part(number)] += piece.queries
+    return [part for part in parts if part]
+
+
+def job_cut(config: Config) -> Cut:
+    """Return how the batches of a run are cut, in the job that this process is joined to.
+
+    Raises:
+        ConfigError: whole batches have too few queries for their pieces.
+    """
+    train = config.train
+    cut = Cut(world_size() if is_joined() else 1, train.accumulate, train.gather_negatives)
+    if cut.total > 1 and config.data.batch_size < cut.least:
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} is the whole batch of {cut.processes} processes with "
+            f"train.accumulate={train.accumulate}, whose pieces need {cut.least} queries; raise it, or use fewer pieces"
+        )
+    return cut

@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding._printing import counted
-from relgrounding.config import Config
+from relgrounding._printing import counted, masked
+from relgrounding.config import Config, ConfigError
 from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
 
@@ -39,7 +39,7 @@ def check_settings(folder: RunFolder, config: Config) -> None:
     rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
     for key in sorted({*was, *now} - FREE, key=[*now, *was].index):
-        before, value = was.get(key), now.get(key)
+        before, value = _as_kept(was.get(key)), _as_kept(now.get(key))
         later = key in rising and before is not None and value is not None and value > before
         if value != before and not later:
             wrong.append(f"{key} is {before!r} there and {value!r} here{' (it may rise)' if key in rising else ''}")
@@ -103,6 +103,21 @@ def stage_is_over(state: dict[str, Any], config: Config) -> bool:
     return done >= stages(config)[state["stage"] - 1].epochs or waited >= config.train.patience
 
 
+def resumes(folder: RunFolder, resume: bool | str) -> bool:
+    """Return whether a run goes on from its checkpoint.
+
+    Args:
+        folder: of the run.
+        resume: whether it shall; "auto": if there is a checkpoint.
+
+    Raises:
+        ConfigError: another word.
+    """
+    if isinstance(resume, str) and resume != "auto":
+        raise ConfigError(f"resume is {resume!r}; give True, False or 'auto'")
+    return folder.started if resume == "auto" else bool(resume)
+
+
 def nothing_left(folder: RunFolder, config: Config) -> str:
     """Return a line that a run is finished and evaluated; empty if something is left to do.
 
@@ -118,3 +133,8 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     raised = "train.patience, none of the last was better" if early else keys
     epochs = counted(state["epoch"], "epoch")
     return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
+
+
+def _as_kept(value: Any) -> Any:
+    """Return a value of the settings as config.yaml holds it."""
+    return masked(value) if isinstance(value, str) else value

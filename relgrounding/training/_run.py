@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from relgrounding._printing import silent
-from relgrounding._ranks import in_all, joined, on_main
+from relgrounding._ranks import in_all, joined, on_main, world_size
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
 from relgrounding.training._evaluate import results_table, score_run
-from relgrounding.training._resume import nothing_left
+from relgrounding.training._resume import nothing_left, resumes
 from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
 from relgrounding.training._trainer import Trainer
 
@@ -41,7 +41,7 @@ class TrainedRun:
 def train(
     config: str | os.PathLike | Config = "demo",
     runs: str | os.PathLike = "runs",
-    resume: bool = False,
+    resume: bool | str = False,
     overwrite: bool = False,
     quiet: bool = False,
     **settings: Any,
@@ -54,7 +54,7 @@ def train(
     Args:
         config: name of a configuration that comes with the package, a YAML file, or a configuration.
         runs: folder of the runs; the run is kept in `runs`/NAME.
-        resume: continue the run of this name.
+        resume: continue the run of this name; "auto": or start it, if there is none.
         overwrite: replace the run of this name, once training can begin.
         quiet: print nothing.
         settings: settings by name, such as `**{"train.epochs": 1}`, laid over those of the configuration.
@@ -74,6 +74,7 @@ def train(
         raise ConfigError(f"settings go into the configuration; {next(iter(settings))} was given beside it")
     folder = RunFolder(Path(runs) / config.name)
     with joined(config.device, config.train.timeout):
+        resume = on_main(resumes, folder, resume)
         if resume and on_main(nothing_left, folder, config):
             results = on_main(folder.read_results)
             return TrainedRun(folder.path, config, results, results_table(results))
@@ -96,7 +97,7 @@ def train_run(
 
 
 @contextlib.contextmanager
-def _held_by_main(folder: RunFolder, overwrite: bool) -> Iterator[Callable[[], None]]:
+def _held_by_main(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[], None]]:
     """Hold the lock of a run in the main process of a job; see `hold_run`."""
     with contextlib.ExitStack() as stack:
         settle: list[Callable[[], None]] = []
@@ -137,8 +138,14 @@ def evaluate(
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = with_data(folder.read_config(), words)
     config.eval.explain = write and (explain or config.eval.explain)
-    with hold_run(folder) if write else contextlib.nullcontext(), silent(quiet):
-        task = make_test_task(config, folder)
+    if world_size() > 1 and config.device != "cpu":
+        config.device = "auto"  # that of the run may be none of this machine's, or one that its processes would share
+    with (
+        joined(config.device, config.train.timeout),
+        _held_by_main(folder) if write else contextlib.nullcontext(),
+        silent(quiet),
+    ):
+        task = in_all(make_test_task, config, folder)
         splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
     return TrainedRun(folder.path, config, results, results_table(results, len(lines)))

@@ -16,6 +16,7 @@ from relgrounding.config import TrainConfig
 from relgrounding.modalities import Batch, Piece
 from relgrounding.objectives import Objective
 from relgrounding.runs import RunError
+from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 
 Loaded = tuple[Piece, Batch | None]
@@ -76,6 +77,7 @@ class Step:
         objectives: of the stage, by name.
         parameters: all that are trained.
         optimizer: of them.
+        average: of them, over the steps.
         config: section `train`.
         draws: generators of the pieces.
     """
@@ -85,11 +87,12 @@ class Step:
         objectives: Mapping[str, Objective],
         parameters: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        average: Average,
         config: TrainConfig,
         draws: Draws,
     ) -> None:
         self.objectives, self.parameters, self.optimizer = objectives, parameters, optimizer
-        self.config, self.draws = config, draws
+        self.average, self.config, self.draws = average, config, draws
         self._logged: list[tuple[float, dict[str, Tensor]]] = []
         for objective in objectives.values():
             objective.split(len(draws.numbers))
@@ -113,6 +116,7 @@ class Step:
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimizer.step()
+            self.average.update()
         (loss,), signal = agree([loss])
         if not finite:
             raise everywhere(

@@ -8,10 +8,10 @@ import torch
 
 from relgrounding._files import clear_parts
 from relgrounding._printing import counted, note, printable, progress, show
-from relgrounding._ranks import is_joined, is_main, on_main, rank, take_from_main, world_size
+from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
 from relgrounding.config import Config, ConfigError
-from relgrounding.modalities import Cut, OneQueryPerItem, PieceSampler, make_loader, training_batches
+from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, training_batches
 from relgrounding.models import compile_pieces, first_member
 from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
@@ -19,6 +19,7 @@ from relgrounding.runs import RunError, RunFolder
 from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 from relgrounding.training._evaluate import LAST, validation_metrics
+from relgrounding.training._negatives import job_cut
 from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
 from relgrounding.training._same import check_same
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
@@ -118,10 +119,10 @@ class Trainer:
         optimizer = torch.optim.Adam(
             parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
         )
-        self.step = Step(objectives, parameters, optimizer, train, self.draws)
-        self.average = Average(parameters, train.ema)
         if train.compile:
             compile_pieces(self.trained)
+        self.average = Average(parameters, train.ema)
+        self.step = Step(objectives, parameters, optimizer, self.average, train, self.draws)
 
     @property
     def objectives(self) -> dict[str, Objective]:
@@ -266,10 +267,11 @@ class Trainer:
 
     def _is_due(self) -> bool:
         """Whether last.pt is to be written before the end of the epoch."""
-        train = self.config.train
-        if train.save_every and self.state["step"] % train.save_every == 0:
+        train, since = self.config.train, time.monotonic() - self._saved
+        if train.save_every > 0 and self.state["step"] % train.save_every == 0:
             return True
-        return train.save_minutes > 0 and on_main(lambda: time.monotonic() - self._saved >= 60 * train.save_minutes)
+        # The clocks of processes differ; nothing is sent where minutes do not count.
+        return train.save_minutes > 0 and from_main(60 * train.save_minutes <= since)
 
     @property
     def _stage_name(self) -> str:
@@ -281,9 +283,7 @@ class Trainer:
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         shape = config.schedule, config.halve_every
         factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
-        done = self.step(pieces, self.stage.learning_rate * factor, number)
-        self.average.update()
-        return done
+        return self.step(pieces, self.stage.learning_rate * factor, number)
 
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
@@ -347,7 +347,7 @@ class Trainer:
         if name == "last.pt":
             self._saved = time.monotonic()
             if self.config.train.ema:
-                state["average"] = self.average.state_dict()
+                step["average"] = self.average.state_dict()
         on_main(lambda: self.folder.save(name, state | step))
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -372,22 +372,6 @@ class Trainer:
                 note(f"batches were cut into {pieces}, now into {self.cut.total}: random draws differ from here on")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} cannot be restored: {type(error).__name__}: {str(error).splitlines()[0]}") from None
-
-
-def job_cut(config: Config) -> Cut:
-    """Return how the batches of a run are cut, in the job that this process is joined to.
-
-    Raises:
-        ConfigError: whole batches have too few queries for their pieces.
-    """
-    train = config.train
-    cut = Cut(world_size() if is_joined() else 1, train.accumulate, train.gather_negatives)
-    if cut.total > 1 and config.data.batch_size < cut.least:
-        raise ConfigError(
-            f"data.batch_size={config.data.batch_size} is the whole batch of {cut.processes} processes with "
-            f"train.accumulate={train.accumulate}, whose pieces need {cut.least} queries; raise it, or use fewer pieces"
-        )
-    return cut
 
 
 def check_precision(config: Config, device: torch.device) -> None:

@@ -14,7 +14,7 @@ import pytest
 import relgrounding
 from relgrounding import cli
 from relgrounding._settings import find_config, packaged_configs
-from relgrounding.cli import settings
+from relgrounding.cli import settings, train
 from relgrounding.config import ConfigError, load_config
 from tests.training.tiny import TINY
 
@@ -76,6 +76,24 @@ def test_completion_knows_every_command_and_option(shell, capsys):
     script = capsys.readouterr().out
     assert all(name in script for name in cli.COMMANDS)
     assert all(option in script for option in ("overwrite", "clip-frames", "box-format"))
+
+
+@pytest.mark.parametrize(
+    ("words", "resume", "others"),
+    [
+        (["a=1"], False, ["a=1"]),
+        (["--resume", "demo"], True, ["demo"]),
+        (["a=1", "--resume", "a=2"], True, ["a=1", "a=2"]),
+        (["--resume", "auto", "demo"], "auto", ["demo"]),
+        (["demo", "--resume=auto"], "auto", ["demo"]),
+        (["--resume", "--", "auto"], True, ["auto"]),
+    ],
+)
+def test_resume_takes_no_other_word_for_its_value(words, resume, others, monkeypatch):
+    monkeypatch.setattr(train, "run", lambda arguments: found.append((arguments.resume, arguments.words)))
+    found = []
+    assert cli.main(["train", *words]) == 0
+    assert found == [(resume, others)]
 
 
 def test_configurations_go_by_name(tmp_path, monkeypatch, capsys):

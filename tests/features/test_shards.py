@@ -289,6 +289,11 @@ def test_a_store_of_another_kind_or_width_is_refused(folder):
         open_features(folder, other)
     with pytest.raises(DataError, match=r"is a folder, not a regular file; features\.open_features reads a folder"):
         READERS[kind](folder)
+    changed(folder, lambda content: content.update(dim=5))
+    store = open_features(folder)
+    for _ in range(2):
+        with pytest.raises(BadFeatures, match=r"has features of width 4, (others|its index says) 5"):
+            store["v0"]
     write(folder / shard_name(2, 2), other, [("x", 1)], {})
     with pytest.raises(
         BadFeatures, match=f"{shard_name(2, 2)} holds {other} of width 4, .* {kind} of width 4; one store"

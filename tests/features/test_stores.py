@@ -1,3 +1,4 @@
+import gc
 import os
 import pickle
 import re
@@ -219,3 +220,14 @@ def test_boxes_that_are_shares_of_an_image_are_refused(tmp_path, size):
         store["a"]
     with pytest.raises(KeyError, match="no features of 'b'"):
         store.size("b")
+
+
+@pytest.mark.parametrize("kind", ["clips", "regions"])
+def test_a_file_is_closed_with_its_store(clip_file, region_file, kind):
+    store = ClipFeatures(clip_file) if kind == "clips" else RegionFeatures(region_file)
+    _ = store["b"]
+    file = store._file
+    assert file
+    del store
+    gc.collect()
+    assert not file  # an open one may call into an interpreter that has ended

@@ -39,14 +39,14 @@ def whole_stages(tmp_path_factory):
 
 # 8 steps and 4 batches of validation an epoch; the place, the call of it, the signal, and the step of the checkpoint.
 PLACES = {
-    "validation of epoch 2": (predictor, "look_together", 6, signal.SIGTERM, 16),
-    "validation of the last epoch": (predictor, "look_together", 22, signal.SIGHUP, 48),
+    "validation of epoch 2": (predictor, "look", 6, signal.SIGTERM, 16),
+    "validation of the last epoch": (predictor, "look", 22, signal.SIGHUP, 48),
     "after the optimizer's step": (torch.optim.Adam, "step", 13, signal.SIGUSR1, 13),
     "between forward and backward": (MIL, "__call__", 13, signal.SIGUSR2, 13),
     "while best.pt or last.pt is written": (RunFolder, "save", 5, signal.SIGINT, None),
     "between two epochs": (_trainer.Trainer, "_finish_epoch", 3, signal.SIGTERM, 24),
     "the end of the last epoch": (_trainer.Trainer, "_finish_epoch", 6, signal.SIGTERM, 48),
-    "final evaluation": (predictor, "look_together", 26, signal.SIGTERM, 48),
+    "final evaluation": (predictor, "look", 26, signal.SIGTERM, 48),
     "before the first step": (_trainer.Trainer, "_epoch", 1, signal.SIGTERM, 0),
 }
 
@@ -155,6 +155,17 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
     assert said.count("\n") == 1
     assert "is finished, with its results, after 1 epoch;" in said
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_auto_starts_a_run_continues_it_and_leaves_it_alone(whole, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", at(torch.optim.Adam.step, 13, stop(signal.SIGTERM)))
+        assert run(tmp_path, "--resume", "auto") == 143
+    assert run(tmp_path, "--resume", "auto") == 0
+    assert differences(whole, outcome(tmp_path / "run")) == []
+    capsys.readouterr()
+    assert run(tmp_path, "--resume", "auto") == 0
+    assert "is finished, with its results" in capsys.readouterr().out
 
 
 def test_more_epochs_train_on_and_other_settings_are_refused(tmp_path, capsys):

@@ -4,14 +4,16 @@ import json
 import os
 import shutil
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.io import BadFeatures, MissingFeatures, UnsafeFile
+from relgrounding.io import BadFeatures, MissingFeatures, MissingFile, UnsafeFile
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
+from relgrounding.training._resume import check_settings
 from tests.evaluation.recount import recount
 from tests.training.own import COLOURS, images, settings, videos
 from tests.training.tiny import TINY
@@ -153,3 +155,42 @@ def test_a_fifo_of_queries_is_named_as_one(tmp_path):
     os.mkfifo(tmp_path / "train.jsonl")
     with pytest.raises(UnsafeFile, match=r"train\.jsonl is a FIFO, not a regular file"):
         make_task(settings(tmp_path, "vgn"))
+
+
+def test_queries_that_stay_in_their_file_give_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELGROUNDING_CPP", "0")  # no kernels are compiled anew for that cache
+    videos(tmp_path, True)
+    found = []
+    for stream in ("false", "true", "true"):  # in memory, with a new index, with a kept one
+        folder = tmp_path / f"run{len(found)}"
+        words = (f"data.stream={stream}", "data.block_by=sentence", "data.block_size=2")
+        run(settings(tmp_path, "vgn", *words), folder)
+        saved = RunFolder(folder).load("last.pt")
+        weights = {name: value.tolist() for name, value in saved["model"].items()}
+        found.append((weights, saved["vocabulary"], saved["data"], (folder / "predictions.jsonl").read_text()))
+    assert found[0] == found[1] == found[2]
+    assert len(list((tmp_path / "cache" / "queries").glob("*/facts.json"))) == 2
+    # A run may go on either way.
+    longer = settings(tmp_path, "vgn", *words[1:], "data.stream=false", "train.epochs=3")
+    Trainer(make_task(longer), RunFolder(folder), resume=True, quiet=True).run()
+
+
+def test_queries_and_features_of_another_file_system(tmp_path, monkeypatch):
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "cache"))
+    videos(tmp_path, True)
+    there = fsspec.filesystem("memory")
+    for name in ("train.jsonl", "test.jsonl", "features.h5"):
+        there.pipe(f"/me:secret@own/{name}", (tmp_path / name).read_bytes())
+    words = ("data.queries={split}.jsonl", "data.root=memory://me:secret@own", "data.features=features.h5")
+    own = make_task(settings(tmp_path, "vgn"))
+    task = make_task(settings(tmp_path, "vgn", *words))
+    assert list(task.train.queries) == list(own.train.queries)
+    assert task.train.store.path.is_relative_to(tmp_path / "cache")
+    assert task.fingerprint() == own.fingerprint()
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(task.config)
+    assert "root: memory://***@own" in (tmp_path / "run" / "config.yaml").read_text()
+    check_settings(folder, task.config)
+    with pytest.raises(MissingFile, match=r"memory://\*\*\*@own/none.h5 does not exist"):
+        make_task(settings(tmp_path, "vgn", *words[:2], "data.features=none.h5"))

@@ -9,8 +9,11 @@ import torch
 
 from relgrounding import _ranks
 from relgrounding._signals import Interrupted, caught
+from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, make_task, train_run
+from tests.cases import several_moments
+from tests.objectives import test_arn
 from tests.ranks import together
 from tests.reliability.outcome import differences, outcome
 from tests.training.tiny import tiny_config
@@ -25,7 +28,8 @@ def doubled(batch):
 
 def gradients(folder, words, numbers, stage=1):
     """The gradients of steps on batches of training queries, in float64, and the losses; weights stay the same."""
-    trainer = Trainer(make_task(tiny_config(*words)), RunFolder(folder), quiet=True)
+    config = load_config(None, words) if "data.batch_size=32" in words else tiny_config(*words)
+    trainer = Trainer(make_task(config), RunFolder(folder), quiet=True)
     trainer.model.double()
     if stage > 1:
         trainer._begin_stage(stage)
@@ -35,8 +39,8 @@ def gradients(folder, words, numbers, stage=1):
             if bank is not None:
                 bank.rows = bank.rows.double()
     trainer.step = type(trainer.step)(
-        trainer.objectives, trainer.step.parameters, torch.optim.SGD(trainer.step.parameters), trainer.config.train,
-        trainer.draws,
+        trainer.objectives, trainer.step.parameters, torch.optim.SGD(trainer.step.parameters), trainer.average,
+        trainer.config.train, trainer.draws,
     )  # fmt: skip
     collator, found = trainer.task.collator(trainer.task.train), []
     for queries in numbers:
@@ -57,12 +61,19 @@ NUMBERS = [range(8), range(3, 10), range(4), [9, 1, 4], [2, 5], [3, 3, 3, 3, 3, 
 NUMBERS = [list(numbers) for numbers in NUMBERS]
 WORDS = ["data.batch_size=12", "mil.negatives=3", "model.dropout=0.3", "train.clip_norm=1e9"]
 HARD = ["data.block_by=sentence", "data.block_size=4", "mil.hard_negatives=1"]
+SCN = [
+    "data.dataset=own", "data.queries={split}.jsonl", "data.features=f.h5", "model.name=scn", "model.width=8",
+    "model.heads=2", "model.feed_forward=8", "model.word_dim=8", "model.layers=1", "model.windows=4",
+    "train.objectives=[scn]",
+]  # fmt: skip
 SYSTEMS = {
     "mil": [],
     "contrastive": ["mil.loss=contrastive", "mil.message_dropout=0.5", *HARD],
     "reconstruction": ["train.objectives=[mil,reconstruction]", "reconstruction.width=8"],
     "ccl": ["ccl.epochs=1", "ccl.bank_size=40", "ccl.edges=rewired"],
     "cotrain": ["cotrain.epochs=1", "cotrain.hide=[]"],
+    "arn": test_arn.WORDS,
+    "scn": ["data.batch_size=32", *SCN],
 }
 STAGES = {"ccl": 2, "cotrain": 2}
 
@@ -83,10 +94,18 @@ def several(folder, words, numbers, stage):
     return gradients(folder / f"{_ranks.rank()}", words, numbers, stage)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("size", [2, 3])
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("system", "size"), [("mil", 2), *(slow(system, 2 + (system == "mil")) for system in SYSTEMS), slow("ccl", 3)]
+)
 def test_processes_have_the_gradients_of_one_that_accumulates(tmp_path, system, size):
     words, stage = [*WORDS, *SYSTEMS[system]], STAGES.get(system, 1)
+    if system == "scn":
+        several_moments(tmp_path)
+        words.append(f"data.root={tmp_path}")
     expected = gradients(tmp_path / "one", [*words, f"train.accumulate={size}"], NUMBERS, stage)
     found = together(size, several, tmp_path, words, NUMBERS, stage)
     for one in found:
@@ -107,8 +126,7 @@ GATHERED = {
 }
 
 
-@pytest.mark.parametrize("kind", GATHERED)
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(("kind", "size"), [("hard", 3), slow("hinge", 2), slow("hinge", 3), slow("parts", 3)])
 def test_with_negatives_from_all_they_have_those_of_one_with_the_whole_batch(tmp_path, kind, size):
     words = [*WORDS, "model.dropout=0", "train.gather_negatives=true", *GATHERED[kind]]
     expected = gradients(tmp_path / "one", words, NUMBERS)
@@ -118,8 +136,8 @@ def test_with_negatives_from_all_they_have_those_of_one_with_the_whole_batch(tmp
         close(one, expected)
 
 
-RUN = ["data.demo_pairs=40", "model.dropout=0.2", "mil.negatives=2", "train.epochs=2", "train.patience=2"]
-CCL = [*RUN, "train.epochs=1", "ccl.epochs=1", "ccl.bank_size=30"]
+RUN = ["model.dropout=0.2", "mil.negatives=2", "train.epochs=2", "train.patience=2"]
+CCL = [*RUN, "data.demo_pairs=40", "train.epochs=1", "ccl.epochs=1", "ccl.bank_size=30"]
 
 
 def run(folder, words, resume, stop_at, rank):
@@ -146,7 +164,7 @@ def trained(size, folder, words, resume=False, stop_at=-1, rank=0):
     return together(size, run, folder, words, resume, stop_at, rank)
 
 
-@pytest.mark.parametrize(("words", "stop_at"), [(RUN, 5), (CCL, 13)])
+@pytest.mark.parametrize(("words", "stop_at"), [(RUN, 5), slow(CCL, 13)])
 def test_a_signal_to_one_process_stops_all_and_the_rest_follows_bit_for_bit(tmp_path, words, stop_at):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert trained(2, whole, words) == [0, 0]
@@ -167,3 +185,34 @@ def test_a_signal_to_one_process_stops_all_and_the_rest_follows_bit_for_bit(tmp_
     assert trained(1, same, [*words, "train.accumulate=2"], resume=True) == [0]
     one, other = outcome(whole), outcome(same)
     assert differences(one["last.pt"]["model"], other["last.pt"]["model"]) == []
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data.batch_size=8 is the whole batch of 1 processes .* need 10 queries"):
+        make_task(tiny_config("train.accumulate=5"))
+    with pytest.raises(ConfigError, match=r"train.gather_negatives is not for ccl, whose draws differ"):
+        tiny_config("train.gather_negatives=true", "ccl.epochs=1")
+    tiny_config("train.gather_negatives=true", "cotrain.epochs=1")
+
+
+def spoiled(folder):
+    """Process 1 trains on other weights from step 3 on."""
+    step = Trainer._step
+
+    def changed(self, pieces):
+        done = step(self, pieces)
+        if self.state["step"] == 3 and _ranks.rank() == 1:
+            with torch.no_grad():
+                next(self.model.parameters()).add_(1e-6)
+        return done
+
+    Trainer._step = changed
+    train_run(tiny_config(), RunFolder(folder), quiet=True)
+
+
+def test_processes_whose_weights_differ_end_with_an_error(tmp_path):
+    found = together(2, spoiled, tmp_path / "run")
+    for rank, error in enumerate(found):
+        assert "processes 1 have other weights at the end of an epoch than process 0" in str(error)
+        assert _ranks.is_told(error) == (rank == 1)
+    assert RunFolder(tmp_path / "run").load("last.pt")["state"]["step"] == 0

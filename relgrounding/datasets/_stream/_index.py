@@ -272,7 +272,7 @@ class SeenIds:
     def __init__(self) -> None:
         self._recent: set[int] = set()
         self._sorted = np.zeros(0, dtype=np.uint64)
-        self._view = memoryview(self._sorted)  # whose elements are numbers of Python, which are compared faster
+        self._view = self._sorted.data  # whose elements are numbers of Python, which are compared faster
 
     def __contains__(self, name: str) -> bool:
         found = _hash(name)
@@ -287,5 +287,5 @@ class SeenIds:
         if len(self._recent) >= RECENT:
             recent = np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent))
             self._sorted = np.sort(np.concatenate([self._sorted, recent]))
-            self._view = memoryview(self._sorted)
+            self._view = self._sorted.data
             self._recent.clear()

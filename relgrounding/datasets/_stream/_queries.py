@@ -38,11 +38,11 @@ class IndexedQueries(Sequence[Query], Columns):
     """
 
     def __init__(self, index: Index, read: ReadLine, rows: Int[np.ndarray, " queries"] | None = None) -> None:
-        self.index, self._read = index, read
+        self.source, self._read = index, read
         self.rows = np.arange(len(index)) if rows is None else rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"index": self.index, "_read": self._read, "rows": self.rows}
+        return {"source": self.source, "_read": self._read, "rows": self.rows}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,14 +54,14 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
-            return IndexedQueries(self.index, self._read, self.rows[key])
-        return self._query(self.rows[key])
+            return IndexedQueries(self.source, self._read, self.rows[key])
+        return self._query(int(self.rows[key]))
 
     def __iter__(self) -> Iterator[Query]:
-        return map(self._query, self.rows)
+        return (self._query(int(row)) for row in self.rows)
 
     def _query(self, row: int) -> Query:
-        index = self.index
+        index = self.source
         begin, number = int(index.begin[row]), int(index.line[row])
         try:
             query = self._read(self._line(begin), number)
@@ -75,23 +75,23 @@ class IndexedQueries(Sequence[Query], Columns):
         return query
 
     def _line(self, begin: int) -> str:
-        descriptor, size = self.index.descriptor, LINE
+        descriptor, size = self.source.descriptor, LINE
         while b"\n" not in (content := os.pread(descriptor, size, begin)) and len(content) == size:
             size *= 16
         return content.partition(b"\n")[0].decode("utf-8" if begin else "utf-8-sig")
 
     def take(self, rows: Int[np.ndarray, " rows"]) -> "IndexedQueries":
         """Return the queries with these indices."""
-        return IndexedQueries(self.index, self._read, self.rows[rows])
+        return IndexedQueries(self.source, self._read, self.rows[rows])
 
     def items(self) -> tuple[list[str], Int[np.ndarray, " queries"]]:
         """See `Columns`."""
         order, number = self._items
-        return [self.index.names[i] for i in order.tolist()], number
+        return [self.source.names[i] for i in order.tolist()], number
 
     @cached_property
     def _items(self) -> tuple[Int[np.ndarray, " items"], Int[np.ndarray, " queries"]]:
-        return _renumbered(self.index.column("item")[self.rows], len(self.index.names))
+        return _renumbered(self.source.column("item")[self.rows], len(self.source.names))
 
     def texts(self) -> Int[np.ndarray, " queries"]:
         """See `Columns`."""
@@ -99,7 +99,7 @@ class IndexedQueries(Sequence[Query], Columns):
 
     @cached_property
     def _texts(self) -> Int[np.ndarray, " queries"]:
-        return _renumbered(self.index.column("text")[self.rows], self.index.texts)[1]
+        return _renumbered(self.source.column("text")[self.rows], self.source.texts)[1]
 
     def groups(self) -> None:
         """Return None: no query of a file with an index has a group."""
@@ -110,7 +110,7 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def words(self) -> Iterator[list[str]]:
         """See `Columns`."""
-        vocabulary = self.index.vocabulary
+        vocabulary = self.source.vocabulary
         for words, ends in self._words():
             start = 0
             for end in ends.tolist():
@@ -119,7 +119,7 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def word_counts(self) -> Counter[str]:
         """See `Columns`."""
-        vocabulary = self.index.vocabulary
+        vocabulary = self.source.vocabulary
         counts = np.zeros(len(vocabulary), dtype=np.int64)
         for words, _ in self._words():
             counts += np.bincount(words, minlength=len(vocabulary))
@@ -127,20 +127,20 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def lengths(self) -> Int[np.ndarray, " queries"]:
         """See `Columns`."""
-        return self.index.column("length")[self.rows].astype(np.int64)
+        return self.source.column("length")[self.rows].astype(np.int64)
 
     def answered(self) -> Bool[np.ndarray, " queries"]:
         """See `Columns`."""
-        return self.index.column("answered")[self.rows].astype(bool)
+        return self.source.column("answered")[self.rows].astype(bool)
 
     def _words(self) -> Iterator[tuple[Int[np.ndarray, " words"], Int[np.ndarray, " queries"]]]:
         """Yield the numbers of the words of many queries one after another, and where those of each query end."""
         for start in range(0, len(self), CHUNK):
             rows = self.rows[start : start + CHUNK]
-            length = self.index.column("length")[rows].astype(np.int64)
+            length = self.source.column("length")[rows].astype(np.int64)
             ends = length.cumsum()
-            first = self.index.column("first_word")[rows] - (ends - length)
-            yield self.index.column("word")[np.repeat(first, length) + np.arange(length.sum())], ends
+            first = self.source.column("first_word")[rows] - (ends - length)
+            yield self.source.column("word")[np.repeat(first, length) + np.arange(length.sum())], ends
 
 
 def _renumbered(

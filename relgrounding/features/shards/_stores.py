@@ -1,6 +1,7 @@
 """Readers of a folder of shards, with the interface of those of one file."""
 
 import os
+import resource
 from collections import OrderedDict
 from itertools import chain
 from pathlib import Path
@@ -16,8 +17,9 @@ from relgrounding.features.shards._lookup import Lookup
 from relgrounding.io._errors import BadFeatures, MissingFeatures
 from relgrounding.io._hdf5 import check_texts, names, open_hdf5, read_text_of
 
-MOST_OPEN = 128
-"""Shards that are open at once: each takes a file descriptor, and memory for HDF5's own caches."""
+_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+MOST_OPEN = 256 if _DESCRIPTORS == resource.RLIM_INFINITY else max(8, min(256, _DESCRIPTORS // 4))
+"""Shards that are open at once: each takes a file descriptor, and about 0.7 MB for HDF5's own caches."""
 CHUNK_CACHE = 2**17
 """Bytes: of a chunk one item is read, and seldom two."""
 MOST_NAMED = 20_000
@@ -79,6 +81,7 @@ class _RegionShard(RegionFeatures):
     def _forget(self) -> None:
         super()._forget()
         self._members: dict[str, h5py.Dataset] = {}
+        self._loaded = False
 
     def _open(self) -> h5py.File:
         if self._owner != os.getpid():
@@ -104,6 +107,8 @@ class _RegionShard(RegionFeatures):
     def rows(self, ids: list[str]) -> list[tuple[str, int, tuple[int, int]]]:
         """Return id, number of regions and (width, height) of all images, whose ids are given."""
         self._load()
+        if (held := len(self._data["offsets"]) - 1) != len(ids):
+            raise BadFeatures(f"{self.path} holds {held:,} images, its index says {len(ids):,}: {_remake(self.path)}")
         return self._counts(ids)
 
     def check(self, row: int, key: str) -> None:
@@ -114,11 +119,12 @@ class _RegionShard(RegionFeatures):
             raise BadFeatures(f"{self.path} holds {found!r} where its index has {key!r}: {_remake(self.path)}")
 
     def _load(self) -> None:
-        if not self._data:
+        if not self._loaded:
             self._read_arrays(self._open())
             check_texts(self._member("ids"), f"ids in {self.path}")
             if (width := self._member("features").shape[1]) != self._width:
-                raise BadFeatures(f"{self.path} has features of width {width}, other shards {self._width}")
+                raise BadFeatures(f"{self.path} has features of width {width}, its index says {self._width}")
+            self._loaded = True
 
 
 class _Shards(_Store, Generic[S]):

@@ -1,0 +1,220 @@
+"""Files and folders that a URL names, of any file system that fsspec knows, as copies in the cache.
+
+A copy is named by the URL and by what the file system says of the content (ETag, checksum, time of change, size), so
+that it is fetched again once that changes. It appears whole or not at all; of a folder that was fetched in part, the
+files that are whole stay. One process of several fetches, the others wait.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from relgrounding._cache import cache_folder, exclusive, mark_used
+from relgrounding._files import clear_parts, replacing
+from relgrounding._printing import get_logger, masked, progress
+from relgrounding._settings import ConfigError
+from relgrounding._signals import look
+from relgrounding.io._errors import DataError, MissingFile
+
+logger = get_logger("relgrounding.io")
+
+BLOCK = 2**22
+SPARE = 2**28
+"""Bytes that a copy leaves free."""
+LIMIT = "RELGROUNDING_REMOTE_GB"
+"""Environment variable: the largest copy, in gigabytes."""
+MOST = 500
+_MARKS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "generation", "version_id", "VersionId"),
+    *("blob_id", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created"),
+)
+"""What file systems call the facts that change with the content."""
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+class Unreachable(DataError):
+    """A file system that does not answer, or not as it should."""
+
+
+def is_url(name: object) -> bool:
+    """Whether a name is a URL rather than a path.
+
+    >>> is_url("s3://bucket/features.h5"), is_url("features/a.h5")
+    (True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)", str(name)) is not None and "://" in str(name)
+
+
+def local_path(name: "str | os.PathLike[str]") -> Path:
+    """Return a path as it is, and the local copy of what a URL names; see `fetched`."""
+    return fetched(name) if isinstance(name, str) and is_url(name) else Path(name)
+
+
+def fetched(url: str) -> Path:
+    """Return the copy of the file or the folder that a URL names, fetched if the cache does not hold it.
+
+    Where the file system does not answer, the last copy is taken, and a warning says so. file:// names a path.
+
+    Args:
+        url: such as s3://bucket/features.h5, hf://datasets/USER/NAME/train.jsonl, gs://bucket/folder.
+
+    Raises:
+        ConfigError: no file system is known for the URL, or its package is not installed.
+        MissingFile: there is nothing at the URL.
+        DataError: it may not be read, cannot be reached and was never fetched, is too large, or changed meanwhile.
+        OSError: the copy cannot be written.
+    """
+    shown = masked(url)
+    system, path = _file_system(url)
+    if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
+        return Path(path)
+    cache = cache_folder()
+    if cache is None:
+        raise DataError(f"{shown}: no folder for its copy can be written; set RELGROUNDING_CACHE")
+    # Without what is masked: a copy does not depend on who fetched it.
+    key = hashlib.sha256(shown.encode()).hexdigest()[:16]
+    folder, name = cache / "remote", PurePosixPath(path.rstrip("/")).name or "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        members, version = _members(system, path, shown)
+    except Unreachable as error:
+        if (copy := _last_copy(folder, key)) is None:
+            raise
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_ctime))
+        logger.warning("%s; its copy of %s is used", error, since)
+        return copy / name
+    copy = folder / f"{key}-{version}"
+    if not copy.is_dir():
+        with exclusive(folder / f"{key}.lock", f"the copy of {shown}"):
+            if not copy.is_dir():
+                _fetch(system, path, members, copy, name, shown)
+                if _members(system, path, shown)[1] != version:
+                    shutil.rmtree(copy.with_name(f"{copy.name}.part"))
+                    raise DataError(f"{shown} changed while it was fetched; give the command again")
+                os.replace(copy.with_name(f"{copy.name}.part"), copy)
+    mark_used(copy)
+    return copy / name
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # takes its time, and most runs read files of their own
+
+    try:
+        return url_to_fs(url)
+    except ImportError as error:
+        package = re.search(r"[Ii]nstall (?:the )?['`\"]?([\w.-]+)", str(error))
+        remedy = f"; pip install {package[1]}" if package else ""
+        raise ConfigError(f"{masked(url)}: {_brief(error)}{remedy}") from None
+    except Exception as error:  # each file system has its own
+        raise ConfigError(
+            f"{masked(url)} cannot be used: {_brief(error)}; see fsspec's list of file systems, or give a local path"
+        ) from None
+
+
+@contextlib.contextmanager
+def _in_words(shown: str) -> Iterator[None]:
+    """Turn the errors of file systems into those of data."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile(f"{shown} does not exist; is it spelt right, and visible to this user?") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise
+        if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+            raise DataError(
+                f"{shown} may not be read ({_brief(error)}); log in as its file system's package documents, such as "
+                "with environment variables or its own configuration file"
+            ) from None
+        raise Unreachable(f"{shown} cannot be reached ({type(error).__name__}: {_brief(error)})") from None
+
+
+def _members(system: Any, path: str, shown: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """Return what the file system says of a file, under the name "", or of the files below a folder; and a digest."""
+    with _in_words(shown):
+        system.invalidate_cache()
+        about = system.info(path)
+        members: dict[str, dict[str, Any]] = {"": about}
+        marks: list[Any] = []
+        if about["type"] == "directory":
+            found = system.find(path, detail=True)
+            root = about["name"].rstrip("/") + "/"
+            members = {name.removeprefix(root).lstrip("/"): about for name, about in sorted(found.items())}
+            if not members:
+                raise FileNotFoundError(path)
+        else:
+            with contextlib.suppress(Exception):  # not every file system has it
+                marks.append(system.ukey(path))
+    for name in members:
+        if ".." in PurePosixPath(name).parts or "\\" in name:
+            raise DataError(f"{shown} holds the name {name!r}, which leaves its folder")
+    marks += [[name, facts.get("size"), *(str(facts.get(mark)) for mark in _MARKS)] for name, facts in members.items()]
+    return members, hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
+
+
+def _fetch(system: Any, path: str, members: dict[str, dict[str, Any]], copy: Path, name: str, shown: str) -> None:
+    """Copy files into a folder of its own, which is not yet that of the copy."""
+    unfinished = copy.with_name(f"{copy.name}.part")
+    targets = {member: unfinished / name / member if member else unfinished / name for member in members}
+    for folder in {target.parent for target in targets.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_parts(folder)
+    missing = [member for member, target in targets.items() if not target.is_file()]
+    total = sum(members[member].get("size") or 0 for member in missing)
+    limit = _limit()
+    _check_room(total, limit, unfinished, shown)
+    bar: Any = progress(desc=f"fetching {name}", unit="B", total=total or None)
+    with bar:
+        for member in missing:
+            facts = members[member]
+            with _in_words(shown), replacing(targets[member]) as beside, beside.open("wb") as file:
+                with system.open(facts["name"] if member else path, "rb") as source:
+                    while block := source.read(BLOCK):
+                        look()
+                        file.write(block)
+                        bar.update(len(block))
+                        if bar.n > limit:
+                            _check_room(bar.n, limit, unfinished, shown)
+                if facts.get("size") is not None and file.tell() != facts["size"]:
+                    raise Unreachable(
+                        f"{shown}: {file.tell():,} of {facts['size']:,} bytes came of {member or name}; "
+                        "give the command again"
+                    )
+
+
+def _limit() -> float:
+    given = os.environ.get(LIMIT, "")
+    try:
+        return (float(given) if given else MOST) * 1e9
+    except ValueError:
+        raise ConfigError(f"{LIMIT} is {given[:40]!r}; give a number of gigabytes") from None
+
+
+def _check_room(size: int, limit: float, folder: Path, shown: str) -> None:
+    if size > limit:
+        raise DataError(f"{shown} has {size / 1e9:,.1f} GB or more, above {limit / 1e9:,.0f} GB; raise {LIMIT}")
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise DataError(
+            f"{shown} has {size / 1e9:,.1f} GB, and {folder.parent} has {free / 1e9:,.1f} GB free; name another "
+            "folder in RELGROUNDING_CACHE"
+        )
+
+
+def _last_copy(folder: Path, key: str) -> Path | None:
+    copies = [copy for copy in folder.glob(f"{key}-*") if copy.is_dir() and copy.suffix != ".part"]
+    return max(copies, key=lambda copy: copy.stat().st_ctime, default=None)
+
+
+def _brief(error: Exception) -> str:
+    return masked((str(error).splitlines() or [""])[0])[:200]

@@ -1,0 +1,59 @@
+"""The Slurm script and the Kubernetes manifest of docs/scaling.md name only what exists."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+from relgrounding.cli import main
+from relgrounding.config import load_config
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+SLURM = next(block for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) if "#SBATCH" in block)
+MANIFEST = list(yaml.safe_load_all(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]))
+
+
+def _commands() -> dict[str, list[str]]:
+    """The words after torchrun, of each example."""
+    line = next(part for part in SLURM.replace("\\\n", " ").splitlines() if part.startswith("srun "))
+    return {
+        "slurm": shlex.split(line.removeprefix("srun torchrun").removesuffix("&")),
+        "kubernetes": MANIFEST[1]["spec"]["template"]["spec"]["containers"][0]["command"][1:],
+    }
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_torchrun_and_relgrounding_know_every_word(name, capsys):
+    words = _commands()[name]
+    launched = get_args_parser().parse_args([*words[: words.index("-m")], "-m", "relgrounding"])
+    assert launched.module
+    assert launched.rdzv_backend == "c10d"
+    assert words[words.index("-m") + 1 :][:2] == ["relgrounding", "train"]
+    own = words[words.index("train") + 1 :]
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    options = [word.partition("=")[0] for word in own if word.startswith("--")]
+    assert len(options) == 2
+    assert all(re.search(rf"{option}\b", text) for option in options)
+    values = {own[i + 1] for i, word in enumerate(own[:-1]) if word.startswith("--") and "=" not in word}
+    named = [word for word in own if not word.startswith("--") and word not in values]
+    load_config(named[0], named[1:])
+
+
+def test_the_script_can_be_parsed_and_the_manifest_agrees_with_itself():
+    subprocess.run(["bash", "-n"], input=SLURM, text=True, check=True)
+    service, job = MANIFEST
+    assert (service["kind"], job["kind"]) == ("Service", "Job")
+    pods, name = job["spec"]["template"]["spec"], job["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert pods["subdomain"] == service["metadata"]["name"]
+    command = _commands()["kubernetes"]
+    assert f"--nnodes={job['spec']['completions']}" in command
+    assert f"--rdzv-endpoint={name}-0.{pods['subdomain']}:29500" in command
+    assert f"--nproc-per-node={pods['containers'][0]['resources']['limits']['nvidia.com/gpu']}" in command
+    assert {mount["name"] for mount in pods["containers"][0]["volumeMounts"]} == {v["name"] for v in pods["volumes"]}
