@@ -91,6 +91,7 @@ def _of_ign(model: IGN, sizes: Sizes) -> Iterator[Product]:
     pairs = sizes.pairings * nodes
     if len(model.product):
         yield Product("pairs", pairs, width, width)
+    layer: Any
     for layer in model.relation:
         inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
         yield Product("pairs", pairs, inputs, outputs if model.relation.has_graph else len(layer.bias))
@@ -111,10 +112,11 @@ def _of_vgn(model: VGN, sizes: Sizes) -> Iterator[Product]:
     for gate, rows in ((model.fusion.proposal_gate, nodes), (model.fusion.context_gate, words)):
         yield Product("fusion", rows, gate.in_features, gate.out_features)
     pairs = sizes.pairings * nodes
+    layer: Any
     for layer in model.relation:
-        yield Product("pairs", pairs, layer.linear.in_features, layer.linear.out_features)  # type: ignore[union-attr]
+        yield Product("pairs", pairs, layer.linear.in_features, layer.linear.out_features)
         if model.relation.has_graph:
-            yield Product("pairs", pairs, layer.attention.numel(), 1, 0)  # type: ignore[union-attr]
+            yield Product("pairs", pairs, layer.attention.numel(), 1, 0)
     yield Product("pairs", pairs, model.score.in_features, 1)
 
 

@@ -75,7 +75,7 @@ class _Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def workload(name: str, config: Config, batches: int = 8) -> tuple[Workload, dict[str, dict[str, float]]]:
+def workload(name: str, config: Config, batches: int = 8) -> tuple[Workload, dict[str, dict[str, int]]]:
     """Return what a step of stage 1 of a configuration costs, with the mean sizes of its first batches; and by size."""
     task = make_task(config)
     model = build_model(task).train()
@@ -96,7 +96,8 @@ def workload(name: str, config: Config, batches: int = 8) -> tuple[Workload, dic
     for calls in (None, _Calls()):  # what is made on first use is not counted
         with calls or contextlib.nullcontext():
             optimizer.zero_grad()
-            sum(objective(seen[0])[0] for objective in objectives).backward()
+            losses = [objective(seen[0])[0] for objective in objectives]
+            sum(losses[1:], losses[0]).backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
             optimizer.step()
     count = calls.count if calls else 0

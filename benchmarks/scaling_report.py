@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ def write_page(page: Path, found: dict[str, Any]) -> None:
     text = page.read_text(encoding="utf-8")
     for name, content in tables(found).items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, new=content: f"{m[1]}\n{new}\n\n{m[2]}", text, flags=re.DOTALL)
+        text, count = re.subn(pattern, partial(_replaced, content), text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{page}: holds {count} times <!-- {name} --> ... <!-- end -->; it needs one")
     page.write_text(text, encoding="utf-8")
+
+
+def _replaced(content: str, found: re.Match[str]) -> str:
+    return f"{found[1]}\n{content}\n\n{found[2]}"
 
 
 def _cost(cost: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Runs of a grid as jobs of a cluster."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -176,6 +177,12 @@ def test_a_training_that_fails_says_how_with_the_end_of_its_log(tmp_path):
     training.wait(60.0)
     reason = f"exit status 3: three; all of it is in {tmp_path / 'run' / 'train.log'}"
     assert training.poll() == [reason, "one", "bar 2"]
+    # Of several processes, what one of them said, and not torchrun's report below it.
+    code = "import sys; print('up\\n[rank 1] error: no metric', *range(20), sep='\\n'); sys.exit(1)"
+    training = Training(dataclasses.replace(_other(tmp_path, code), processes=2))
+    training.wait(60.0)
+    log = tmp_path / "run" / "train.log"
+    assert training.poll() == [f"exit status 1: [rank 1] error: no metric; all of it is in {log}", "up"]
 
 
 def _wait(true, seconds: float = 120) -> None:

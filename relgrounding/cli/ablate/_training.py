@@ -86,7 +86,10 @@ class Training:
             self._process.stdin.close()
         if code == 0:
             return []
-        *before, last = last_lines(self.log, self._begun) or ["no output"]
+        lines = last_lines(self.log, self._begun, LINES if not self._together else 1000)
+        # torchrun ends with a report of its own, below what a process said.
+        said = max((number for number, line in enumerate(lines) if "error: " in line), default=len(lines) - 1)
+        *before, last = lines[max(0, said - LINES + 1) : said + 1] or ["no output"]
         return [f"exit status {code}: {last}; all of it is in {self.log}", *before]
 
     @property
@@ -114,12 +117,13 @@ class Training:
             return True
 
 
-def last_lines(log: Path, start: int = 0) -> list[str]:
+def last_lines(log: Path, start: int = 0, most: int = LINES) -> list[str]:
     """Return the last lines of a log; of bars, as they were drawn last.
 
     Args:
         log: the file; it may be missing.
         start: byte at which to begin.
+        most: number of lines.
     """
     if not log.is_file():
         return []
@@ -127,7 +131,7 @@ def last_lines(log: Path, start: int = 0) -> list[str]:
         file.seek(max(start, log.stat().st_size - 16384))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    return list(filter(None, lines))[-LINES:]
+    return list(filter(None, lines))[-most:]
 
 
 def search_path() -> str:
