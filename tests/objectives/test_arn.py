@@ -1,4 +1,4 @@
-"""ARN's objective in training: runs can be resumed, attribute words are those of the sentences."""
+"""ARN's objective in training: runs can be resumed, attribute words are those of the sentences, regions are found."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ import torch
 from relgrounding.config import load_config
 from relgrounding.datasets import Annotations, DataConfig, Dataset, Query
 from relgrounding.features import Regions
+from relgrounding.objectives import OBJECTIVES
 from relgrounding.runs import RunFolder
-from relgrounding.training import Trainer, make_task
+from relgrounding.training import Trainer, build_model, make_task
 from tests.training.tiny import same
 
 NAMES = ("red", "green", "blue", "white", "black", "pink")
@@ -73,3 +74,26 @@ def test_attribute_words_of_a_batch_are_those_of_its_sentences():
     texts = [task.train.queries[i].text.split() for i in range(20)]
     assert batch.attributes.tolist() == [[float(word in text) for word in words] for text in texts]
     assert torch.equal(batch.attributes.sum(0) > 0, torch.ones(3, dtype=torch.bool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_reconstruction_alone_finds_the_region_that_is_asked_for(seed):
+    alone = ["arn.phrase=0", "arn.language=0", "arn.attribute=0", "model.neighbours=0", "model.scale=3"]
+    mended = ["model.content=words", "model.least_weight=0.333333", "arn.even=0.95", f"seed={seed}"]
+    config = load_config(None, [*WORDS, *alone, *mended])
+    task = make_task(config)
+    torch.manual_seed(seed)
+    model = build_model(task)
+    objective = OBJECTIVES.get("arn")(model, config.objectives, torch.Generator())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    collate, order = task.collator(task.train), torch.Generator().manual_seed(seed)
+    for _ in range(120):
+        loss, _ = objective(collate(torch.randint(len(task.train.queries), (32,), generator=order).tolist()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    batch = task.collator(task.validation)(range(len(task.validation.queries)))
+    found = model.eval()(batch).view(-1, 2).argmax(1)
+    target = [[5, 60].index(int(query.targets[0][0])) for query in task.validation.queries]
+    assert (found == torch.tensor(target)).float().mean() > 0.95  # chance is 0.5
