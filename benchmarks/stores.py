@@ -165,7 +165,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.axhline(limit, color=COLOURS["limit"], linewidth=0.8, label="limit at a million items")
         axis.set(xscale="log", yscale="log", xlabel="items in the store", ylabel=label)
         axis.grid(True, which="major", linewidth=0.3)
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, handlelength=4)
     axes[1].set_title("after opening; dotted: after the reads", fontsize=9)
     axes[2].set_title("median; dotted: 95th percentile of processor time", fontsize=9)
     figure.tight_layout()
