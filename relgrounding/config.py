@@ -440,9 +440,11 @@ def _foreign(update: Any, kind: type[Config]) -> Iterator[tuple[str, str, list[s
 
 
 def _known(update: dict[str, Any], kind: type[Config]) -> dict[str, Any]:
-    """Return settings without those that only other systems, data sets or modalities define."""
+    """Return settings without those that only other systems, data sets, modalities or objectives define."""
     foreign = {(section, key) for section, key, _ in _foreign(update, kind)}
+    fields = {f.name for f in dataclasses.fields(kind)}
     return {
         section: {k: v for k, v in given.items() if (section, k) not in foreign} if isinstance(given, dict) else given
         for section, given in update.items()
+        if section in fields or section not in OBJECTIVES
     }
