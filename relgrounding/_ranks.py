@@ -135,7 +135,8 @@ def _is_lost(error: Exception) -> bool:
     """Whether an error is that of a connection to another process; gloo raises plain RuntimeErrors."""
     import torch.distributed as dist
 
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    gloo = any(words in str(error) for words in ("gloo", "pair closure", "Connection closed by peer"))
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo)
 
 
 def is_joined() -> bool:

@@ -5,16 +5,20 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from relgrounding._ranks import is_joined, is_main, summed
+from relgrounding._ranks import is_joined, is_main, summed, world_size
 
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 ]
+
+REPEATED = 2.0
+"""Seconds within which a process of a job takes the same signal twice for one: from a scheduler, and from torchrun."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,6 +40,7 @@ class _Caught:
         self.words = words
         self.process = os.getpid()
         self.first: int | None = None
+        self.came = 0.0
         self.last_words: Callable[[], str] | None = None
         self.said = False
 
@@ -180,8 +185,10 @@ def _handle(number: int, _: FrameType | None) -> None:
     if state is None or os.getpid() != state.process:  # a loading process before it ignores signals
         return
     if state.first is not None:
+        if number == state.first and world_size() > 1 and time.monotonic() - state.came < REPEATED:
+            return
         if not state.said and is_main():
             words = state.last_words() if state.last_words else state.words
             os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
         os._exit(128 + number)
-    state.first = number
+    state.first, state.came = number, time.monotonic()

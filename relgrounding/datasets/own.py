@@ -66,7 +66,8 @@ class Own(Dataset):
             return
         found: set[str] = set()
         for line in read_lines(paths[0]):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # `read` says what is wrong with a line
+            # `read` says what is wrong with a line.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 found.add(str(json.loads(line.text)["split"]))
             if found.issuperset(names):
                 return

@@ -14,6 +14,7 @@ from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
 from relgrounding.training._evaluate import results_table, score_run
 from relgrounding.training._resume import nothing_left, resumes
+from relgrounding.training._same import check_settings_same
 from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
 from relgrounding.training._trainer import Trainer
 
@@ -86,6 +87,7 @@ def train_run(
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`. Processes of a job do so together, and one writes."""
     with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle, silent(quiet):
+        check_settings_same(config)
         in_all(config.dataset.check_splits, config.data.test_splits)
         words = on_main(words_of_start, config, folder, resume)
         trainer = Trainer(in_all(make_task, config, words), folder, resume=resume, quiet=quiet)

@@ -122,8 +122,8 @@ class Step:
             raise everywhere(
                 RunError(
                     f"the gradient at step {number} is not finite (loss {loss}); lower train.learning_rate and give "
-                    "the command again with --overwrite, or look for NaN in the features; last.pt is as it was after "
-                    "the last epoch"
+                    "the command again with --overwrite, or look for NaN in the features; last.pt is as it was last "
+                    "written"
                 )
             )
         return Done(loss, norm.item(), signal)

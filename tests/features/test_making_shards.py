@@ -282,6 +282,12 @@ def test_commands_make_and_index_a_store(tmp_path, capsys):
     (tmp_path / "s" / "index.json").unlink()
     assert prepare.main(["index", str(tmp_path / "s")]) == 0
     assert "2 shards, 7 videos, width 4" in capsys.readouterr().out
+    # Whatever is beside a shard: the command reads it, as one that was copied over it may have an older date.
+    said = tmp_path / "s" / "shard-00001-of-00002.h5.sha256"
+    said.write_text(f"{'0' * 64}  shard-00001-of-00002.h5\n")
+    assert prepare.main(["index", str(tmp_path / "s")]) == 0
+    assert '"' + "0" * 64 not in (tmp_path / "s" / "index.json").read_text()
+    capsys.readouterr()
     assert ClipFeatures(one).ids == open_features(tmp_path / "s").ids
     assert prepare.main(["features", str(one), str(tmp_path / "s"), "--shards", "2", "--shard", "1/3"]) == 2
     assert "--shard 1/3 is not one of --shards 2" in capsys.readouterr().err

@@ -3,12 +3,13 @@
 import os
 import shutil
 import signal
+import time
 
 import pytest
 import torch
 
 from relgrounding import _ranks
-from relgrounding._signals import Interrupted, caught
+from relgrounding._signals import Interrupted, caught, look
 from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, make_task, train_run
@@ -193,6 +194,27 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"train.gather_negatives is not for ccl, whose draws differ"):
         tiny_config("train.gather_negatives=true", "ccl.epochs=1")
     tiny_config("train.gather_negatives=true", "cotrain.epochs=1")
+
+
+def differing(folder):
+    words = [f"seed={_ranks.rank()}", f"data.workers={_ranks.rank()}"]
+    train_run(tiny_config(*words), RunFolder(folder), quiet=True)
+
+
+def test_processes_with_other_settings_are_told_which(tmp_path):
+    for error in together(2, differing, tmp_path / "run"):
+        assert "process 1 has other settings than process 0: seed is 1 there and 0 here" in str(error)
+
+
+def test_a_signal_that_comes_twice_to_a_process_of_a_job_is_one(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(Interrupted), caught():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        look()
 
 
 def spoiled(folder):

@@ -100,11 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         launcher, at_once = launcher_of(arguments, runs, len(chosen))
         with hold_run(RunFolder(runs)):  # of the grid: its runs are held by their trainers
             failed = run_all(chosen, runs, launcher, at_once)
-    write(grid, runs, jobs, arguments, failed)
     for name, (reason, *lines) in failed.items():
         show(f"failed: {printable(name)}: {printable(reason)}", sys.stderr)
         for line in lines:
             show(f"    {printable(line)}", sys.stderr)
+    write(grid, runs, jobs, arguments, failed)
     return 1 if failed else 0
 
 

@@ -106,16 +106,16 @@ class Index:
         """Of the file of queries, opened once per process.
 
         Raises:
-            BadAnnotation: the file is not the one of the index.
+            BadAnnotation: the file is not, or no longer, the one of the index.
         """
-        if self._owner != os.getpid():
-            try:
-                changed = _state(self.path) != self._seen
+        try:
+            if self._owner != os.getpid():
                 self._descriptor, self._owner = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), os.getpid()
-            except OSError:
-                changed = True
-            if changed:
-                raise BadAnnotation(f"{self.path}: changed since it was opened; start again")
+            changed = _state(self._descriptor) != self._seen
+        except OSError:
+            changed = True
+        if changed:
+            raise BadAnnotation(f"{self.path}: changed since it was opened; start again")
         return self._descriptor
 
     def kept(self, name: str, make: Callable[[], str]) -> str:
@@ -131,8 +131,9 @@ class Index:
         return found
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    facts = path.stat()
+def _state(file: Path | int) -> tuple[int, ...]:
+    """Return what tells whether a file, or that of a descriptor, changed."""
+    facts = os.stat(file)
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 

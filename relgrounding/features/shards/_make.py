@@ -40,13 +40,14 @@ class Content(NamedTuple):
     attributes: dict[str, Any]
 
 
-def index_shards(folder: str | Path, quiet: bool = True) -> Index:
+def index_shards(folder: str | Path, quiet: bool = True, signed: bool = False) -> Index:
     """Make the index of a folder of shards: `ids.txt`, `ids.idx` and, last, `index.json`.
 
     Args:
         folder: of HDF5 files of one layout of docs/features.md. Where their names are like `shard-00001-of-00004.h5`,
-            all must be there. A `FILE.sha256` beside a file that is not older is taken for its checksum.
+            all must be there.
         quiet: without a progress bar.
+        signed: take a `FILE.sha256` beside a file, and not older than it, for its checksum.
 
     Raises:
         MissingFile: there are no shards, or one is missing.
@@ -62,7 +63,7 @@ def index_shards(folder: str | Path, quiet: bool = True) -> Index:
     for path in progress(files, desc="shards", unit="shard", quiet=quiet):
         look()
         contents.append(content_of(path))
-        shards.append(Shard(path.name, len(contents[-1].ids), path.stat().st_size, checksum(path)))
+        shards.append(Shard(path.name, len(contents[-1].ids), path.stat().st_size, checksum(path, signed)))
     kind, dim = _one_kind(files, contents)
     _check_one_origin(files, contents)
     ids = all_ids(folder, shards, contents)
@@ -90,10 +91,10 @@ def content_of(path: Path) -> Content:
     return Content(("regions" if flat else "clips") if ids else "", int(dim), ids, _simple(store.attributes))
 
 
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file: that of FILE.sha256, if it was written since, or else of the content."""
+def checksum(path: Path, signed: bool) -> str:
+    """Return the SHA-256 of a file: if `signed`, that of a FILE.sha256 written since, or else that of the content."""
     beside = path.with_name(path.name + ".sha256")
-    if beside.is_file() and not beside.is_symlink() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+    if signed and beside.is_file() and not beside.is_symlink() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
         with beside.open("rb") as file:
             said = file.read(64).decode("ascii", "replace")
         if re.fullmatch("[0-9a-f]{64}", said):

@@ -81,4 +81,4 @@ def finish(folder: Path, count: int, made_of: str, quiet: bool = True) -> Index 
     paths = [folder / shard_name(number, count) for number in range(1, count + 1)]
     if not all(is_made(path, made_of) and not path.with_name(path.name + ".parts").exists() for path in paths):
         return None
-    return index_shards(folder, quiet)
+    return index_shards(folder, quiet, signed=True)
