@@ -21,7 +21,7 @@ def _commands() -> dict[str, list[str]]:
     """The words after torchrun, of each example."""
     line = next(part for part in SLURM.replace("\\\n", " ").splitlines() if part.startswith("srun "))
     return {
-        "slurm": shlex.split(line.removeprefix("srun torchrun").removesuffix("&")),
+        "slurm": shlex.split(line.partition(" torchrun ")[2].removesuffix("&")),
         "kubernetes": MANIFEST[1]["spec"]["template"]["spec"]["containers"][0]["command"][1:],
     }
 
