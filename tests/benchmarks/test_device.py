@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,8 @@ def test_nothing_begins_after_the_budget():
 @pytest.mark.slow
 def test_the_script_runs_every_section(tmp_path):
     command = ["bash", "benchmarks/device.sh", str(tmp_path / "out"), "--dry"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where `python3` is this one
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert set(json.loads((tmp_path / "out" / "device.json").read_text())["results"]) == set(SECTIONS)
