@@ -11,6 +11,7 @@ import fcntl
 import functools
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -24,6 +25,8 @@ from relgrounding._signals import look
 
 UNUSED_DAYS = 60
 _WAIT = 0.2
+# Names of the folders that `mark_used` is for: digests.
+_KEY = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}-[0-9a-f]{16}(\.part)?")
 _threads = threading.RLock()
 _logger = get_logger("relgrounding")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -86,11 +89,15 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a folder of a cache is in use, and remove those beside it that were not used for 60 days."""
+    """Note that a folder of a cache is in use, and remove those beside it that were not used for 60 days.
+
+    Only folders with a name that this package gives are removed: `RELGROUNDING_CACHE` may hold others, too.
+    """
     with contextlib.suppress(OSError):
         os.utime(folder)
         for other in folder.parent.iterdir():
-            if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
+            own = _KEY.fullmatch(other.name) and other.is_dir() and not other.is_symlink()
+            if own and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
                 shutil.rmtree(other, ignore_errors=True)
 
 

@@ -167,3 +167,17 @@ def test_a_user_without_an_entry_or_a_home_that_opens_has_a_folder(home, monkeyp
             os.setresuid(0, 0, 0)
         assert found == Path(folder, f"relgrounding-{OTHER}")
         assert os.listdir(folder) == [found.name]
+
+
+def test_only_folders_with_names_of_our_own_are_cleared_away(tmp_path):
+    """The cache may be a folder that holds others: those stay, however old they are."""
+    names = ["a" * 32, f"{'b' * 16}-{'0' * 16}", f"{'c' * 16}-{'0' * 16}.part", "photos", "deadbeef", "2019", "d" * 32]
+    for name in names:
+        (tmp_path / "remote" / name / "inner").mkdir(parents=True)
+        os.utime(tmp_path / "remote" / name, (0, 0))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "remote" / ("e" * 32)).symlink_to(tmp_path / "elsewhere")
+    _cache.mark_used(tmp_path / "remote" / ("d" * 32))
+    left = sorted(path.name for path in (tmp_path / "remote").iterdir())
+    assert left == ["2019", "d" * 32, "deadbeef", "e" * 32, "photos"]
+    assert (tmp_path / "elsewhere").is_dir()

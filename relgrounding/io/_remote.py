@@ -81,7 +81,7 @@ def fetched(url: str) -> Path:
         raise DataError(f"{shown}: no folder for its copy can be written; set RELGROUNDING_CACHE")
     # Without what is masked: a copy does not depend on who fetched it.
     key = hashlib.sha256(shown.encode()).hexdigest()[:16]
-    folder, name = cache / "remote", PurePosixPath(path.rstrip("/")).name or "data"
+    folder, name = cache / "remote", _file_name(path)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         members, version = _members(system, path, shown)
@@ -102,6 +102,12 @@ def fetched(url: str) -> Path:
                 os.replace(copy.with_name(f"{copy.name}.part"), copy)
     mark_used(copy)
     return copy / name
+
+
+def _file_name(path: str) -> str:
+    """Return the name of a copy; http keeps what follows "?" in its paths, which may be a secret."""
+    plain = re.split("[?#]", path)[0] if "://" in path else path
+    return PurePosixPath(plain.rstrip("/")).name or "data"
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -126,7 +132,11 @@ def _in_words(shown: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        cause = error.__cause__
+        if isinstance(cause, (OSError, TimeoutError)) and not isinstance(cause, FileNotFoundError):
+            # What fsspec's http makes of a refused connection, or of a name without an address.
+            raise Unreachable(f"{shown} cannot be reached ({type(cause).__name__}: {_brief(cause)})") from None
         raise MissingFile(f"{shown} does not exist; is it spelt right, and visible to this user?") from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:

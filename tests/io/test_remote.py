@@ -126,6 +126,23 @@ def test_without_a_network_the_last_copy_serves(shelf, monkeypatch, caplog):
         fetched(f"{shelf}/a.txt")
 
 
+def test_a_refused_connection_that_http_reports_as_a_missing_file_is_no_missing_file(shelf, caplog):
+    copy = fetched(f"{shelf}/a.txt")
+    Shelf.down = FileNotFoundError(f"{shelf}/a.txt")
+    Shelf.down.__cause__ = ConnectionRefusedError("refused")
+    assert fetched(f"{shelf}/a.txt") == copy
+    assert "cannot be reached (ConnectionRefusedError: refused); its copy of" in caplog.text
+    Shelf.down.__cause__ = None
+    with pytest.raises(MissingFile):
+        fetched(f"{shelf}/a.txt")
+
+
+def test_what_follows_the_name_in_a_url_is_no_part_of_it():
+    assert _remote._file_name("http://host/a.h5?token=secret") == "a.h5"
+    assert _remote._file_name("bucket/what?.h5") == "what?.h5"
+    assert _remote._file_name("http://host/") == "host"
+
+
 def test_what_is_too_large_is_not_begun(shelf, monkeypatch):
     monkeypatch.setenv("RELGROUNDING_REMOTE_GB", "0.000000001")
     with pytest.raises(DataError, match="above 0 GB; raise RELGROUNDING_REMOTE_GB"):
