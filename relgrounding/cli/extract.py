@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._ranks import _own_cuda_device, world_size
-from relgrounding.cli import at_least, own_shard, shard_number
+from relgrounding.cli import at_least, local, own_shard, shard_number
 from relgrounding.cli.prepare import pca
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common(images, extraction.FASTER_RCNN, "", size=None)
     images.add_argument("--regions", type=at_least(int, 1), default=50, help="boxes of an image at most (default: 50)")
     images.add_argument("--min-score", type=at_least(float, 0), default=0.01, help="of a box (default: 0.01)")
-    images.add_argument("--boxes", type=Path, metavar="FILE.h5", help="take the boxes of this file, detect none")
+    images.add_argument("--boxes", type=local, metavar="FILE.h5", help="take the boxes of this file, detect none")
     images.set_defaults(clips=False)
 
 
 def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str, size: int | None) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", type=Path, help="files, or folders of them")
-    parser.add_argument("out", metavar="OUT.h5", type=Path, help="file to make; with --shard or torchrun, a folder")
+    parser.add_argument("inputs", nargs="+", metavar="IN", type=local, help="files, or folders of them")
+    parser.add_argument("out", metavar="OUT.h5", type=local, help="file to make; with --shard or torchrun, a folder")
     parser.add_argument(
         "--shard",
         metavar="i/n",

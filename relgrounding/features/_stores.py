@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._files import local_only
 from relgrounding._printing import get_logger
 from relgrounding.io._errors import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
@@ -46,7 +47,7 @@ class _Store:
     """Bytes, see `open_hdf5`."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "a feature store")
         existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts")
         if self.path.is_dir():
             raise UnsafeFile(f"{path} is a folder, not a regular file; features.open_features reads a folder of shards")

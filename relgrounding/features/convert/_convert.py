@@ -10,6 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from relgrounding._files import local_only
 from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.features.convert._clips import Hdf5Clips, NpyClips, NpzClips, PtClips
@@ -231,8 +232,8 @@ def convert_features(
         DataError: the source cannot be used; see its kinds.
         ConfigError: OUT is a directory, the source itself, or a file of another kind.
     """
-    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-    out = Path(out)
+    paths = [local_only(path, "IN") for path in ([source] if isinstance(source, str | Path) else source)]
+    out = local_only(out, "OUT")
     if format and format not in FORMATS:
         raise BadFeatures(f"unknown format {format!r}; formats are {', '.join(FORMATS)}")
     if box_format not in ("", "xyxy", "xywh"):

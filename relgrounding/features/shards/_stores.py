@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._files import local_only
 from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions, _Store
 from relgrounding.features.shards._index import Index, read_index
 from relgrounding.features.shards._lookup import Lookup
@@ -47,7 +48,7 @@ def open_features(path: str | Path, kind: str = "", in_memory: bool | None = Non
         UnsafeFile: it, or a shard, is not a regular file, or a link out of the folder.
         BadFeatures: it holds features of another kind, or the index or a shard is damaged or half-written.
     """
-    path = Path(path)
+    path = local_only(path, "a feature store")
     if path.is_dir():
         index = read_index(path)
         if kind and index.kind != kind:
@@ -138,7 +139,7 @@ class _Shards(_Store, Generic[S]):
     shard: ClassVar[Any]
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "a feature store")
         self.in_memory, self._auto = False, True
         self.index: Index = read_index(self.path)
         if self.index.kind != self.kind:
