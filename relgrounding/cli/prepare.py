@@ -90,6 +90,7 @@ def features(args: argparse.Namespace) -> None:
         quiet=False,
         shards=shards,
         wanted=wanted,
+        replace=args.shard is None,  # the processes of a job make all of them
     )
     kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
     files = [args.out] if not shards else [args.out / shard_name(n, shards) for n in wanted or range(1, shards + 1)]
