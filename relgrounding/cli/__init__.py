@@ -80,9 +80,14 @@ def local(text: str) -> Path:
 def shard_number(text: str) -> tuple[int, int]:
     """Read the value of --shard, such as 3/8: the third of eight."""
     number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+    if not (is_whole(number) and is_whole(count) and 1 <= int(number) <= int(count) <= MOST_SHARDS):
         raise argparse.ArgumentTypeError(f"{text} is not of the form i/n with i from 1 to n, such as 3/8")
     return int(number), int(count)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number in the digits 0 to 9."""
+    return text.isascii() and text.isdecimal()
 
 
 def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError
-from relgrounding.cli import at_least, local, own_shard, shard_number
+from relgrounding.cli import MOST_SHARDS, at_least, is_whole, local, own_shard, shard_number
 
 LEFT = "the same command goes on from here"
 
@@ -155,12 +155,14 @@ def check(args: argparse.Namespace) -> int:
 
 def shard_count(text: str) -> int:
     """Read the value of --shards."""
-    return shard_number(f"1/{text}")[1]
+    if not is_whole(text) or not 1 <= int(text) <= MOST_SHARDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of shards from 1 to {MOST_SHARDS:,}")
+    return int(text)
 
 
 def pca(text: str) -> int | Path:
     """Read the value of --pca."""
-    if text.isdigit() and int(text) > 0:
+    if is_whole(text) and int(text) > 0:
         return int(text)
     if text.endswith(".npz"):
         return Path(text)

@@ -176,12 +176,15 @@ class ClipFeatures(_Store):
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
         if dataset.shape[1] != self.dim:
-            raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
+            raise self._other_width(key, dataset.shape[1])
         content = read(dataset, (), f"{key!r} in {self.path}")
         if self.in_memory and not (self._auto and self._kept_bytes + content.nbytes > IN_MEMORY_LIMIT):
             self._kept[key] = content
             self._kept_bytes += content.nbytes
         return self._check(content, key)
+
+    def _other_width(self, key: str, width: int) -> BadFeatures:
+        return BadFeatures(f"{key!r} in {self.path} has features of width {width}, others {self.dim}")
 
     def duration(self, key: str) -> float | None:
         """Return the seconds that the attribute `duration` of a video's dataset says; None: there is no such attribute.

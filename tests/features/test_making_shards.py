@@ -160,13 +160,31 @@ def test_what_cannot_become_a_store_is_refused_before_the_work(tmp_path):
     assert sorted(read_index(store).attributes) == []
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "/", "1/2/3", "1/999999", "²/3"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "/", "1/2/3", "1/999999", "²/3", "٣/٨", "1_0/20"])
 def test_shards_that_do_not_exist_are_refused(text, capsys):
     for command in (["features", "a", "b"], ["videos", "a", "b"]):
         tool = prepare if command[0] == "features" else extract_tool
         with pytest.raises(SystemExit):
             tool.main([*command, "--shard", text])
         assert f"{text} is not of the form i/n with i from 1 to n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "٣", "100000", "1.5", "x", ""])
+def test_a_number_of_shards_is_one_or_more(text, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["features", "a", "b", f"--shards={text}"])
+    assert f"{text} is not a number of shards from 1 to 99,999" in capsys.readouterr().err
+
+
+def test_numbers_of_shards_that_do_not_exist_are_refused(tmp_path):
+    one = source(tmp_path / "one.h5", "clips")
+    for words, message in (
+        ({"shards": -1}, "-1 shards: expected 1 or more, or 0 for one file"),
+        ({"shards": 3, "wanted": [2, 4]}, "shard 4 of 3: expected a number from 1 to 3"),
+        ({"wanted": [1]}, "shard 1 of 0: it is one file; give the number of shards, too"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            convert_features(one, tmp_path / "store", **words)
 
 
 class Extractor(Fake):

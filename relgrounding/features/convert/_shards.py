@@ -38,8 +38,11 @@ def check_targets(
         ConfigError: an output that may not be written; see `check_output`.
         BadFeatures: there is no such shard, or components would be fitted on a part of them.
     """
-    if not all(1 <= number <= count for number in wanted) or count < 0:
-        raise BadFeatures(f"shard {max(wanted, default=0)} of {count}: expected a number from 1 to {max(count, 1)}")
+    if count < 0:
+        raise BadFeatures(f"{count} shards: expected 1 or more, or 0 for one file")
+    if wrong := [number for number in wanted if not 1 <= number <= count]:
+        numbers = f"expected a number from 1 to {count}" if count else "it is one file; give the number of shards, too"
+        raise BadFeatures(f"shard {wrong[0]} of {count}: {numbers}")
     if not count:
         check_output(out, sources, HDF5, (*BESIDE, *([".pca.npz"] if components else [])))
         return None
