@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,34 @@ def test_an_interrupted_index_starts_over_and_a_damaged_one_is_made_again(tmp_pa
     (index / "facts.json").unlink()
     assert list(stream_own(path, "video").queries) == wanted
     assert set(indexes()) - set(before) == {index}
+
+
+@pytest.mark.parametrize("name", [*_index.COLUMNS, "facts.json", "sums.json"])
+def test_a_damaged_index_is_named_and_made_again(tmp_path, caplog, name):
+    """Whatever is in it, and though it is as long as it should be."""
+    path, before = write(tmp_path / "q.jsonl", LINE, LINE | {"query": "another one"}, {"id": name} | LINE), indexes()
+    wanted = load_own(path, "video").queries
+    assert list(stream_own(path, "video").queries) == wanted
+    assert not caplog.messages
+    (index,) = set(indexes()) - set(before)
+    whole = (index / name).read_bytes()
+    for content in (b"\xff" * len(whole), whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], None):
+        caplog.clear()
+        (index / name).write_bytes(content) if content is not None else (index / name).unlink()
+        streamed = stream_own(path, "video").queries
+        assert (list(streamed), list(streamed.words())) == (wanted, list(columns(wanted).words()))
+        assert len(caplog.messages) == 1
+        assert re.search(rf"{index}: .*; it is the index of {path}, and is made again", caplog.messages[0])
+        assert (index / name).read_bytes() == whole
+
+
+def test_a_damaged_line_that_is_kept_is_made_again(tmp_path):
+    path, before = write(tmp_path / "q.jsonl", LINE), indexes()
+    digest = queries_digest([stream_own(path, "video").queries], {})
+    (index,) = set(indexes()) - set(before)
+    (kept,) = index.glob("*.txt")
+    kept.write_text(kept.read_text().replace(digest[0], "f" if digest[0] != "f" else "e", 1))
+    assert queries_digest([stream_own(path, "video").queries], {}) == digest
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):

@@ -1,8 +1,8 @@
 """An index of the lines of a file of queries: columns on disk, made in one pass and mapped into memory.
 
-It is a folder of the cache, named by the content of the file and by what was read of it, with one file per column and
-facts.json. Texts and ids are told apart by 64 bits of their BLAKE2 hash: among 10,000,000 different ones, two are taken
-for one with a probability of 3e-6.
+It is a folder of the cache, named by the content of the file and by what was read of it, with one file per column,
+facts.json, and their checksums: what is damaged is made again. Texts and ids are told apart by 64 bits of their BLAKE2
+hash: among 10,000,000 different ones, two are taken for one with a probability of 3e-6.
 """
 
 import bisect
@@ -14,6 +14,7 @@ import secrets
 import shutil
 import sys
 import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -25,11 +26,14 @@ import numpy as np
 import relgrounding
 from relgrounding._cache import cache_folder, exclusive, mark_used
 from relgrounding._files import sha256, synchronise
+from relgrounding._printing import get_logger
 from relgrounding.datasets._dataset import Query
 from relgrounding.features.vocabulary import tokenize
 from relgrounding.io._errors import BadAnnotation, DataError
 
-FORMAT = 1
+logger = get_logger("relgrounding.datasets")
+
+FORMAT = 2
 """Of the files: to be raised with every change of what they hold."""
 COLUMNS = {
     "begin": "int64",
@@ -46,7 +50,8 @@ BUFFER = 2**16
 RECENT = 2**18
 SHARE = 2**20
 """Hashes that are compared at once."""
-FACTS = "facts.json"
+BLOCK = 2**22
+FACTS, SUMS = "facts.json", "sums.json"
 
 
 class Index:
@@ -64,7 +69,7 @@ class Index:
         facts: all that facts.json holds.
 
     Raises:
-        OSError, ValueError, LookupError: the folder is not a whole index.
+        OSError, ValueError, LookupError: the folder is not an index.
     """
 
     def __init__(self, folder: Path, path: Path, seen: tuple[int, ...]) -> None:
@@ -124,11 +129,12 @@ class Index:
         """Return a line of text that is made once and kept beside the columns."""
         path = self.folder / f"{name}.txt"
         with contextlib.suppress(OSError, ValueError):
-            if found := path.read_text(encoding="ascii"):
+            found, _, checksum = path.read_text(encoding="ascii").partition(" ")
+            if checksum == _crc(found.encode()):
                 return found
         found = make()
         with contextlib.suppress(OSError):  # a full disk: made again next time
-            _write(path.with_name(f".{path.name}"), found)
+            _write(path.with_name(f".{path.name}"), f"{found} {_crc(found.encode())}")
             os.replace(path.with_name(f".{path.name}"), path)
         return found
 
@@ -159,9 +165,12 @@ def open_index(path: Path, what: str, fill: Callable[["IndexWriter"], None]) -> 
     folder = cache / "queries" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.with_name(f"{folder.name}.lock"), f"the index of {path}"):
-        with contextlib.suppress(OSError, ValueError, LookupError):
-            mark_used(folder)
+        mark_used(folder)
+        damage = _damage(folder)
+        if not damage:
             return Index(folder, path, seen)
+        if folder.exists():
+            logger.warning("%s: %s; it is the index of %s, and is made again", folder, damage, path)
         with _beside(folder) as unfinished:
             with contextlib.closing(IndexWriter(unfinished)) as writer:
                 fill(writer)
@@ -172,6 +181,28 @@ def open_index(path: Path, what: str, fill: Callable[["IndexWriter"], None]) -> 
             os.replace(unfinished, folder)
             synchronise(folder.parent)
         return Index(folder, path, seen)
+
+
+def _damage(folder: Path) -> str:
+    """Return what is wrong with an index; empty if it is whole."""
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        wrong = [name for name in (*COLUMNS, FACTS) if sums[name] != _checksum(folder / name)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"it cannot be read ({error})"
+    return f"{wrong[0]} is damaged" if wrong else ""
+
+
+def _checksum(path: Path) -> str:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
+
+
+def _crc(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
 
 
 @contextlib.contextmanager
@@ -243,6 +274,7 @@ class IndexWriter:
             "vocabulary": list(self._vocabulary),
         }
         _write(self._folder / FACTS, json.dumps(self.facts))
+        _write(self._folder / SUMS, json.dumps({name: _checksum(self._folder / name) for name in (*COLUMNS, FACTS)}))
 
     def close(self) -> None:
         """Close the files."""
