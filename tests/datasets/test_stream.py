@@ -113,6 +113,7 @@ def test_many_queries_with_few_in_memory_at_a_time(tmp_path, monkeypatch):
     """Buffers and chunks smaller than the file: what is joined is whole."""
     monkeypatch.setattr(_index, "BUFFER", 7)
     monkeypatch.setattr(_index, "RECENT", 5)
+    monkeypatch.setattr(_index, "SHARE", 6)
     monkeypatch.setattr("relgrounding.datasets._stream._queries.CHUNK", 10)
     monkeypatch.setattr("relgrounding.datasets._stream._queries.LINE", 16)
     lines = [LINE | {"id": f"q{i % 45}", "query": " ".join(WORDS[: 1 + i % 9]) + f" {i % 13}"} for i in range(50)]
@@ -123,7 +124,10 @@ def test_many_queries_with_few_in_memory_at_a_time(tmp_path, monkeypatch):
         stream_own(path, "video", problems=Problems("skip")),
     )
     assert len(streamed.queries) == 45
-    assert list(streamed.queries.words()) == list(columns(listed.queries).words())
+    for part, other in ((listed.queries, streamed.queries), (listed.queries[30:4:-3], streamed.queries[30:4:-3])):
+        assert list(other.words()) == list(columns(part).words())
+        assert other.texts().tolist() == columns(part).texts().tolist()
+        assert (other.items()[0], other.items()[1].tolist()) == (["v1"], [0] * len(part))
     assert list(pickle.loads(pickle.dumps(streamed.queries[3:40:2]))) == listed.queries[3:40:2]
 
 
@@ -235,6 +239,11 @@ def test_lines_without_end_are_refused(tmp_path, monkeypatch):
 
 def test_first_rows():
     assert first_rows(np.array([2, 0, 2, 0]), 4).tolist() == [1, 4, 0, 4]
+    number = np.random.default_rng(0).integers(0, 90_000, 150_000)  # of more than one chunk
+    found, first = np.unique(number, return_index=True)
+    expected = np.full(90_000, len(number))
+    expected[found] = first
+    assert (first_rows(number, 90_000) == expected).all()
 
 
 def test_a_large_file_streams_by_itself(tmp_path, monkeypatch):

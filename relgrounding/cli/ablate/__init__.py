@@ -47,7 +47,7 @@ LEFT = "the same command goes on from here"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument(
-        "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/ccl.md"
+        "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/grids.md"
     )
     parser.add_argument("--out", type=local, help="folder of table and plot; not needed with --list")
     parser.add_argument("--runs", type=local, help="folder of the runs (default: runs/NAME of the grid)")

@@ -12,6 +12,8 @@ import json
 import os
 import secrets
 import shutil
+import sys
+import weakref
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
@@ -46,6 +48,8 @@ COLUMNS = {
 """Byte and number of the line, number of item and text, first word and number of words, right answers; all words."""
 BUFFER = 2**16
 RECENT = 2**18
+SHARE = 2**20
+"""Hashes that are compared at once."""
 BLOCK = 2**22
 FACTS, SUMS = "facts.json", "sums.json"
 
@@ -89,22 +93,20 @@ class Index:
         """Return a column, mapped anew: what was read of it leaves memory together with the result."""
         if not self.facts["rows"][name]:
             return np.zeros(0, dtype=COLUMNS[name])
-        return np.memmap(self.folder / name, dtype=COLUMNS[name], mode="r").view(np.ndarray)
+        # Copied on writing, as tensors may only be made of what can be written.
+        return np.memmap(self.folder / name, dtype=COLUMNS[name], mode="c").view(np.ndarray)
+
+    def value(self, name: str, row: int) -> int:
+        """Return a value of a column of int32 or int64, read from disk: mapped pages of all rows would fill memory."""
+        kind = np.dtype(COLUMNS[name])
+        return int.from_bytes(os.pread(self._files[name], kind.itemsize, row * kind.itemsize), sys.byteorder)
 
     @cached_property
-    def begin(self) -> np.ndarray:
-        """Byte at which each line begins."""
-        return self.column("begin")
-
-    @cached_property
-    def line(self) -> np.ndarray:
-        """Number of each line, from 1."""
-        return self.column("line")
-
-    @cached_property
-    def item(self) -> np.ndarray:
-        """Number of each query's item."""
-        return self.column("item")
+    def _files(self) -> dict[str, int]:
+        files = {name: os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC) for name in ("begin", "line", "item")}
+        for file in files.values():
+            weakref.finalize(self, os.close, file)
+        return files
 
     @property
     def descriptor(self) -> int:
@@ -262,16 +264,12 @@ class IndexWriter:
         self._flush()
         self.close()
         path = self._folder / "text"
-        hashes = np.fromfile(path, dtype=self._kinds["text"])
-        _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
-        place = np.empty(len(first), dtype=COLUMNS["text"])
-        place[first.argsort()] = np.arange(len(first), dtype=COLUMNS["text"])
-        place[number].tofile(path)
+        texts = _number_texts(path)
         for name in COLUMNS:
             synchronise(self._folder / name)
         self.facts |= {
             "rows": self._rows,
-            "texts": len(first),
+            "texts": texts,
             "names": list(self._items),
             "vocabulary": list(self._vocabulary),
         }
@@ -293,6 +291,36 @@ class IndexWriter:
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     synchronise(path)
+
+
+def _number_texts(path: Path) -> int:
+    """Replace the hashes of a column by numbers from 0 in order of first use; return how many there are.
+
+    Hashes are compared in shares by their first bits, so that no more than a share of them is sorted at once.
+    """
+    if not (rows := path.stat().st_size // 8):
+        return 0
+    first = np.empty(rows, dtype=np.int32)  # row that holds the same hash first
+    shares = 1 + rows // SHARE
+    for share in range(shares):
+        found = np.concatenate([np.flatnonzero(part % shares == share) + start for start, part in _hashes(path)])
+        hashes = np.concatenate([part[part % shares == share] for _, part in _hashes(path)])
+        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        first[found] = found[firsts][inverse]
+    number = (first == np.arange(rows, dtype=np.int32)).cumsum(dtype=np.int32)
+    with path.open("wb") as file:
+        for start in range(0, rows, SHARE):
+            (number[first[start : start + SHARE]] - 1).tofile(file)
+    return int(number[-1])
+
+
+def _hashes(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the hashes of a column, some at a time, each time with the first row."""
+    with path.open("rb") as file:
+        start = 0
+        while len(part := np.fromfile(file, dtype=np.uint64, count=SHARE)):
+            yield start, part
+            start += len(part)
 
 
 def _hash(text: str) -> int:
