@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from relgrounding._settings import ConfigError
+from relgrounding._urls import Masked
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ _joined = False
 """Whether this process is in the process group, within `joined`."""
 
 
-class RankError(RuntimeError):
+class RankError(Masked, RuntimeError):
     """Another process of the job ended, or did not answer in time."""
 
 
