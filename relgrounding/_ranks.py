@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from relgrounding._settings import ConfigError
+from relgrounding._urls import Masked
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ _rows: Any = None
 """Process group of `all_rows` and `sum_rows`, since DistributedDataParallel sends meanwhile, in an order of its own."""
 
 
-class RankError(RuntimeError):
+class RankError(Masked, RuntimeError):
     """Another process of the job ended, or did not answer in time."""
 
 

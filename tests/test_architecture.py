@@ -21,6 +21,7 @@ LAYERS = (
         "_cache",
         "_registry",
         "_moved",
+        "_urls",
         "__init__",
     ),
     ("graphs", "io"),

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._files import local_only
 from relgrounding._printing import get_logger
 from relgrounding.io._errors import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
@@ -46,7 +47,7 @@ class _Store:
     """Bytes, see `open_hdf5`."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "a feature store")
         existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts")
         if self.path.is_dir():
             raise UnsafeFile(f"{path} is a folder, not a regular file; features.open_features reads a folder of shards")
@@ -175,12 +176,15 @@ class ClipFeatures(_Store):
             return self._check(self._kept[key], key)
         dataset = self._dataset(key)
         if dataset.shape[1] != self.dim:
-            raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
+            raise self._other_width(key, dataset.shape[1])
         content = read(dataset, (), f"{key!r} in {self.path}")
         if self.in_memory and not (self._auto and self._kept_bytes + content.nbytes > IN_MEMORY_LIMIT):
             self._kept[key] = content
             self._kept_bytes += content.nbytes
         return self._check(content, key)
+
+    def _other_width(self, key: str, width: int) -> BadFeatures:
+        return BadFeatures(f"{key!r} in {self.path} has features of width {width}, others {self.dim}")
 
     def duration(self, key: str) -> float | None:
         """Return the seconds that the attribute `duration` of a video's dataset says; None: there is no such attribute.

@@ -13,7 +13,7 @@ from relgrounding._dgl import dgl
 from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import ItemGroup, cut, item_groups, offsets, ragged_arange
+from relgrounding.graphs._items import ItemGroup, by_source, cut, item_groups, offsets, ragged_arange, shifted
 
 EDGES = ("indices", "etype", "out_indices", "out_edges")
 """Fields with a number per edge."""
@@ -77,17 +77,16 @@ class GraphStructure:
         check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
-        sources, destinations = sources[order], destinations[order]
-        # A stable sort by source keeps the order by destination and type within one source.
-        out_edges = sources.argsort(stable=True)
+        sources, in_degree = sources[order], torch.bincount(destinations, minlength=nodes)
+        out_degree, out_indices, out_edges = by_source(in_degree, sources)
         return GraphStructure(
-            indptr=offsets(torch.bincount(destinations, minlength=nodes)),
+            indptr=offsets(in_degree),
             indices=sources,
             etype=etype[order],
             edge_types=edge_types,
             batch_num_nodes=batch_num_nodes,
-            out_indptr=offsets(torch.bincount(sources, minlength=nodes)),
-            out_indices=destinations[out_edges],
+            out_indptr=offsets(out_degree),
+            out_indices=out_indices.long(),
             out_edges=out_edges,
         )
 
@@ -112,11 +111,11 @@ class GraphStructure:
 
         def joined(name: str, shifts: Sequence[int] = ()) -> Tensor:
             parts = [getattr(s, name) for s in structures]
-            return torch.cat([part + shift for part, shift in zip(parts, shifts, strict=True)] if shifts else parts)
+            return shifted(parts, shifts) if shifts else torch.cat(parts)
 
         def joined_pointers(name: str) -> Tensor:
-            ends = [getattr(s, name)[1:] + shift for s, shift in zip(structures, edges, strict=True)]
-            return torch.cat([getattr(first, name)[:1], *ends])
+            parts = [getattr(s, name)[1:] for s in structures]
+            return shifted([getattr(first, name)[:1], *parts], [0, *edges])
 
         return GraphStructure(
             indptr=joined_pointers("indptr"),

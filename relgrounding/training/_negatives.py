@@ -41,10 +41,10 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     if len(train) > 1:
         for batches.epoch in range(epochs):
             # A batch has two queries that differ in both, unless all share the item or all share the sentence.
-            parts = [part for pieces in sampler.all_steps() for part in _parts(pieces, cut)]
-            found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in parts]
-            total, without = total + len(found), total + len(found) - sum(found)
-            if any(found):
+            for part in (part for pieces in sampler.all_steps() for part in _parts(pieces, cut)):
+                total += 1
+                without += not ((item[part] != item[part[0]]).any() and (text[part] != text[part[0]]).any())
+            if without < total:
                 break
     word = config.modality.item
     if without == total:
