@@ -5,9 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding.ops._checks import check_item, check_lengths, check_shape
+from relgrounding.ops._choice import choose_backend
 from relgrounding.ops._compiled import Opaque
 from relgrounding.ops._dispatch import launch
-from relgrounding.ops._registry import load_backends
+from relgrounding.ops._registry import find_backend, load_backends
 
 load_backends(__name__, __path__)
 
@@ -65,7 +66,8 @@ def additive_attention(
         proposals = proposals.index_select(0, order)
     # Half precision has neither the range of the exponentials nor the digits of the sums over words.
     wide = torch.promote_types(proposals.dtype, torch.float32)
-    inputs = [x.to(wide) for x in (proposals, words, weight, values)]
+    inputs = [x.to(wide) for x in (words, weight, values)]
+    inputs.insert(0, proposals if _are_read(proposals, values, backend) else proposals.to(wide))
     lengths = word_lengths.to(words.device)
     results = launch("additive_attention", inputs, backend, lengths=lengths, counts=counts)
     context, gamma = (x.to(values.dtype) for x in results)
@@ -73,6 +75,14 @@ def additive_attention(
         return context, gamma
     back = order.argsort()
     return context.index_select(0, back), gamma.index_select(0, back)
+
+
+def _are_read(proposals: Tensor, values: Tensor, backend: str) -> bool:
+    """Whether a backend takes the proposals in a short type, and returns their contexts in it."""
+    if proposals.dtype != values.dtype:
+        return False
+    name = choose_backend(backend, "additive_attention", None, proposals)
+    return proposals.dtype in (find_backend("additive_attention", name).dtypes or ())
 
 
 def _shapes(
