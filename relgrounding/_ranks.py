@@ -2,8 +2,8 @@
 
 A job sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment of its processes. Everything
 else is a single process, rank 0 of 1, which sends nothing. All processes call `before_joining`, `joined`, and within it
-`gather`, `from_main`, `on_main`, `in_all`, `to_main`, `barrier`, `any_rank`, `summed`, `all_rows`, `sum_rows` and
-`take_from_main`, the same number of times in the same order; `share` and what tells ranks send nothing.
+`gather`, `from_main`, `on_main`, `in_all`, `to_main`, `barrier`, `any_rank`, `summed`, `all_rows`, `sum_rows`,
+`sum_in_place` and `take_from_main`, the same number of times in the same order. The other functions send nothing.
 """
 
 import contextlib
@@ -28,8 +28,6 @@ _store: Any = None
 _agreements, _joins = 0, 0
 """How often this process called `before_joining`, and joined the others: parts of the names of what they write."""
 _SET = "torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a single process needs none of them"
-_rows: Any = None
-"""Process group of `all_rows` and `sum_rows`, since DistributedDataParallel sends meanwhile, in an order of its own."""
 
 
 class RankError(Masked, RuntimeError):
@@ -108,7 +106,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         ConfigError: a CUDA device that the processes of a machine would share, or that it lacks.
         RankError: another process ended, or did not answer in time.
     """
-    global _joined, _rows
+    global _joined
     if _joined or world_size() == 1:
         yield
         return
@@ -123,7 +121,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
     try:
         if begun:
             _initialise("cpu:gloo,cuda:nccl" if cuda else "gloo", timedelta(minutes=timeout))
-        _joined, _rows = True, dist.new_group()
+        _joined = True
         yield
         clean = True
     except Exception as error:
@@ -135,7 +133,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         clean = True
         raise
     finally:
-        _joined, _rows = False, None
+        _joined = False
         # nccl would wait for operations that never end; the end of this process ends them.
         if begun and dist.is_initialized() and (clean or not cuda):
             dist.destroy_process_group()
@@ -392,16 +390,21 @@ def all_rows(rows: "torch.Tensor", counts: Sequence[int]) -> "torch.Tensor":
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded, group=_rows)
+    dist.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def sum_in_place(values: "torch.Tensor") -> None:
+    """Replace a tensor by its sum over the processes."""
+    import torch.distributed as dist
+
+    dist.all_reduce(values)
 
 
 def sum_rows(rows: "torch.Tensor") -> "torch.Tensor":
     """Return the sum of a tensor over the processes."""
-    import torch.distributed as dist
-
     total = rows.contiguous().clone()
-    dist.all_reduce(total, group=_rows)
+    sum_in_place(total)
     return total
 
 

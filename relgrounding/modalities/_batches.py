@@ -1,7 +1,7 @@
 """From queries and features to batches of tensors and graph structures."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import to_device
 from relgrounding._signals import ignore_signals
 from relgrounding.datasets import Query, columns
 from relgrounding.datasets._stream import CHUNK, first_rows, numbered
@@ -49,20 +50,25 @@ class Batch:
     queries: list[int]
     counts: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
 
-    def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
-        moved = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            moved[field.name] = getattr(value, method)(*args, **kwargs) if hasattr(value, method) else value
-        return type(self)(**moved)
+    def _mapped(self: B, function: Callable[[Any], Any]) -> B:
+        return type(self)(**{field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def to(self: B, device: torch.device | str) -> B:
-        """Return the batch on another device."""
-        return self._apply("to", device)
+        """Return the batch on another device.
+
+        Copies to CUDA do not wait for it, and the host goes on knowing whole numbers, such as lengths.
+        """
+
+        def there(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return to_device(value, device)
+            return value.to(device, non_blocking=True) if hasattr(value, "to") else value
+
+        return self._mapped(there)
 
     def pin_memory(self: B) -> B:
         """Return the batch in page-locked memory, from which it is copied to a GPU faster."""
-        return self._apply("pin_memory")
+        return self._mapped(lambda value: value.pin_memory() if hasattr(value, "pin_memory") else value)
 
     def __len__(self) -> int:
         return len(self.queries)

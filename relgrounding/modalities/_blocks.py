@@ -39,6 +39,12 @@ def training_batches(queries: Sequence[Query], store: Any, modality: Modality, d
     return BlockSampler(group, data.batch_size, seed, draw_keys, data.block_size)
 
 
+def proposal_counter(queries: Sequence[Query], store: Any, modality: Modality) -> Callable[[int], int] | None:
+    """Return a function from the index of a query to the number of its item's proposals, see `Modality.counter`."""
+    count = modality.counter(store)
+    return None if count is None else lambda index: count(queries[index].item)
+
+
 def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
     """Return a function that draws a content word of each sentence so that similar sentences often get the same one.
 

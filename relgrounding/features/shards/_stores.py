@@ -296,6 +296,12 @@ class RegionShards(_Shards[_RegionShard], RegionFeatures):
         shard, row, name = self._at(key)
         return shard.row(row, name)
 
+    def count(self, key: str) -> int:
+        """Return the number of regions of an image, see `RegionFeatures.count`."""
+        shard, row, name = self._at(key)
+        shard.check(row, name)
+        return shard._count(row)
+
     def size(self, key: str) -> tuple[int, int]:
         """Return (width, height) of an image in pixels, see `RegionFeatures.size`."""
         shard, row, name = self._at(key)
