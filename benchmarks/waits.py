@@ -84,6 +84,9 @@ class PretendedGPU(TorchFunctionMode):
 
     def __enter__(self) -> "PretendedGPU":
         self._patches.enter_context(mock.patch("torch.cuda.Event", _Event))
+        self._patches.enter_context(mock.patch("torch.cuda.get_rng_state", _random_state))
+        self._patches.enter_context(mock.patch("torch.cuda.set_rng_state"))
+        self._patches.enter_context(mock.patch("torch.cuda.get_device_name", return_value="a pretended GPU"))
         self._patches.enter_context(mock.patch(f"{CLIPPING}._group_tensors_by_device_and_dtype", _grouped))
         # Functions of Python are no operations: what they call is.
         for module in ("torch._tensor", "torch.autograd", "torch.functional", "torch.nn.functional"):
@@ -250,6 +253,10 @@ class _Copy(torch.autograd.Function):
 
 def _no(*_: Any) -> bool:
     return False
+
+
+def _random_state(*_: Any) -> Tensor:
+    return torch.get_rng_state()
 
 
 def _grouped(lists: list[list[Tensor]], *_: Any) -> dict[tuple[torch.device, torch.dtype], Any]:
