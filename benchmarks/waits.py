@@ -118,8 +118,8 @@ class PretendedGPU(TorchFunctionMode):
         """Count a wait."""
         stack = [f for f in traceback.extract_stack() if f.filename != __file__]
         own = [f for f in stack if f.filename.startswith(str(ROOT)) and not f.filename.endswith(BELOW)]
-        where = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}" if own else "elsewhere"
-        self.lines[f"{where} {what}"] += 1
+        where = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno} {own[-1].name}" if own else "elsewhere"
+        self.lines[f"{where}: {what}"] += 1
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls from Python, before PyTorch looks for the device."""
