@@ -86,6 +86,7 @@ class PretendedGPU(TorchFunctionMode):
         self._patches.enter_context(mock.patch("torch.cuda.Event", _Event))
         self._patches.enter_context(mock.patch("torch.cuda.get_rng_state", _random_state))
         self._patches.enter_context(mock.patch("torch.cuda.set_rng_state"))
+        self._patches.enter_context(mock.patch("torch.cuda.synchronize"))
         self._patches.enter_context(mock.patch("torch.cuda.get_device_name", return_value="a pretended GPU"))
         self._patches.enter_context(mock.patch(f"{CLIPPING}._group_tensors_by_device_and_dtype", _grouped))
         # Functions of Python are no operations: what they call is.
