@@ -122,7 +122,7 @@ class GraphStructure:
             indices=joined("indices", nodes),
             etype=joined("etype"),
             edge_types=first.edge_types,
-            batch_num_nodes=joined("batch_num_nodes"),
+            batch_num_nodes=first._there(torch.cat([on_host(s.batch_num_nodes) for s in structures])),
             out_indptr=joined_pointers("out_indptr"),
             out_indices=joined("out_indices", nodes),
             out_edges=joined("out_edges", edges),
@@ -204,20 +204,23 @@ class GraphStructure:
             out_edges=none,
         )
 
-    def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":
+    def keep_edges(self, keep: Bool[Tensor, " edges"], count: int | None = None) -> "GraphStructure":
         """The graphs with some of their edges; every node stays.
 
         Args:
             keep: (E,) True for the edges that stay.
+            count: number of those edges; without it, this waits for the device.
         """
+        count = int(keep.sum()) if count is None else count
+        by_source = keep[self.out_edges]
+        kept, kept_out = (torch.nonzero_static(mask, size=count).squeeze(1) for mask in (keep, by_source))
         before = offsets(keep)
-        kept_out = keep[self.out_edges]
         return replace(
             self,
             indptr=before[self.indptr],
-            indices=self.indices[keep],
-            etype=self.etype[keep],
-            out_indptr=offsets(kept_out)[self.out_indptr],
+            indices=self.indices[kept],
+            etype=self.etype[kept],
+            out_indptr=offsets(by_source)[self.out_indptr],
             out_indices=self.out_indices[kept_out],
             out_edges=before[self.out_edges[kept_out]],
         )
