@@ -24,7 +24,7 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
-from relgrounding.nn._precision import widened, without_autocast
+from relgrounding.nn._precision import Linear, linear, widened, without_autocast
 
 KEY_DIM = 32
 """Width of the keys whose cosine is the similarity of two regions."""
@@ -105,9 +105,9 @@ class IGN(GroundingModel):
         fused_dim = region_dim + sentence_dim
         self.product = nn.ModuleList()
         if config.fusion == "product":
-            self.product.extend(nn.Linear(width, config.fusion_dim) for width in (region_dim, sentence_dim))
+            self.product.extend(Linear(width, config.fusion_dim) for width in (region_dim, sentence_dim))
             fused_dim += config.fusion_dim
-        self.fusion = nn.Linear(fused_dim, config.fusion_dim)
+        self.fusion = Linear(fused_dim, config.fusion_dim)
         nn.init.xavier_uniform_(self.fusion.weight)
         nn.init.zeros_(self.fusion.bias)
         self.similar: EdgeSimilarity | None = None
@@ -115,8 +115,8 @@ class IGN(GroundingModel):
             self.similar = EdgeSimilarity(feature_dim, KEY_DIM, backend=backend)
             self.reason_reads = slice(-4 - KEY_DIM, None)
         self.relation = self._make_relation(config, sentence_dim, backend)
-        self.position = nn.Linear(4, config.position_dim)
-        self.score = nn.Linear(config.relation_dim + config.position_dim, 1)
+        self.position = Linear(4, config.position_dim)
+        self.score = Linear(config.relation_dim + config.position_dim, 1)
         self.aggregate = TopRScore(config.top_r)
 
     def _make_relation(self, config: IGNConfig, sentence_dim: int, backend: str) -> Relation:
@@ -197,7 +197,7 @@ class IGN(GroundingModel):
         if not len(self.product):
             return proposals + words
         (region, region_factor), (sentence, sentence_factor) = proposals.chunk(2, -1), words.chunk(2, -1)
-        product = nn.functional.linear(region_factor * sentence_factor, self._columns[2])
+        product = linear(region_factor * sentence_factor, self._columns[2], None)
         return product.add_(region).add_(sentence)
 
     @property
@@ -209,7 +209,7 @@ class IGN(GroundingModel):
 
     @staticmethod
     def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
-        return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
+        return torch.cat([linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
     def represent(
         self,
@@ -243,7 +243,9 @@ class IGN(GroundingModel):
             logit = logit + self.relation(structure, widened(fused), share, bias)
         return torch.sigmoid(logit)
 
-    def _logit(self, place: Float[Tensor, "nodes 4"], x: Float[Tensor, "nodes relation_dim"]) -> Float[Tensor, " nodes"]:
+    def _logit(
+        self, place: Float[Tensor, "nodes 4"], x: Float[Tensor, "nodes relation_dim"]
+    ) -> Float[Tensor, " nodes"]:
         """Return W_k [x; W_p place + b_p] + b_k, the wider part of p as the four numbers that its score depends on."""
         weight = self.score.weight[0]
         with without_autocast(x):

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from relgrounding.nn._precision import Linear
+
 
 class GatedFusion(nn.Module):
     """Let proposal and context open each other's gates, and concatenate them.
@@ -19,8 +21,8 @@ class GatedFusion(nn.Module):
 
     def __init__(self, proposal_dim: int, context_dim: int) -> None:
         super().__init__()
-        self.proposal_gate = nn.Linear(proposal_dim, context_dim)
-        self.context_gate = nn.Linear(context_dim, proposal_dim)
+        self.proposal_gate = Linear(proposal_dim, context_dim)
+        self.context_gate = Linear(context_dim, proposal_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
