@@ -24,7 +24,8 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
-from relgrounding.nn._precision import Linear, linear, widened, without_autocast
+from relgrounding.nn._precision import Linear, widened, without_autocast
+from relgrounding.ops._fused import linear
 
 KEY_DIM = 32
 """Width of the keys whose cosine is the similarity of two regions."""

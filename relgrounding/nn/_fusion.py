@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relgrounding.nn._precision import Linear
+from relgrounding.ops._fused import open_gates
 
 
 class GatedFusion(nn.Module):
@@ -49,7 +50,4 @@ class GatedFusion(nn.Module):
         self, proposals: Float[Tensor, "nodes proposal_share"], contexts: Float[Tensor, "nodes context_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
         """Return l of both shares."""
-        widths = self.proposal_gate.in_features, self.context_gate.in_features
-        h, g_v = proposals.split(widths, -1)
-        c, gate = contexts.split(widths[::-1], -1)
-        return torch.cat([h * torch.sigmoid(gate), c * g_v], dim=-1)
+        return open_gates(proposals, contexts, self.proposal_gate.in_features)

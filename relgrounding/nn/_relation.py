@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.nn._precision import linear
+from relgrounding.ops._fused import linear
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.gated_sum import gated_layer, gated_layer_by_edge
 from relgrounding.ops.graph_attention import attention_layer, attention_layer_by_edge
