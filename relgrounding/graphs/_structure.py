@@ -12,7 +12,7 @@ from torch import Tensor
 from relgrounding._dgl import dgl
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import ItemGroup, cut, item_groups, offsets, ragged_arange
+from relgrounding.graphs._items import ItemGroup, Tiles, cut, item_groups, item_tiles, offsets, ragged_arange
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +332,27 @@ class GraphStructure:
         sizes = self.batch_num_nodes.tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
+    @cached_property
+    def most_parallel(self) -> int:
+        """Largest number of edges from one node to another one. Waits for the device, if it was not moved there."""
+        again = self.indices[1:] == self.indices[:-1]
+        bounds = self.indptr[1:-1]
+        again[bounds[(bounds > 0) & (bounds < self.num_edges)] - 1] = False  # two destinations with the same source
+        if not again.any():
+            return min(self.num_edges, 1)
+        first = torch.cat([again.new_zeros(1), again]).logical_not_().nonzero().flatten()
+        return int(torch.cat([first, first.new_full((1,), self.num_edges)]).diff().max())
+
+    @cached_property
+    def tiles(self) -> Tiles | None:
+        """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
+        longest = max(self.batch_num_nodes.tolist(), default=0)
+        if longest > Tiles.MOST_NODES or self.num_types > Tiles.MOST_TYPES or self.most_parallel > Tiles.MOST_PARALLEL:
+            return None
+        first_N = self.item_indptr[self.node_item]
+        columns = self.indices, self.destinations, self.etype
+        return item_tiles(longest, self.most_parallel, first_N, *columns, self.num_types)
+
     def reverse(self) -> "GraphStructure":
         """The graph with every edge reversed and its type kept; computed once."""
         return self._turn() if torch.compiler.is_compiling() else self._reversed
@@ -358,7 +379,10 @@ class GraphStructure:
         """The structure on `device`; itself if it is there already."""
         if self.device == torch.device(device):
             return self
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        if self.device.type == "cpu":
+            moved.__dict__["most_parallel"] = self.most_parallel
+        return moved
 
     def pin_memory(self) -> "GraphStructure":
         """The structure in page-locked memory, from which copies to a GPU run asynchronously."""
