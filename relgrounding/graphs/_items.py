@@ -1,12 +1,14 @@
 """The items of a batch: joined in flat arrays one after another, cut into ranges, and padded to matrices."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int, Int64, Shaped
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 # Cells of a matrix that is worked on at a time: 1 MiB of float32, so that a few of them stay in the processor's cache.
@@ -22,6 +24,31 @@ def ragged_arange(starts: Int64[Tensor, " items"], counts: Int64[Tensor, " items
     """``cat([arange(s, s + c) for s, c in zip(starts, counts)])`` without the loop."""
     shift = torch.repeat_interleave(starts - (counts.cumsum(0) - counts), counts)
     return torch.arange(shift.numel(), device=counts.device) + shift
+
+
+def shifted(parts: Sequence[Int64[Tensor, " own"]], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
+    """``cat([part + shift for part, shift in zip(parts, shifts)])``, each number written once."""
+    sizes = [len(part) for part in parts]
+    whole = parts[0].new_empty(sum(sizes))
+    for own, part, shift in zip(whole.split(sizes), parts, shifts, strict=True):
+        torch.add(part, shift, out=own)
+    return whole
+
+
+def by_source(
+    in_degree: Int[Tensor, " nodes"], sources: Int64[Tensor, " edges"]
+) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " edges"], Int64[Tensor, " edges"]]:
+    """Edges sorted by destination, in the order by source: out-degrees, destinations and numbers of the edges."""
+    nodes, edges = len(in_degree), len(sources)
+    if edges and sources.device.type == "cpu":
+        # Sorts by counting, and keeps the order of what has one source.
+        columns = (np.arange(edges), sources.numpy(), offsets(in_degree).numpy())
+        matrix = csr_matrix(columns, shape=(nodes, nodes)).tocsc()
+        out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+        return out_indptr.diff(), destinations, numbers
+    numbers = sources.argsort(stable=True)
+    destinations = torch.arange(nodes, device=sources.device).repeat_interleave(in_degree, output_size=edges)
+    return torch.bincount(sources, minlength=nodes), destinations[numbers], numbers
 
 
 def cut(sizes: list[int], ends: list[int], edges: int) -> Iterator[tuple[slice, slice, slice]]:

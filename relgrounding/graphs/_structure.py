@@ -10,9 +10,23 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from relgrounding._dgl import dgl
+from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import ItemGroup, Tiles, cut, item_groups, item_tiles, offsets, ragged_arange
+from relgrounding.graphs._items import (
+    ItemGroup,
+    Tiles,
+    by_source,
+    cut,
+    item_groups,
+    item_tiles,
+    offsets,
+    ragged_arange,
+    shifted,
+)
+
+EDGES = ("indices", "etype", "out_indices", "out_edges")
+"""Fields with a number per edge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +87,16 @@ class GraphStructure:
         check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
-        sources, destinations = sources[order], destinations[order]
-        # A stable sort by source keeps the order by destination and type within one source.
-        out_edges = sources.argsort(stable=True)
+        sources, in_degree = sources[order], torch.bincount(destinations, minlength=nodes)
+        out_degree, out_indices, out_edges = by_source(in_degree, sources)
         return GraphStructure(
-            indptr=offsets(torch.bincount(destinations, minlength=nodes)),
+            indptr=offsets(in_degree),
             indices=sources,
             etype=etype[order],
             edge_types=edge_types,
             batch_num_nodes=batch_num_nodes,
-            out_indptr=offsets(torch.bincount(sources, minlength=nodes)),
-            out_indices=destinations[out_edges],
+            out_indptr=offsets(out_degree),
+            out_indices=out_indices.long(),
             out_edges=out_edges,
         )
 
@@ -108,11 +121,11 @@ class GraphStructure:
 
         def joined(name: str, shifts: Sequence[int] = ()) -> Tensor:
             parts = [getattr(s, name) for s in structures]
-            return torch.cat([part + shift for part, shift in zip(parts, shifts, strict=True)] if shifts else parts)
+            return shifted(parts, shifts) if shifts else torch.cat(parts)
 
         def joined_pointers(name: str) -> Tensor:
-            ends = [getattr(s, name)[1:] + shift for s, shift in zip(structures, edges, strict=True)]
-            return torch.cat([getattr(first, name)[:1], *ends])
+            parts = [getattr(s, name)[1:] for s in structures]
+            return shifted([getattr(first, name)[:1], *parts], [0, *edges])
 
         return GraphStructure(
             indptr=joined_pointers("indptr"),
@@ -134,31 +147,36 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
+        # All but the edges is computed on the host.
         items, nodes = self._items_and_nodes(items)
-        starts = self.item_indptr[items]
-        counts = self.batch_num_nodes[items]
+        indptr, out_indptr = on_host(self.indptr), on_host(self.out_indptr)
+        starts = on_host(self.item_indptr)[items]
+        counts = on_host(self.batch_num_nodes)[items]
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        edge_starts = self.indptr[starts]
-        edge_counts = self.indptr[starts + counts] - edge_starts
+        edge_starts = indptr[starts]
+        edge_counts = indptr[starts + counts] - edge_starts
         total = int(edge_counts.sum())
-        node_shift = (counts.cumsum(0) - counts - starts).repeat_interleave(edge_counts, output_size=total)
+        node_shift = counts.cumsum(0) - counts - starts
         edge_shift = edge_counts.cumsum(0) - edge_counts - edge_starts
-        edge_shift = edge_shift.repeat_interleave(edge_counts, output_size=total)
+        columns = self._there(torch.stack([node_shift, edge_shift, edge_counts]))
+        item_E = torch.repeat_interleave(columns[2], output_size=total)
+        node_shift, edge_shift = (shift.index_select(0, item_E) for shift in columns[:2])
         edges = torch.arange(total, device=self.device) - edge_shift
 
         def taken(name: str) -> Tensor:
             return getattr(self, name).index_select(0, edges)
 
-        return GraphStructure(
-            indptr=offsets(self.indptr.diff()[nodes]),
+        chosen = GraphStructure(
+            indptr=self._there(offsets(indptr.diff()[nodes])),
             indices=taken("indices").add_(node_shift),
             etype=taken("etype"),
             edge_types=self.edge_types,
-            batch_num_nodes=counts,
-            out_indptr=offsets(self.out_indptr.diff()[nodes]),
+            batch_num_nodes=self._there(counts),
+            out_indptr=self._there(offsets(out_indptr.diff()[nodes])),
             out_indices=taken("out_indices").add_(node_shift),
             out_edges=taken("out_edges").add_(edge_shift),
         )
+        return self._with_fewer(chosen)
 
     def item_nodes(self, items: ArrayLike) -> Int64[Tensor, " nodes"]:
         """The nodes of these items, one item after another: node n of `select(items)` is node ``item_nodes(items)[n]``.
@@ -169,21 +187,24 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        return self._items_and_nodes(items)[1]
+        return self._there(self._items_and_nodes(items)[1])
 
     def _items_and_nodes(self, items: ArrayLike) -> tuple[Tensor, Tensor]:
-        items = read_integers(items, "items")
+        items = on_host(read_integers(items, "items"))
         wrong = (items < 0) | (items >= self.batch_size)
         if wrong.any():
             raise ValueError(
                 f"item {int(items[wrong][0])} does not exist; the batch has {self.batch_size} items, counted from 0"
             )
-        items = items.to(self.device)
-        return items, ragged_arange(self.item_indptr[items], self.batch_num_nodes[items])
+        return items, ragged_arange(on_host(self.item_indptr)[items], on_host(self.batch_num_nodes)[items])
+
+    def _there(self, x: Tensor) -> Tensor:
+        """A tensor of the host, on the structure's device."""
+        return to_device(x, self.device)
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
-        none, nowhere = self.indices[:0], torch.zeros_like(self.indptr)
+        none, nowhere = self.indices[:0], self._there(torch.zeros(self.num_nodes + 1, dtype=torch.int64))
         return replace(
             self,
             indptr=nowhere,
@@ -267,7 +288,7 @@ class GraphStructure:
     @cached_property
     def item_indptr(self) -> Int64[Tensor, " items_plus_one"]:
         """(B + 1,) the nodes of item b are ``item_indptr[b] : item_indptr[b + 1]``."""
-        return offsets(self.batch_num_nodes)
+        return self._there(offsets(on_host(self.batch_num_nodes)))
 
     @property
     def node_item(self) -> Int64[Tensor, " nodes"]:
@@ -276,7 +297,8 @@ class GraphStructure:
 
     @cached_property
     def _node_item(self) -> Tensor:
-        return self._find_node_item()
+        sizes = on_host(self.batch_num_nodes)
+        return self._there(torch.arange(len(sizes)).repeat_interleave(sizes, output_size=self.num_nodes))
 
     def _find_node_item(self) -> Tensor:
         items = torch.arange(len(self.batch_num_nodes), device=self.device)
@@ -284,8 +306,8 @@ class GraphStructure:
 
     @cached_property
     def num_pairs(self) -> int:
-        """Number of ordered pairs of nodes of one item, a node with itself included. Waits for the device."""
-        return int(self.batch_num_nodes.square().sum())
+        """Number of ordered pairs of nodes of one item, a node with itself included."""
+        return int(on_host(self.batch_num_nodes).square().sum())
 
     def pieces(self, edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
         """Consecutive items with at most `edges` edges together, or one item: their nodes, their edges and their graph.
@@ -303,7 +325,7 @@ class GraphStructure:
         if self.num_edges <= edges:
             # Does not wait for the device.
             return iter([(slice(0, self.batch_size), slice(0, self.num_nodes), slice(0, self.num_edges))])
-        return cut(self.batch_num_nodes.tolist(), self.item_edges, edges)
+        return cut(on_host(self.batch_num_nodes).tolist(), self.item_edges, edges)
 
     def _piece(self, items: slice, nodes: slice, edges: slice) -> "GraphStructure":
         if nodes == slice(0, self.num_nodes):
@@ -323,33 +345,42 @@ class GraphStructure:
 
     @cached_property
     def item_edges(self) -> list[int]:
-        """First edge of each item, and the number of all edges. Waits for the device."""
-        return self.indptr[self.item_indptr].tolist()
+        """First edge of each item, and the number of all edges."""
+        return on_host(self.indptr)[on_host(self.item_indptr)].tolist()
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:
         """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
-        sizes = self.batch_num_nodes.tolist()
+        sizes = on_host(self.batch_num_nodes).tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
     @cached_property
     def most_parallel(self) -> int:
-        """Largest number of edges from one node to another one. Waits for the device, if it was not moved there."""
+        """Largest number of edges from one node to another one, 1 where there is none.
+
+        Waits for the device, unless the structure was moved there, or made of one of which it was known.
+        """
         again = self.indices[1:] == self.indices[:-1]
         bounds = self.indptr[1:-1]
         again[bounds[(bounds > 0) & (bounds < self.num_edges)] - 1] = False  # two destinations with the same source
         if not again.any():
-            return min(self.num_edges, 1)
+            return 1
         first = torch.cat([again.new_zeros(1), again]).logical_not_().nonzero().flatten()
         return int(torch.cat([first, first.new_full((1,), self.num_edges)]).diff().max())
+
+    def _with_fewer(self, other: "GraphStructure") -> "GraphStructure":
+        """`other`, a structure of items or edges of this one: where none are parallel here, none are there."""
+        if self.__dict__.get("most_parallel") == 1:
+            other.__dict__["most_parallel"] = 1
+        return other
 
     @cached_property
     def tiles(self) -> Tiles | None:
         """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
-        longest = max(self.batch_num_nodes.tolist(), default=0)
+        longest = int(on_host(self.batch_num_nodes).max()) if self.batch_size else 0
         if longest > Tiles.MOST_NODES or self.num_types > Tiles.MOST_TYPES or self.most_parallel > Tiles.MOST_PARALLEL:
             return None
-        first_N = self.item_indptr[self.node_item]
+        first_N = self.item_indptr.index_select(0, self.node_item)
         columns = self.indices, self.destinations, self.etype
         return item_tiles(longest, self.most_parallel, first_N, *columns, self.num_types)
 
@@ -359,7 +390,7 @@ class GraphStructure:
 
     @cached_property
     def _reversed(self) -> "GraphStructure":
-        return self._turn()
+        return self._with_fewer(self._turn())
 
     def _turn(self) -> "GraphStructure":
         forward = torch.empty_like(self.out_edges)
@@ -379,18 +410,19 @@ class GraphStructure:
         """The structure on `device`; itself if it is there already."""
         if self.device == torch.device(device):
             return self
-        moved = self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        # Of the edges, the host need not know more than their number and whether some are parallel.
+        moved = self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
         if self.device.type == "cpu":
             moved.__dict__["most_parallel"] = self.most_parallel
         return moved
 
     def pin_memory(self) -> "GraphStructure":
         """The structure in page-locked memory, from which copies to a GPU run asynchronously."""
-        return self._mapped(lambda tensor: tensor.pin_memory())
+        return self._mapped(lambda _, x: x.pin_memory())
 
     def _mapped(self, function) -> "GraphStructure":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "edge_types"}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+        return replace(self, **{name: function(name, tensor) for name, tensor in tensors.items()})
 
     def to_dgl(self) -> dgl.DGLGraph:
         """The batched heterograph with node type ``proposal``; built once, and rebuilt after somebody changed it.

@@ -1,7 +1,7 @@
 """Interface and registry of modalities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,6 +124,14 @@ class Modality(ABC):
             data: the section `data`.
         """
         return torch.full((len(queries),), -1)
+
+    def counter(self, store: Any) -> Callable[[str], int] | None:
+        """Return a function from the id of an item to the number of its proposals; None: it takes reading the features.
+
+        Args:
+            store: features by item.
+        """
+        return None
 
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         """Return the length of each query's video; nothing for images."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -188,6 +188,9 @@ class Image(Modality):
         regions = (region_categories(np.asarray(store[name].features), data.category_columns) for name in items)
         found = [int(np.bincount(categories + 1).argmax()) - 1 for categories in regions]
         return torch.tensor(found, dtype=torch.int64)[torch.from_numpy(item).long()]
+
+    def counter(self, store: Any) -> Callable[[str], int] | None:
+        return store.count if isinstance(store, RegionFeatures) else None
 
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]

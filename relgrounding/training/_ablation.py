@@ -16,7 +16,7 @@ from relgrounding._settings import merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunError, RunFolder, address, addressed_folders, flat, name_with_address
-from relgrounding.training._resume import FREE
+from relgrounding.training._resume import FREE, as_kept
 from relgrounding.training._schedule import stages
 
 
@@ -248,8 +248,8 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int, before: J
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
-    """Return the settings on which the results of a run depend, such as {"train.epochs": 3}."""
-    return {key: value for key, value in flat(dataclasses.asdict(config)).items() if key not in FREE}
+    """Return the settings on which the results of a run depend, such as {"train.epochs": 3}; no credentials of URLs."""
+    return {key: as_kept(value) for key, value in flat(dataclasses.asdict(config)).items() if key not in FREE}
 
 
 def _second_stage(config: Config) -> str:
