@@ -26,7 +26,7 @@ def ragged_arange(starts: Int64[Tensor, " items"], counts: Int64[Tensor, " items
     return torch.arange(shift.numel(), device=counts.device) + shift
 
 
-def shifted(parts: Sequence[Int64[Tensor, " own"]], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
+def shifted(parts: Sequence[Int64[Tensor, " _"]], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
     """``cat([part + shift for part, shift in zip(parts, shifts)])``, each number written once."""
     sizes = [len(part) for part in parts]
     whole = parts[0].new_empty(sum(sizes))

@@ -202,6 +202,14 @@ class Modality(ABC):
             kinds: kind of each query, to report metrics by kind; None: without.
         """
 
+    def metric_names(self, variant: str) -> Sequence[str]:
+        """Return the names of the metrics of a protocol, without those of kinds; empty: not known before there are any.
+
+        Args:
+            variant: as for `select`.
+        """
+        return ()
+
     has_misses: ClassVar[bool] = False
     """Whether `relgrounding.evaluation.name_misses` applies to its answers."""
     fits_floors: ClassVar[bool] = False

@@ -209,6 +209,9 @@ class Image(Modality):
     ) -> dict[str, float]:
         return ImageEvaluator(variant)([answers[0] for answers in chosen], targets, kinds)
 
+    def metric_names(self, variant: str) -> Sequence[str]:
+        return (ImageEvaluator(variant).metric_name,)
+
     def floors(
         self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:

@@ -310,6 +310,9 @@ class Video(Modality):
     ) -> dict[str, float]:
         return MOMENTS(chosen, targets)
 
+    def metric_names(self, variant: str) -> Sequence[str]:
+        return MOMENTS.metric_names
+
     def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> ConstantSegments:
         return fit_constant_segments(MOMENTS, [q.targets for q in queries], self.seconds(queries, durations))
 

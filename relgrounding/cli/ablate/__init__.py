@@ -31,6 +31,7 @@ from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError, find_config
 from relgrounding._urls import masked
 from relgrounding.cli import at_least, local
+from relgrounding.cli.ablate._check import check_runs
 from relgrounding.cli.ablate._differences import as_numbers, differences, differences_text
 from relgrounding.cli.ablate._runs import Launcher, Local, run_all
 
@@ -98,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     failed: dict[str, list[str]] = {}
     if not arguments.table:
+        check_runs(grid, chosen)
         launcher, at_once = launcher_of(arguments, runs, len(chosen))
         with hold_run(RunFolder(runs)):  # of the grid: its runs are held by their trainers
             failed = run_all(chosen, runs, launcher, at_once)

@@ -186,10 +186,11 @@ class _Shards(_Store, Generic[S]):
         if not self._has_dim and self.index.items:
             number = self._table().place(0)[0]
             name = self._table().name(0)
+            shard: Any = self._open_shard(number)
             try:
-                self._open_shard(number).check_width(name)
+                shard.check_width(name)
             except MissingFeatures:
-                raise _lost(self.path / self.index.shards[number].file, name) from None
+                raise _lost(shard.path, name) from None
             self._has_dim = True
         return self.index.dim
 
