@@ -223,7 +223,7 @@ class GraphStructure:
         """
         before = offsets(keep)
         kept_out = keep[self.out_edges]
-        return replace(
+        kept = replace(
             self,
             indptr=before[self.indptr],
             indices=self.indices[keep],
@@ -232,6 +232,7 @@ class GraphStructure:
             out_indices=self.out_indices[kept_out],
             out_edges=before[self.out_edges[kept_out]],
         )
+        return self._with_fewer(kept)
 
     @property
     def num_nodes(self) -> int:

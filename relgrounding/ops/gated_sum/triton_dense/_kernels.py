@@ -1,8 +1,9 @@
-"""Kernels of the gated sum on the tiles of an item. A tile is (BLOCK_I, BLOCK_J): (destinations, sources), or the converse.
+"""Kernels of the gated sum on the tiles of an item.
 
-Grid: (items x blocks of rows, 1, chunks of BLOCK_D features). A program's rows, and those it meets, belong to one item;
-sums over a row of tiles are matrix products, made in a fixed order: there are no atomics. Offsets of rows of features
-are 64-bit. `SUM` is the type of the sums, `OPERAND` that of the factors of matrix products. R types, of BLOCK_R columns.
+A tile is (BLOCK_I, BLOCK_J): (destinations, sources) or the converse. Grid: (items x blocks of rows, 1, chunks of
+BLOCK_D features). A program's rows, and those it meets, belong to one item; sums over a row of tiles are matrix
+products, made in a fixed order: there are no atomics. Offsets of rows of features are 64-bit. `SUM` is the type of the
+sums, `OPERAND` that of the factors of matrix products; R types fill BLOCK_R columns.
 """
 
 import triton.language as tl
@@ -19,14 +20,6 @@ def open_gates(gate, kind, gate_bias_ptr, types, SUM: tl.constexpr):
 
 
 @Kernel
-def slope_gates(gate, kind, gate_bias_ptr, types, SUM: tl.constexpr):
-    """The derivatives of the gates of a tile by their logits; 0 where there is no edge."""
-    logit = gate + tl.load(gate_bias_ptr + kind, mask=kind < types, other=float("-inf")).to(SUM)
-    small = tl.exp(-tl.abs(logit))
-    return small / ((1.0 + small) * (1.0 + small))
-
-
-@Kernel
 def sums_by_type(values, kind, r, TYPES: tl.constexpr):
     """(row, r) sums of the values of a tile by type."""
     table = tl.full((values.shape[0], r.shape[0]), 0.0, values.dtype)
@@ -34,6 +27,16 @@ def sums_by_type(values, kind, r, TYPES: tl.constexpr):
         of_type = tl.reduce(tl.where(kind == type, values, 0.0), 1, add)
         table += tl.where(r == type, 1.0, 0.0)[None, :] * of_type[:, None]
     return table
+
+
+@Kernel
+def logits_by_type(product, of_type, gate, kind, gate_bias_ptr, types, r, TYPES: tl.constexpr, SUM: tl.constexpr):
+    """(row, r) sums by type of the gradients of the logits of a tile, whose gates have slope 0 where no edge is."""
+    logit = gate + tl.load(gate_bias_ptr + kind, mask=kind < types, other=float("-inf")).to(SUM)
+    small = tl.exp(-tl.abs(logit))
+    slope = small / ((1.0 + small) * (1.0 + small))
+    of_bias = tl.load(of_type + kind, mask=kind < types, other=0.0)
+    return sums_by_type(slope * (product + of_bias), kind, r, TYPES)
 
 
 @Kernel
@@ -82,12 +85,13 @@ def gather(
         inside = (i < count)[:, None] & (j < width)[None, :]
         cell = i[:, None] * width + j[None, :]
         gate = tl.load(gate_ptr + first + j, mask=j < count, other=0.0).to(SUM)[None, :]
-        kind = load_kinds(tile_ptr, cell, inside, types)
-        table += sums_by_type(open_gates(gate, kind, gate_bias_ptr, types, SUM), kind, r, TYPES)
         if PARALLEL:
-            for plane in range(1, planes):
+            for plane in range(0, planes):
                 kind = load_kinds(tile_ptr + plane * size, cell, inside, types)
                 table += sums_by_type(open_gates(gate, kind, gate_bias_ptr, types, SUM), kind, r, TYPES)
+        else:
+            kind = load_kinds(tile_ptr, cell, inside, types)
+            table += sums_by_type(open_gates(gate, kind, gate_bias_ptr, types, SUM), kind, r, TYPES)
 
     # In the type of the sums: the gates of many edges add up.
     bias = load_rows(type_bias_ptr, r, 0, TYPES, dim, d, dim, SUM)
@@ -243,16 +247,13 @@ def scatter_logits(
         inside = (j < count)[:, None] & (i < count)[None, :]
         cell = i[None, :] * width + j[:, None]
         of_type = product_ptr + (first + i)[None, :] * TYPES
-        kind = load_kinds(tile_ptr, cell, inside, types)
-        of_bias = tl.load(of_type + kind, mask=kind < types, other=0.0)
-        slope = slope_gates(gate, kind, gate_bias_ptr, types, SUM)
-        table += sums_by_type(slope * (product + of_bias), kind, r, TYPES)
         if PARALLEL:
-            for plane in range(1, planes):
+            for plane in range(0, planes):
                 kind = load_kinds(tile_ptr + plane * size, cell, inside, types)
-                of_bias = tl.load(of_type + kind, mask=kind < types, other=0.0)
-                slope = slope_gates(gate, kind, gate_bias_ptr, types, SUM)
-                table += sums_by_type(slope * (product + of_bias), kind, r, TYPES)
+                table += logits_by_type(product, of_type, gate, kind, gate_bias_ptr, types, r, TYPES, SUM)
+        else:
+            kind = load_kinds(tile_ptr, cell, inside, types)
+            table += logits_by_type(product, of_type, gate, kind, gate_bias_ptr, types, r, TYPES, SUM)
 
     inside = (j < count)[:, None] & (r < TYPES)[None, :]
     tl.store(table_ptr + (first + j)[:, None] * TYPES + r[None, :], table, mask=inside)

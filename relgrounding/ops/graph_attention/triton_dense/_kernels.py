@@ -1,8 +1,9 @@
-"""Kernels of graph attention on the tiles of an item. A tile is (BLOCK_I, BLOCK_J): (destinations, sources), or the converse.
+"""Kernels of graph attention on the tiles of an item.
 
-Grid: (items x blocks of rows, heads, chunks of BLOCK_D features). A program's rows, and those it meets, belong to one
-item; sums over a row or a column of tiles are matrix products, made in a fixed order: there are no atomics. Offsets of
-rows of features are 64-bit. `SUM` is the type of the sums, `OPERAND` that of the factors of matrix products.
+A tile is (BLOCK_I, BLOCK_J): (destinations, sources) or the converse. Grid: (items x blocks of rows, heads, chunks of
+BLOCK_D features). A program's rows, and those it meets, belong to one item; sums over a row of tiles are matrix
+products, made in a fixed order: there are no atomics. Offsets of rows of features are 64-bit. `SUM` is the type of the
+sums, `OPERAND` that of the factors of matrix products.
 """
 
 import triton.language as tl
