@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -175,6 +176,53 @@ def item_groups(
         groups.append(ItemGroup(nodes, shape, node_of_row, row_of_node, matrices))
         first = nodes.stop
     return tuple(groups)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A byte for any two nodes of an item, in rows that a GPU reads 16 bytes at a time.
+
+    Args:
+        planes: (planes, N, width) type of the edge j -> i in row i and column j, where j is counted within its item, or
+            the number of types where there is none. A second and further planes hold parallel edges.
+        longest: nodes of the largest item.
+    """
+
+    planes: Shaped[Tensor, "planes nodes width"]
+    longest: int
+
+    MOST_NODES: ClassVar[int] = 256
+    MOST_PARALLEL: ClassVar[int] = 16
+    MOST_TYPES: ClassVar[int] = 255
+
+
+def item_tiles(
+    longest: int,
+    most_parallel: int,
+    first_N: Int64[Tensor, " nodes"],
+    sources: Int64[Tensor, " edges"],
+    destinations: Int64[Tensor, " edges"],
+    etype: Int64[Tensor, " edges"],
+    num_types: int,
+) -> Tiles:
+    """The tiles of a batch, see `GraphStructure.tiles`.
+
+    Args:
+        longest: nodes of the largest item.
+        most_parallel: see `GraphStructure.most_parallel`.
+        first_N: first node of each node's item.
+        sources: (E,) in the forward order.
+        destinations: (E,) the same.
+        etype: (E,) the same.
+        num_types: number of types.
+    """
+    nodes, width = len(first_N), longest + -longest % 16
+    cell_E = sources + (torch.arange(nodes, device=first_N.device) * width - first_N).index_select(0, destinations)
+    if most_parallel <= 1:  # does not wait for the device
+        empty = torch.full((nodes * width,), num_types, dtype=torch.uint8, device=first_N.device)
+        return Tiles(empty.index_put_((cell_E,), etype.to(torch.uint8)).view(1, nodes, width), longest)
+    planes = _planes(cell_E, etype, num_types, nodes * width)
+    return Tiles(torch.stack(planes).view(len(planes), nodes, width), longest)
 
 
 def _first_cells(sizes: list[int], groups: list[slice], device: torch.device) -> Tensor:

@@ -13,7 +13,17 @@ from relgrounding._dgl import dgl
 from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import ItemGroup, by_source, cut, item_groups, offsets, ragged_arange, shifted
+from relgrounding.graphs._items import (
+    ItemGroup,
+    Tiles,
+    by_source,
+    cut,
+    item_groups,
+    item_tiles,
+    offsets,
+    ragged_arange,
+    shifted,
+)
 
 EDGES = ("indices", "etype", "out_indices", "out_edges")
 """Fields with a number per edge."""
@@ -156,7 +166,7 @@ class GraphStructure:
         def taken(name: str) -> Tensor:
             return getattr(self, name).index_select(0, edges)
 
-        return GraphStructure(
+        chosen = GraphStructure(
             indptr=self._there(offsets(indptr.diff()[nodes])),
             indices=taken("indices").add_(node_shift),
             etype=taken("etype"),
@@ -166,6 +176,7 @@ class GraphStructure:
             out_indices=taken("out_indices").add_(node_shift),
             out_edges=taken("out_edges").add_(edge_shift),
         )
+        return self._with_fewer(chosen)
 
     def item_nodes(self, items: ArrayLike) -> Int64[Tensor, " nodes"]:
         """The nodes of these items, one item after another: node n of `select(items)` is node ``item_nodes(items)[n]``.
@@ -215,7 +226,7 @@ class GraphStructure:
         by_source = keep[self.out_edges]
         kept, kept_out = (torch.nonzero_static(mask, size=count).squeeze(1) for mask in (keep, by_source))
         before = offsets(keep)
-        return replace(
+        fewer = replace(
             self,
             indptr=before[self.indptr],
             indices=self.indices[kept],
@@ -224,6 +235,7 @@ class GraphStructure:
             out_indices=self.out_indices[kept_out],
             out_edges=before[self.out_edges[kept_out]],
         )
+        return self._with_fewer(fewer)
 
     @property
     def num_nodes(self) -> int:
@@ -346,13 +358,43 @@ class GraphStructure:
         sizes = on_host(self.batch_num_nodes).tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
+    @cached_property
+    def most_parallel(self) -> int:
+        """Largest number of edges from one node to another one, 1 where there is none.
+
+        Waits for the device, unless the structure was moved there, or made of one of which it was known.
+        """
+        again = self.indices[1:] == self.indices[:-1]
+        bounds = self.indptr[1:-1]
+        again[bounds[(bounds > 0) & (bounds < self.num_edges)] - 1] = False  # two destinations with the same source
+        if not again.any():
+            return 1
+        first = torch.cat([again.new_zeros(1), again]).logical_not_().nonzero().flatten()
+        return int(torch.cat([first, first.new_full((1,), self.num_edges)]).diff().max())
+
+    def _with_fewer(self, other: "GraphStructure") -> "GraphStructure":
+        """`other`, a structure of items or edges of this one: where none are parallel here, none are there."""
+        if self.__dict__.get("most_parallel") == 1:
+            other.__dict__["most_parallel"] = 1
+        return other
+
+    @cached_property
+    def tiles(self) -> Tiles | None:
+        """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
+        longest = int(on_host(self.batch_num_nodes).max()) if self.batch_size else 0
+        if longest > Tiles.MOST_NODES or self.num_types > Tiles.MOST_TYPES or self.most_parallel > Tiles.MOST_PARALLEL:
+            return None
+        first_N = self.item_indptr.index_select(0, self.node_item)
+        columns = self.indices, self.destinations, self.etype
+        return item_tiles(longest, self.most_parallel, first_N, *columns, self.num_types)
+
     def reverse(self) -> "GraphStructure":
         """The graph with every edge reversed and its type kept; computed once."""
         return self._turn() if torch.compiler.is_compiling() else self._reversed
 
     @cached_property
     def _reversed(self) -> "GraphStructure":
-        return self._turn()
+        return self._with_fewer(self._turn())
 
     def _turn(self) -> "GraphStructure":
         forward = torch.empty_like(self.out_edges)
@@ -372,8 +414,11 @@ class GraphStructure:
         """The structure on `device`; itself if it is there already."""
         if self.device == torch.device(device):
             return self
-        # Of the edges, the host need not know more than their number.
-        return self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
+        # Of the edges, the host need not know more than their number and whether some are parallel.
+        moved = self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
+        if self.device.type == "cpu":
+            moved.__dict__["most_parallel"] = self.most_parallel
+        return moved
 
     def pin_memory(self) -> "GraphStructure":
         """The structure in page-locked memory, from which copies to a GPU run asynchronously."""

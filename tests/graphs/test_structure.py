@@ -1,4 +1,5 @@
 import pickle
+from collections import Counter
 
 import dgl
 import networkx
@@ -21,6 +22,20 @@ def test_kept_edges_are_those_and_every_node_stays(drawn, data):
     columns = structure.indices[keep], structure.destinations[keep], structure.etype[keep]
     assert_equal(structure.keep_edges(keep), GraphStructure.from_edges(*columns, TYPES, structure.batch_num_nodes))
     assert_equal(structure.without_edges(), structure.keep_edges(torch.zeros_like(keep)))
+
+
+@given(multigraphs())
+def test_tiles_hold_every_edge_once(drawn):
+    structure, (edges, _) = build(drawn), drawn
+    parallel = Counter((source, destination) for source, destination, _ in edges)
+    assert structure.most_parallel == max(parallel.values(), default=1)
+    assert structure.to("meta").most_parallel == structure.most_parallel
+    assert structure.most_parallel > 1 or structure.select([0]).__dict__["most_parallel"] == 1
+    plane, row, column = (structure.tiles.planes != len(TYPES)).nonzero().unbind(1)
+    types = structure.tiles.planes[plane, row, column]
+    sources = structure.item_indptr[structure.node_item[row]] + column
+    assert sorted(zip(sources.tolist(), row.tolist(), types.tolist(), strict=True)) == sorted(edges)
+    assert structure.tiles.planes.shape[2] % 16 == 0
 
 
 @given(multigraphs())
