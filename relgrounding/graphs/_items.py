@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Cells of a matrix that is worked on at a time: 1 MiB of float32, so that a few of them stay in the processor's cache.
 CELLS = 2**18
+# Rows of a range, in the mean, from which on copying ranges takes less time than copying rows.
+LONG = 256
 
 
 def offsets(counts: Shaped[Tensor, " items"]) -> Int64[Tensor, " items_plus_one"]:
@@ -25,13 +27,40 @@ def ragged_arange(starts: Int64[Tensor, " items"], counts: Int64[Tensor, " items
     return torch.arange(shift.numel(), device=counts.device) + shift
 
 
-def shifted(parts: Sequence[Int64[Tensor, " own"]], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
+def shifted(parts: Sequence[Tensor], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
     """``cat([part + shift for part, shift in zip(parts, shifts)])``, each number written once."""
     sizes = [len(part) for part in parts]
     whole = parts[0].new_empty(sum(sizes))
     for own, part, shift in zip(whole.split(sizes), parts, shifts, strict=True):
         torch.add(part, shift, out=own)
     return whole
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of the rows of a tensor, one after another.
+
+    Args:
+        starts: (R,) first row of each.
+        sizes: (R,) number of rows.
+        total: number of all rows.
+    """
+
+    starts: Int64[Tensor, " ranges"]
+    sizes: Int64[Tensor, " ranges"]
+    total: int
+
+    def of(self, values: Int64[Tensor, " rows"], shifts: Int64[Tensor, " ranges"]) -> Int64[Tensor, " total"]:
+        """The values in the ranges, each plus the shift of its range."""
+        long = self.total >= LONG * len(self.sizes) > 0
+        if long and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            ends = (self.starts + self.sizes).tolist()
+            parts = [values[begin:end] for begin, end in zip(self.starts.tolist(), ends, strict=True)]
+            return shifted(parts, shifts.tolist())
+        both = torch.stack((self.starts - (self.sizes.cumsum(0) - self.sizes), shifts))
+        to_row, to_value = both.repeat_interleave(self.sizes, dim=1, output_size=self.total).unbind(0)
+        rows = torch.arange(self.total, device=values.device).add_(to_row)
+        return values.index_select(0, rows).add_(to_value)
 
 
 def by_source(
