@@ -67,16 +67,25 @@ def by_source(
     in_degree: Int[Tensor, " nodes"], sources: Int64[Tensor, " edges"]
 ) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " edges"], Int64[Tensor, " edges"]]:
     """Edges sorted by destination, in the order by source: out-degrees, destinations and numbers of the edges."""
-    nodes, edges = len(in_degree), len(sources)
-    if edges and sources.device.type == "cpu":
-        # Sorts by counting, and keeps the order of what has one source.
-        columns = (np.arange(edges), sources.numpy(), offsets(in_degree).numpy())
-        matrix = csr_matrix(columns, shape=(nodes, nodes)).tocsc()
-        out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
-        return out_indptr.diff(), destinations, numbers
+    return (
+        counted_by_source(in_degree, sources) if sources.device.type == "cpu" else sorted_by_source(in_degree, sources)
+    )
+
+
+def counted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on the CPU: sorts by counting, and keeps the order of what has one source."""
+    columns = (np.arange(len(sources)), sources.numpy(), offsets(in_degree).numpy())
+    matrix = csr_matrix(columns, shape=(len(in_degree), len(in_degree))).tocsc()
+    out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    return out_indptr.diff(), destinations, numbers
+
+
+def sorted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on any device."""
+    nodes = torch.arange(len(in_degree), device=sources.device)
     numbers = sources.argsort(stable=True)
-    destinations = torch.arange(nodes, device=sources.device).repeat_interleave(in_degree, output_size=edges)
-    return torch.bincount(sources, minlength=nodes), destinations[numbers], numbers
+    destinations = nodes.repeat_interleave(in_degree, output_size=len(sources))
+    return torch.bincount(sources, minlength=len(nodes)), destinations[numbers], numbers
 
 
 def cut(sizes: list[int], ends: list[int], edges: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -184,7 +184,7 @@ class GraphStructure:
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
-        none, nowhere = self.indices[:0], torch.zeros_like(self.indptr)
+        none, nowhere = self.indptr[:0], torch.zeros_like(self.indptr)
         return self._with(
             indptr=nowhere,
             indices=none,
@@ -432,7 +432,7 @@ class _Selection(GraphStructure):
     _edge_shifts: Tensor
     _made: dict[str, Tensor]
 
-    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor) -> None:
+    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor, total: int | None = None) -> None:
         starts, counts = whole.item_indptr[items], whole.batch_num_nodes[items]
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
         begins = whole.indptr[starts]
@@ -445,7 +445,7 @@ class _Selection(GraphStructure):
             _whole=whole,
             _items=items,
             _nodes=nodes,
-            _ranges=Ranges(begins, sizes, int(sizes.sum())),
+            _ranges=Ranges(begins, sizes, int(sizes.sum()) if total is None else total),
             _node_shifts=counts.cumsum(0) - counts - starts,
             _edge_shifts=sizes.cumsum(0) - sizes - begins,
             _made={},
@@ -488,7 +488,9 @@ class _Selection(GraphStructure):
         return self._once("out_edges", lambda: self._ranges.of(self._whole.out_edges, self._edge_shifts))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> GraphStructure:
-        return _Selection(self._whole._mapped(function), function(self._items), function(self._nodes))
+        # The number of edges is known: nothing waits for another device.
+        whole, items, nodes = self._whole._mapped(function), function(self._items), function(self._nodes)
+        return _Selection(whole, items, nodes, self.num_edges)
 
     def __reduce__(self) -> tuple:
-        return _Selection, (self._whole, self._items, self._nodes)
+        return _Selection, (self._whole, self._items, self._nodes, self.num_edges)
