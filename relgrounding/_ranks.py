@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from relgrounding._settings import ConfigError
+from relgrounding._urls import Masked
 
 if TYPE_CHECKING:
     import torch
@@ -20,11 +21,9 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 _joined = False
 """Whether this process is in the process group, within `joined`."""
-_rows: Any = None
-"""Process group of `all_rows` and `sum_rows`, since DistributedDataParallel sends meanwhile, in an order of its own."""
 
 
-class RankError(RuntimeError):
+class RankError(Masked, RuntimeError):
     """Another process of the job ended, or did not answer in time."""
 
 
@@ -71,7 +70,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         ConfigError: a CUDA device that the processes of a machine would share, or that it lacks.
         RankError: another process ended, or did not answer in time.
     """
-    global _joined, _rows
+    global _joined
     if _joined or world_size() == 1:
         yield
         return
@@ -86,7 +85,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
     try:
         if begun:
             _initialise("cpu:gloo,cuda:nccl" if cuda else "gloo", timedelta(minutes=timeout))
-        _joined, _rows = True, dist.new_group()
+        _joined = True
         yield
         clean = True
     except Exception as error:
@@ -101,7 +100,7 @@ def joined(device: str = "cpu", timeout: float = 30.0) -> Iterator[None]:
         clean = True
         raise
     finally:
-        _joined, _rows = False, None
+        _joined = False
         # nccl would wait for operations that never end; the end of this process ends them.
         if begun and dist.is_initialized() and (clean or not cuda):
             dist.destroy_process_group()
@@ -271,16 +270,21 @@ def all_rows(rows: "torch.Tensor", counts: Sequence[int]) -> "torch.Tensor":
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded, group=_rows)
+    dist.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def sum_in_place(values: "torch.Tensor") -> None:
+    """Replace a tensor by its sum over the processes."""
+    import torch.distributed as dist
+
+    dist.all_reduce(values)
 
 
 def sum_rows(rows: "torch.Tensor") -> "torch.Tensor":
     """Return the sum of a tensor over the processes."""
-    import torch.distributed as dist
-
     total = rows.contiguous().clone()
-    dist.all_reduce(total, group=_rows)
+    sum_in_place(total)
     return total
 
 

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Int, Int64, Shaped
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from relgrounding._host import to_device
+
 # Cells of a matrix that is worked on at a time: 1 MiB of float32, so that a few of them stay in the processor's cache.
 CELLS = 2**18
 # Rows of a range, in the mean, from which on copying ranges takes less time than copying rows.
@@ -27,7 +29,7 @@ def ragged_arange(starts: Int64[Tensor, " items"], counts: Int64[Tensor, " items
     return torch.arange(shift.numel(), device=counts.device) + shift
 
 
-def shifted(parts: Sequence[Tensor], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
+def shifted(parts: Sequence[Int64[Tensor, " _"]], shifts: Sequence[int]) -> Int64[Tensor, " total"]:
     """``cat([part + shift for part, shift in zip(parts, shifts)])``, each number written once."""
     sizes = [len(part) for part in parts]
     whole = parts[0].new_empty(sum(sizes))
@@ -41,8 +43,8 @@ class Ranges:
     """Ranges of the rows of a tensor, one after another.
 
     Args:
-        starts: (R,) first row of each.
-        sizes: (R,) number of rows.
+        starts: (R,) first row of each, on the host.
+        sizes: (R,) number of rows, on the host.
         total: number of all rows.
     """
 
@@ -51,16 +53,17 @@ class Ranges:
     total: int
 
     def of(self, values: Int64[Tensor, " rows"], shifts: Int64[Tensor, " ranges"]) -> Int64[Tensor, " total"]:
-        """The values in the ranges, each plus the shift of its range."""
+        """The values in the ranges, each plus the shift of its range, given on the host."""
         long = self.total >= LONG * len(self.sizes) > 0
         if long and values.device.type == "cpu" and not torch.compiler.is_compiling():
             ends = (self.starts + self.sizes).tolist()
             parts = [values[begin:end] for begin, end in zip(self.starts.tolist(), ends, strict=True)]
             return shifted(parts, shifts.tolist())
-        both = torch.stack((self.starts - (self.sizes.cumsum(0) - self.sizes), shifts))
-        to_row, to_value = both.repeat_interleave(self.sizes, dim=1, output_size=self.total).unbind(0)
-        rows = torch.arange(self.total, device=values.device).add_(to_row)
-        return values.index_select(0, rows).add_(to_value)
+        to_start = self.starts - (self.sizes.cumsum(0) - self.sizes)
+        columns = to_device(torch.stack([to_start, shifts, self.sizes]), values.device)
+        range_of_row = torch.repeat_interleave(columns[2], output_size=self.total)
+        to_row, to_value = (column.index_select(0, range_of_row) for column in columns[:2])
+        return values.index_select(0, to_row.add_(torch.arange(self.total, device=values.device))).add_(to_value)
 
 
 def by_source(

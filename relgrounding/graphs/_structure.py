@@ -11,9 +11,13 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from relgrounding._dgl import dgl
+from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
 from relgrounding.graphs._items import ItemGroup, Ranges, by_source, cut, item_groups, offsets, ragged_arange, shifted
+
+EDGES = ("indices", "etype", "out_indices", "out_edges")
+"""Fields with a number per edge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,21 +174,24 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        return self._items_and_nodes(items)[1]
+        return self._there(self._items_and_nodes(items)[1])
 
     def _items_and_nodes(self, items: ArrayLike) -> tuple[Tensor, Tensor]:
-        items = read_integers(items, "items")
+        items = on_host(read_integers(items, "items"))
         wrong = (items < 0) | (items >= self.batch_size)
         if wrong.any():
             raise ValueError(
                 f"item {int(items[wrong][0])} does not exist; the batch has {self.batch_size} items, counted from 0"
             )
-        items = items.to(self.device)
-        return items, ragged_arange(self.item_indptr[items], self.batch_num_nodes[items])
+        return items, ragged_arange(on_host(self.item_indptr)[items], on_host(self.batch_num_nodes)[items])
+
+    def _there(self, x: Tensor) -> Tensor:
+        """A tensor of the host, on the structure's device."""
+        return to_device(x, self.device)
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
-        none, nowhere = self.indptr[:0], torch.zeros_like(self.indptr)
+        none, nowhere = self.indptr[:0], self._there(torch.zeros(self.num_nodes + 1, dtype=torch.int64))
         return self._with(
             indptr=nowhere,
             indices=none,
@@ -266,7 +273,7 @@ class GraphStructure:
     @cached_property
     def item_indptr(self) -> Int64[Tensor, " items_plus_one"]:
         """(B + 1,) the nodes of item b are ``item_indptr[b] : item_indptr[b + 1]``."""
-        return offsets(self.batch_num_nodes)
+        return self._there(offsets(on_host(self.batch_num_nodes)))
 
     @property
     def node_item(self) -> Int64[Tensor, " nodes"]:
@@ -275,7 +282,8 @@ class GraphStructure:
 
     @cached_property
     def _node_item(self) -> Tensor:
-        return self._find_node_item()
+        sizes = on_host(self.batch_num_nodes)
+        return self._there(torch.arange(len(sizes)).repeat_interleave(sizes, output_size=self.num_nodes))
 
     def _find_node_item(self) -> Tensor:
         items = torch.arange(len(self.batch_num_nodes), device=self.device)
@@ -283,8 +291,8 @@ class GraphStructure:
 
     @cached_property
     def num_pairs(self) -> int:
-        """Number of ordered pairs of nodes of one item, a node with itself included. Waits for the device."""
-        return int(self.batch_num_nodes.square().sum())
+        """Number of ordered pairs of nodes of one item, a node with itself included."""
+        return int(on_host(self.batch_num_nodes).square().sum())
 
     def pieces(self, edges: int) -> Iterator[tuple[slice, slice, "GraphStructure"]]:
         """Consecutive items with at most `edges` edges together, or one item: their nodes, their edges and their graph.
@@ -302,7 +310,7 @@ class GraphStructure:
         if self.num_edges <= edges:
             # Does not wait for the device.
             return iter([(slice(0, self.batch_size), slice(0, self.num_nodes), slice(0, self.num_edges))])
-        return cut(self.batch_num_nodes.tolist(), self.item_edges, edges)
+        return cut(on_host(self.batch_num_nodes).tolist(), self.item_edges, edges)
 
     def _piece(self, items: slice, nodes: slice, edges: slice) -> "GraphStructure":
         if nodes == slice(0, self.num_nodes):
@@ -321,13 +329,13 @@ class GraphStructure:
 
     @cached_property
     def item_edges(self) -> list[int]:
-        """First edge of each item, and the number of all edges. Waits for the device."""
-        return self.indptr[self.item_indptr].tolist()
+        """First edge of each item, and the number of all edges."""
+        return on_host(self.indptr)[on_host(self.item_indptr)].tolist()
 
     @cached_property
     def groups(self) -> tuple[ItemGroup, ...]:
         """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
-        sizes = self.batch_num_nodes.tolist()
+        sizes = on_host(self.batch_num_nodes).tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
     def reverse(self) -> "GraphStructure":
@@ -356,19 +364,21 @@ class GraphStructure:
         """The structure on `device`; itself if it is there already."""
         if self.device == torch.device(device):
             return self
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        # Of the edges, the host need not know more than their number.
+        return self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
 
     def pin_memory(self) -> "GraphStructure":
         """The structure in page-locked memory, from which copies to a GPU run asynchronously."""
-        return self._mapped(lambda tensor: tensor.pin_memory())
+        return self._mapped(lambda _, x: x.pin_memory())
 
     def _with(self, **changes: Any) -> "GraphStructure":
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in changes}
         return GraphStructure(**kept, **changes)
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "GraphStructure":
+    def _mapped(self, function: Callable[[str, Tensor], Tensor]) -> "GraphStructure":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "edge_types"}
-        mapped = {id(tensor): function(tensor) for tensor in tensors.values()}
+        # Where both orders are the same tensors they stay so.
+        mapped = {id(tensor): function(name, tensor) for name, tensor in tensors.items()}
         return self._with(**{name: mapped[id(tensor)] for name, tensor in tensors.items()})
 
     @property
@@ -432,20 +442,22 @@ class _Selection(GraphStructure):
     _edge_shifts: Tensor
     _made: dict[str, Tensor]
 
-    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor, total: int | None = None) -> None:
-        starts, counts = whole.item_indptr[items], whole.batch_num_nodes[items]
+    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor) -> None:
+        # All but the edges is computed on the host.
+        indptr, counts = on_host(whole.indptr), on_host(whole.batch_num_nodes)[items]
+        starts = on_host(whole.item_indptr)[items]
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        begins = whole.indptr[starts]
-        sizes = whole.indptr[starts + counts] - begins
+        begins = indptr[starts]
+        sizes = indptr[starts + counts] - begins
         # A frozen dataclass sets its attributes like this, too.
         vars(self).update(
             edge_types=whole.edge_types,
-            batch_num_nodes=counts,
-            indptr=offsets(whole.indptr.diff()[nodes]),
+            batch_num_nodes=whole._there(counts),
+            indptr=whole._there(offsets(indptr.diff()[nodes])),
             _whole=whole,
             _items=items,
             _nodes=nodes,
-            _ranges=Ranges(begins, sizes, int(sizes.sum()) if total is None else total),
+            _ranges=Ranges(begins, sizes, int(sizes.sum())),
             _node_shifts=counts.cumsum(0) - counts - starts,
             _edge_shifts=sizes.cumsum(0) - sizes - begins,
             _made={},
@@ -475,7 +487,8 @@ class _Selection(GraphStructure):
     def out_indptr(self) -> Tensor:
         if self._whole._is_symmetric:
             return self.indptr
-        return self._once("out_indptr", lambda: offsets(self._whole.out_indptr.diff()[self._nodes]))
+        degree = on_host(self._whole.out_indptr).diff()
+        return self._once("out_indptr", lambda: self._there(offsets(degree[self._nodes])))
 
     @property
     def out_indices(self) -> Tensor:
@@ -487,10 +500,8 @@ class _Selection(GraphStructure):
     def out_edges(self) -> Tensor:
         return self._once("out_edges", lambda: self._ranges.of(self._whole.out_edges, self._edge_shifts))
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> GraphStructure:
-        # The number of edges is known: nothing waits for another device.
-        whole, items, nodes = self._whole._mapped(function), function(self._items), function(self._nodes)
-        return _Selection(whole, items, nodes, self.num_edges)
+    def _mapped(self, function: Callable[[str, Tensor], Tensor]) -> GraphStructure:
+        return _Selection(self._whole._mapped(function), self._items, self._nodes)
 
     def __reduce__(self) -> tuple:
-        return _Selection, (self._whole, self._items, self._nodes, self.num_edges)
+        return _Selection, (self._whole, self._items, self._nodes)

@@ -12,11 +12,11 @@ from omegaconf import MISSING, OmegaConf
 from tabulate import tabulate
 
 from relgrounding._names import check_name
-from relgrounding._settings import merge_settings, read_yaml
+from relgrounding._settings import LARGEST, merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs import RunError, RunFolder, address, addressed_folders, flat, name_with_address
-from relgrounding.training._resume import FREE
+from relgrounding.training._resume import FREE, as_kept
 from relgrounding.training._schedule import stages
 
 
@@ -135,8 +135,8 @@ def read_grid(path: str | Path) -> Grid:
         raise ConfigError(f"{path}: is not a grid")
     if not grid.rows or not grid.experiments or not grid.seeds:
         raise ConfigError(f"{path}: a grid needs rows, experiments and seeds")
-    if min(grid.seeds) < 0:
-        raise ConfigError(f"{path}: seeds: {min(grid.seeds)} is less than 0")
+    if wrong := [seed for seed in grid.seeds if not 0 <= seed <= LARGEST]:
+        raise ConfigError(f"{path}: seeds: {wrong[0]} is not from 0 to 2^63 - 1")
     check_name(grid.name, f"{path}: name")
     for kind, given in (("experiments", grid.experiments), ("rows", grid.rows)):
         for name in given:
@@ -248,8 +248,8 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int, before: J
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
-    """Return the settings on which the results of a run depend, such as {"train.epochs": 3}."""
-    return {key: value for key, value in flat(dataclasses.asdict(config)).items() if key not in FREE}
+    """Return the settings on which the results of a run depend, such as {"train.epochs": 3}; no credentials of URLs."""
+    return {key: as_kept(value) for key, value in flat(dataclasses.asdict(config)).items() if key not in FREE}
 
 
 def _second_stage(config: Config) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relgrounding._files import local_only
 from relgrounding._printing import silent
 from relgrounding._ranks import in_all, joined, on_main, world_size
 from relgrounding._signals import held
@@ -73,7 +74,7 @@ def train(
         config = load_config(config, settings)
     elif settings:
         raise ConfigError(f"settings go into the configuration; {next(iter(settings))} was given beside it")
-    folder = RunFolder(Path(runs) / config.name)
+    folder = RunFolder(local_only(runs, "the folder of the runs") / config.name)
     with joined(config.device, config.train.timeout):
         resume = on_main(resumes, folder, resume)
         if resume and on_main(nothing_left, folder, config):

@@ -11,7 +11,7 @@ from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
 from relgrounding.config import Config, ConfigError
-from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, training_batches
+from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, proposal_counter, training_batches
 from relgrounding.models import compile_pieces, first_member
 from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
@@ -73,7 +73,8 @@ class Trainer:
             task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
         )
         self.cut = job_cut(self.config)
-        self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0)
+        count = proposal_counter(task.train.queries, task.train.store, task.modality)
+        self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0, count)
         self.loader = make_loader(collator, self.pieces, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
         if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
@@ -117,7 +118,7 @@ class Trainer:
         own = (parameter for objective in objectives.values() for parameter in objective.parameters())
         parameters = [*self.trained.parameters(), *own]
         optimizer = torch.optim.Adam(
-            parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+            parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True
         )
         if train.compile:
             compile_pieces(self.trained)

@@ -96,7 +96,7 @@ def test_the_unit_of_coordinates_decides_nothing(boxes, size, ratio, iou):
     # Whole numbers that fit into 32 bits, those that do not, and halves.
     expected = naive.relations(boxes, size, ratio, iou)
     rows, sides = np.array(boxes), np.array(size)
-    for unit in (400, 1200, 20_000, 10**6, 0.5):
+    for unit in (400, 1200, 20_000, 10**6, 2.5):
         found = graphs.spatial_relations(rows * unit, sides * unit, distance_ratio=ratio, overlap_iou=iou)
         assert found.tolist() == expected, unit
 
