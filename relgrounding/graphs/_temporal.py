@@ -81,6 +81,9 @@ def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> list[Pairs]:
 def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> GraphStructure:
     """The graph of `temporal_graph` as tensors, on the device of the segments.
 
+    Items of a list with the same segments are built once; what such a batch holds per edge takes memory from when it is
+    first read.
+
     >>> temporal_structure([[0, 10], [5, 12], [11, 20]]).indices.tolist()
     [0, 1, 0, 1, 2]
     """
@@ -148,7 +151,7 @@ def _related(rows: Rows, nearest: int | None) -> list[Pairs]:
 
 
 def temporal_relation_structure(segments: ArrayLike, nearest: int | None = None) -> GraphStructure:
-    """The graph of `temporal_relation_graph` as tensors, on the device of the segments.
+    """The graph of `temporal_relation_graph` as tensors, on the device of the segments; see `temporal_structure`.
 
     >>> structure = temporal_relation_structure([[0, 10], [10, 12]])
     >>> [structure.edge_types[t] for t in structure.etype]
