@@ -25,8 +25,8 @@ class GraphStructure:
     """A batch of graphs with typed edges, sorted by destination and, a second time, by source.
 
     Edges are numbered in the forward order: by destination, then source, then type. An edge never leaves its item.
-    Nothing is copied or checked here; `from_edges` does both. Where every edge has one that points back, both orders may
-    be the same tensors: none of them is to be changed in place.
+    Nothing is copied or checked here; `from_edges` does both. Tensors are not to be changed in place: where every edge
+    has one that points back, those of both orders may be the same.
 
     Args:
         indptr: (N + 1,) the in-edges of node i are ``indptr[i] : indptr[i + 1]``.
