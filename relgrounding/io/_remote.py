@@ -101,7 +101,7 @@ def _place(url: str) -> tuple[Path, str]:
 def _last_copy(url: str, error: Unreachable) -> Path:
     """Return the last copy of what a URL names, where the file system does not answer; without one, raise the error."""
     folder, key = _place(url)
-    copies = [next(copy.iterdir()) for copy in folder.glob(f"{key}-*") if copy.is_dir() and copy.suffix != ".part"]
+    copies = [copy for copy in folder.glob(f"{key}-*/*") if copy.parent.suffix != ".part"]
     if not copies:
         raise error
     last = max(copies, key=lambda copy: copy.stat().st_mtime)
