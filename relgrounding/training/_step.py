@@ -1,13 +1,15 @@
 """A step of training: losses of the pieces of a batch, gradients over all processes, clipping, update."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from relgrounding._ranks import everywhere, gather, is_joined, sum_in_place, to_main
+from relgrounding._ranks import everywhere, gather, is_joined, to_main
 from relgrounding._signals import agree, pending
+from relgrounding._summing import Sum
 from relgrounding.config import TrainConfig
 from relgrounding.modalities import Batch, Piece
 from relgrounding.objectives import Objective
@@ -34,7 +36,7 @@ class Done(NamedTuple):
 
 
 class Gradients:
-    """The gradients of parameters, added up over processes in one piece of memory.
+    """The gradients of parameters, one after another in a vector that is added up over processes.
 
     Args:
         parameters: all of one device.
@@ -42,29 +44,28 @@ class Gradients:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = parameters
-        sizes = [parameter.numel() for parameter in parameters]
-        first = next(iter(parameters))
-        self._whole = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        pairs = zip(self._whole.split(sizes), parameters, strict=True)
-        self._views = [part.view_as(parameter) for part, parameter in pairs]
-
-    def given(self) -> list[float]:
-        """Return 1 for each parameter that has a gradient in this process, 0 for one without."""
-        return [float(parameter.grad is not None) for parameter in self.parameters]
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._sum = Sum(sum(self._sizes), parameters[0].dtype, parameters[0].device)
 
     @torch.no_grad()
-    def add_up(self, anywhere: Sequence[float]) -> None:
-        """Give each parameter the sum of its gradients over the processes, in which a missing one is zero.
+    def give(self) -> list[float]:
+        """Write those of this process; return for each parameter whether it has one: 1, or 0."""
+        for part, parameter in zip(self._sum.own().split(self._sizes), self.parameters, strict=True):
+            if parameter.grad is None:
+                part.zero_()
+            else:
+                part.view_as(parameter).copy_(parameter.grad)
+        return [float(parameter.grad is not None) for parameter in self.parameters]
+
+    def take(self, given: Sequence[float]) -> None:
+        """Set those of the parameters to the sum over the processes, in which a missing one is zero.
 
         Args:
-            anywhere: number of processes in which each parameter has a gradient; without any it gets none.
+            given: in how many processes each parameter has one; without any it gets none.
         """
-        pairs = list(zip(self._views, self.parameters, strict=True))
-        for view, parameter in pairs:
-            view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
-        sum_in_place(self._whole)
-        for count, (view, parameter) in zip(anywhere, pairs, strict=True):
-            parameter.grad = view if count else None
+        parts = self._sum.total().split(self._sizes)
+        for parameter, part, count in zip(self.parameters, parts, given, strict=True):
+            parameter.grad = part.view_as(parameter) if count else None
 
 
 class Step:
@@ -113,12 +114,8 @@ class Step:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, signal = self._add_gradients(pieces)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self.optimizer.step()
-            self.average.update()
-        if not finite:
+        norm = self._clip()
+        if not math.isfinite(norm):
             raise everywhere(
                 RunError(
                     f"the gradient at step {number} is not finite (loss {loss}); lower train.learning_rate and give "
@@ -126,7 +123,18 @@ class Step:
                     "written"
                 )
             )
-        return Done(loss, norm.item(), pending() if self.gradients is None else signal)
+        self.optimizer.step()
+        self.average.update()
+        return Done(loss, norm, pending() if self.gradients is None else signal)
+
+    def _clip(self) -> float:
+        """Scale the gradient to the norm that it may have; return the norm that it had."""
+        utils, most = torch.nn.utils, self.config.clip_norm
+        norm = utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        found = norm.item()
+        if not found < 0.99 * most:  # else all numbers would be multiplied by 1
+            utils.clip_grads_with_norm_(self.parameters, most, norm)
+        return found
 
     def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[float, int | None]:
         """Set the gradients to those of all pieces of all processes; return their loss, and a signal to any process."""
@@ -147,8 +155,8 @@ class Step:
             self._logged.append((piece.weight, logged))
         if self.gradients is None:
             return total, None
-        (total, *anywhere), signal = agree([total, *self.gradients.given()])
-        self.gradients.add_up(anywhere)
+        (total, *given), signal = agree([total, *self.gradients.give()])
+        self.gradients.take(given)
         return total, signal
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
