@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -144,9 +145,21 @@ template <class T> inline T dot(const T* a, const T* b, int64_t n) {
     return sum;
 }
 
+// Calls body(stride), with a compile-time stride where rows of K vectors lie next to each other, as in `Rows`.
+template <class T, int K, class Body> inline void with_stride(int64_t stride, Body body) {
+    if (stride == K * LANES<T>) body(std::integral_constant<int64_t, K * LANES<T>>{});
+    else body(stride);
+}
+
+// The innermost loops are functions of their own: inlined they would have too few registers.
+#define INNERMOST __attribute__((noinline)) static
+
+// Where sums start that start at nothing: a choice between a load and zero would put them into memory.
+template <class T> alignas(BYTES) constexpr T NOTHING[8 * LANES<T>] = {};
+
 // sum over e of weight[e] table[index[e]], of K vectors of columns (0: of one column) from `table` on.
 template <class T, int K>
-inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
+INNERMOST void weighted_sum(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
                          const T* start, T* out) {
     if constexpr (K == 0) {
         T sum = start ? *start : T(0);
@@ -154,18 +167,21 @@ inline void weighted_sum(const T* table, int64_t stride, const int64_t* index, c
         *out = sum;
     } else {
         Vec<T> sum[K];
-        for (int k = 0; k < K; k++) sum[k] = start ? load(start + k * LANES<T>) : Vec<T>{};
-        for (int64_t e = 0; e < n; e++) {
-            const T* row = table + index[e] * stride;
-            for (int k = 0; k < K; k++) sum[k] += weight[e] * load(row + k * LANES<T>);
-        }
+        if (!start) start = NOTHING<T>;
+        for (int k = 0; k < K; k++) sum[k] = load(start + k * LANES<T>);
+        with_stride<T, K>(stride, [&](auto step) {
+            for (int64_t e = 0; e < n; e++) {
+                const T* row = table + index[e] * step;
+                for (int k = 0; k < K; k++) sum[k] += weight[e] * load(row + k * LANES<T>);
+            }
+        });
         for (int k = 0; k < K; k++) store(out + k * LANES<T>, sum[k]);
     }
 }
 
 // The same, and dot[e] += own . table[index[e]]. Also adds 0 to the up to three numbers after the n-th.
 template <class T, int K>
-inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
+INNERMOST void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t* index, const T* weight, int64_t n,
                                   const T* own, T* out, T* dot) {
     if constexpr (K == 0) {
         T sum = 0;
@@ -178,17 +194,19 @@ inline void weighted_sum_and_dots(const T* table, int64_t stride, const int64_t*
     } else {
         Vec<T> sum[K] = {}, mine[K];
         for (int k = 0; k < K; k++) mine[k] = load(own + k * LANES<T>);
-        auto product = [&](int64_t e) {
-            const T* row = table + index[e] * stride;
-            Vec<T> products = {};
-            for (int k = 0; k < K; k++) {
-                Vec<T> x = load(row + k * LANES<T>);
-                sum[k] += weight[e] * x;
-                products += mine[k] * x;
-            }
-            return products;
-        };
-        add_products<T>(0, n, product, dot);
+        with_stride<T, K>(stride, [&](auto step) {
+            const auto product = [&](int64_t e) {
+                const T* row = table + index[e] * step;
+                Vec<T> products = {};
+                for (int k = 0; k < K; k++) {
+                    Vec<T> x = load(row + k * LANES<T>);
+                    sum[k] += weight[e] * x;
+                    products += mine[k] * x;
+                }
+                return products;
+            };
+            add_products<T>(0, n, product, dot);
+        });
         for (int k = 0; k < K; k++) store(out + k * LANES<T>, sum[k]);
     }
 }

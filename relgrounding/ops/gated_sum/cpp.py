@@ -1,6 +1,6 @@
 """Compiled loops over the sorted edges.
 
-Shapes: N nodes, D width, R edge types.
+Shapes: N nodes, D width, R edge types, K directions: 1, or 2 in `layer_cpp`.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def gated_sum_cpp(
     gate_bias_R: Float[Tensor, " types"],
     type_bias_RD: Float[Tensor, "types dim"],
 ) -> Float[Tensor, "nodes dim"]:
-    """See `relgrounding.ops.gated_sum`, and `gated_sum_csr` for the two tables of nodes x types."""
+    """See `relgrounding.ops.gated_sum`; keeps a table of nodes x types for the backward pass."""
     return _GatedSum.apply(structure, *(x.contiguous() for x in (feat_ND, gate_N, gate_bias_R, type_bias_RD)))
 
 
@@ -42,139 +42,120 @@ class _GatedSum(torch.autograd.Function):
     def forward(
         ctx: Any, structure: GraphStructure, feat_ND: Tensor, gate_N: Tensor, gate_bias_R: Tensor, type_bias_RD: Tensor
     ) -> Tensor:
-        out_ND = torch.empty_like(feat_ND)
-        gates_NR, sums_NR = feat_ND.new_empty(2, structure.num_nodes, structure.num_types)
-        gated_rows(
-            structure,
-            feat_ND,
-            gates_NR,
-            out_ND,
-            sums_NR,
-            logits=(None, gate_N, gate_bias_R),
-            terms=(type_bias_RD, None, True, out_ND),
+        out_ND, gates_1NR = torch.empty_like(feat_ND), feat_ND.new_empty(1, len(feat_ND), len(gate_bias_R))
+        nodes = slice(0, len(feat_ND))
+        gated_forward(
+            structure, nodes, feat_ND, gates_1NR, gate_bias_R[None], type_bias_RD[None], out_ND, gate_N=gate_N
         )
-        keep(ctx, (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), gates_NR, sums_NR)
+        keep(ctx, (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), gates_1NR)
         return out_ND
 
     @staticmethod
     @backward_pass(gated_sum_naive)
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        (structure, feat_ND, _, _, type_bias_RD), (gates_NR, sums_NR) = kept(ctx)
-        grad_ND = grad_ND.contiguous()
-        d_feat, d_gates = torch.empty_like(feat_ND), torch.empty_like(gates_NR)
-        d_gate, d_gate_bias = feat_ND.new_empty(len(feat_ND)), feat_ND.new_empty(len(type_bias_RD))
-        d_type_bias = torch.empty_like(type_bias_RD)
-        gated_rows_backward(
-            structure,
-            feat_ND,
-            gates_NR,
-            grad_ND,
-            d_feat,
-            d_gates,
-            terms=(sums_NR, type_bias_RD, grad_ND, torch.empty_like(gates_NR), d_type_bias),
-            logits=(None, d_gate, None, d_gate_bias),
+        (structure, feat_ND, gate_N, gate_bias_R, type_bias_RD), (gates_1NR,) = kept(ctx)
+        d_feat, d_gate = torch.empty_like(feat_ND), torch.empty_like(gate_N)
+        d_gate_bias, d_type_bias = torch.zeros_like(gate_bias_R), torch.zeros_like(type_bias_RD)
+        nodes, d_sources = slice(0, len(feat_ND)), (d_feat, d_gate[:, None])
+        d_types = d_gate_bias[None], d_type_bias[None]
+        gated_backward(
+            structure, nodes, feat_ND, gates_1NR, type_bias_RD[None], grad_ND.contiguous(), 0, *d_sources, *d_types
         )
         return None, d_feat, d_gate, d_gate_bias, d_type_bias
 
 
-def gated_rows(
+def gated_forward(
     structure: GraphStructure,
-    x_NC: Tensor,
-    gates_NR: Tensor,
-    rows_MP: Tensor,
-    sums_NR: Tensor | None = None,
-    at: int = 0,
-    part: tuple[slice, slice] | None = None,
-    turned: bool = False,
-    logits: tuple[Tensor | None, Tensor | None, Tensor] | None = None,
-    terms: tuple[Tensor, Tensor | None, bool, Tensor] | None = None,
+    nodes: slice,
+    feat: Tensor,
+    gates_KNR: Tensor,
+    gate_bias_KR: Tensor,
+    type_bias_KRD: Tensor,
+    out_ND: Tensor,
+    *,
+    gate_N: Tensor | None = None,
+    x_NC: Tensor | None = None,
+    w_KC: Tensor | None = None,
+    bias_D: Tensor | None = None,
 ) -> None:
-    """Write ``rows_i = sum of gates[j, type] x_j`` over the in-edges, or the out-edges where the graph is `turned`.
+    """Compute the gates of some items, and ``out_i = sum of gates[k, j, type] (feat[j, k] + type_bias[k, type])``.
 
-    All tensors are contiguous.
+    The sum is over the in-edges, and over the out-edges with gates, features and biases of their own where there are
+    two directions. Tensors are contiguous, and those of all nodes are left alone at the others, unless said otherwise.
 
     Args:
         structure: of N nodes and R types.
-        x_NC: as many columns as `rows_MP` has are summed, from `at` on.
-        gates_NR: computed first where `logits` is given.
-        rows_MP: result.
-        sums_NR: for the sums of the gates.
-        at: first column.
-        part: nodes and edges of some items, see `GraphStructure.ranges`; the others are left alone. Tensors of M
-            rows have the rows of these nodes only.
-        turned: see above.
-        logits: w (C,) or None, a logit per node (N,) or None, and u (R,): the gates are sigmoid(x_j . w + u), or of the
-            logit where there is one.
-        terms: b (R, O), start (O,) or None, add, and out (M, O): out_i = start + sums_i b, or this is added to it.
+        nodes: of the items.
+        feat: (nodes, K D), of these nodes alone; rows may lie apart.
+        gates_KNR: result.
+        gate_bias_KR: see `gate_N`.
+        type_bias_KRD: see above.
+        out_ND: result.
+        gate_N: logits, to which the gate biases are added; None: those of the next two.
+        x_NC: inputs.
+        w_KC: maps from them to logits.
+        bias_D: with it, ``out = ReLU(what was there + bias + sum)``.
     """
-    w, gate, gate_bias = logits or (None, None, None)
-    type_bias, start, add, out = terms or (None, None, False, None)
+    width = 0 if x_NC is None else x_NC.shape[1]
     call(
         "gated_forward",
-        *(*_sizes(structure, part), x_NC.shape[1], at, rows_MP.shape[1]),
-        *_edges(structure, turned),
-        *(x_NC, w, gate, gate_bias, gates_NR, sums_NR, rows_MP),
-        *(0 if out is None else out.shape[1], type_bias, start, int(add), out),
+        *_sizes(structure, nodes, type_bias_KRD),
+        *_edges(structure),
+        *(gates_KNR, feat, feat.stride(0), type_bias_KRD),
+        *(width, x_NC, w_KC, gate_N, gate_bias_KR, bias_D, out_ND),
     )
 
 
-def gated_rows_backward(
+def gated_backward(
     structure: GraphStructure,
-    x_NC: Tensor,
-    gates_NR: Tensor,
-    grad_MP: Tensor,
-    d_x_NC: Tensor,
-    d_gates_MR: Tensor,
-    at: int = 0,
-    part: tuple[slice, slice] | None = None,
-    turned: bool = False,
-    add: bool = False,
-    accumulate: bool = False,
-    terms: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
-    logits: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor] | None = None,
+    nodes: slice,
+    feat: Tensor,
+    gates_KNR: Tensor,
+    type_bias_KRD: Tensor,
+    grad: Tensor,
+    first: int,
+    d_feat: Tensor,
+    d_logit: Tensor,
+    d_gate_bias_KR: Tensor,
+    d_type_bias_KRD: Tensor,
+    way: int = 0,
 ) -> None:
-    """Write the gradients of `gated_rows`, given the gradient `grad_MP` of its rows.
+    """Compute the gradients of the sums of `gated_forward` at some nodes, in their role as sources.
 
     Args:
-        structure: of N nodes and R types.
-        x_NC: as in `gated_rows`.
-        gates_NR: as it computed them.
-        grad_MP: gradient of its rows.
-        d_x_NC: result.
-        d_gates_MR: result, of all columns so far.
-        at: as in `gated_rows`, and the next two.
-        part: nodes and edges of some items.
-        turned: sum over out-edges.
-        add: add to these two results.
-        accumulate: add to the other results.
-        terms: with the first columns, sums (N, R), b (R, O), gradient of out (M, O), memory (M, R), and for the result,
-            gradient of b.
-        logits: with the last columns, w or None, and for the results, gradients of the logits (None where there is w),
-            of w (None where there is none), and of u.
+        structure: as there, and the next four, whose nodes may be some of an item.
+        nodes: see above.
+        feat: of these nodes alone.
+        gates_KNR: as computed there.
+        type_bias_KRD: as there.
+        grad: (nodes, D) gradient of the sums at all nodes of the items, from node `first` on; rows may lie apart.
+        first: see above.
+        d_feat: (nodes, K D) result for these nodes; rows may lie apart.
+        d_logit: (nodes, K) result for these nodes: gradients of the logits; rows may lie apart.
+        d_gate_bias_KR: to this the gradients are added.
+        d_type_bias_KRD: to this, too.
+        way: the first of the K directions that the work is on; `gates_KNR` has all of them in any case.
     """
-    sums, type_bias, grad, of_types, d_type_bias = terms or (None,) * 5
-    w, d_gate, d_w, d_gate_bias = logits or (None,) * 4
     call(
         "gated_backward",
-        *(*_sizes(structure, part), x_NC.shape[1], at, grad_MP.shape[1]),
-        *_edges(structure, not turned),
-        *(x_NC, gates_NR, grad_MP, int(add), d_x_NC, d_gates_MR, int(accumulate)),
-        *(0 if grad is None else grad.shape[1], sums, type_bias, grad, of_types, d_type_bias),
-        *(int(logits is not None), w, d_gate, d_w, d_gate_bias),
+        *_sizes(structure, nodes, type_bias_KRD),
+        *_edges(structure),
+        *(way, gates_KNR, feat, feat.stride(0), type_bias_KRD, grad, grad.stride(0), first),
+        *(d_feat, d_feat.stride(0), d_logit, d_logit.stride(0), d_type_bias_KRD, d_gate_bias_KR),
     )
 
 
-def _sizes(structure: GraphStructure, part: tuple[slice, slice] | None) -> tuple[int, int, int, int]:
-    """First and last node, number of edges and of types."""
-    if part is None:
-        return 0, structure.num_nodes, structure.num_edges, structure.num_types
-    nodes, edges = part
-    return nodes.start, nodes.stop, edges.stop - edges.start, structure.num_types
+def _sizes(structure: GraphStructure, nodes: slice, type_bias_KRD: Tensor) -> tuple[int | Tensor, ...]:
+    """The nodes, the items, and the sizes of all that belongs to a type."""
+    items = structure.batch_size, structure.item_indptr
+    return nodes.start, nodes.stop, *items, structure.num_nodes, *type_bias_KRD.shape
 
 
-def _edges(structure: GraphStructure, by_source: bool) -> tuple[Tensor | None, ...]:
-    """Pointers, ends, types, and the order of the edges in `etype`."""
-    if not by_source:
-        return structure.indptr.contiguous(), structure.indices.contiguous(), structure.etype.contiguous(), None
-    tensors = structure.out_indptr, structure.out_indices, structure.etype, structure.out_edges
-    return tuple(x.contiguous() for x in tensors)
+def _edges(structure: GraphStructure) -> tuple[Tensor, ...]:
+    forward = structure.indptr, structure.indices, structure.etype
+    return tuple(x.contiguous() for x in (*forward, structure.out_indptr, structure.out_indices, structure.out_edges))
+
+
+def relu_backward(grad_ND: Tensor, result_ND: Tensor, d_rows_ND: Tensor, d_bias_D: Tensor) -> None:
+    """Write the gradient of the input of a ReLU into rows that may lie apart, and add its sum to that of a bias."""
+    call("gated_relu_backward", *result_ND.shape, grad_ND, result_ND, d_rows_ND, d_rows_ND.stride(0), d_bias_D)
