@@ -92,7 +92,7 @@ def workload(name: str, config: Config, batches: int = 8) -> tuple[Workload, dic
     generator = torch.Generator().manual_seed(0)
     kinds = [OBJECTIVES.get(kind) for kind in config.train.objectives]
     objectives = [kind(model, config.sections, generator) for kind in kinds]
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     for calls in (None, _Calls()):  # what is made on first use is not counted
         with calls or contextlib.nullcontext():
             optimizer.zero_grad()
@@ -120,6 +120,8 @@ def speeds(name: str, words: list[str], batch: int, options: argparse.Namespace)
     words = [*words, f"data.batch_size={batch}"]
     for turn in range(options.turns):
         for processes in PROCESSES if turn % 2 == 0 else PROCESSES[::-1]:
+            said = f"{name}, batch {batch}, {processes} processes, turn {turn + 1} of {options.turns}: running"
+            print(said, file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 yield processes, speed(name, words, batch, processes, Path(folder), options)
 

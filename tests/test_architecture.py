@@ -17,6 +17,7 @@ LAYERS = (
         "_ranks",
         "_sharing",
         "_signals",
+        "_summing",
         "_files",
         "_cache",
         "_registry",

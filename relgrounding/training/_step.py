@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from relgrounding._host import Numbers
-from relgrounding._ranks import everywhere, gather, is_joined, sum_in_place, to_main
+from relgrounding._ranks import everywhere, gather, is_joined, to_main
 from relgrounding._signals import agree, pending
+from relgrounding._summing import Sum
 from relgrounding.config import TrainConfig
 from relgrounding.modalities import Batch, Piece
 from relgrounding.objectives import Objective
@@ -58,7 +59,7 @@ class Done:
 
 
 class Gradients:
-    """The gradients of parameters, added up over processes in one piece of memory.
+    """The gradients of parameters, one after another in a vector that is added up over processes.
 
     Args:
         parameters: all of one device.
@@ -66,29 +67,28 @@ class Gradients:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = parameters
-        sizes = [parameter.numel() for parameter in parameters]
-        first = next(iter(parameters))
-        self._whole = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        pairs = zip(self._whole.split(sizes), parameters, strict=True)
-        self._views = [part.view_as(parameter) for part, parameter in pairs]
-
-    def given(self) -> list[float]:
-        """Return 1 for each parameter that has a gradient in this process, 0 for one without."""
-        return [float(parameter.grad is not None) for parameter in self.parameters]
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._sum = Sum(sum(self._sizes), parameters[0].dtype, parameters[0].device)
 
     @torch.no_grad()
-    def add_up(self, anywhere: Sequence[float]) -> None:
-        """Give each parameter the sum of its gradients over the processes, in which a missing one is zero.
+    def give(self) -> list[float]:
+        """Write those of this process; return for each parameter whether it has one: 1, or 0."""
+        for part, parameter in zip(self._sum.own().split(self._sizes), self.parameters, strict=True):
+            if parameter.grad is None:
+                part.zero_()
+            else:
+                part.view_as(parameter).copy_(parameter.grad)
+        return [float(parameter.grad is not None) for parameter in self.parameters]
+
+    def take(self, given: Sequence[float]) -> None:
+        """Set those of the parameters to the sum over the processes, in which a missing one is zero.
 
         Args:
-            anywhere: number of processes in which each parameter has a gradient; without any it gets none.
+            given: in how many processes each parameter has one; without any it gets none.
         """
-        pairs = list(zip(self._views, self.parameters, strict=True))
-        for view, parameter in pairs:
-            view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
-        sum_in_place(self._whole)
-        for count, (view, parameter) in zip(anywhere, pairs, strict=True):
-            parameter.grad = view if count else None
+        parts = self._sum.total().split(self._sizes)
+        for parameter, part, count in zip(self.parameters, parts, given, strict=True):
+            parameter.grad = part.view_as(parameter) if count else None
 
 
 class Step:
@@ -140,7 +140,7 @@ class Step:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         losses, loss, signal = self._add_gradients(pieces)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        norm = self._clip()
         done = Done(number, Numbers([norm, *losses]), loss, signal)
         if norm.device.type != "cuda":
             done.read()
@@ -148,6 +148,15 @@ class Step:
         self.average.update()
         done.signal = pending() if self.gradients is None else signal
         return done
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient to the norm that it may have; return the norm that it had."""
+        utils, most = torch.nn.utils, self.config.clip_norm
+        norm = utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # Nearly all steps need none; the host of a GPU does not know.
+        if norm.device.type != "cpu" or not norm < 0.99 * most:
+            utils.clip_grads_with_norm_(self.parameters, most, norm)
+        return norm
 
     def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None]:
         """Set the gradients to those of all pieces of all processes.
@@ -175,8 +184,8 @@ class Step:
         if self.gradients is None:
             return losses, None, None
         own = sum((loss.item() for loss in losses), 0.0)
-        (total, *anywhere), signal = agree([own, *self.gradients.given()])
-        self.gradients.add_up(anywhere)
+        (total, *given), signal = agree([own, *self.gradients.give()])
+        self.gradients.take(given)
         return losses, total, signal
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
