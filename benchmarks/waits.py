@@ -41,30 +41,30 @@ INDEXED = ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl
 class OnGPU(Tensor):
     """A tensor that computes on the CPU and names a GPU as its device."""
 
-    inner: Tensor
+    held: Tensor
     gpu: "PretendedGPU"
 
     @staticmethod
     def __new__(cls, inner: Tensor, gpu: "PretendedGPU") -> "OnGPU":
         """Return the tensor around one on the CPU."""
-        shape = {"strides": inner.stride(), "storage_offset": inner.storage_offset()}
-        made = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, **shape)  # type: ignore[attr-defined]
-        made.inner, made.gpu = inner, gpu
+        strides, offset = inner.stride(), inner.storage_offset()
+        made: Any = Tensor._make_wrapper_subclass(cls, inner.shape, strides, offset, dtype=inner.dtype)
+        made.held, made.gpu = inner, gpu
         return made
 
     def __init__(self, inner: Tensor, gpu: "PretendedGPU") -> None:
         pass
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "OnGPU":
-        return OnGPU(self.inner.detach().clone(), self.gpu).requires_grad_(self.requires_grad)
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return OnGPU(self.held.detach().clone(), self.gpu).requires_grad_(self.requires_grad)
 
-    def __repr__(self, **_: Any) -> str:
-        return f"OnGPU({self.inner!r})"
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"OnGPU({self.held!r})"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as PyTorch's subclasses do
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         kwargs = kwargs or {}
         gpu = next(x.gpu for x in tree_flatten((args, kwargs))[0] if isinstance(x, OnGPU))
         return gpu.run(function, args, kwargs)
@@ -126,11 +126,11 @@ class PretendedGPU(TorchFunctionMode):
         """Calls from Python, before PyTorch looks for the device."""
         kwargs = dict(kwargs or {})
         name = getattr(function, "__name__", "")
-        if function == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if function == Tensor.device.__get__:
             return GPU if isinstance(args[0], OnGPU) else torch.device("cpu")
         if name in ("tolist", "numpy", "__array__") and isinstance(args[0], OnGPU):
             self.note(name)
-            return getattr(args[0].inner, name)()
+            return getattr(args[0].held, name)()
         if name == "pin_memory":
             return _Pinned.of(args[0])
         if name == "is_pinned":
@@ -166,7 +166,7 @@ class PretendedGPU(TorchFunctionMode):
         if others:
             kwargs["non_blocking"] = others.pop(0)
         there = target is None or (target.type == "cuda") == isinstance(x, OnGPU)
-        plain = x.inner if isinstance(x, OnGPU) and not there else x
+        plain = x.held if isinstance(x, OnGPU) and not there else x
         quick = kwargs.pop("non_blocking", False)
         if there:
             return x.to(**kwargs) if kwargs else x
@@ -184,7 +184,7 @@ class PretendedGPU(TorchFunctionMode):
         """An operation that PyTorch dispatches, on at least one tensor of this device."""
         name = function.overloadpacket.__name__
         self._check(name, args, kwargs)
-        inner_args, inner_kwargs = tree_map_only(OnGPU, lambda x: x.inner, (args, kwargs))
+        inner_args, inner_kwargs = tree_map_only(OnGPU, lambda x: x.held, (args, kwargs))
         if inner_kwargs.get("device") is not None:
             inner_kwargs["device"] = "cpu"
         if function.namespace == "relgrounding" and "triton" in name:
@@ -243,13 +243,13 @@ class _Copy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gpu: PretendedGPU | None, dtype: torch.dtype | None) -> Tensor:
         ctx.back = x.gpu if isinstance(x, OnGPU) else None
-        plain = x.inner if isinstance(x, OnGPU) else x.as_subclass(Tensor)
+        plain = x.held if isinstance(x, OnGPU) else x.as_subclass(Tensor)
         plain = plain.to(dtype or plain.dtype, copy=True)
         return plain if gpu is None else OnGPU(plain, gpu)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
-        return (above.inner if ctx.back is None else OnGPU(above, ctx.back)), None, None
+    def backward(ctx: Any, above: Any) -> tuple[Tensor, None, None]:
+        return (above.held if ctx.back is None else OnGPU(above, ctx.back)), None, None
 
 
 def _no(*_: Any) -> bool:
