@@ -21,33 +21,31 @@ def to_device(x: Tensor, device: torch.device | str, non_blocking: bool = True, 
         known: False: the host does not keep them.
     """
     device = torch.device(device)
-    if x.device == device or (x.device.type == device.type and device.index is None):
-        return x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or device.type == "cpu":
         return x.to(device)
     if device.type == "cuda" and non_blocking:
         copy = (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
     else:
         copy = x.to(device)
     if known and not x.is_floating_point():
-        _known[copy] = x, _version(copy)
+        _known[copy] = x, _versions(x, copy)
     return copy
 
 
 def on_host(x: Tensor) -> Tensor:
     """Return a tensor on the CPU, itself if it is there.
 
-    What `to_device` made is known. All else waits for the device, also what was changed in place since.
+    What `to_device` made is known. All else waits for the device, also where either was changed in place since.
     """
     if x.device.type == "cpu":
         return x
-    values, version = _known.get(x, (None, None))
-    return x.cpu() if values is None or version != _version(x) else values
+    values, versions = _known.get(x, (None, None))
+    return x.cpu() if values is None or versions != _versions(values, x) else values
 
 
-def _version(x: Tensor) -> int | None:
+def _versions(*tensors: Tensor) -> list[int | None]:
     # Inference tensors do not count their changes.
-    return None if x.is_inference() else x._version
+    return [None if x.is_inference() else x._version for x in tensors]
 
 
 class Numbers:

@@ -57,7 +57,7 @@ def _measure_step(report: Report, name: str) -> dict[str, Any]:
     return found
 
 
-def _pretended_waits(report: Report, name: str, model: torch.nn.Module, batches: Sequence[Any]) -> dict[str, Any]:
+def _pretended_waits(report: Report, name: str, model: Any, batches: Sequence[Any]) -> dict[str, Any]:
     """Count what would wait for a GPU in a step after the first one; see `benchmarks.waits`."""
     with PretendedGPU() as gpu:
         step = Step(model.to("cuda"), batches[0].to("cuda"), negatives=1)

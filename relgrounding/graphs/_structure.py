@@ -150,7 +150,7 @@ class GraphStructure:
 
         indptr, indices = joined_pointers("indptr"), joined("indices", nodes)
         symmetric = all(s._is_symmetric for s in structures)
-        return GraphStructure(
+        batch = GraphStructure(
             indptr=indptr,
             indices=indices,
             etype=torch.cat([s.etype for s in structures]),
@@ -160,6 +160,9 @@ class GraphStructure:
             out_indices=indices if symmetric else joined("out_indices", nodes),
             out_edges=joined("out_edges", edges),
         )
+        if all(s.__dict__.get("most_parallel") == 1 for s in structures):
+            batch.__dict__["most_parallel"] = 1
+        return batch
 
     def select(self, items: ArrayLike) -> "GraphStructure":
         """The batch made of these items, in this order; an item may come several times.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -35,7 +35,8 @@ class Average:
         # Not `update_parameters`, which copies the number of steps to the device, where reading it would wait.
         before = int(self._averaged.n_averaged)
         share = (1 - self.decay) / (1 - self.decay ** (before + 1))
-        averages, weights = list(self._averaged.parameters()), list(self._trained)
+        averages: list[Tensor] = list(self._averaged.parameters())
+        weights: list[Tensor] = list(self._trained)
         if before:
             torch._foreach_lerp_(averages, weights, share)
         else:

@@ -80,6 +80,12 @@ def test_the_host_knows_what_it_copied_until_it_is_changed(gpu):
     there.add_(1)
     assert on_host(there).tolist() == [4, 2]
     assert gpu.waits == 1
+    again = to_device(lengths, "cuda")
+    lengths.add_(5)
+    assert on_host(again).tolist() == [3, 1]
+    gpu.reset()
+    there.add_(0)
+    assert on_host(there).tolist() == [4, 2]
     floats = to_device(torch.ones(2), "cuda")
     assert on_host(floats).tolist() == [1, 1]  # which only integers are kept for
     assert gpu.waits == 2
