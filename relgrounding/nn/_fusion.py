@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from relgrounding.nn._precision import Linear
+from relgrounding.ops._fused import open_gates
+
 
 class GatedFusion(nn.Module):
     """Let proposal and context open each other's gates, and concatenate them.
@@ -19,8 +22,8 @@ class GatedFusion(nn.Module):
 
     def __init__(self, proposal_dim: int, context_dim: int) -> None:
         super().__init__()
-        self.proposal_gate = nn.Linear(proposal_dim, context_dim)
-        self.context_gate = nn.Linear(context_dim, proposal_dim)
+        self.proposal_gate = Linear(proposal_dim, context_dim)
+        self.context_gate = Linear(context_dim, proposal_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -50,7 +53,4 @@ class GatedFusion(nn.Module):
         self, proposals: Float[Tensor, "nodes proposal_share"], contexts: Float[Tensor, "nodes context_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
         """Return l of both shares."""
-        widths = self.proposal_gate.in_features, self.context_gate.in_features
-        h, g_v = proposals.split(widths, -1)
-        c, gate = contexts.split(widths[::-1], -1)
-        return torch.cat([h * torch.sigmoid(gate), c * g_v], dim=-1)
+        return open_gates(proposals, contexts, self.proposal_gate.in_features)
