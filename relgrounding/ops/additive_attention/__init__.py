@@ -28,8 +28,9 @@ def additive_attention(
         gamma_tn = softmax over the words n of  weight . tanh(proposals_t + words_n)
         out_t    = sum over the words of  gamma_tn values_n
 
-    float16 and bfloat16 are computed in float32; under autocast, too, nothing is computed in a shorter type. Gradients
-    of gradients (`create_graph=True`) are those of "naive", which holds the tensor of all pairs.
+    float16 and bfloat16 are computed in float32; under autocast, too, nothing is computed in a shorter type. Where
+    proposals and values are both in bfloat16, "cpp" reads and writes them as they are. Gradients of gradients
+    (`create_graph=True`) are those of "naive", which holds the tensor of all pairs.
 
     Args:
         proposals: (N, A), of all items.
