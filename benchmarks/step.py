@@ -16,6 +16,8 @@ see it (`benchmarks.memory`). The breakdown is wall time of forward and backward
 
 With ``--config NAME ...`` it measures instead the first and the last stage of these configurations on their own data,
 in each of ``--precision`` and, with ``--compile``, also compiled. Each step is preceded by one that is not counted.
+
+With ``--against COMMIT`` it measures steps of three configurations here and in another commit; see `step_against`.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +40,7 @@ from benchmarks.eager_models import EagerIGN, EagerModel, EagerVGN
 from benchmarks.graph_specs import IMAGE_SIZE, draw_boxes
 from benchmarks.memory import own_pages, peak_memory
 from benchmarks.report import table
+from benchmarks.step_against import CASES, WorkerError, measure_against
 from benchmarks.step_settings import measure_settings
 from benchmarks.timing import Quantiles, interleaved, synchronize
 from relgrounding.graphs import GraphStructure, spatial_structure, temporal_structure, window_proposals
@@ -312,13 +316,27 @@ def main() -> None:
     )
     parser.add_argument("--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="with --config: compiled steps, too")
+    parser.add_argument("--against", metavar="COMMIT", default="", help="compare steps with those of another commit")
+    parser.add_argument("--case", choices=list(CASES), nargs="+", default=list(CASES), help="with --against")
+    parser.add_argument("--relation", choices=["none", "graph"], nargs="+", default=["none", "graph"], help="likewise")
+    parser.add_argument(
+        "--features", type=Path, default=Path("features"), help="with --against: folder of the files of features"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="auto", help="message-passing kernels of ours")
     args = parser.parse_args()
     device = torch.device(args.device)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1 if args.against else args.threads)
     print("\n".join(f"- {name}: {value}" for name, value in machine.facts(device).items()))
+    if args.against:
+        print(f"- bfloat16: {machine.short_products(device)}\n")
+        try:
+            for part in measure_against(args.against, args.case, args.relation, args.features, args.repeats):
+                print(f"{part}\n", flush=True)
+        except WorkerError as error:
+            sys.exit(str(error))
+        return
     if args.config:
         print(f"- bfloat16: {machine.short_products(device)}")
         variants = [

@@ -1,5 +1,6 @@
 """Steps of shipped configurations with other settings of the step, on their own data: `benchmarks.step --config`."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
 
@@ -8,9 +9,12 @@ import torch
 from benchmarks.report import table
 from benchmarks.timing import Quantiles, interleaved
 from relgrounding.config import load_config
-from relgrounding.modalities import Batch, training_batches
+from relgrounding.modalities import Batch, Cut, Piece, training_batches
 from relgrounding.models import compile_pieces
 from relgrounding.training import Stage, Task, build_model, make_task, stages
+from relgrounding.training._average import Average
+from relgrounding.training._draws import Draws
+from relgrounding.training._step import Step
 
 BATCHES = 4
 """Batches that take turns, so that a step meets batches of other sizes."""
@@ -30,27 +34,24 @@ class StageStep:
     def __init__(self, task: Task, stage: Stage, batches: Sequence[Batch], precision: str, compiled: bool) -> None:
         config = task.config
         torch.manual_seed(config.seed)
-        self.model = build_model(task).to(batches[0].words.device)
+        device = batches[0].words.device
+        self.model = build_model(task).to(device)
         trained = self.model.begin(stage.member)
         self.model.train()
         if compiled:
             compile_pieces(trained)
         generator = torch.Generator().manual_seed(config.seed)
-        model = self.model if stage.member else trained
-        self.objectives = [kind(model, config.sections, generator) for kind in stage.objectives]
-        self.parameters = list(trained.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5)
-        self.batches, self.short, self.clip = cycle(batches), precision == "bfloat16", config.train.clip_norm
+        model, parameters = self.model if stage.member else trained, list(trained.parameters())
+        objectives = {kind.name: kind(model, config.sections, generator) for kind in stage.objectives}
+        optimizer = torch.optim.Adam(parameters)
+        self.batches, draws = cycle(batches), Draws(generator, Cut(), 0, config.seed, device)
+        train = dataclasses.replace(config.train, precision=precision)  # type: ignore[arg-type] # checked there
+        self.step = Step(objectives, parameters, optimizer, Average(parameters, 0.0), train, draws)
 
     def __call__(self) -> None:
         """Take it."""
         batch = next(self.batches)
-        with torch.autocast(batch.words.device.type, torch.bfloat16, enabled=self.short):
-            losses = [objective(batch)[0] for objective in self.objectives]
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(losses).sum().backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
+        self.step([(Piece(batch.queries, 1.0), batch)], rate=1e-5, number=0)
 
 
 def measure_settings(

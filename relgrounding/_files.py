@@ -11,6 +11,7 @@ from pathlib import Path
 
 from relgrounding._names import check_name
 from relgrounding._settings import ConfigError
+from relgrounding._urls import is_url
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 _BESIDE = re.compile(r"\..+\.[0-9a-f]{8}\.part")
@@ -45,6 +46,22 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not every file system has folders that can be synchronised
         synchronise(path.parent)
+
+
+def local_only(name: "str | os.PathLike[str]", what: str) -> Path:
+    """Return the path of what has to be on this machine.
+
+    Args:
+        name: what a user gave.
+        what: it is, for the message.
+
+    Raises:
+        ConfigError: it is a URL, or was one before `Path` took it for a path.
+    """
+    text = os.fspath(name)
+    if is_url(text) or (re.match("[A-Za-z][A-Za-z0-9+.-]+:/", text) and not os.path.lexists(text)):
+        raise ConfigError(f"{text} is a URL: {what} has to be on this machine; give a local path")
+    return Path(text)
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from relgrounding._urls import masked
+
 _IO = "BadAnnotation BadFeatures CharadesGlove DataError MissingFeatures MissingFile Problems UnsafeFile"
 _DATASETS = "ActionInterval ImageObjects Instances OwnQueries Query load_actions load_activitynet"
 _FEATURES = "ClipFeatures RegionFeatures Regions Vocabulary load_word_vectors tokenize write_clip_features"
@@ -75,7 +77,7 @@ def rename_word(word: str) -> str:
     key, equals, value = word.partition("=")
     if key not in SETTINGS:
         return word
-    _warn_setting(key, repr(word[:80]))
+    _warn_setting(key, repr(masked(word)[:80]))
     return SETTINGS[key] + equals + value
 
 

@@ -12,8 +12,9 @@ import regex
 from tqdm import tqdm
 
 from relgrounding._ranks import is_main, tag
+from relgrounding._urls import masked
 
-__all__ = ["brief", "counted", "get_logger", "masked", "note", "printable", "progress", "show", "show_error", "silent"]
+__all__ = ["brief", "counted", "get_logger", "note", "printable", "progress", "show", "show_error", "silent"]
 
 T = TypeVar("T")
 _silent = ContextVar("silent", default=False)
@@ -25,13 +26,6 @@ SECONDS = 30
 _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]--[\u200C\u200D]]", regex.V1)
 
 
-# github://OWNER:REPOSITORY@BRANCH/... only looks as if it held a password.
-_LOGIN = regex.compile(r"((?<!github)://)[^/@\s\"']+@")
-_SECRET = regex.compile(
-    r"([?&][^=&\s]*(?:signature|sig|token|key|secret|password|credential|auth)[^=&\s]*=)[^&\s\"']+", regex.IGNORECASE
-)
-
-
 def printable(value: object) -> str:
     """Return a value as text of one line, with control characters as Python writes them.
 
@@ -39,15 +33,6 @@ def printable(value: object) -> str:
     a\\x1b[2Jb\\nc, Straße
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
-
-
-def masked(text: str) -> str:
-    """Return a text with the credentials of URLs in it replaced: user and password, and secrets of signed URLs.
-
-    >>> masked("sftp://me:secret@host/a.h5, https://host/a.h5?X-Signature=12ab&part=1")
-    'sftp://***@host/a.h5, https://host/a.h5?X-Signature=***&part=1'
-    """
-    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
 
 
 def show(text: object, file: Any = None, end: str = "\n") -> None:
@@ -65,9 +50,9 @@ def show(text: object, file: Any = None, end: str = "\n") -> None:
     _write(text, file or sys.stdout, end)
 
 
-def show_error(text: object) -> None:
-    """Print an error to standard error; in a job of several processes, with the rank of this one."""
-    _write(f"{tag()}error: {text}", sys.stderr)
+def show_error(text: object, error: BaseException | None = None) -> None:
+    """Print an error to standard error; in a job of several processes, with the ranks of those that have it."""
+    _write(f"{tag(error)}error: {text}", sys.stderr)
 
 
 def _write(text: object, file: Any, end: str = "\n") -> None:
@@ -110,7 +95,7 @@ def progress(
     often = {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
     kind: Any = tqdm if sys.stderr.isatty() else partial(_Lines, **often)
     quiet = quiet or _silent.get() or not is_main()
-    return kind(iterable, leave=False, desc=desc, unit=unit, total=total, initial=initial, disable=quiet)
+    return kind(iterable, leave=False, desc=masked(desc), unit=unit, total=total, initial=initial, disable=quiet)
 
 
 @contextlib.contextmanager
@@ -142,7 +127,7 @@ def counted(count: int, what: str) -> str:
 def brief(value: object, most: int = 40) -> str:
     """Return the beginning of a value as text, for a message; also of what is too deep or too large to be written."""
     try:
-        return str(value)[:most]
+        return masked(str(value))[:most]
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} too large to show"
 

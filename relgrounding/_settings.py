@@ -17,13 +17,15 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from relgrounding._urls import Masked, is_url, masked
+
 DEEPEST, MOST_VALUES = 20, 100_000
 LARGEST = 2**63 - 1
 S = TypeVar("S")
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
-class ConfigError(ValueError):
+class ConfigError(Masked, ValueError):
     """An invalid configuration; the message names the key and what to do."""
 
 
@@ -59,7 +61,9 @@ def check_values(settings: Any, prefix: str = "") -> None:
         elif isinstance(value, list):
             repeats, empty = field.metadata.get("repeats"), field.metadata.get("empty")
             if (not value and not empty) or (len(set(value)) < len(value) and not repeats):
-                raise ConfigError(f"{key} is {str(value)[:80]}; it needs at least one entry, and each of them once")
+                raise ConfigError(
+                    f"{key} is {masked(str(value))[:80]}; it needs at least one entry, and each of them once"
+                )
             for entry in value:
                 _check_value(key, entry, field.metadata.get("limits", {}))
         else:
@@ -74,7 +78,7 @@ def _check_value(key: str, value: Any, limits: Mapping[str, int | float]) -> Non
         and limits.get("above", -float("inf")) < value < limits.get("below", float("inf"))
     ):
         finite = "" if abs(value) <= LARGEST else " (and finite, at most 2^63 - 1)"
-        raise ConfigError(f"{key} is {str(value)[:40]}; it must be {range_in_words(limits)}{finite}")
+        raise ConfigError(f"{key} is {masked(str(value))[:40]}; it must be {range_in_words(limits)}{finite}")
 
 
 def range_in_words(limits: Mapping[str, int | float]) -> str:
@@ -93,11 +97,13 @@ def check_text(value: str, key: str) -> str:
             NUL or an unpaired surrogate.
     """
     if "${" in value:
-        raise ConfigError(f"{key}: {value[:60]!r} refers to something else with ${{...}}; write the value itself")
+        raise ConfigError(
+            f"{key}: {masked(value)[:60]!r} refers to something else with ${{...}}; write the value itself"
+        )
     if value == "???":
         raise ConfigError(f"{key}: '???' stands for a value that is missing; give one")
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise ConfigError(f"{key}: {value[:60]!a} is not text: it holds NUL, or bytes that are not UTF-8")
+        raise ConfigError(f"{key}: {masked(value)[:60]!a} is not text: it holds NUL, or bytes that are not UTF-8")
     return value
 
 
@@ -109,7 +115,7 @@ def changed(settings: S, words: Sequence[str], where: str) -> S:
     """
     merged = OmegaConf.structured(settings)
     for word in words:
-        merged = merge_settings(merged, parse_word(word, type(settings)), f"{where}, {word[:80]!r}")
+        merged = merge_settings(merged, parse_word(word, type(settings)), f"{where}, {masked(word)[:80]!r}")
     result = OmegaConf.to_object(merged)
     check_values(result, f"{where}: ")
     return result  # type: ignore[return-value]
@@ -144,14 +150,14 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
         return merged
     except ConfigKeyError as error:
         full = getattr(error, "full_key", None)
-        key = str(error if full is None else full)[:80]
+        key = masked(str(error if full is None else full))[:80]
         near = difflib.get_close_matches(key, _known_keys(base), n=1, cutoff=0.0)
         raise ConfigError(f"{where}: there is no key {key!r}; the nearest one is '{near[0]}'") from None
     except ConfigError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError) as error:  # the latter two for incompatible types
         key = getattr(error, "full_key", None) or "?"
-        reason = str(error).splitlines()[0][:200]
+        reason = masked(str(error)).splitlines()[0][:200]
         if "not a ListConfig" in reason:
             reason = "it is a list, written as [a, b]"
         raise ConfigError(f"{where}: {key}: {reason}") from None
@@ -163,7 +169,7 @@ def _check_lists(config: DictConfig, where: str, prefix: str = "") -> None:
         if isinstance(value, DictConfig):
             _check_lists(value, where, f"{prefix}{name!s}.")
         elif isinstance(value, ListConfig) and value._metadata.element_type in (str, int, float):
-            odd = [str(entry)[:40] for entry in value if isinstance(entry, DictConfig | ListConfig)]
+            odd = [masked(str(entry))[:40] for entry in value if isinstance(entry, DictConfig | ListConfig)]
             if odd:
                 raise ConfigError(f"{where}: {prefix}{name!s} holds {odd[0]}; its entries are plain values")
 
@@ -186,9 +192,11 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
         folder: of the packaged ones, such as "ablations".
 
     Raises:
-        ConfigError: a plain name that is neither; the message names the nearest.
+        ConfigError: a plain name that is neither, of which the message names the nearest; a URL.
     """
     path, packaged = Path(given), packaged_configs(folder)
+    if is_url(given):
+        raise ConfigError(f"{given} is a URL: a configuration has to be on this machine; copy it, and name the copy")
     if str(given) in packaged:
         return packaged[str(given)]
     if path.suffix or len(path.parts) != 1 or os.path.lexists(path):
@@ -196,7 +204,7 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
     near = difflib.get_close_matches(str(given), packaged, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"there is no configuration {str(given)[:80]!r}: `relgrounding configs` lists those that come with the "
+        f"there is no configuration {masked(str(given))[:80]!r}: `relgrounding configs` lists those that come with the "
         f"package, a file of your own is given as FILE.yaml, and settings as key=value{meant}"
     )
 
@@ -226,7 +234,7 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, IndexError, RecursionError) as error:  # the last three are bugs of PyYAML
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(masked(str(error)).split())[:200]
         raise ConfigError(f"{where}: cannot be read as YAML: {reason}") from None
     return {} if node is None else _plain(node, where, "", [0])
 
@@ -250,7 +258,7 @@ def _plain(node: yaml.Node, where: str, key: str, count: list[int]) -> Any:
         if not isinstance(name, yaml.ScalarNode) or name.value in content:
             shown = name.value if isinstance(name, yaml.ScalarNode) else name.id
             line = f"{where}, line {name.start_mark.line + 1}"
-            raise ConfigError(f"{line}: {str(shown)[:80]!r} comes twice, or cannot be a key")
+            raise ConfigError(f"{line}: {masked(str(shown))[:80]!r} comes twice, or cannot be a key")
         check_text(name.value, f"{where}: {key[1:80]}")
         content[name.value] = _plain(child, where, f"{key}.{name.value}", count)
     return content
@@ -266,7 +274,7 @@ def parse_word(word: str, kind: type) -> dict[str, Any]:
     """
     key, equals, text = word.partition("=")
     if not equals:
-        raise ConfigError(f"{word[:80]!r}: settings are given as key=value, such as train.epochs=3")
+        raise ConfigError(f"{masked(word)[:80]!r}: settings are given as key=value, such as train.epochs=3")
     names = key.split(".", DEEPEST)
     hint: Any = kind
     for name in names:
@@ -275,7 +283,7 @@ def parse_word(word: str, kind: type) -> dict[str, Any]:
     if hint is str and not quoted:
         value: Any = check_text(text, key)
     else:
-        value = parse_yaml(text, repr(word[:80])) if text else ""
+        value = parse_yaml(text, repr(masked(word)[:80])) if text else ""
     for name in reversed(names):
         value = {name: value}
     return value
@@ -306,7 +314,7 @@ def with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     name: Any = path.name
     while name is not None:
         if not isinstance(name, str):
-            raise ConfigError(f"{path}: base: names one file beside this one; found {str(name)[:40]}")
+            raise ConfigError(f"{path}: base: names one file beside this one; found {masked(str(name))[:40]}")
         path = path.parent / name
         if any(path == other for other, _ in found):
             raise ConfigError(f"{path}: builds on itself; look at the base: lines of {found[-1][0]} and its bases")

@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 
 from relgrounding._moved import rename_settings, rename_word
 from relgrounding._names import check_name
-from relgrounding._printing import masked
 from relgrounding._settings import (
     ConfigError,
     as_word,
@@ -26,6 +25,7 @@ from relgrounding._settings import (
     parse_word,
     with_bases,
 )
+from relgrounding._urls import masked
 from relgrounding.datasets import DATASETS, DataConfig, Dataset, data_root, find_file
 from relgrounding.modalities import MODALITIES, Modality
 from relgrounding.models import MODELS, RELATIONS, ModelConfig, Plan, System, shared_graph_options
@@ -282,7 +282,7 @@ def load_config(path: str | os.PathLike | None = None, overrides: Sequence[str] 
     kind = config_class(*names)
     if names != before:  # of another system or data set than the file is for: what that lacks is left out
         files = [(where, _known(found, kind)) for where, found in files]
-    words = ((repr(word[:80]), parse_word(rename_word(word), kind)) for word in overrides)
+    words = ((repr(masked(word)[:80]), parse_word(rename_word(word), kind)) for word in overrides)
     return make_config([*files, *words])
 
 
@@ -324,7 +324,7 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
     """
     before = _container(config)
     kind = config_class(*_named([before, *(_name_word(word) for word in words)]))
-    changes = ((repr(word[:80]), parse_word(rename_word(word), kind)) for word in words)
+    changes = ((repr(masked(word)[:80]), parse_word(rename_word(word), kind)) for word in words)
     return make_config([("", _known(before, kind)), *changes])
 
 

@@ -12,10 +12,11 @@ from torch import nn
 from relgrounding._printing import get_logger, progress
 from relgrounding._sharing import shared
 from relgrounding._signals import look
+from relgrounding._urls import is_url
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary, load_word_vectors, tokenize
-from relgrounding.io._remote import fetched, is_url, local_path
+from relgrounding.io._remote import fetched, local_path
 from relgrounding.modalities import Modality, OrderedBatches, Scored, Stores, make_loader
 from relgrounding.models import Committee, Recorded, System, first_member
 from relgrounding.nn import WordEmbedding, trained_embedding

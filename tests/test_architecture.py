@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "relgrounding"
 LAYERS = (
     (
         "_dgl",
+        "_host",
         "_settings",
         "_names",
         "_printing",
@@ -20,6 +21,7 @@ LAYERS = (
         "_cache",
         "_registry",
         "_moved",
+        "_urls",
         "__init__",
     ),
     ("graphs", "io"),

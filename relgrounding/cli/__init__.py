@@ -13,13 +13,16 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 from relgrounding import __version__, _signals
+from relgrounding._files import local_only
 from relgrounding._printing import printable, show_error
-from relgrounding._ranks import RankError, is_told, rank, world_size
+from relgrounding._ranks import RankError, check_job, is_told, rank, world_size
 from relgrounding._settings import ConfigError
+from relgrounding._urls import masked
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
             "env", "configs", "settings")  # fmt: skip
@@ -34,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:  # noqa: D102 as argparse's
-        super().error(printable(message))
+        super().error(printable(masked(message)))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -66,12 +69,25 @@ def at_least(kind: type, least: int | float) -> Callable[[str], Any]:
     return number
 
 
+def local(text: str) -> Path:
+    """Read the path of a file or a folder, which has to be on this machine."""
+    try:
+        return local_only(text, "it")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def shard_number(text: str) -> tuple[int, int]:
     """Read the value of --shard, such as 3/8: the third of eight."""
     number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+    if not (is_whole(number) and is_whole(count) and 1 <= int(number) <= int(count) <= MOST_SHARDS):
         raise argparse.ArgumentTypeError(f"{text} is not of the form i/n with i from 1 to n, such as 3/8")
     return int(number), int(count)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number in the digits 0 to 9."""
+    return text.isascii() and text.isdecimal()
 
 
 def own_shard(given: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -111,6 +127,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
     looks = hasattr(module, "LEFT")
     with _signals.caught(module.LEFT) if looks else _signals.uncaught():
         try:
+            check_job()
             return module.run(arguments) or 0
         except KeyboardInterrupt as stop:
             return _signals.ended(stop, arguments.left() or "the same command starts it")
@@ -121,7 +138,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
                 raise
             left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
             if not is_told(error):
-                show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
+                show_error(f"{printable(_in_words(error))}{left and '; '}{left}", error)
             return 2
 
 

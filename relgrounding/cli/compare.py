@@ -12,11 +12,11 @@ to, behind), other; see relgrounding.evaluation.query_kind.
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relgrounding._files import check_output, replacing
 from relgrounding._printing import printable, show
+from relgrounding.cli import local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,14 +41,16 @@ class Compared(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directories of one system's finished runs")
-    parser.add_argument("--with", nargs="+", metavar="RUN", dest="others", required=True, help="those of the other")
+    parser.add_argument("runs", nargs="+", type=local, metavar="RUN", help="directories of one system's finished runs")
+    parser.add_argument(
+        "--with", nargs="+", type=local, metavar="RUN", dest="others", required=True, help="those of the other"
+    )
     parser.add_argument("--split", help="as in results.json (default: all in common)")
     parser.add_argument("--protocol", help="as in results.json (default: all in common)")
     parser.add_argument("--metric", nargs="+", help="names of metrics (default: all)")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="file to write the tables to, besides printing them")
+    parser.add_argument("--out", type=local, help="file to write the tables to, besides printing them")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -14,13 +14,14 @@ import argparse
 from relgrounding._names import check_name
 from relgrounding._printing import show
 from relgrounding._settings import ConfigError
+from relgrounding.cli import local
 
 LEFT = "the run is as it was"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("run", help="folder of the run, such as runs/demo")
+    parser.add_argument("run", type=local, help="folder of the run, such as runs/demo")
     parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
     parser.add_argument(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._ranks import _own_cuda_device, world_size
-from relgrounding.cli import at_least, own_shard, shard_number
+from relgrounding.cli import at_least, local, own_shard, shard_number
 from relgrounding.cli.prepare import pca
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common(images, extraction.FASTER_RCNN, "", size=None)
     images.add_argument("--regions", type=at_least(int, 1), default=50, help="boxes of an image at most (default: 50)")
     images.add_argument("--min-score", type=at_least(float, 0), default=0.01, help="of a box (default: 0.01)")
-    images.add_argument("--boxes", type=Path, metavar="FILE.h5", help="take the boxes of this file, detect none")
+    images.add_argument("--boxes", type=local, metavar="FILE.h5", help="take the boxes of this file, detect none")
     images.set_defaults(clips=False)
 
 
 def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str, size: int | None) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", type=Path, help="files, or folders of them")
-    parser.add_argument("out", metavar="OUT.h5", type=Path, help="file to make; with --shard or torchrun, a folder")
+    parser.add_argument("inputs", nargs="+", metavar="IN", type=local, help="files, or folders of them")
+    parser.add_argument("out", metavar="OUT.h5", type=local, help="file to make; with --shard or torchrun, a folder")
     parser.add_argument(
         "--shard",
         metavar="i/n",
@@ -104,6 +104,7 @@ def make_extractor(
 def run(args: argparse.Namespace) -> None:
     """Extract."""
     from relgrounding.features import extraction
+    from relgrounding.features.shards import MADE_OF, sign
 
     suffixes = extraction.VIDEOS if args.clips else extraction.IMAGES
     inputs = extraction.find_inputs(args.inputs, suffixes, args.number_ids)
@@ -124,26 +125,29 @@ def run(args: argparse.Namespace) -> None:
         show(f"{printable(args.boxes)}: boxes of {len(inputs)} of {found} files, no file for {missing} images")
     if args.weights == "random":
         print("WARNING: random weights: the features are MEANINGLESS, good for tests alone", file=sys.stderr)
-    shard, out = None, args.out
+    making, out = None, args.out
     if own is not None:
-        shard = extraction.OwnShard(args.out, *own, inputs, extractor.source, args.pca)
-        if shard.is_made(args.overwrite, extractor.source):
-            show(f"{printable(shard.path)} is there already; {shard.finish()}")
+        making = extraction.begin_shards(args.out, own[1], inputs, extractor.source, args.pca, args.overwrite)
+        out = making.path(own[0])
+        if not making.begin(own[0]):
+            if out.with_name(out.name + ".parts").exists():  # stopped between its last two steps
+                extraction.Parts(out, extractor.source).remove()
+            show(f"{printable(out)} is there already; {extraction.whats_left(making)}")
             return
-        inputs, out = shard.inputs, shard.path
+        inputs = dict(list(inputs.items())[own[0] - 1 :: own[1]])
     parts = extraction.Parts(out, extractor.source)
     done = extraction.extract_all(inputs, extractor, parts, args.on_error == "skip")
     source = extractor.source
     if args.pca and done:
         source = source | {"pca": parts.reduce(done, args.pca, out.with_name(out.name + ".pca.npz"))}
     write = extraction.write_clips if args.clips else extraction.write_regions
-    write(out, done, parts, source, shard.attributes if shard else None)
+    write(out, done, parts, source, {MADE_OF: making.made_of} if making else None)
     for key in done[:5] if args.clips else ():
         part = parts.get(key)
         show(f"{printable(key)}: {len(part['features'])} clips, --duration {part['duration']:.2f}")
-    if shard is not None:
-        shard.sign()
+    if making is not None:
+        sign(out)
     parts.remove()
     show(f"written: {printable(out)}, {len(done)} {args.command}, {len(inputs) - len(done)} skipped")
-    if shard is not None:
-        show(shard.finish())
+    if making is not None:
+        show(extraction.whats_left(making))

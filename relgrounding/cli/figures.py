@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from relgrounding._files import check_output_folder
 from relgrounding._printing import printable, progress, show
+from relgrounding.cli import local
 
 if TYPE_CHECKING:
     from relgrounding.viz import Items, Prediction, Run
@@ -33,10 +34,10 @@ OURS = re.compile(rf"(best|worst|improved)_\d{{2,}}\.png|{re.escape(TOGETHER)}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
+    parser.add_argument("runs", nargs="+", type=local, metavar="RUN", help="directory of a finished run")
     parser.add_argument("--n", type=int, default=12, help="pictures in all (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="directory of the pictures (default: figures/ in the last run)")
-    parser.add_argument("--images", type=Path, help="directory of the data set's pictures; without it: a blank canvas")
+    parser.add_argument("--out", type=local, help="directory of the pictures (default: figures/ in the last run)")
+    parser.add_argument("--images", type=local, help="directory of the data set's pictures; without it: a blank canvas")
     parser.add_argument(
         "--names", nargs="+", help="of the runs in the pictures, one each (default: their directories')"
     )
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--names: {len(names)} names for {len(arguments.runs)} runs; give one each")
     if doubled := [name for name, count in Counter(arguments.names or ()).items() if count > 1]:
         raise ValueError(f"--names: {doubled[0]!r} stands for two runs; give each its own")
-    folder = arguments.out or Path(arguments.runs[-1]) / "figures"
+    folder = arguments.out or arguments.runs[-1] / "figures"
     check_output_folder(folder, [arguments.images] if arguments.images else ())
     found = [read_run(path) for path in arguments.runs]
     runs = [replace(one, name=name or one.name) for one, name in zip(found, names, strict=True)]

@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relgrounding._files import check_output, check_output_folder, replacing
+from relgrounding._files import check_output, check_output_folder, local_only, replacing
 from relgrounding._names import check_name
 from relgrounding._printing import brief, note, printable, progress, show
+from relgrounding.cli import local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,9 @@ ERRORS = (ValueError, OSError, KeyError)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="folder of a run, or a .pt file in it")
+    parser.add_argument(
+        "--checkpoint", type=local, required=True, metavar="RUN", help="folder of a run, or a .pt file in it"
+    )
     parser.add_argument("--video-features", help="(clips, dim) as .npy, .npz or .pt, HDF5, or a folder; or a URL")
     parser.add_argument("--regions", help="file of region features, in any format of docs/data.md; or a URL")
     parser.add_argument("--item", help="id of the video or image in an HDF5 file")
@@ -43,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--query", help="the sentence")
     parser.add_argument("--batch", metavar="JSONL", help="many questions, one per line; a file or a URL")
-    parser.add_argument("--out", type=Path, default=Path("answer"), help="name of the .png and .json, or the folder")
-    parser.add_argument("--images", type=Path, help="batch: folder of the pictures")
-    parser.add_argument("--word-vectors", type=Path, help="the run's file of word vectors, for words new to it")
+    parser.add_argument("--out", type=local, default=Path("answer"), help="name of the .png and .json, or the folder")
+    parser.add_argument("--images", type=local, help="batch: folder of the pictures")
+    parser.add_argument("--word-vectors", type=local, help="the run's file of word vectors, for words new to it")
     parser.add_argument("--select", choices=["score", "vote"], help="selection method of moments (default: the run's)")
     parser.add_argument("--explain", action="store_true", help="say which neighbours and words the best answer is from")
     parser.add_argument("--no-figures", action="store_true", help="write no pictures")
@@ -60,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("video_features", "regions", "batch"):
         given = getattr(arguments, name)
         setattr(arguments, name, local_path(given) if given else None)
-    path = Path(arguments.checkpoint)
+    path = arguments.checkpoint
     folder, name = (path.parent, path.name) if path.suffix == ".pt" else (path, "best.pt")
     _check_outputs(arguments, folder)
     grounder = Grounder.from_run(folder, name, arguments.word_vectors)
@@ -78,7 +81,11 @@ def _check_outputs(arguments: argparse.Namespace, run: Path) -> None:
     from relgrounding.runs import run_files
 
     given = (arguments.video_features, arguments.regions, arguments.batch, arguments.word_vectors, arguments.images)
-    read = [*run_files([run]), *filter(None, given), *([Path(arguments.image)] if arguments.image else [])]
+    read = [
+        *run_files([run]),
+        *filter(None, given),
+        *([local_only(arguments.image, "a picture")] if arguments.image else []),
+    ]
     if arguments.batch:
         check_output(check_output_folder(arguments.out, read) / "answers.jsonl", read)
         return
@@ -222,7 +229,7 @@ def single(asker: Asker, arguments: argparse.Namespace) -> None:
 
     item, picture = arguments.item, None
     if arguments.image:
-        photo = Path(arguments.image)
+        photo = local_only(arguments.image, "a picture")
         if photo.suffix:
             picture = read_picture(photo)
             names = picture_ids(photo)

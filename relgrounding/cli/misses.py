@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from relgrounding._printing import show
+from relgrounding.cli import local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ def rows_of(protocol: str, choices: "np.ndarray", targets: Sequence[Sequence]) -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("run", help="directory of a run on videos, such as runs/charades_vgn")
+    parser.add_argument("run", type=local, help="directory of a run on videos, such as runs/charades_vgn")
 
 
 def run(arguments: argparse.Namespace) -> None:

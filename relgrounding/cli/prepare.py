@@ -24,7 +24,7 @@ from pathlib import Path
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError
-from relgrounding.cli import at_least, own_shard, shard_number
+from relgrounding.cli import MOST_SHARDS, at_least, is_whole, local, own_shard, shard_number
 
 LEFT = "the same command goes on from here"
 
@@ -90,6 +90,7 @@ def features(args: argparse.Namespace) -> None:
         quiet=False,
         shards=shards,
         wanted=wanted,
+        replace=args.shard is None,  # the processes of a job make all of them
     )
     kinds = ("videos", "clips") if made.layout == "clips" else ("images", "regions")
     files = [args.out] if not shards else [args.out / shard_name(n, shards) for n in wanted or range(1, shards + 1)]
@@ -154,12 +155,14 @@ def check(args: argparse.Namespace) -> int:
 
 def shard_count(text: str) -> int:
     """Read the value of --shards."""
-    return shard_number(f"1/{text}")[1]
+    if not is_whole(text) or not 1 <= int(text) <= MOST_SHARDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of shards from 1 to {MOST_SHARDS:,}")
+    return int(text)
 
 
 def pca(text: str) -> int | Path:
     """Read the value of --pca."""
-    if text.isdigit() and int(text) > 0:
+    if is_whole(text) and int(text) > 0:
         return int(text)
     if text.endswith(".npz"):
         return Path(text)
@@ -193,10 +196,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     categories.set_defaults(prepare=coco)
 
     for command, folder in ((actions, "charades_sta"), (categories, "refcoco")):
-        command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+        command.add_argument("out", metavar="OUT", type=local, help="HDF5 file to make or to replace")
         command.add_argument(
             "--root",
-            type=Path,
+            type=local,
             help=f"folder {folder} of the annotations (default: $RELGROUNDING_DATA/{folder})",
         )
     annotated = commands.add_parser(
@@ -204,17 +207,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the boxes of the annotations, of which extract images --boxes makes features",
         description="All annotated boxes of the images that queries ask about: the candidates, without features.",
     )
-    annotated.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace")
+    annotated.add_argument("out", metavar="OUT", type=local, help="HDF5 file to make or to replace")
     annotated.add_argument("--dataset", required=True, metavar="NAME", help="flickr30k, refcoco, refcoco+ or refcocog")
     annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
-    annotated.add_argument("--root", type=Path, help="folder of the annotations (default: $RELGROUNDING_DATA)")
+    annotated.add_argument("--root", type=local, help="folder of the annotations (default: $RELGROUNDING_DATA)")
     annotated.set_defaults(prepare=boxes)
     indexed = commands.add_parser(
         "index",
         help="the index of a folder of shards, which makes it a feature store",
         description="Make index.json, ids.txt and ids.idx of a folder of HDF5 files of one layout (docs/features.md).",
     )
-    indexed.add_argument("folder", metavar="FOLDER", type=Path, help="of the shards")
+    indexed.add_argument("folder", metavar="FOLDER", type=local, help="of the shards")
     indexed.set_defaults(prepare=index)
     add_features(commands.add_parser("features", help="feature files from any of the usual formats"))
     add_verify(commands.add_parser("verify", help="check annotations and features against what they should be"))
@@ -236,9 +239,11 @@ def add_features(command: argparse.ArgumentParser) -> None:
 
     command.description = "Convert features; the same command goes on with what an interruption has left."
     command.add_argument(
-        "source", metavar="IN", type=Path, nargs="+", help="file, or folder of files; several, such as one per split"
+        "source", metavar="IN", type=local, nargs="+", help="file, or folder of files; several, such as one per split"
     )
-    command.add_argument("out", metavar="OUT", type=Path, help="HDF5 file to make or to replace; with shards, a folder")
+    command.add_argument(
+        "out", metavar="OUT", type=local, help="HDF5 file to make or to replace; with shards, a folder"
+    )
     command.add_argument(
         "--shards",
         metavar="N",
@@ -255,7 +260,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--float16", action="store_true", help="half the size, 11 significant bits")
     command.add_argument("--box-format", choices=["xyxy", "xywh"], default="", help="of the boxes in IN")
-    command.add_argument("--sizes", type=Path, help="COCO's instances.json, where sizes of images are not in IN")
+    command.add_argument("--sizes", type=local, help="COCO's instances.json, where sizes of images are not in IN")
     command.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="items that cannot be used")
     command.add_argument(
         "--follow-links", action="store_true", help="read links out of a folder, such as the cache of a model hub"

@@ -7,16 +7,16 @@ The page needs no network and nothing beside it. With several runs, the last one
 """
 
 import argparse
-from pathlib import Path
 
 from relgrounding._files import check_output, replacing
 from relgrounding._printing import printable, show
+from relgrounding.cli import local
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a finished run")
-    parser.add_argument("--out", type=Path, help="the page (default: report.html in the last run)")
+    parser.add_argument("runs", nargs="+", type=local, metavar="RUN", help="directory of a finished run")
+    parser.add_argument("--out", type=local, help="the page (default: report.html in the last run)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from relgrounding.runs import run_files
     from relgrounding.viz import read_run, report_page
 
-    out = check_output(arguments.out or Path(arguments.runs[-1]) / "report.html", run_files(arguments.runs))
+    out = check_output(arguments.out or arguments.runs[-1] / "report.html", run_files(arguments.runs))
     page = report_page([read_run(path) for path in arguments.runs])
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")

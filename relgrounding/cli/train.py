@@ -17,11 +17,11 @@ import argparse
 import os
 import signal
 import threading
-from pathlib import Path
 
 from relgrounding._printing import show
 from relgrounding._ranks import joined, on_main
 from relgrounding._settings import ConfigError
+from relgrounding.cli import local
 
 LEFT = "the same command with --resume goes on from the last checkpoint, if there is one"
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("words", nargs="*", metavar="NAME or key=value", help="a configuration, and settings")
     parser.add_argument("--config", metavar="FILE", help="YAML file, or a name (default: demo)")
-    parser.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--runs", type=local, default="runs", help="folder of the runs (default: %(default)s)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume", nargs="?", default=False, const=True, choices=["auto"], metavar="auto",
@@ -50,19 +50,18 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.left = lambda: _left(None)
     from relgrounding.config import config_to_yaml, load_config
 
-    name, settings = named(arguments)
-    config = load_config(name, settings)
     if arguments.show:
-        show(config_to_yaml(config), end="")
+        show(config_to_yaml(load_config(*named(arguments))), end="")
         return
     import torch
 
     from relgrounding.runs import RunFolder
-    from relgrounding.training import nothing_left, resumes, train_run
+    from relgrounding.training import config_for_all, nothing_left, resumes, train_run
 
+    config = config_for_all(lambda: load_config(*named(arguments)))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    folder = RunFolder(Path(arguments.runs) / config.name)
+    folder = RunFolder(arguments.runs / config.name)
     arguments.left = lambda: _left(folder)
     with joined(config.device, config.train.timeout):
         resume = on_main(resumes, folder, arguments.resume)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from relgrounding._printing import masked
 from relgrounding._registry import Registry
 from relgrounding._settings import ConfigError, number
+from relgrounding._urls import is_url, masked
 from relgrounding.io._errors import Problems
-from relgrounding.io._remote import fetched, is_url, local_path
+from relgrounding.io._remote import fetched, local_path
 
 
 @dataclass

@@ -49,7 +49,9 @@ def queries_digest(parts: Sequence[Sequence[Query]], durations: Mapping[str, flo
         return _digest(parts, durations, quiet=True)
     rows = hashlib.sha256()
     for part in indexed:
-        rows.update(np.int64(len(part)).tobytes() + np.ascontiguousarray(part.rows).tobytes())
+        rows.update(np.int64(len(part)).tobytes())
+        for some in part.parts():
+            rows.update(some.tobytes())
     name = f"digest-{rows.hexdigest()[:32]}"
     return indexed[0].source.kept(name, lambda: _digest(parts, durations, quiet=False))
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Real
 from torch import Tensor
 
+from relgrounding._host import to_device
 from relgrounding.evaluation._nms import check_scores, segment_overlaps, temporal_nms
 
 
@@ -81,8 +82,18 @@ def votes(
         From -prior to 1.
     """
     check_scores(scores)
+    return unchecked_votes(segments, scores, temperature, prior)
+
+
+def unchecked_votes(
+    segments: Real[Tensor, "proposals 2"],
+    scores: Float[Tensor, "queries proposals"],
+    temperature: float,
+    prior: float,
+) -> Float64[Tensor, "queries proposals"]:
+    """Return `votes` without a look at the scores, which waits for their device; the segments may be on the host."""
     weights = _weights(scores, temperature) - prior / max(1, len(segments))
-    return weights @ segment_overlaps(segments)
+    return weights @ to_device(segment_overlaps(segments), scores.device)
 
 
 def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:

@@ -46,6 +46,11 @@ class VideoEvaluator:
         """Return the name of a recall: `R@1,IoU=0.5`."""
         return f"R@{rank},IoU={iou}"
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of all metrics: the recalls of all ranks and thresholds, then mIoU."""
+        return (*(self.metric_name(rank, iou) for rank in self.ranks for iou in self.ious), MEAN_IOU)
+
     def __call__(self, predictions: Sequence, targets: Sequence) -> dict[str, float]:
         """Score predictions against targets.
 

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._files import local_only
 from relgrounding._printing import get_logger
 from relgrounding.io._errors import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
@@ -46,7 +47,7 @@ class _Store:
     """Bytes, see `open_hdf5`."""
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "a feature store")
         existing(self.path, "relgrounding prepare makes such files, docs/features.md has the layouts")
         if self.path.is_dir():
             raise UnsafeFile(f"{path} is a folder, not a regular file; features.open_features reads a folder of shards")
@@ -172,15 +173,19 @@ class ClipFeatures(_Store):
     def _read(self, key: str) -> np.ndarray:
         """Return the features of a video by the file's own spelling of its id."""
         if key in self._kept:
-            return self._check(self._kept[key], key)
+            return np.array(self._kept[key], dtype=np.float32)
         dataset = self._dataset(key)
         if dataset.shape[1] != self.dim:
-            raise BadFeatures(f"{key!r} in {self.path} has features of width {dataset.shape[1]}, others {self.dim}")
+            raise self._other_width(key, dataset.shape[1])
         content = read(dataset, (), f"{key!r} in {self.path}")
+        features = self._check(content, key)
         if self.in_memory and not (self._auto and self._kept_bytes + content.nbytes > IN_MEMORY_LIMIT):
             self._kept[key] = content
             self._kept_bytes += content.nbytes
-        return self._check(content, key)
+        return features
+
+    def _other_width(self, key: str, width: int) -> BadFeatures:
+        return BadFeatures(f"{key!r} in {self.path} has features of width {width}, others {self.dim}")
 
     def duration(self, key: str) -> float | None:
         """Return the seconds that the attribute `duration` of a video's dataset says; None: there is no such attribute.
@@ -237,6 +242,7 @@ class RegionFeatures(_Store):
         self._ids: list[str] = []
         self._row: dict[str, int] | None = None
         self._data: dict[str, Any] = {}
+        self._fine = set[int]()  # rows in memory that need no second check
         self.left_out: dict[str, int] = {}
 
     @property
@@ -264,13 +270,17 @@ class RegionFeatures(_Store):
 
     def _read(self, row: int, key: str) -> Regions:
         begin, end = self._data["offsets"][row : row + 2].tolist()
-        features = self._check(self._part("features", begin, end), key)
-        boxes = np.array(self._part("boxes", begin, end), dtype=np.float32)
-        width, height = self._size(row)
-        fine = usable_boxes(boxes, (width, height), f"boxes of {key!r} in {self.path}")
+        features, boxes = self._part("features", begin, end), self._part("boxes", begin, end)
+        boxes, size = np.array(boxes, dtype=np.float32), self._size(row)
+        if row in self._fine:
+            return Regions(np.array(features, dtype=np.float32), boxes, size)
+        features = self._check(features, key)
+        fine = usable_boxes(boxes, size, f"boxes of {key!r} in {self.path}")
         if not fine.all():
             features, boxes = self._leave_out(key, features, boxes, fine)
-        return Regions(features, boxes, (width, height))
+        elif self.in_memory:
+            self._fine.add(row)
+        return Regions(features, boxes, size)
 
     def _leave_out(self, key: str, features: np.ndarray, boxes: np.ndarray, fine: np.ndarray) -> list[np.ndarray]:
         row = int(np.flatnonzero(~fine)[0])
@@ -290,6 +300,18 @@ class RegionFeatures(_Store):
         numbers = np.diff(self._data["offsets"]).tolist()
         sizes = self._data["sizes"].astype(np.int64).tolist()
         return [(key, count, (w, h)) for key, count, (w, h) in zip(ids, numbers, sizes, strict=True)]
+
+    def count(self, key: str) -> int:
+        """Return the number of regions that the file holds of an image.
+
+        Raises:
+            MissingFeatures: the file does not hold the image.
+        """
+        return self._count(self._row_of(key))
+
+    def _count(self, row: int) -> int:
+        begin, end = self._data["offsets"][row : row + 2].tolist()
+        return end - begin
 
     def size(self, key: str) -> tuple[int, int]:
         """Return (width, height) of an image in pixels.

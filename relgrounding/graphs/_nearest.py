@@ -17,7 +17,7 @@ from relgrounding.graphs._inputs import (
     read_image_sizes,
     read_integers,
 )
-from relgrounding.graphs._pairs import Pairs, evaluate, graph_of_pairs, structure_of_pairs
+from relgrounding.graphs._pairs import Pairs, evaluate, structure_of_pairs
 from relgrounding.graphs._structure import GraphStructure
 
 EDGE_TYPES = ("nearest",)
@@ -177,6 +177,7 @@ def nearest_graph(
     [[2, 0], [0, 2]]
     """
     pairs, rows = _numbers(boxes, k, categories, among, image_size, box_format)
-    graph = graph_of_pairs(pairs, rows.counts, EDGE_TYPES)
-    graph.edata["offset"] = _offsets(structure_of_pairs(pairs, rows.counts, EDGE_TYPES), rows).to(graph.device)
+    structure = structure_of_pairs(pairs, rows.counts, EDGE_TYPES)
+    graph = structure.to_dgl()
+    graph.edata["offset"] = _offsets(structure, rows).to(graph.device)
     return graph

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._dgl_graphs import heterograph
-from relgrounding.graphs._items import group_sizes, offsets, padded_rows, row_blocks
+from relgrounding.graphs._items import by_source, group_sizes, padded_rows, row_blocks
 from relgrounding.graphs._structure import GraphStructure
 
-# Pairs that a rule is evaluated at together, so that its intermediate results stay in the processor's cache.
-CHUNK = 20000
+# Bytes of an intermediate result of a rule: so many pairs are evaluated together that a few stay in the cache.
+CHUNK = 160_000
 # Pairs that are made into edges together, which limits the memory for intermediate results.
 CELLS = 2**20
 
@@ -83,33 +83,53 @@ def evaluate(
 def _fill(function: Callable[..., Tensor], columns: Tensor, items: Tensor) -> UInt8[Tensor, "items longest longest"]:
     longest = columns.shape[2]
     number = torch.empty(len(items), longest, longest, dtype=torch.uint8, device=columns.device)
-    step = max(1, CHUNK // max(1, longest**2))
+    cells = CHUNK // columns.element_size()
+    step = max(1, cells // max(1, longest**2))
     for first in range(0, len(items), step):
         own = slice(first, first + step)
         part = columns[:, own]
-        for rows in row_blocks(part.shape[1], longest, CHUNK):
+        for rows in row_blocks(part.shape[1], longest, cells):
             number[own, rows] = function(part[:, :, None], part[:, :, rows, None], items[own])
     return number
 
 
+def _in_edges(group: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """In-degrees, and the edges' sources, counted from the first of these nodes, and types."""
+    cells = group.number.flatten().nonzero().flatten()
+    degree = group.number.clamp(max=1).sum(2, dtype=torch.int32)
+    # A cell is the number of its row times the length of a row, plus the place of the source in its item.
+    row_starts = torch.arange(degree.numel(), device=cells.device).mul_(degree.shape[1]).view_as(degree)
+    shift = (row_starts - (group.nodes[:, :1] - group.nodes[0, 0])).flatten()
+    etype = group.number.flatten().index_select(0, cells).sub_(1)
+    sources = cells.sub_(shift.repeat_interleave(degree.flatten(), output_size=len(cells)))
+    return group.unpadded(degree), sources, etype
+
+
+def _joined(parts: list[Tensor]) -> Shaped[Tensor, " total"]:
+    """All parts in one tensor; the list is emptied, so that they are not held beside the next column's."""
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    parts.clear()
+    return whole
+
+
+def structure_of_pairs(
+    pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_types: tuple[str, ...]
+) -> GraphStructure:
+    """The edges whose number is not 0; their type is ``number - 1``."""
+    columns: list[list[Tensor]] = [[] if pairs else [counts[:0]] for _ in range(6)]
+    edges = 0
+    for group in pairs:
+        degree, sources, etype = _in_edges(group)
+        out_degree, destinations, out_edges = by_source(degree, sources)
+        first = int(group.nodes[0, 0])
+        shifted = (degree, sources.add_(first), etype, out_degree, destinations.add_(first), out_edges.add_(edges))
+        for column, part in zip(columns, shifted, strict=True):
+            column.append(part)
+        edges += len(sources)
+    return GraphStructure._from_columns([_joined(column) for column in columns], edge_types, counts)
+
+
 Columns = tuple[Tensor, Tensor, Tensor]
-
-
-def _forward(pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"]) -> Columns:
-    """In-degree of each node; source and type of each edge."""
-    cells = kept.flatten()
-    etype = pairs.number.flatten().masked_select(cells).long().sub_(1)
-    return pairs.unpadded(kept.sum(2)), sources.masked_select(cells), etype
-
-
-def _backward(
-    pairs: Pairs, kept: Bool[Tensor, "items longest longest"], sources: Int64[Tensor, " cells"], first: int
-) -> Columns:
-    """Out-degree of each node; destination and number of each edge, counted from `first`, in the order by source."""
-    edges = kept.flatten().cumsum(0).add_(first - 1).view(kept.shape)
-    # Flat copies, because `masked_select` is slower on strides.
-    turned = kept.mT.flatten()
-    return pairs.unpadded(kept.sum(1)), sources.masked_select(turned), edges.mT.flatten().masked_select(turned)
 
 
 def _concatenated(parts: list[Columns], none: Int64[Tensor, " zero"]) -> Columns:
@@ -117,30 +137,6 @@ def _concatenated(parts: list[Columns], none: Int64[Tensor, " zero"]) -> Columns
     columns = zip(*(parts or [(none, none, none)]), strict=True)
     first, second, third = (column[0] if len(column) == 1 else torch.cat(column) for column in columns)
     return first, second, third
-
-
-def structure_of_pairs(
-    pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_types: tuple[str, ...]
-) -> GraphStructure:
-    """The edges whose number is not 0; their type is ``number - 1``."""
-    forward, backward, first = [], [], 0
-    for group in pairs:
-        kept, sources = group.number != 0, group.sources()
-        forward.append(_forward(group, kept, sources))
-        backward.append(_backward(group, kept, sources, first))
-        first += len(forward[-1][1])
-    in_degree, indices, etype = _concatenated(forward, counts[:0])
-    out_degree, out_indices, out_edges = _concatenated(backward, counts[:0])
-    return GraphStructure(
-        indptr=offsets(in_degree),
-        indices=indices,
-        etype=etype,
-        edge_types=edge_types,
-        batch_num_nodes=counts,
-        out_indptr=offsets(out_degree),
-        out_indices=out_indices,
-        out_edges=out_edges,
-    )
 
 
 def graph_of_pairs(pairs: list[Pairs], counts: Int64[Tensor, " items"], edge_types: tuple[str, ...]) -> dgl.DGLGraph:

@@ -9,6 +9,7 @@ from typing import Any
 from relgrounding._names import name_fault
 from relgrounding._printing import brief, get_logger
 from relgrounding._signals import look
+from relgrounding._urls import Masked
 
 __all__ = [
     "BadAnnotation",
@@ -26,7 +27,7 @@ MOST_LOGGED = 10
 # UTF-32 first: the mark of UTF-16 is the beginning of its mark.
 
 
-class DataError(ValueError):
+class DataError(Masked, ValueError):
     """Data that cannot be used; the message says what, where, and what to do."""
 
 

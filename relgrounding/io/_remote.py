@@ -19,9 +19,10 @@ from typing import Any
 
 from relgrounding._cache import cache_folder, exclusive, mark_used
 from relgrounding._files import clear_parts, replacing
-from relgrounding._printing import get_logger, masked, progress
+from relgrounding._printing import get_logger, progress
 from relgrounding._settings import ConfigError
 from relgrounding._signals import look
+from relgrounding._urls import identity, is_url, masked
 from relgrounding.io._errors import DataError, MissingFile
 
 logger = get_logger("relgrounding.io")
@@ -37,20 +38,14 @@ _MARKS = (
     *("blob_id", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created"),
 )
 """What file systems call the facts that change with the content."""
+_NO_ENTRY = re.compile("Credential|Authentication|^error_perm$")
+"""Names of the errors of a login: those of cloud packages, of sftp, of ftp."""
+_CUT_PASSWORD = re.compile(r"://[^\s/?#@:\[]*:(?!\d*(?:[/?#]|$))[^/?#@]*[/?#].*@")
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Unreachable(DataError):
     """A file system that does not answer, or not as it should."""
-
-
-def is_url(name: object) -> bool:
-    """Whether a name is a URL rather than a path.
-
-    >>> is_url("s3://bucket/features.h5"), is_url("features/a.h5")
-    (True, False)
-    """
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)", str(name)) is not None and "://" in str(name)
 
 
 def local_path(name: "str | os.PathLike[str]") -> Path:
@@ -73,26 +68,17 @@ def fetched(url: str) -> Path:
         OSError: the copy cannot be written.
     """
     shown = masked(url)
-    system, path = _file_system(url)
-    if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
-        return Path(path)
-    cache = cache_folder()
-    if cache is None:
-        raise DataError(f"{shown}: no folder for its copy can be written; set RELGROUNDING_CACHE")
-    # Without what is masked: a copy does not depend on who fetched it.
-    key = hashlib.sha256(shown.encode()).hexdigest()[:16]
-    folder, name = cache / "remote", _file_name(path)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        system, path = _file_system(url, shown)
+        if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
+            return Path(path)
         members, version = _members(system, path, shown)
     except Unreachable as error:
-        if (copy := _last_copy(folder, key)) is None:
-            raise
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_ctime))
-        logger.warning("%s; its copy of %s is used", error, since)
-        return copy / name
-    copy = folder / f"{key}-{version}"
+        return _last_copy(url, error)
+    folder, key = _place(url)
+    copy, name = folder / f"{key}-{version}", _file_name(path)
     if not copy.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder / f"{key}.lock", f"the copy of {shown}"):
             if not copy.is_dir():
                 _fetch(system, path, members, copy, name, shown)
@@ -104,25 +90,53 @@ def fetched(url: str) -> Path:
     return copy / name
 
 
+def _place(url: str) -> tuple[Path, str]:
+    """Return the folder of copies, and what the names of those of a URL begin with."""
+    cache = cache_folder()
+    if cache is None:
+        raise DataError(f"{url}: no folder for its copy can be written; set RELGROUNDING_CACHE")
+    return cache / "remote", hashlib.sha256(identity(url).encode()).hexdigest()[:16]
+
+
+def _last_copy(url: str, error: Unreachable) -> Path:
+    """Return the last copy of what a URL names, where the file system does not answer; without one, raise the error."""
+    folder, key = _place(url)
+    copies = [next(copy.iterdir()) for copy in folder.glob(f"{key}-*") if copy.is_dir() and copy.suffix != ".part"]
+    if not copies:
+        raise error
+    last = max(copies, key=lambda copy: copy.stat().st_mtime)
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.stat().st_mtime))
+    logger.warning("%s; its copy of %s is used", error, since)
+    mark_used(last.parent)
+    return last
+
+
 def _file_name(path: str) -> str:
     """Return the name of a copy; http keeps what follows "?" in its paths, which may be a secret."""
     plain = re.split("[?#]", path)[0] if "://" in path else path
     return PurePosixPath(plain.rstrip("/")).name or "data"
 
 
-def _file_system(url: str) -> tuple[Any, str]:
+def _file_system(url: str, shown: str) -> tuple[Any, str]:
+    """Return the file system of a URL, connected where it is of a kind that connects at once, and the path in it."""
     from fsspec.core import url_to_fs  # takes its time, and most runs read files of their own
 
-    try:
-        return url_to_fs(url)
-    except ImportError as error:
-        package = re.search(r"[Ii]nstall (?:the )?['`\"]?([\w.-]+)", str(error))
-        remedy = f"; pip install {package[1]}" if package else ""
-        raise ConfigError(f"{masked(url)}: {_brief(error)}{remedy}") from None
-    except Exception as error:  # each file system has its own
+    if _CUT_PASSWORD.search(url):
         raise ConfigError(
-            f"{masked(url)} cannot be used: {_brief(error)}; see fsspec's list of file systems, or give a local path"
-        ) from None
+            f"{shown} holds '/', '?' or '#' in its password, which ends the name of the host; give the password in "
+            "fsspec's configuration, or log in as the file system's package documents"
+        )
+    with _in_words(shown):
+        try:
+            return url_to_fs(url)
+        except ImportError as error:
+            package = re.search(r"[Ii]nstall (?:the )?['`\"]?([\w.-]+)", str(error))
+            remedy = f"; pip install {package[1]}" if package else ""
+            raise ConfigError(f"{shown}: {_brief(error)}{remedy}") from None
+        except (ValueError, TypeError, LookupError, AttributeError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"{shown} cannot be used: {_brief(error)}; see fsspec's list of file systems, or give a local path"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -130,7 +144,7 @@ def _in_words(shown: str) -> Iterator[None]:
     """Turn the errors of file systems into those of data."""
     try:
         yield
-    except DataError:
+    except (DataError, ConfigError):
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         cause = error.__cause__
@@ -141,7 +155,7 @@ def _in_words(shown: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise
-        if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+        if isinstance(error, PermissionError) or _NO_ENTRY.search(type(error).__name__):
             raise DataError(
                 f"{shown} may not be read ({_brief(error)}); log in as its file system's package documents, such as "
                 "with environment variables or its own configuration file"
@@ -162,7 +176,7 @@ def _members(system: Any, path: str, shown: str) -> tuple[dict[str, dict[str, An
             members = {name.removeprefix(root).lstrip("/"): about for name, about in sorted(found.items())}
             if not members:
                 raise FileNotFoundError(path)
-        else:
+        elif "://" not in path:  # http makes a key of the URL, whose signature may be another one tomorrow
             with contextlib.suppress(Exception):  # not every file system has it
                 marks.append(system.ukey(path))
     for name in members:
@@ -219,11 +233,6 @@ def _check_room(size: int, limit: float, folder: Path, shown: str) -> None:
             f"{shown} has {size / 1e9:,.1f} GB, and {folder.parent} has {free / 1e9:,.1f} GB free; name another "
             "folder in RELGROUNDING_CACHE"
         )
-
-
-def _last_copy(folder: Path, key: str) -> Path | None:
-    copies = [copy for copy in folder.glob(f"{key}-*") if copy.is_dir() and copy.suffix != ".part"]
-    return max(copies, key=lambda copy: copy.stat().st_ctime, default=None)
 
 
 def _brief(error: Exception) -> str:

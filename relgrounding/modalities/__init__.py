@@ -9,7 +9,7 @@ from relgrounding.modalities._batches import (
     identities,
     make_loader,
 )
-from relgrounding.modalities._blocks import BlockSampler, training_batches
+from relgrounding.modalities._blocks import BlockSampler, proposal_counter, training_batches
 from relgrounding.modalities._inputs import Stores
 from relgrounding.modalities._modality import MODALITIES, TOP, Modality, NoSettings, Scored, register_modality
 from relgrounding.modalities._pieces import Cut, Piece, PieceSampler
@@ -42,6 +42,7 @@ __all__ = [
     "VideoCollator",
     "identities",
     "make_loader",
+    "proposal_counter",
     "register_modality",
     "training_batches",
 ]

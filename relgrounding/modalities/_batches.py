@@ -1,18 +1,19 @@
 """From queries and features to batches of tensors and graph structures."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import to_device
 from relgrounding._signals import ignore_signals
 from relgrounding.datasets import Query, columns
-from relgrounding.datasets._stream import first_rows, numbered
+from relgrounding.datasets._stream import CHUNK, first_rows, numbered
 from relgrounding.features import Vocabulary, tokenize, word_importance
 from relgrounding.graphs import GraphStructure
 
@@ -49,20 +50,25 @@ class Batch:
     queries: list[int]
     counts: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
 
-    def _apply(self: B, method: str, *args: Any, **kwargs: Any) -> B:
-        moved = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            moved[field.name] = getattr(value, method)(*args, **kwargs) if hasattr(value, method) else value
-        return type(self)(**moved)
+    def _mapped(self: B, function: Callable[[Any], Any]) -> B:
+        return type(self)(**{field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def to(self: B, device: torch.device | str) -> B:
-        """Return the batch on another device."""
-        return self._apply("to", device)
+        """Return the batch on another device.
+
+        Copies to CUDA do not wait for it, and the host goes on knowing whole numbers, such as lengths.
+        """
+
+        def there(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return to_device(value, device)
+            return value.to(device, non_blocking=True) if hasattr(value, "to") else value
+
+        return self._mapped(there)
 
     def pin_memory(self: B) -> B:
         """Return the batch in page-locked memory, from which it is copied to a GPU faster."""
-        return self._apply("pin_memory")
+        return self._mapped(lambda value: value.pin_memory() if hasattr(value, "pin_memory") else value)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -102,8 +108,8 @@ class Texts:
             "importance": torch.nn.utils.rnn.pad_sequence(
                 [self._importance(query.text) for query in queries], batch_first=True
             ),
-            "item": self.item[index],
-            "text": self.text[index],
+            "item": self.item[index].long(),
+            "text": self.text[index].long(),
             "group": self.group[index],
             "block": torch.full_like(index, -1),
             "queries": list(indices),
@@ -115,12 +121,26 @@ def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:
     known = columns(queries)
     groups = known.groups()
     group = torch.full((1,), -1).expand(len(queries)) if groups is None else torch.from_numpy(groups)
-    return torch.from_numpy(known.items()[1]).long(), torch.from_numpy(known.texts()).long(), group
+    return torch.from_numpy(known.items()[1]), torch.from_numpy(known.texts()), group
 
 
 def numbers(names: Iterable[str]) -> Int[Tensor, " names"]:
     """Return names as numbers from 0 in order of their first use."""
     return torch.from_numpy(numbered(names)[1])
+
+
+class Drawn(NamedTuple):
+    """What an epoch consists of.
+
+    Attributes:
+        order: (queries,) their indices; batch n has those from n times the batch size on.
+        batches: number of each batch, in the order in which they come.
+        block: (queries,) id of the block of each query, -1 for none.
+    """
+
+    order: Int[Tensor, " queries"]
+    batches: Int[Tensor, " batches"]
+    block: Int[Tensor, " queries"]
 
 
 class BatchSampler:
@@ -138,37 +158,63 @@ class BatchSampler:
         self.batch_size, self.seed = batch_size, seed
         self.epoch = 0
         self.start = 0
-        self._drawn: tuple[int, tuple[Sequence[Tensor], Tensor]] | None = None
-        alone = torch.arange(len(groups)) + (groups.max().clamp_min(0) + 1 if len(groups) else 0)
-        _, self._unit = torch.unique(torch.where(groups >= 0, groups, alone), return_inverse=True)
+        self._size, self._groups = len(groups), groups if bool((groups >= 0).any()) else None
+        self._drawn: tuple[int, Drawn] | None = None
+
+    @cached_property
+    def _unit(self) -> Int[Tensor, " queries"]:
+        """Number that the queries of a group share."""
+        if self._groups is None:
+            return torch.arange(self._size)
+        alone = torch.arange(self._size) + self._groups.max() + 1
+        return torch.unique(torch.where(self._groups >= 0, self._groups, alone), return_inverse=True)[1]
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches, _ = self._epoch()
-        return (b.tolist() for b in [b for b in batches if len(b) > 1][self.start :])
+        drawn, size = self._epoch(), self.batch_size
+        numbers = drawn.batches[drawn.batches * size < self._size - 1]
+        return (drawn.order[n * size : (n + 1) * size].tolist() for n in numbers[self.start :].tolist())
 
     def block(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
         """Return the id of the block that each of these queries is in during this epoch, -1 for none."""
-        return self._epoch()[1][torch.tensor(indices)]
+        return self._epoch().block[torch.tensor(indices)]
 
     def units(self, indices: Sequence[int]) -> Int[Tensor, " indices"]:
         """Return a number for each of these queries that those of a group share."""
-        return self._unit[torch.tensor(indices)]
+        return torch.tensor(indices) if self._groups is None else self._unit[torch.tensor(indices)]
 
-    def _epoch(self) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
-        """Return the batches of this epoch and the block of each query."""
+    def _epoch(self) -> Drawn:
+        """Return what this epoch consists of."""
         if self._drawn is None or self._drawn[0] != self.epoch:
+            self._drawn = None  # not kept beside the next one
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
             self._drawn = self.epoch, self._draw(generator)
         return self._drawn[1]
 
-    def _draw(self, generator: torch.Generator) -> tuple[Sequence[Tensor], Int[Tensor, " queries"]]:
-        rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
-        order = torch.argsort(rank[self._unit], stable=True)
-        return order.split(self.batch_size), torch.full((1,), -1).expand(len(order))
+    def _draw(self, generator: torch.Generator) -> Drawn:
+        if self._groups is None:
+            order = inverse(torch.randperm(self._size, generator=generator, dtype=_index_type(self._size)))
+        else:
+            rank = torch.randperm(int(self._unit.max()) + 1, generator=generator)
+            order = torch.argsort(rank[self._unit], stable=True)
+        batches = torch.arange(-(-self._size // self.batch_size))
+        return Drawn(order, batches, torch.full((1,), -1).expand(self._size))
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self._unit), self.batch_size)
+        full, rest = divmod(self._size, self.batch_size)
         return full + (rest > 1) - self.start
+
+
+def _index_type(size: int) -> torch.dtype:
+    return torch.int32 if size < 2**31 else torch.int64
+
+
+def inverse(order: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return the place of each number in a permutation."""
+    inverse, start = torch.empty_like(order), 0
+    for part in order.split(CHUNK):
+        inverse[part.long()] = torch.arange(start, start + len(part), dtype=order.dtype)
+        start += len(part)
+    return inverse
 
 
 class OrderedBatches:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relgrounding.datasets import Query, columns
 from relgrounding.features import parts_of_speech, tokenize
-from relgrounding.modalities._batches import BatchSampler, identities
+from relgrounding.modalities._batches import BatchSampler, Drawn, identities, inverse
 from relgrounding.modalities._modality import Modality
 
 CHUNK = 2**22
@@ -37,6 +37,12 @@ def training_batches(queries: Sequence[Query], store: Any, modality: Modality, d
         return BlockSampler(group, data.batch_size, seed, lambda generator: categories, data.block_size)
     draw_keys = _sentence_keys(columns(queries).words(), data.block_size)
     return BlockSampler(group, data.batch_size, seed, draw_keys, data.block_size)
+
+
+def proposal_counter(queries: Sequence[Query], store: Any, modality: Modality) -> Callable[[int], int] | None:
+    """Return a function from the index of a query to the number of its item's proposals, see `Modality.counter`."""
+    count = modality.counter(store)
+    return None if count is None else lambda index: count(queries[index].item)
 
 
 def sentence_keys(texts: Sequence[str], least: int) -> DrawKeys:
@@ -79,7 +85,7 @@ def _sentence_keys(sentences: Iterable[list[str]], least: int) -> DrawKeys:
     def draw(generator: torch.Generator) -> Int[Tensor, " sentences"]:
         time = -torch.log1p(-torch.rand(len(count), dtype=torch.float64, generator=generator)) / idf
         order = time.argsort()
-        rank, first = _inverse(order), torch.full((total,), len(order))
+        rank, first = inverse(order), torch.full((total,), len(order))
         for some_words, some_owners in zip(word.split(CHUNK), owner.split(CHUNK), strict=True):
             first.scatter_reduce_(0, some_owners.long(), rank[some_words], "amin")
         return torch.cat([order, torch.tensor([-1])])[first]
@@ -113,17 +119,17 @@ class BlockSampler(BatchSampler):
         super().__init__(groups, batch_size, seed)
         self._draw_keys, self._block_size = draw_keys, block_size
 
-    def _draw(self, generator: torch.Generator) -> tuple[list[Tensor], Int[Tensor, " queries"]]:
+    def _draw(self, generator: torch.Generator) -> Drawn:
         key, unit, size = self._unit_keys(self._draw_keys(generator)), self._unit, self._unit.bincount()
         order = torch.randperm(len(size), generator=generator)
         order = order[key[order].argsort(stable=True)]
         block = self._cut(order, key, size)[unit]
         length = block.bincount()
         place = torch.randperm(len(length), generator=generator) + len(length) * (length < self._block_size)
-        queries = _inverse(order)[unit].argsort(stable=True)
-        batches = queries[place[block[queries]].argsort(stable=True)].split(self.batch_size)
-        shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        return shuffled, torch.where((key[unit] >= 0) & (length[block] > 1), block, -1)
+        queries = inverse(order)[unit].argsort(stable=True)
+        queries = queries[place[block[queries]].argsort(stable=True)]
+        batches = torch.randperm(-(-len(queries) // self.batch_size), generator=generator)
+        return Drawn(queries, batches, torch.where((key[unit] >= 0) & (length[block] > 1), block, -1))
 
     def _unit_keys(self, key: Int[Tensor, " queries"]) -> Int[Tensor, " units"]:
         """Return the key that all queries of a unit share, -1 where they differ."""
@@ -142,9 +148,4 @@ class BlockSampler(BatchSampler):
         # Keys do not fall along the order, nor do parts within a key.
         begins = torch.ones(len(order), dtype=torch.bool)
         begins[1:] = (keys[1:] != keys[:-1]) | (part[1:] != part[:-1])
-        return (begins.cumsum(0) - 1)[_inverse(order)]
-
-
-def _inverse(order: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return the place of each number in a permutation."""
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        return (begins.cumsum(0) - 1)[inverse(order)]

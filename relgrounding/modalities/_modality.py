@@ -1,7 +1,7 @@
 """Interface and registry of modalities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,6 +125,14 @@ class Modality(ABC):
         """
         return torch.full((len(queries),), -1)
 
+    def counter(self, store: Any) -> Callable[[str], int] | None:
+        """Return a function from the id of an item to the number of its proposals; None: it takes reading the features.
+
+        Args:
+            store: features by item.
+        """
+        return None
+
     def seconds(self, queries: Sequence[Query], durations: Mapping[str, float]) -> list[float]:
         """Return the length of each query's video; nothing for images."""
         return []
@@ -193,6 +201,14 @@ class Modality(ABC):
             variant: as for `select`.
             kinds: kind of each query, to report metrics by kind; None: without.
         """
+
+    def metric_names(self, variant: str) -> Sequence[str]:
+        """Return the names of the metrics of a protocol, without those of kinds; empty: not known before there are any.
+
+        Args:
+            variant: as for `select`.
+        """
+        return ()
 
     has_misses: ClassVar[bool] = False
     """Whether `relgrounding.evaluation.name_misses` applies to its answers."""

@@ -1,6 +1,7 @@
 """Batches in pieces: those that several processes work on at once, or one after another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from relgrounding.modalities._batches import BatchSampler
+
+KEPT = 2**20
+"""Numbers of proposals that are kept."""
 
 
 class Piece(NamedTuple):
@@ -29,9 +33,9 @@ class Cut(NamedTuple):
     """How batches are cut: into P = processes x accumulate pieces, of which piece p is that of process p // accumulate.
 
     A piece is a run of the batch's queries, in their order. Pieces have n / P of the n queries, or up to a quarter more
-    or less where that keeps a block or a group of queries together, and at least two, as one query has no negatives: of
-    a batch of fewer than 2 P queries the last pieces are empty. The loss of a step is the mean of the losses of its
-    pieces, each weighted by its number of queries.
+    or less where that keeps a block or a group of queries together, or gives each as many proposals as the others; and
+    at least two, as one query has no negatives: of a batch of fewer than 2 P queries the last pieces are empty. The
+    loss of a step is the mean of the losses of its pieces, each weighted by its number of queries.
 
     With `gather`, a batch is cut into `accumulate` parts in this way, and each part is shared out over the processes,
     which take negatives from all of it. A part with fewer queries than processes is done by all of them, with equal
@@ -67,7 +71,11 @@ class Cut(NamedTuple):
         return max(2 * self.accumulate, self.processes) if self.gather else 2 * self.total
 
     def pieces(
-        self, queries: Sequence[int], unit: Int[Tensor, " queries"], block: Int[Tensor, " queries"]
+        self,
+        queries: Sequence[int],
+        unit: Int[Tensor, " queries"],
+        block: Int[Tensor, " queries"],
+        proposals: Int[Tensor, " queries"] | None = None,
     ) -> list[Piece]:
         """Return the P pieces of a batch.
 
@@ -75,9 +83,11 @@ class Cut(NamedTuple):
             queries: of the batch, 2 or more.
             unit: what each query is to be kept together with, by number.
             block: likewise, if possible; -1 for none.
+            proposals: number of those of each query's item; None: as many of each.
         """
         size, place = len(queries), list(range(len(queries)))
-        parts = _runs(place, unit, block, self.parts, 2)
+        work = torch.ones_like(unit) if proposals is None else proposals
+        parts = _runs(place, unit, block, work, self.parts, 2)
         if not self.gather:
             return [Piece([queries[i] for i in part], len(part) / size) for part in parts]
         found: list[list[Piece]] = []
@@ -85,14 +95,14 @@ class Cut(NamedTuple):
             if len(part) < self.processes:
                 shared = [Piece([queries[i] for i in part], len(part) / size / self.processes)] * self.processes
             else:
-                runs = _runs(part, unit, block, self.processes, 1)
+                runs = _runs(part, unit, block, work, self.processes, 1)
                 counts = tuple(map(len, runs)) if self.processes > 1 else ()
                 shared = [Piece([queries[i] for i in run], len(run) / size, counts) for run in runs]
             found.append(shared)
         return [found[part][process] for process in range(self.processes) for part in range(self.accumulate)]
 
 
-def _runs(places: list[int], unit: Tensor, block: Tensor, count: int, least: int) -> list[list[int]]:
+def _runs(places: list[int], unit: Tensor, block: Tensor, work: Tensor, count: int, least: int) -> list[list[int]]:
     """Cut places of a batch into `count` runs of `least` or more, or none at all for the last ones."""
     size = len(places)
     pieces = min(count, size // least)
@@ -104,11 +114,13 @@ def _runs(places: list[int], unit: Tensor, block: Tensor, count: int, least: int
     same_unit = unit[where[1:]] == unit[where[:-1]]
     same_block = (block[where[1:]] == block[where[:-1]]) & (block[where[1:]] >= 0)
     parted = [0, *(same_unit.int() + (same_unit | same_block).int()).tolist(), 0]
+    done = work[where].cumsum(0)
+    even = torch.searchsorted(done * pieces, torch.arange(1, pieces) * done[-1], right=True).tolist()
     bounds = [0]
     for piece in range(1, pieces):
-        middle = piece * size // pieces
+        middle, best = piece * size // pieces, even[piece - 1]
         near = range(middle - reach, middle + reach + 1)
-        bounds.append(min(near, key=lambda at: (parted[at], abs(at - middle), at)))
+        bounds.append(min(near, key=lambda at: (parted[at], abs(at - best), at)))
     bounds += [size] * (count - pieces + 1)
     return [places[start:end] for start, end in pairwise(bounds)]
 
@@ -120,11 +132,15 @@ class PieceSampler:
         sampler: of the batches.
         cut: how they are cut.
         rank: of the process.
+        proposals: returns the number of those of a query's item, by the index of the query; None: as many of each.
     """
 
-    def __init__(self, sampler: BatchSampler, cut: Cut, rank: int = 0) -> None:
+    def __init__(
+        self, sampler: BatchSampler, cut: Cut, rank: int = 0, proposals: Callable[[int], int] | None = None
+    ) -> None:
         self.sampler, self.cut, self.rank = sampler, cut, rank
         self.own = slice(rank * cut.accumulate, (rank + 1) * cut.accumulate)
+        self._proposals = proposals and lru_cache(KEPT)(proposals)
 
     def all_steps(self) -> Iterator[list[Piece]]:
         """Yield the pieces of all processes for each step that is left of the epoch."""
@@ -132,7 +148,9 @@ class PieceSampler:
             if self.cut.total == 1:
                 yield [Piece(batch, 1.0)]
             else:
-                yield self.cut.pieces(batch, self.sampler.units(batch), self.sampler.block(batch))
+                units, blocks = self.sampler.units(batch), self.sampler.block(batch)
+                counts = self._proposals and torch.tensor([self._proposals(i) for i in batch])
+                yield self.cut.pieces(batch, units, blocks, counts)
 
     def steps(self) -> Iterator[list[Piece]]:
         """Yield the pieces of this process for each step that is left of the epoch."""

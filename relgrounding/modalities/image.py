@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -189,6 +189,9 @@ class Image(Modality):
         found = [int(np.bincount(categories + 1).argmax()) - 1 for categories in regions]
         return torch.tensor(found, dtype=torch.int64)[torch.from_numpy(item).long()]
 
+    def counter(self, store: Any) -> Callable[[str], int] | None:
+        return store.count if isinstance(store, RegionFeatures) else None
+
     def select(self, scored: Scored, variant: str, settings: Any) -> list[list[int]]:
         return [s.topk(min(TOP, len(s))).indices.tolist() for s in scored.scores]
 
@@ -205,6 +208,9 @@ class Image(Modality):
         self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
     ) -> dict[str, float]:
         return ImageEvaluator(variant)([answers[0] for answers in chosen], targets, kinds)
+
+    def metric_names(self, variant: str) -> Sequence[str]:
+        return (ImageEvaluator(variant).metric_name,)
 
     def floors(
         self, scored: Scored, queries: Sequence[Query], seconds: Sequence[float], variant: str, fitted: Any, kinds: Any

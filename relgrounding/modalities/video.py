@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host
 from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import (
@@ -23,8 +24,8 @@ from relgrounding.evaluation import (
     select_by_vote,
     video_floors,
     video_oracle,
-    votes,
 )
+from relgrounding.evaluation._selection import unchecked_votes
 from relgrounding.features import ClipFeatures, Vocabulary, open_features
 from relgrounding.graphs import (
     GraphStructure,
@@ -279,14 +280,14 @@ class Video(Modality):
         if selection != "vote":
             return scores
         assert isinstance(batch, VideoBatch)  # narrows the type for mypy
-        counts = batch.structure.batch_num_nodes.tolist()
-        ranked, spans = list(scores.split(counts)), batch.spans.split(counts)
+        counts = on_host(batch.structure.batch_num_nodes).tolist()
+        ranked, spans = list(scores.split(counts)), on_host(batch.spans).split(counts)
         same: dict[int, list[int]] = {}
-        for i, length in enumerate(batch.clip_lengths.tolist()):
+        for i, length in enumerate(on_host(batch.clip_lengths).tolist()):
             same.setdefault(length, []).append(i)
         for indices in same.values():
             ballots = _ballots(torch.stack([ranked[i] for i in indices]), settings)
-            found = votes(spans[indices[0]], ballots, *_vote_options(settings)).clamp(0, 1)
+            found = unchecked_votes(spans[indices[0]], ballots, *_vote_options(settings)).clamp(0, 1)
             for i, row in zip(indices, found.to(scores.dtype), strict=True):
                 ranked[i] = row
         return torch.cat(ranked)
@@ -308,6 +309,9 @@ class Video(Modality):
         self, chosen: Sequence[Any], targets: Sequence[Any], variant: str, kinds: Sequence[str] | None
     ) -> dict[str, float]:
         return MOMENTS(chosen, targets)
+
+    def metric_names(self, variant: str) -> Sequence[str]:
+        return MOMENTS.metric_names
 
     def fit_floors(self, queries: Sequence[Query], durations: Mapping[str, float]) -> ConstantSegments:
         return fit_constant_segments(MOMENTS, [q.targets for q in queries], self.seconds(queries, durations))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relgrounding._host import on_host, to_device
 from relgrounding._settings import ConfigError
 from relgrounding.models._system import System
 from relgrounding.nn import pad_nodes
@@ -63,6 +64,7 @@ class Committee(System):
         self.members, self.plan = nn.ModuleList(members), plan
         self.modality = members[0].modality  # type: ignore[misc]
         self.register_buffer("active", torch.tensor(1))
+        self._active = 1  # on the host, where reading it does not wait for the device
 
     @property
     def systems(self) -> list[System]:
@@ -70,26 +72,34 @@ class Committee(System):
 
     def begin(self, number: int) -> System:
         self.active.fill_(number + 1)
+        self._active = number + 1
         for member in self.members[:number]:
             member.requires_grad_(False)
             member.zero_grad(set_to_none=True)
         return self.systems[number]
 
+    @property
+    def in_training(self) -> System:
+        """The member in training, or the last one trained."""
+        return self.systems[self._active - 1]
+
     def train(self, mode: bool = True) -> "Committee":
         """Set the mode of the members in training; those trained before remain in evaluation mode."""
         super().train(mode)
-        for member in self.members[: int(self.active) - 1]:
+        for member in self.members[: self._active - 1]:
             member.eval()
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load the weights of a committee, or those of a system alone into the first member."""
         if "active" in state_dict:
-            return super().load_state_dict(state_dict, *args, **kwargs)
+            found = super().load_state_dict(state_dict, *args, **kwargs)
+            self._active = int(self.active)
+            return found
         return self.members[0].load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, batch: Any) -> Float[Tensor, " nodes"]:
-        active = int(self.active)
+        active = self._active
         if active == 1:
             return self.members[0](batch)
         weights = [*self._powers(active - 1), 1.0]
@@ -98,7 +108,7 @@ class Committee(System):
     @torch.no_grad()
     def target(self, batch: Any) -> Float[Tensor, " nodes"]:
         """Return the distribution q that the member in training learns from, over the proposals of each item."""
-        weights = self._powers(int(self.active) - 1)
+        weights = self._powers(self._active - 1)
         total = sum(self._scaled(weights))
         return item_log_softmax(total * self._mean(batch, weights), batch.structure.batch_num_nodes).exp()
 
@@ -130,7 +140,8 @@ def item_log_softmax(
 ) -> Float[Tensor, " nodes"]:
     """Return the logarithm of the softmax over the proposals of each item."""
     padded, mask = pad_nodes(widened(logits), batch_num_nodes, -torch.inf)
-    return padded.log_softmax(1).masked_select(mask)
+    slots = to_device(on_host(mask).flatten().nonzero().squeeze(1), logits.device)
+    return padded.log_softmax(1).flatten().index_select(0, slots)
 
 
 def first_member(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,10 +26,9 @@ def compile_pieces(system: System, backend: str = "inductor") -> None:
         ConfigError: later, in the call of a piece that cannot be compiled whole.
     """
     # For the whole process: a piece has several graphs; gradients are also taken before the backward pass of a step;
-    # DistributedDataParallel must not cut the graphs; of GRU modules only the weights are read.
+    # of GRU modules only the weights are read.
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     torch._functorch.config.donated_buffer = False
-    torch._dynamo.config.optimize_ddp = False
     torch._dynamo.config.allow_rnn = True
     for name in system.pieces:
         eager = getattr(type(system), name).__get__(system)  # not what an earlier stage has compiled

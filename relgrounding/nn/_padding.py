@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
+
 
 def pad_nodes(
     x: Shaped[Tensor, "nodes *features"],  # noqa: F821 - a shape, not a product
@@ -27,13 +29,11 @@ def pad_nodes(
     >>> padded.tolist(), mask.tolist()
     ([[1, -1], [2, 3]], [[True, False], [True, True]])
     """
-    counts = batch_num_nodes.to(x.device)
+    counts = on_host(batch_num_nodes)
     if int(counts.sum()) != len(x):
-        raise ValueError(
-            f"batch_num_nodes {batch_num_nodes.tolist()} sums to {int(counts.sum())}, but there are {len(x)} nodes"
-        )
+        raise ValueError(f"batch_num_nodes {counts.tolist()} sums to {int(counts.sum())}, but there are {len(x)} nodes")
     longest = int(counts.max()) if len(counts) else 0
-    mask = torch.arange(longest, device=x.device) < counts.unsqueeze(1)
-    slots = mask.flatten().nonzero().squeeze(1)
+    mask = torch.arange(longest) < counts.unsqueeze(1)
+    slots = to_device(mask.flatten().nonzero().squeeze(1), x.device)
     padded = x.new_full((mask.numel(), *x.shape[1:]), fill).index_copy(0, slots, x)
-    return padded.view(*mask.shape, *x.shape[1:]), mask
+    return padded.view(*mask.shape, *x.shape[1:]), to_device(mask, x.device)

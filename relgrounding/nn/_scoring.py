@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relgrounding._host import on_host, to_device
 from relgrounding.nn._padding import pad_nodes
 from relgrounding.nn._precision import widened
 
@@ -38,11 +39,12 @@ class TopRScore(nn.Module):
         >>> TopRScore(2)(torch.tensor([0.1, 0.9, 0.5, 0.3]), torch.tensor([3, 1]))
         tensor([0.7000, 0.3000])
         """
-        empty = (batch_num_nodes < 1).nonzero()
+        counts = on_host(batch_num_nodes)
+        empty = (counts < 1).nonzero()
         if len(empty):
             raise ValueError(f"item {int(empty[0])} has no proposals, so it has no score; drop it from the batch")
         padded, _ = pad_nodes(widened(scores), batch_num_nodes, fill=-torch.inf)
         highest = padded.topk(min(self.r, padded.shape[1]), dim=1).values
-        kept = batch_num_nodes.to(scores.device).clamp(max=self.r)
+        kept = to_device(counts.clamp(max=self.r), scores.device)
         beyond = torch.arange(highest.shape[1], device=scores.device) >= kept.unsqueeze(1)
         return highest.masked_fill(beyond, 0).sum(1) / kept

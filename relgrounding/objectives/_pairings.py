@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
+from relgrounding._host import on_host, to_device
 from relgrounding._ranks import all_rows, rank, sum_rows
 from relgrounding.modalities import Batch
 from relgrounding.models import Encoded, GroundingModel
@@ -33,6 +34,7 @@ def align_pairings(
     lengths = batch.word_lengths if word_lengths is None else word_lengths
     prepared = model.prepare(encoded or model.encode(batch))
     graph = batch.structure if model.relation.has_graph else batch.structure.without_edges()
+    device, sentences = graph.device, on_host(sentences)
     flat = sentences.flatten()
     # Pairs are sorted by sentence, so that all items of a sentence attend to its words at once.
     order = flat.argsort(stable=True)
@@ -40,11 +42,11 @@ def align_pairings(
     for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
         items = pairs % len(batch)
         structure = graph.select(items)
-        sentence = flat[pairs].repeat_interleave(structure.batch_num_nodes)
+        sentence = flat[pairs].repeat_interleave(on_host(structure.batch_num_nodes))
         taken = prepared.take(graph.item_nodes(items))
-        scores = model.score_pairs(structure, taken, lengths, sentence)
+        scores = model.score_pairs(structure, taken, lengths, to_device(sentence, device))
         parts.append(model.align(structure, scores))
-    return torch.cat(parts).index_select(0, order.argsort()).view(sentences.shape)
+    return torch.cat(parts).index_select(0, to_device(order.argsort(), device)).view(sentences.shape)
 
 
 def copies_at_once(nodes: int) -> int:

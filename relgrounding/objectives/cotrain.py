@@ -86,8 +86,7 @@ class CoTraining(Objective):
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and the mean divergence of the member from its target."""
         target = self.model.target(batch)
-        member = self.model.members[int(self.model.active) - 1]
-        loss = posterior_loss(log_odds(member(batch)), target, batch.structure.batch_num_nodes)
+        loss = posterior_loss(log_odds(self.model.in_training(batch)), target, batch.structure.batch_num_nodes)
         entropy = -(target * target.clamp_min(1e-30).log()).sum() / len(batch)
         return loss, {"cotrain/divergence": loss.detach() - entropy}
 

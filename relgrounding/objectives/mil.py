@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
 from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, number
 from relgrounding.modalities import Batch
@@ -79,18 +80,18 @@ class MIL(Objective):
         number: the mean over processes, weighted by their items, is the loss of all items.
         """
         whole = Whole.of(batch)
-        own_sentence = torch.arange(len(whole), device=batch.words.device)
         negatives = self.draw_negatives(whole)
+        sentences = torch.cat([torch.arange(len(whole))[None], on_host(negatives)])
         with self.model.relation.passing(self.draw_messages()):
-            alignment = align_whole(self.model, batch, whole, torch.cat([own_sentence[None], negatives]))
+            alignment = align_whole(self.model, batch, whole, sentences)
         loss = self.pairing_loss(whole, alignment[0], alignment[1:], negatives)
         return (loss * (len(whole) / (len(batch) * len(batch.counts))) if batch.counts else loss), {}
 
     def draw_negatives(self, batch: Batch | Whole) -> Int[Tensor, "pairings items"]:
         """Draw the negative sentences of each item."""
-        config, group, block = self.config, batch.group.cpu(), batch.block.cpu()
+        config, group, block = self.config, on_host(batch.group), on_host(batch.block)
         drawn = draw_negatives(len(batch), config.negatives, group, self.generator, block, config.hard_negatives)
-        return drawn.to(batch.item.device)
+        return to_device(drawn, batch.item.device)
 
     def draw_messages(self) -> list[bool]:
         """Draw which relation layers pass messages, independently per layer."""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from relgrounding._host import on_host
+
 
 def check_shape(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
     """Raise if a tensor does not have the shape that the other arguments ask for: a kernel would read past its end."""
@@ -14,6 +16,7 @@ def check_lengths(lengths: Tensor, limit: int, what: str) -> None:
     """Raise if a length is not in 1 to `limit`."""
     if torch.compiler.is_compiling():
         return
+    lengths = on_host(lengths)
     wrong = ((lengths < 1) | (lengths > limit)).nonzero()
     if len(wrong):
         row = int(wrong[0])
@@ -27,6 +30,7 @@ def check_item(item: Tensor, items: int) -> None:
     """Raise if a proposal belongs to an item that does not exist."""
     if torch.compiler.is_compiling():
         return
+    item = on_host(item)
     wrong = ((item < 0) | (item >= items)).nonzero()
     if len(wrong):
         row = int(wrong[0])
@@ -37,6 +41,7 @@ def check_spans(spans: Tensor, item: Tensor, clips: Tensor) -> None:
     """Raise if a span (N, 2) is empty or leaves the padded clips (B, C, D), or belongs to an item without clips."""
     if torch.compiler.is_compiling():
         return
+    spans = on_host(spans)
     start, end = spans.unbind(1)
     wrong = ((start < 0) | (start >= end) | (end > clips.shape[1])).nonzero()
     if len(wrong):

@@ -15,10 +15,11 @@ import torch
 
 import relgrounding
 from relgrounding._dgl import dgl
-from relgrounding._files import clear_parts, is_part, replacing
+from relgrounding._files import clear_parts, is_part, local_only, replacing
 from relgrounding._names import name_fault
 from relgrounding._printing import counted
 from relgrounding._settings import read_yaml
+from relgrounding._urls import Masked
 from relgrounding.config import Config, config_to_yaml, make_config
 from relgrounding.evaluation import read_results
 from relgrounding.runs._log import Record, RunLog
@@ -32,7 +33,7 @@ ORIGIN = ("started", "versions")
 """Sections of config.yaml that are not settings."""
 
 
-class RunError(RuntimeError):
+class RunError(Masked, RuntimeError):
     """A run folder cannot be used as requested; the message says what to do."""
 
 
@@ -44,7 +45,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "the folder of a run")
         self._log = RunLog(self.path)
 
     @property

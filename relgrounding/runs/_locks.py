@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from relgrounding._printing import get_logger, masked
+from relgrounding._printing import get_logger
 from relgrounding._settings import ConfigError, read_yaml
+from relgrounding._urls import masked
 from relgrounding.runs._folder import RunError, RunFolder
 
 logger = get_logger("relgrounding.training")
@@ -164,7 +165,7 @@ def _locked(path: Path) -> Iterator[None]:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "command": masked(shlex.join(sys.argv))[:500],
+            "command": shlex.join(map(masked, sys.argv))[:500],
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)

@@ -9,7 +9,7 @@ from relgrounding._printing import get_logger
 from relgrounding._ranks import is_joined, world_size
 from relgrounding.config import Config, ConfigError
 from relgrounding.datasets import Query
-from relgrounding.modalities import Cut, Piece, PieceSampler, identities, training_batches
+from relgrounding.modalities import Cut, Piece, PieceSampler, identities, proposal_counter, training_batches
 from relgrounding.training._schedule import planned
 
 logger = get_logger("relgrounding.training")
@@ -36,15 +36,15 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
     item, text, _ = identities(train)
     batches = training_batches(train, store, config.modality, config.data, config.seed)
     cut = job_cut(config)
-    sampler = PieceSampler(batches, cut)
+    sampler = PieceSampler(batches, cut, proposals=proposal_counter(train, store, config.modality))
     total = without = 0
     if len(train) > 1:
         for batches.epoch in range(epochs):
             # A batch has two queries that differ in both, unless all share the item or all share the sentence.
-            parts = [part for pieces in sampler.all_steps() for part in _parts(pieces, cut)]
-            found = [bool((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in parts]
-            total, without = total + len(found), total + len(found) - sum(found)
-            if any(found):
+            for part in (part for pieces in sampler.all_steps() for part in _parts(pieces, cut)):
+                total += 1
+                without += not ((item[part] != item[part[0]]).any() and (text[part] != text[part[0]]).any())
+            if without < total:
                 break
     word = config.modality.item
     if without == total:

@@ -4,7 +4,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding._printing import counted, masked
+from relgrounding._printing import counted
+from relgrounding._urls import identity, masked
 from relgrounding.config import Config, ConfigError
 from relgrounding.runs import WHOLE, RunError, RunFolder, flat
 from relgrounding.training._schedule import stages
@@ -39,7 +40,7 @@ def check_settings(folder: RunFolder, config: Config) -> None:
     rising = {"train.patience", "train.epochs", *(f"{name}.epochs" for name in config.classes)}
     wrong = []
     for key in sorted({*was, *now} - FREE, key=[*now, *was].index):
-        before, value = _as_kept(was.get(key)), _as_kept(now.get(key))
+        before, value = as_kept(was.get(key)), as_kept(now.get(key))
         later = key in rising and before is not None and value is not None and value > before
         if value != before and not later:
             wrong.append(f"{key} is {before!r} there and {value!r} here{' (it may rise)' if key in rising else ''}")
@@ -135,6 +136,6 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
     return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
 
 
-def _as_kept(value: Any) -> Any:
-    """Return a value of the settings as config.yaml holds it."""
-    return masked(value) if isinstance(value, str) else value
+def as_kept(value: Any) -> Any:
+    """Return a value of the settings, a URL without what may differ when the same is fetched again."""
+    return masked(identity(value)) if isinstance(value, str) else value

@@ -1,17 +1,16 @@
 """A step of training: losses of the pieces of a batch, gradients over all processes, clipping, update."""
 
-import contextlib
+import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from relgrounding._ranks import everywhere, gather, is_joined, to_main
-from relgrounding._signals import agree
+from relgrounding._host import Numbers
+from relgrounding._ranks import everywhere, gather, is_joined, sum_in_place, to_main
+from relgrounding._signals import agree, pending
 from relgrounding.config import TrainConfig
 from relgrounding.modalities import Batch, Piece
 from relgrounding.objectives import Objective
@@ -23,55 +22,80 @@ Loaded = tuple[Piece, Batch | None]
 """A piece of a batch, and its tensors; None: it is empty."""
 
 
-class Done(NamedTuple):
+@dataclass
+class Done:
     """What a step came to, in all processes.
 
     Attributes:
-        loss: of the batch, before the update.
-        norm: of the gradient, before it was clipped.
+        number: of the step.
+        numbers: its norm and its losses, which may still be on their way to the host.
+        loss: of the batch, if it is known already.
         signal: number of a signal that came to any process.
     """
 
-    loss: float
-    norm: float
+    number: int
+    numbers: Numbers
+    loss: float | None
     signal: int | None
 
+    def read(self) -> tuple[float, float]:
+        """Return the loss of the batch, before the update, and the norm of the gradient, before it was clipped.
 
-class Losses(nn.Module):
-    """The sum of the losses of a stage's objectives; what DistributedDataParallel wraps.
+        Raises:
+            RunError: the gradient is not finite.
+        """
+        norm, *losses = self.numbers.read()
+        loss = sum(losses, 0.0) if self.loss is None else self.loss
+        if math.isfinite(norm):
+            return loss, norm
+        raise everywhere(
+            RunError(
+                f"the gradient at step {self.number} is not finite (loss {loss}); lower train.learning_rate and give "
+                "the command again with --overwrite, or look for NaN in the features; last.pt is as it was last "
+                "written"
+            )
+        )
+
+
+class Gradients:
+    """The gradients of parameters, added up over processes in one piece of memory.
 
     Args:
-        objectives: by name; they hold the model.
-        parameters: all that are trained.
+        parameters: all of one device.
     """
 
-    def __init__(self, objectives: Mapping[str, Objective], parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__()
-        self.objectives = objectives
-        # Registered without the rest of the model: what is frozen, or trained in a later stage, does not travel.
-        self.trained = nn.ParameterList(parameters)
-        # A loss has to depend on something, also that of an empty piece.
-        self.nothing = nn.Parameter(torch.zeros((), device=parameters[0].device))
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        sizes = [parameter.numel() for parameter in parameters]
+        first = next(iter(parameters))
+        self._whole = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
+        pairs = zip(self._whole.split(sizes), parameters, strict=True)
+        self._views = [part.view_as(parameter) for part, parameter in pairs]
 
-    def forward(self, batch: Batch | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a piece, and values to log."""
-        if batch is None:
-            return self.nothing * 0, {}
-        losses: list[Tensor] = []
-        logged: dict[str, Tensor] = {}
-        for objective in self.objectives.values():
-            loss, values = objective(batch)
-            losses.append(loss)
-            logged |= values
-        total = sum(losses[1:], losses[0])
-        return total if total.requires_grad else total + self.nothing, logged
+    def given(self) -> list[float]:
+        """Return 1 for each parameter that has a gradient in this process, 0 for one without."""
+        return [float(parameter.grad is not None) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def add_up(self, anywhere: Sequence[float]) -> None:
+        """Give each parameter the sum of its gradients over the processes, in which a missing one is zero.
+
+        Args:
+            anywhere: number of processes in which each parameter has a gradient; without any it gets none.
+        """
+        pairs = list(zip(self._views, self.parameters, strict=True))
+        for view, parameter in pairs:
+            view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
+        sum_in_place(self._whole)
+        for count, (view, parameter) in zip(anywhere, pairs, strict=True):
+            parameter.grad = view if count else None
 
 
 class Step:
     """The steps of a stage.
 
     The gradient is that of the mean of the pieces' losses, weighted as `modalities.Cut` says, whatever the number of
-    processes: each adds up the gradients of its own pieces, and DistributedDataParallel adds up those of the processes.
+    processes: each adds up the gradients of its own pieces, and then those of the processes are added up at once.
 
     Args:
         objectives: of the stage, by name.
@@ -93,12 +117,16 @@ class Step:
     ) -> None:
         self.objectives, self.parameters, self.optimizer = objectives, parameters, optimizer
         self.average, self.config, self.draws = average, config, draws
+        self.gradients = Gradients(parameters) if is_joined() else None
         self._logged: list[tuple[float, dict[str, Tensor]]] = []
         for objective in objectives.values():
             objective.split(len(draws.numbers))
 
     def __call__(self, pieces: Sequence[Loaded], rate: float, number: int) -> Done:
         """Update the parameters.
+
+        On a GPU, this does not wait for it; whether the gradient was finite is known once `Done.read` is called, which
+        must be before the weights are used for anything but further steps.
 
         Args:
             pieces: of the batch that are this process's.
@@ -111,57 +139,55 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._add_gradients(pieces)
+        losses, loss, signal = self._add_gradients(pieces)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self.optimizer.step()
-            self.average.update()
-        (loss,), signal = agree([loss])
-        if not finite:
-            raise everywhere(
-                RunError(
-                    f"the gradient at step {number} is not finite (loss {loss}); lower train.learning_rate and give "
-                    "the command again with --overwrite, or look for NaN in the features; last.pt is as it was last "
-                    "written"
-                )
-            )
-        return Done(loss, norm.item(), signal)
+        done = Done(number, Numbers([norm, *losses]), loss, signal)
+        if norm.device.type != "cuda":
+            done.read()
+        self.optimizer.step()
+        self.average.update()
+        done.signal = pending() if self.gradients is None else signal
+        return done
 
-    def _add_gradients(self, pieces: Sequence[Loaded]) -> float:
-        """Set the gradients to those of all pieces of all processes; return the share of the loss of this process."""
-        self._logged, total, kind = [], 0.0, self.parameters[0].device.type
-        # A process without queries takes part in the sum all the same.
-        present = [i for i, (_, batch) in enumerate(pieces) if batch is not None] or [0]
-        for i in present:
-            piece, batch = pieces[i]
-            with self.draws.of(i), self._adding_up(last=i == present[-1]):
+    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None]:
+        """Set the gradients to those of all pieces of all processes.
+
+        Returns:
+            The losses of the pieces of this process; and in a job, whose processes add up numbers on the host, the loss
+            of all of them, and a signal to any.
+        """
+        self._logged, kind = [], self.parameters[0].device.type
+        losses: list[Tensor] = []
+        for i, (piece, batch) in enumerate(pieces):
+            if batch is None:
+                continue
+            with self.draws.of(i):
                 for objective in self.objectives.values():
                     objective.select(i)
                 with torch.autocast(kind, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                    loss, logged = self._losses(batch)
-                if piece.weight != 1 and batch is not None:
+                    loss, logged = self._loss(batch)
+                if piece.weight != 1:
                     loss = loss * piece.weight
-                loss.backward()
-            total += loss.item()
+                if loss.requires_grad:
+                    loss.backward()
+            losses.append(loss.detach())
             self._logged.append((piece.weight, logged))
-        return total
+        if self.gradients is None:
+            return losses, None, None
+        own = sum((loss.item() for loss in losses), 0.0)
+        (total, *anywhere), signal = agree([own, *self.gradients.given()])
+        self.gradients.add_up(anywhere)
+        return losses, total, signal
 
-    @cached_property
-    def _losses(self) -> nn.Module:
-        losses = Losses(self.objectives, self.parameters)
-        if not is_joined():
-            return losses
-        # Finding unused parameters also keeps the buckets of gradients as they are, on whose layout the order of sums
-        # depends: a resumed run would differ from an uninterrupted one in the last bits.
-        parallel = DistributedDataParallel(losses, find_unused_parameters=True)
-        parallel.register_comm_hook(None, lambda _, bucket: _sum(bucket))
-        return parallel
-
-    def _adding_up(self, last: bool) -> Any:
-        """Leave gradients in this process until its last piece."""
-        parallel = self._losses
-        return contextlib.nullcontext() if last or not is_joined() else parallel.no_sync()  # type: ignore[operator]
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of the objectives, and values to log."""
+        losses: list[Tensor] = []
+        logged: dict[str, Tensor] = {}
+        for objective in self.objectives.values():
+            loss, values = objective(batch)
+            losses.append(loss)
+            logged |= values
+        return sum(losses[1:], losses[0]), logged
 
     def logged(self) -> dict[str, float]:
         """Return the values that the objectives log, of the last step: means over the pieces, by weight."""
@@ -205,8 +231,3 @@ class Step:
                 objective.select(i)
                 objective.load_state_dict(states[number] if states else {})
         return self.draws.restore([piece["random"] for piece in pieces], step)
-
-
-def _sum(bucket: dist.GradBucket) -> Any:
-    """Add up the gradients of the processes; DistributedDataParallel alone would divide by their number."""
-    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])

@@ -308,7 +308,8 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
                 fine[item[row]] = True
             if wordless[row]:
                 raise BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
-    return known.take(np.flatnonzero(fine[item] & ~wordless))
+    kept = fine[item] & ~wordless
+    return found.queries if kept.all() else known.take(np.flatnonzero(kept))
 
 
 def _check_item(query: Query, found: Annotations, store: Any, modality: Modality, problems: Problems) -> None:

@@ -11,7 +11,7 @@ from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
 from relgrounding.config import Config, ConfigError
-from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, training_batches
+from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, proposal_counter, training_batches
 from relgrounding.models import compile_pieces, first_member
 from relgrounding.objectives import Objective
 from relgrounding.predictor import usable_device
@@ -73,7 +73,8 @@ class Trainer:
             task.train.queries, task.train.store, task.modality, self.config.data, self.config.seed
         )
         self.cut = job_cut(self.config)
-        self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0)
+        count = proposal_counter(task.train.queries, task.train.store, task.modality)
+        self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0, count)
         self.loader = make_loader(collator, self.pieces, self.config.data.workers)
         self.steps_per_epoch = len(self.sampler)
         if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
@@ -92,6 +93,8 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self._done: Done | None = None
+        self._norm = 0.0
         self._saved = time.monotonic()
         self.draws = Draws(self.generator, self.cut, self.pieces.rank, self.config.seed, self.device)
         self.stages = stages(self.config)
@@ -117,7 +120,7 @@ class Trainer:
         own = (parameter for objective in objectives.values() for parameter in objective.parameters())
         parameters = [*self.trained.parameters(), *own]
         optimizer = torch.optim.Adam(
-            parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay
+            parameters, lr=self.stage.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True
         )
         if train.compile:
             compile_pieces(self.trained)
@@ -244,20 +247,20 @@ class Trainer:
             unit="batch",
             quiet=self.quiet,
         )
-        losses = state["losses"]
         with bar:
             look_together()
             for pieces in bar:
-                loss, norm, signal = self._step(pieces)
-                losses.append(loss)
+                signal = self._step(pieces).signal
                 state["step"] += 1
                 self._between_steps = True
                 if state["step"] % config.log_every == 0:
+                    self._settle()
+                    losses = state["losses"]
                     recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
                     best = {"best": f"{state['best']:.1f}"} if state["best_epoch"] > 0 else {}
                     bar.set_postfix({"loss": f"{recent:.4f}"} | best, refresh=False)
                     rate = self.optimizer.param_groups[0]["lr"]
-                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
+                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": self._norm}
                     self._log(values | self.step.logged())
                 if self._is_due():
                     self._save("last.pt")
@@ -283,10 +286,27 @@ class Trainer:
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         shape = config.schedule, config.halve_every
         factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
-        return self.step(pieces, self.stage.learning_rate * factor, number)
+        done = self.step(pieces, self.stage.learning_rate * factor, number)
+        self._settle()
+        self._done = done
+        if self.device.type != "cuda":
+            self._settle()
+        return done
+
+    def _settle(self) -> None:
+        """Take up the loss of the last step, for which this waits on a GPU; without it, the one before is taken up.
+
+        Raises:
+            RunError: its gradient is not finite.
+        """
+        done, self._done = self._done, None
+        if done is not None:
+            loss, self._norm = done.read()
+            self.state["losses"].append(loss)
 
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
+        self._settle()
         state = self.state
         with self.average.applied():
             name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
@@ -337,6 +357,7 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         """Write a checkpoint, with the states of the pieces of all processes."""
+        self._settle()
         step = self.step.state()
         state: dict[str, Any] = {
             "model": self.model.state_dict(),

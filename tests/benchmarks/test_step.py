@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from benchmarks.step import Step, as_double, breakdown, difference, draw_batch, draw_models, round_of, stage_2_of
+from benchmarks.step_against import TOLERANCE, disagreement
 from benchmarks.step_settings import measure_settings
+from benchmarks.step_worker import Steps
 
 models = pytest.mark.parametrize("name", ["vgn", "ign"])
 
@@ -55,3 +57,24 @@ def test_steps_of_a_configuration_in_each_precision():
     report = measure_settings("demo", variants, torch.device("cpu"), repeats=1, words=small)
     assert report.startswith("## demo: batches of 8 queries, ")
     assert [line.split("|")[1].strip() for line in report.splitlines() if "float" in line] == ["float32", "bfloat16"]
+
+
+def test_two_checkouts_are_compared_with_equal_weights_and_a_difference_shows(tmp_path):
+    words = ["data.demo_pairs=20", "data.batch_size=6", "mil.negatives=2", "name=step", "device=cpu"]
+    files = [str(tmp_path / name) for name in ("before", "same", "other")]
+    Steps(words, tmp_path / "before").check("", files[0])
+    after = Steps([*words, "model.dropout=0.5"], tmp_path / "after")
+    after.trainer.model.score.weight.data += 0.1
+    after.check(files[0], files[1])
+    after.trainer.model.score.weight.data += 1e-6
+    after.check("", files[2])
+    expected, same, other = (torch.load(file) for file in files)
+    assert disagreement(expected, same) == 0
+    assert disagreement(expected, other) > TOLERANCE
+
+
+def test_a_step_says_how_long_it_took(tmp_path):
+    steps = Steps(["data.demo_pairs=20", "data.batch_size=6", "name=step", "device=cpu"], tmp_path)
+    weight = steps.trainer.model.score.weight.clone()
+    assert all(0 < steps()[clock] < 1e5 for clock in ("cpu", "wall"))
+    assert not torch.equal(weight, steps.trainer.model.score.weight)

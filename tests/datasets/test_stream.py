@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ def test_many_queries_with_few_in_memory_at_a_time(tmp_path, monkeypatch):
     """Buffers and chunks smaller than the file: what is joined is whole."""
     monkeypatch.setattr(_index, "BUFFER", 7)
     monkeypatch.setattr(_index, "RECENT", 5)
+    monkeypatch.setattr(_index, "SHARE", 6)
     monkeypatch.setattr("relgrounding.datasets._stream._queries.CHUNK", 10)
     monkeypatch.setattr("relgrounding.datasets._stream._queries.LINE", 16)
     lines = [LINE | {"id": f"q{i % 45}", "query": " ".join(WORDS[: 1 + i % 9]) + f" {i % 13}"} for i in range(50)]
@@ -122,7 +124,10 @@ def test_many_queries_with_few_in_memory_at_a_time(tmp_path, monkeypatch):
         stream_own(path, "video", problems=Problems("skip")),
     )
     assert len(streamed.queries) == 45
-    assert list(streamed.queries.words()) == list(columns(listed.queries).words())
+    for part, other in ((listed.queries, streamed.queries), (listed.queries[30:4:-3], streamed.queries[30:4:-3])):
+        assert list(other.words()) == list(columns(part).words())
+        assert other.texts().tolist() == columns(part).texts().tolist()
+        assert (other.items()[0], other.items()[1].tolist()) == (["v1"], [0] * len(part))
     assert list(pickle.loads(pickle.dumps(streamed.queries[3:40:2]))) == listed.queries[3:40:2]
 
 
@@ -156,6 +161,34 @@ def test_an_interrupted_index_starts_over_and_a_damaged_one_is_made_again(tmp_pa
     (index / "facts.json").unlink()
     assert list(stream_own(path, "video").queries) == wanted
     assert set(indexes()) - set(before) == {index}
+
+
+@pytest.mark.parametrize("name", [*_index.COLUMNS, "facts.json", "sums.json"])
+def test_a_damaged_index_is_named_and_made_again(tmp_path, caplog, name):
+    """Whatever is in it, and though it is as long as it should be."""
+    path, before = write(tmp_path / "q.jsonl", LINE, LINE | {"query": "another one"}, {"id": name} | LINE), indexes()
+    wanted = load_own(path, "video").queries
+    assert list(stream_own(path, "video").queries) == wanted
+    assert not caplog.messages
+    (index,) = set(indexes()) - set(before)
+    whole = (index / name).read_bytes()
+    for content in (b"\xff" * len(whole), whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], None):
+        caplog.clear()
+        (index / name).write_bytes(content) if content is not None else (index / name).unlink()
+        streamed = stream_own(path, "video").queries
+        assert (list(streamed), list(streamed.words())) == (wanted, list(columns(wanted).words()))
+        assert len(caplog.messages) == 1
+        assert re.search(rf"{index}: .*; it is the index of {path}, and is made again", caplog.messages[0])
+        assert (index / name).read_bytes() == whole
+
+
+def test_a_damaged_line_that_is_kept_is_made_again(tmp_path):
+    path, before = write(tmp_path / "q.jsonl", LINE), indexes()
+    digest = queries_digest([stream_own(path, "video").queries], {})
+    (index,) = set(indexes()) - set(before)
+    (kept,) = index.glob("*.txt")
+    kept.write_text(kept.read_text().replace(digest[0], "f" if digest[0] != "f" else "e", 1))
+    assert queries_digest([stream_own(path, "video").queries], {}) == digest
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):
@@ -206,6 +239,11 @@ def test_lines_without_end_are_refused(tmp_path, monkeypatch):
 
 def test_first_rows():
     assert first_rows(np.array([2, 0, 2, 0]), 4).tolist() == [1, 4, 0, 4]
+    number = np.random.default_rng(0).integers(0, 90_000, 150_000)  # of more than one chunk
+    found, first = np.unique(number, return_index=True)
+    expected = np.full(90_000, len(number))
+    expected[found] = first
+    assert (first_rows(number, 90_000) == expected).all()
 
 
 def test_a_large_file_streams_by_itself(tmp_path, monkeypatch):

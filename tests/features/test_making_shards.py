@@ -105,10 +105,40 @@ def test_shards_made_one_by_one_in_any_order_are_those_made_together(tmp_path, k
         assert (made.complete, (tmp_path / "alone" / "index.json").exists()) == (complete, complete)
     assert content(tmp_path / "alone") == content(tmp_path / "together")
     assert file_digest(tmp_path / "alone") == file_digest(tmp_path / "together")
+    before = content(tmp_path / "alone")
     source(one, kind, 8)
-    assert not convert_features(one, tmp_path / "alone", shards=3, wanted=[1]).complete
+    with pytest.raises(BadFeatures, match=r"alone was begun with items 7 of one\.h5, this call has 8 of one\.h5; give"):
+        convert_features(one, tmp_path / "alone", shards=3, wanted=[1])
+    assert content(tmp_path / "alone") == before
+    assert not convert_features(one, tmp_path / "alone", shards=3, wanted=[1], replace=True).complete
     with pytest.raises(BadFeatures, match="were made of different files or with different settings; make one again"):
         index_shards(tmp_path / "alone")
+
+
+def test_shards_of_other_settings_are_refused_before_the_first_is_complete(tmp_path, monkeypatch):
+    one, store = source(tmp_path / "one.h5", "clips"), tmp_path / "store"
+    pca = tmp_path / "new.pca.npz"
+    convert_features(one, tmp_path / "new", shards=2, pca=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            convert_features(one, store, shards=2, wanted=[1], pca=pca)
+    before = content(store)
+    for number in (1, 2):
+        with pytest.raises(BadFeatures, match="store was begun with pca 2 of 4, this call has none; give all"):
+            convert_features(one, store, shards=2, wanted=[number])
+    with pytest.raises(BadFeatures, match="begun with type float32, this call has float16"):
+        convert_features(one, store, shards=2, wanted=[2], float16=True, pca=pca)
+    assert content(store) == before
+    convert_features(one, store, shards=2, wanted=[1], pca=pca)
+    (store / "made_of.json").unlink()  # as where shards were copied without it
+    with pytest.raises(BadFeatures, match=rf"{shard_name(1, 2)} was made of other files, or with other settings"):
+        convert_features(one, store, shards=2, wanted=[2])
+    for text, reason in (("{", "made_of.json"), ("[]", "does not say what"), ('{"facts": 1}', "does not say what")):
+        (store / "made_of.json").write_text(text)
+        with pytest.raises(BadFeatures, match=f"{reason}.*remove it, and what was made so far"):
+            convert_features(one, store, shards=2, wanted=[2])
+    assert convert_features(one, store, shards=2).complete  # a call that makes all of them need not ask
 
 
 def test_what_cannot_become_a_store_is_refused_before_the_work(tmp_path):
@@ -130,13 +160,31 @@ def test_what_cannot_become_a_store_is_refused_before_the_work(tmp_path):
     assert sorted(read_index(store).attributes) == []
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "/", "1/2/3", "1/999999", "²/3"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "/", "1/2/3", "1/999999", "²/3", "٣/٨", "1_0/20"])
 def test_shards_that_do_not_exist_are_refused(text, capsys):
     for command in (["features", "a", "b"], ["videos", "a", "b"]):
         tool = prepare if command[0] == "features" else extract_tool
         with pytest.raises(SystemExit):
             tool.main([*command, "--shard", text])
         assert f"{text} is not of the form i/n with i from 1 to n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "٣", "100000", "1.5", "x", ""])
+def test_a_number_of_shards_is_one_or_more(text, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["features", "a", "b", f"--shards={text}"])
+    assert f"{text} is not a number of shards from 1 to 99,999" in capsys.readouterr().err
+
+
+def test_numbers_of_shards_that_do_not_exist_are_refused(tmp_path):
+    one = source(tmp_path / "one.h5", "clips")
+    for words, message in (
+        ({"shards": -1}, "-1 shards: expected 1 or more, or 0 for one file"),
+        ({"shards": 3, "wanted": [2, 4]}, "shard 4 of 3: expected a number from 1 to 3"),
+        ({"wanted": [1]}, "shard 1 of 0: it is one file; give the number of shards, too"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            convert_features(one, tmp_path / "store", **words)
 
 
 class Extractor(Fake):
@@ -173,7 +221,7 @@ def test_each_process_extracts_its_shard_and_each_item_once(extract, tmp_path, m
     def shard(number):
         if not by_rank:
             return call("--shard", f"{number}/3")
-        for name, value in {"RANK": number - 1, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1"}.items():
+        for name, value in {"RANK": number - 1, "WORLD_SIZE": 3, "MASTER_ADDR": "here", "MASTER_PORT": 1}.items():
             monkeypatch.setenv(name, str(value))
         return call()
 
@@ -191,13 +239,21 @@ def test_each_process_extracts_its_shard_and_each_item_once(extract, tmp_path, m
     store = open_features(tmp_path / "store")
     assert sorted(store.ids) == ["a", "go", "one", "stop", "three"]
     assert json.loads(store.attributes["source"]) == extractor.source
-    assert sorted(p.suffix for p in (tmp_path / "store").iterdir()) == [".h5"] * 3 + [".idx", ".json"] + [
-        ".sha256"
-    ] * 3 + [".txt"]
+    endings = [".h5"] * 3 + [".idx"] + [".json"] * 2 + [".sha256"] * 3 + [".txt"]
+    assert sorted(p.suffix for p in (tmp_path / "store").iterdir()) == endings
     (tmp_path / "in" / f"new.{call.ending}").touch()
     capsys.readouterr()
     assert shard(2) == 2
-    assert "was made of other files, or with other settings, than this call is given" in capsys.readouterr().err
+    assert "store was begun with files 6, 'a' first" in (said := capsys.readouterr().err)
+    assert "this call has 7, 'a' first" in said
+    extractor.source = extractor.source | {"what": "another test"}
+    assert shard(3) == 2
+    assert "store was begun with what a test, this call has another test; give all" in capsys.readouterr().err
+    if not by_rank:
+        assert call("--shard", "3/3", "--overwrite") == 0
+        assert f"{shard_name(1, 3)} was made of other files, or with other settings: make it again" in (
+            capsys.readouterr().out
+        )
 
 
 def test_what_cannot_be_extracted_in_shards_is_refused(extract, tmp_path, monkeypatch, capsys):
@@ -209,6 +265,7 @@ def test_what_cannot_be_extracted_in_shards_is_refused(extract, tmp_path, monkey
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
     assert call("--shard", "1/2") == 2
     assert "under torchrun each makes the shard of its rank" in capsys.readouterr().err
     assert extractor.calls == []

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 
 import h5py
@@ -22,7 +23,7 @@ from relgrounding.features import (
 from relgrounding.features._stores import _Store
 from relgrounding.features.shards import read_index, shard_name
 from relgrounding.features.shards._lookup import tables
-from relgrounding.io import BadFeatures, DataError, MissingFile, UnsafeFile
+from relgrounding.io import BadFeatures, DataError, MissingFeatures, MissingFile, UnsafeFile
 
 READERS = {"clips": ClipFeatures, "regions": RegionFeatures}
 KINDS = pytest.mark.parametrize("kind", READERS)
@@ -147,9 +148,14 @@ def set_shard(**values):
         (lambda c: c.update(version=2), "is of version 2, this release reads 1"),
         (lambda c: c.update(kind="words"), "its kind is words, expected clips or regions"),
         (lambda c: c.update(dim=10**30), "the index has dim '10{30}', expected a whole number"),
-        (lambda c: c.update(dim=True), "the index has dim 'True'"),
+        *((lambda c, dim=dim: c.update(dim=dim), f"the index has dim '{re.escape(str(dim))}', expected a whole number")
+          for dim in (True, -1, 4.0, "4", None, [4])),
+        (lambda c: c.update(dim=0, kind="clips"), "the index has dim '0', expected a whole number from 1"),
+        (lambda c: c.update(version=True), "is of version True, this release reads 1"),
+        (lambda c: c.update(attributes=[1]), r"its attributes are '\[1\]', expected an object"),
+        (lambda c: c.update(attributes={"source": [1]}), r"its attribute source is '\[1\]', expected text or a number"),
         (lambda c: c.update(items=8), "its ids are not ids.txt and ids.idx of 8 items"),
-        (lambda c: c.update(shards={}), "its shards are not a list of files"),
+        (lambda c: c.update(shards={}), "its shards are not a list of files, but '{}'"),
         (lambda c: c["shards"].append(c["shards"][0]), "lists shard-00001-of-00002.h5 twice"),
         (lambda c: c["shards"].pop(), "its shards hold 4 items, not 7"),
         (set_shard(file="../other.h5"), "'../other.h5' is not the name of one of its shards"),
@@ -282,6 +288,19 @@ def test_damaged_tables_and_shards_never_answer_wrongly(folder):
         (folder / name).write_bytes(whole)
 
 
+@pytest.mark.parametrize("name", ["ids.idx", "ids.txt"])
+def test_an_id_that_a_damaged_table_does_not_lead_to_is_not_said_to_be_missing(folder, name):
+    with pytest.raises(MissingFeatures, match="no features of 'x7'"):
+        open_features(folder)["x7"]
+    (folder / name).write_bytes(b"\xff" * (folder / name).stat().st_size)
+    store = open_features(folder)
+    for key in ("v0", "x7"):
+        with pytest.raises(
+            BadFeatures, match=f"{name} is damaged: .*; relgrounding prepare index {folder} makes it again"
+        ):
+            store[key]
+
+
 def test_a_store_of_another_kind_or_width_is_refused(folder):
     kind = read_index(folder).kind
     other = next(name for name in READERS if name != kind)
@@ -289,11 +308,15 @@ def test_a_store_of_another_kind_or_width_is_refused(folder):
         open_features(folder, other)
     with pytest.raises(DataError, match=r"is a folder, not a regular file; features\.open_features reads a folder"):
         READERS[kind](folder)
-    changed(folder, lambda content: content.update(dim=5))
-    store = open_features(folder)
-    for _ in range(2):
-        with pytest.raises(BadFeatures, match=r"has features of width 4, (others|its index says) 5"):
-            store["v0"]
+    for dim in (5, 0) if kind == "regions" else (5,):
+        changed(folder, lambda content: content.update(dim=dim))  # noqa: B023 - called at once
+        store = open_features(folder)
+        for ask in (lambda: store["v0"], lambda: store.dim, lambda: store["v0"]):  # noqa: B023 - called at once
+            with pytest.raises(
+                BadFeatures,
+                match=rf"{shard_name(1, 2)} has features of width 4, and dim is {dim} in .*{folder}/index\.json",
+            ):
+                ask()
     write(folder / shard_name(2, 2), other, [("x", 1)], {})
     with pytest.raises(
         BadFeatures, match=f"{shard_name(2, 2)} holds {other} of width 4, .* {kind} of width 4; one store"

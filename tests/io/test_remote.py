@@ -1,10 +1,13 @@
 """Files that URLs name: what is fetched, when it is fetched again, and what is said where it cannot be."""
 
+import http.server
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import ClassVar
 
 import fsspec
@@ -135,6 +138,95 @@ def test_a_refused_connection_that_http_reports_as_a_missing_file_is_no_missing_
     Shelf.down.__cause__ = None
     with pytest.raises(MissingFile):
         fetched(f"{shelf}/a.txt")
+
+
+class Cable(Shelf):
+    """A file system that connects as soon as it is made, as those of ftp and sftp do."""
+
+    protocol = "cable"
+    cachable = False
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        if Shelf.down:
+            raise Shelf.down
+
+
+fsspec.register_implementation("cable", Cable, clobber=True)
+
+
+class OtherLogin(Exception):
+    pass
+
+
+OtherLogin.__name__ = "AuthenticationException"
+
+
+def test_a_connection_that_cannot_be_made_leaves_the_last_copy(shelf, caplog):
+    url = f"{shelf}/a.txt".replace("shelf://", "cable://")
+    copy = fetched(url)
+    os.utime(copy, (0, 86_400 * 365))  # fetched in 1971, used today
+    for reason in (ConnectionRefusedError("refused"), TimeoutError("timed out"), EOFError("gone")):
+        Shelf.down = reason
+        assert fetched(url) == copy
+        assert f"cannot be reached ({type(reason).__name__}: {reason}); its copy of 1971-01-01" in caplog.text
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        fetched(url.replace("a.txt", "inner"))
+    for reason in (OtherLogin("no"), PermissionError("no")):
+        Shelf.down = reason
+        with pytest.raises(DataError, match=r"may not be read \(no\); log in as"):
+            fetched(url)
+    Shelf.down = TypeError("missing 1 required argument: 'host'")
+    with pytest.raises(ConfigError, match="cannot be used: missing 1 required"):
+        fetched(url)
+
+
+def test_nothing_listens_where_ftp_is_asked():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"ftp://me:sec@ret@127.0.0.1:{free.getsockname()[1]}/a.h5"
+        with pytest.raises(Unreachable, match=r"^ftp://\*\*\*@127\.0\.0\.1:\d+/a\.h5 cannot be reached \(Conn"):
+            fetched(url)
+
+
+@pytest.mark.parametrize("password", ["pa/ss", "pa#s@s", "1/?"])
+def test_a_password_that_ends_the_name_of_the_host_is_refused(password):
+    with pytest.raises(ConfigError, match=r"^ftp://\*\*\*@127\.0\.0\.1/a holds '/', '\?' or '#' in its password"):
+        fetched(f"ftp://me:x{password}@127.0.0.1/a")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A web server of a folder; and what was asked of it."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *rest):
+            super().__init__(*rest, directory=tmp_path / "far")
+
+        def log_message(self, *rest):
+            asked.append((self.command, self.path))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_a_url_that_is_signed_anew_has_the_same_copy(shelf, site, tmp_path):
+    """With fsspec's own http."""
+    at, asked = site
+    first = fetched(f"{at}/a.txt?X-Amz-Date=1&X-Amz-Signature=secret1&part=2")
+    for again in ("X-Amz-Date=2&X-Amz-Signature=secret2&part=2", "part=2", "part=2&token=3"):
+        assert fetched(f"{at}/a.txt?{again}") == first
+    assert first.read_text() == "first"
+    assert [command for command, _ in asked].count("GET") == 1
+    others = {fetched(f"{at}/a.txt?{other}") for other in ("part=3", "key=secret4&part=2", "author=5&part=2")}
+    assert len(others | {first}) == 4
+    (tmp_path / "far" / "a.txt").write_text("other")
+    os.utime(tmp_path / "far" / "a.txt", (1, 1))
+    assert fetched(f"{at}/a.txt?part=2").read_text() == "other"
+    assert not [path for path in (tmp_path / "cache").rglob("*") if "secret" in path.name]
 
 
 def test_what_follows_the_name_in_a_url_is_no_part_of_it():

@@ -34,7 +34,7 @@ def test_an_epoch_holds_every_query_once_and_keeps_groups_together(rows, batch_s
     assert len(batches) == len(sampler)
     assert sorted(map(len, batches), reverse=True)[:-1] == [batch_size] * (len(batches) - 1)
     # In the order before batches are cut and shuffled, a group is one run.
-    order = torch.cat(sorted(sampler._epoch()[0], key=lambda batch: len(batch) < batch_size))
+    order = sampler._epoch().order
     runs = [group for group, _ in itertools.groupby(groups[order].tolist()) if group >= 0]
     assert len(runs) <= len(set(runs)) + len(batches)
 
@@ -135,3 +135,12 @@ def test_without_blocks_batches_are_as_before():
 def test_settings_that_contradict_each_other_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, words)
+
+
+@pytest.mark.parametrize("size", [1, 2, 17, 70_000])
+def test_without_groups_the_order_is_that_of_random_ranks(size):
+    sampler = BatchSampler(torch.full((size,), -1), 4, 5)
+    sampler.epoch = 2
+    expected = torch.randperm(size, generator=torch.Generator().manual_seed(5_000_017)).argsort()
+    assert list(sampler) == [batch.tolist() for batch in expected.split(4) if len(batch) > 1]
+    assert len(sampler) == len(list(sampler))

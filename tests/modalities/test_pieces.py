@@ -54,3 +54,15 @@ def test_groups_and_blocks_are_not_cut_where_pieces_stay_nearly_equal():
     assert sizes == [10, 14]
     sizes = [len(piece.queries) for piece in Cut(2).pieces(list(range(8)), torch.zeros(8, dtype=torch.int64), none[:8])]
     assert sizes == [4, 4]  # one group: it cannot be helped
+
+
+def test_pieces_get_as_many_proposals_as_the_others_where_queries_allow():
+    alone, none = torch.arange(12), torch.full((12,), -1)
+    heavy = torch.tensor([9, 9, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    for proposals, sizes in [(None, [6, 6]), (heavy, [4, 8]), (heavy.flip(0), [8, 4]), (heavy * 0 + 7, [6, 6])]:
+        pieces = Cut(2).pieces(list(range(12)), alone, none, proposals)
+        assert [len(piece.queries) for piece in pieces] == sizes
+    pieces = Cut(3).pieces(list(range(12)), alone, none, torch.tensor([3, 3, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1]))
+    assert [len(piece.queries) for piece in pieces] == [3, 4, 5]
+    blocks = torch.arange(12) // 6
+    assert [len(p.queries) for p in Cut(2).pieces(list(range(12)), alone, blocks, heavy)] == [6, 6]  # these come first

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.memory import allocated
 from relgrounding import nn, ops
@@ -189,3 +191,63 @@ def test_the_gated_layers_keep_to_their_memory(kind, density):
     peak, _ = allocated(lambda: torch.autograd.grad(layer(structure, x), [x, *layer.parameters()], above))
     weights = sum(p.numel() * 4 for p in layer.parameters())
     assert peak <= 4 * 80 * 256 * 4 + 16 * structure.num_edges + weights
+
+
+widths = st.integers(0, 70)
+
+
+@needs_compiler
+@settings(max_examples=60)
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=4), width=widths, columns=widths, seed=st.integers(0, 99)
+)
+def test_additive_attention_of_any_size_with_factors_in_and_out_of_range(counts, width, columns, seed):
+    generator = torch.Generator().manual_seed(seed)
+    items, nodes = len(counts), sum(counts)
+    lengths = torch.randint(1, 20, (items,), generator=generator)
+    length = int(lengths.max()) + 1
+    inputs = draw_inputs(seed, [(nodes, width), (items, length, width), (width,), (items, length, columns)])
+    # Some proposals and some sentences beyond what the exponentials of float64 hold.
+    far = [1.0 + 400 * (torch.rand(size, 1, generator=generator) < 0.2) for size in (nodes, items)]
+    inputs = [inputs[0] * far[0], inputs[1] * far[1].unsqueeze(2), *inputs[2:]]
+    item = torch.arange(items).repeat_interleave(torch.tensor(counts))
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    results = [
+        values_and_gradients(lambda *x, b=name: ops.additive_attention(*x, lengths, item, b), inputs)
+        for name in ("cpp", "naive")
+    ]
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-11)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("width", "columns"), [(128, 96), (37, 5)])
+def test_additive_attention_in_bfloat16_is_that_in_float32_rounded(width, columns):
+    lengths, item = torch.tensor([3, 17, 1]), torch.arange(90) // 30
+    shapes = [(90, width), (3, 17, width), (width,), (3, 17, columns)]
+    short = [x.detach().requires_grad_() for x in draw_inputs(0, shapes, torch.bfloat16)]
+    weight = draw_inputs(1, [(90, columns)], torch.bfloat16)[0].detach()
+    results = []
+    for inputs in (short, [x.detach().float().requires_grad_() for x in short]):
+        out, gamma = ops.additive_attention(*inputs, lengths, item, "cpp")
+        results.append([out, gamma, *torch.autograd.grad((out * weight.to(out)).sum(), inputs)])
+    assert all(x.dtype == torch.bfloat16 for x in results[0])
+    torch.testing.assert_close(results[0], [x.bfloat16() for x in results[1]], rtol=0, atol=0)
+    broken = short[0].detach().index_fill(1, torch.tensor([0]), torch.nan)
+    assert ops.additive_attention(broken, *short[1:], lengths, item, "cpp")[0].isnan().all()
+
+
+@needs_compiler
+def test_under_autocast_additive_attention_reads_bfloat16_beside_weights_in_float32(monkeypatch):
+    called = []
+    monkeypatch.setattr(sys.modules["relgrounding.ops.additive_attention.cpp"], "call", lambda *x: called.append(x))
+    shapes = [(4, 8), (1, 3, 8), (8,), (1, 3, 5)]
+    a, b, w, s = draw_inputs(0, shapes, torch.bfloat16)
+    rest = torch.tensor([3]), torch.zeros(4, dtype=torch.int64)
+    with torch.autocast("cpu", torch.bfloat16):
+        ops.additive_attention(a, b, w.float(), s, *rest)
+        ops.additive_attention(a, b, w.float(), s.float(), *rest)
+    floats = [[x.dtype for x in call if isinstance(x, torch.Tensor) and x.is_floating_point()] for call in called]
+    assert floats == [
+        [torch.bfloat16, *[torch.float32] * 3, torch.bfloat16, torch.float32],
+        [torch.float32] * 6,
+    ]

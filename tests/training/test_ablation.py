@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from relgrounding.cli.ablate._check import check_runs
 from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunFolder
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
@@ -43,6 +44,7 @@ def test_the_grids_that_come_with_the_project_are_valid(name):
     found = grid_jobs(grid, Path("runs"))
     rows = sum(name in (row.only or grid.experiments) for row in grid.rows.values() for name in grid.experiments)
     assert len(found) == rows * len(grid.seeds)
+    check_runs(grid, found)
 
 
 def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_path):
@@ -73,13 +75,44 @@ def test_a_row_comes_after_the_one_it_starts_from_and_is_told_where_that_is(tmp_
         ({"rows": {"a": {"settings": ["model.hiden=3"]}}, "reference": ""}, "run demo-a-0: .*nearest one is"),
         ({"rows": {"a b": {}, "a-b": {}}, "reference": ""}, "two runs would be called demo-a-b-0"),
         ({"experiments": {"demo": {}}}, "experiments.demo.config is missing"),
-        ({"seeds": [0, -1]}, "seeds: -1 is less than 0"),
+        ({"seeds": [0, -1]}, r"seeds: -1 is not from 0 to 2\^63 - 1"),
+        ({"seeds": [0, 2**63]}, r"seeds: 9223372036854775808 is not from 0"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_before_anything_runs(tmp_path, changes, message):
     path = _write(tmp_path / "grid.yaml", **changes)
     with pytest.raises(ConfigError, match=message):
         grid_jobs(read_grid(path), Path("runs"))
+
+
+COLUMN = {"split": "test", "protocol": "single", "metric": "Acc@0.5"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "column", "message"),
+    [
+        ([], {"metric": "Acc@0.7"}, "no column 'test, single: Acc@0.7': the metrics are Acc@0.5"),
+        ([], {"metric": "R@1,IoU=0.5"}, "the metrics are Acc@0.5"),
+        ([], {"protocol": "any"}, "no column 'test, any: Acc@0.5': the protocols are single"),
+        ([], {"split": "val"}, "no column 'val, single: Acc@0.5': data.test_splits are test"),
+        (["data.test_splits=[test,odd]"], {}, "data.test_splits: demo has no split 'odd'"),
+        (["train.select_metric=IoU"], {}, "train.select_metric: there is no metric 'IoU'; the metrics are Acc@0.5"),
+        (["model.name=vgn", "data.dataset=charades_sta"], {}, "the protocols are official, select="),
+    ],
+)
+def test_a_run_that_would_fail_or_lack_a_column_is_named_before_anything_runs(
+    tmp_path, capsys, settings, column, message
+):
+    """Also where it is not the first."""
+    config = str(ROOT / "configs" / "demo.yaml")
+    experiments = {"demo": {"config": config, "columns": [COLUMN, COLUMN | {"metric": "Acc@0.5,kind=relation"}]}}
+    experiments["last"] = {"config": config, "columns": [COLUMN, COLUMN | column], "settings": settings}
+    grid = _write(tmp_path / "grid.yaml", experiments=experiments, settings=[], rows={"MIL": {}})
+    assert ablate_tool.main([str(grid), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert "error: run last-MIL-0: " in error
+    assert message in error
+    assert not (tmp_path / "runs").exists()
 
 
 def _results(value: float) -> str:
@@ -152,8 +185,12 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     others = grid_jobs(read_grid(grid), runs)
     assert not {job.name for job in others} & {job.name for job in found}
     (runs / found[0].name).rename(runs / others[0].name)
-    assert ablate_tool.main(words) == 2
-    assert "was run with settings other than those of the grid" in capsys.readouterr().err
+    again = grid_jobs(read_grid(grid), runs)
+    assert [job.name for job in again[1:2]] == [others[1].name]
+    assert again[0].name != others[0].name
+    assert not job_is_done(again[0], runs)
+    with pytest.raises(ConfigError, match="was run with settings other than those of the grid"):
+        job_is_done(others[0], runs)
 
 
 def _train_by_name(job, runs: Path, name: str, **changes: str) -> None:
@@ -205,6 +242,21 @@ def test_runs_of_earlier_versions_are_found_by_the_names_of_their_rows(tmp_path)
     assert [job.name for job in grid_jobs(grid, runs)] == [first.name, second.name]
 
 
+def test_a_run_made_with_another_default_is_not_taken_for_this_one(tmp_path):
+    """Its hash is the same, as it leaves defaults out: as it was then, and as it is now."""
+    grid, runs = read_grid(_write(tmp_path / "grid.yaml", seeds=[0])), tmp_path / "runs"
+    before = grid_jobs(grid, runs)
+    for job in before:
+        _train_by_name(job, runs, job.name, **{"train.clip_norm": "4"})  # what was the default then
+    now = grid_jobs(grid, runs)
+    assert not {job.name for job in now} & {job.name for job in before}
+    assert not any(job_is_done(job, runs) for job in now)
+    for job in now:
+        _train_by_name(job, runs, job.name)
+    assert grid_jobs(grid, runs) == now
+    assert all(job_is_done(job, runs) for job in now)
+
+
 def test_the_hash_is_that_of_what_results_depend_on(tmp_path):
     def addresses(*settings: str, **changes) -> list[str]:
         grid = read_grid(_write(tmp_path / "grid.yaml", settings=[*TINY, *settings], **changes))
@@ -221,11 +273,11 @@ def test_the_hash_is_that_of_what_results_depend_on(tmp_path):
 
 
 def test_a_run_that_fails_is_named_and_what_needs_it_is_left_out(tmp_path, capsys):
-    rows = {"MIL": {"settings": ["train.select_metric=IoU"]}, "next": {"start": "MIL", "settings": ["ccl.epochs=1"]}}
+    rows = {"MIL": {"settings": ["device=cuda:99"]}, "next": {"start": "MIL", "settings": ["ccl.epochs=1"]}}
     grid = _write(tmp_path / "grid.yaml", rows=rows, seeds=[0])
     words = [str(grid), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     assert ablate_tool.main(words) == 1
     error = capsys.readouterr().err
     first, second = (job.name for job in grid_jobs(read_grid(grid), tmp_path / "runs"))
-    assert f"failed: {first}: exit status 2: error: train.select_metric: there is no metric 'IoU'" in error
+    assert f"failed: {first}: exit status 2: error: device is cuda:99, which is not available here" in error
     assert f"failed: {second}: {first} failed, which it starts from" in error

@@ -141,3 +141,20 @@ def test_a_run_in_bfloat16_is_like_one_in_float32(tmp_path, capsys):
 def test_a_device_without_bfloat16_says_so():
     with pytest.raises(ConfigError, match=r"bfloat16, which mps cannot compute in; use train\.precision=float32"):
         check_precision(tiny_config("train.precision=bfloat16"), torch.device("mps"))
+
+
+def test_a_checkpoint_of_the_unfused_adam_goes_on_to_the_same_weights(tmp_path):
+    whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    rate = "train.schedule=inverse_sqrt"  # which does not know the last epoch
+    train(whole, rate, "train.epochs=2")
+    train(folder, rate, "train.epochs=1")
+    saved = folder.load("last.pt")
+    (group,) = saved["optimizer"]["param_groups"]
+    assert group["fused"]
+    group["fused"] = None  # as versions wrote it that did not fuse
+    folder.save("last.pt", saved)
+    train(folder, rate, "train.epochs=2", resume=True)
+    last, expected = folder.load("last.pt"), whole.load("last.pt")
+    assert not last["optimizer"]["param_groups"][0]["fused"]
+    for name, weight in last["model"].items():
+        torch.testing.assert_close(weight, expected["model"][name], rtol=1e-4, atol=1e-5)

@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING
 from relgrounding._files import check_output, check_output_folder, replacing
 from relgrounding._printing import printable, show
 from relgrounding._settings import ConfigError, find_config
-from relgrounding.cli import at_least
+from relgrounding._urls import masked
+from relgrounding.cli import at_least, local
+from relgrounding.cli.ablate._check import check_runs
 from relgrounding.cli.ablate._differences import as_numbers, differences, differences_text
 from relgrounding.cli.ablate._runs import Launcher, Local, run_all
 
@@ -45,10 +47,10 @@ LEFT = "the same command goes on from here"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument(
-        "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/ccl.md"
+        "grid", help="a grid that comes with the package (ccl, relations), or a YAML file, see docs/grids.md"
     )
-    parser.add_argument("--out", type=Path, help="folder of table and plot; not needed with --list")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/NAME of the grid)")
+    parser.add_argument("--out", type=local, help="folder of table and plot; not needed with --list")
+    parser.add_argument("--runs", type=local, help="folder of the runs (default: runs/NAME of the grid)")
     count = at_least(int, 1)
     parser.add_argument("--jobs", type=count, help="runs at a time (default: one per core; Slurm: all)")
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="run these only (default: all)")
@@ -97,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     failed: dict[str, list[str]] = {}
     if not arguments.table:
+        check_runs(grid, chosen)
         launcher, at_once = launcher_of(arguments, runs, len(chosen))
         with hold_run(RunFolder(runs)):  # of the grid: its runs are held by their trainers
             failed = run_all(chosen, runs, launcher, at_once)
@@ -176,7 +179,7 @@ def write(
     texts["differences.md"] = intervals + facts + differences_text(grid, compared)
     for file, text in texts.items():
         with replacing(out / file) as beside:
-            beside.write_text(f"# {grid.name}\n\n{grid.note.strip()}\n\n{text}", encoding="utf-8")
+            beside.write_text(masked(f"# {grid.name}\n\n{grid.note.strip()}\n\n{text}"), encoding="utf-8")
     numbers = {
         name: {row: {title: cell.values for title, cell in cells.items()} for row, cells in part.items()}
         for name, part in found.items()

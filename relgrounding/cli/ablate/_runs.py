@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from relgrounding.training import Job
 
 
-@runtime_checkable
+@runtime_checkable  # so that types can be checked in tests
 class Handle(Protocol):
     """A run that was started."""
 
@@ -21,7 +21,7 @@ class Handle(Protocol):
         """Return None while it is not over, then why it failed, in lines; nothing if it did not."""
 
 
-@runtime_checkable
+@runtime_checkable  # likewise
 class Launcher(Protocol):
     """Where runs are trained."""
 

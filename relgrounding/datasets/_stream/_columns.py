@@ -10,6 +10,9 @@ from jaxtyping import Bool, Int
 from relgrounding.datasets._dataset import Query
 from relgrounding.features.vocabulary import tokenize
 
+CHUNK = 2**16
+"""Rows of which arrays are made at a time."""
+
 
 class Columns(ABC):
     """Facts about every query of a sequence; `columns` returns those of any."""
@@ -107,5 +110,8 @@ def numbered(names: Iterable[str]) -> tuple[list[str], Int[np.ndarray, " names"]
 def first_rows(number: Int[np.ndarray, " rows"], count: int) -> Int[np.ndarray, " count"]:
     """Return the first row that holds each number from 0 to `count` - 1; the number of rows where none does."""
     first = np.full(count, len(number), dtype=np.int64)
-    first[number[::-1]] = np.arange(len(number))[::-1]  # of several values for one place the last stays
+    for start in reversed(range(0, len(number), CHUNK)):
+        part = number[start : start + CHUNK]
+        # Of several values for one place the last stays.
+        first[part[::-1]] = np.arange(start + len(part) - 1, start - 1, -1)
     return first

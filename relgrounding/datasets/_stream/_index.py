@@ -1,8 +1,8 @@
 """An index of the lines of a file of queries: columns on disk, made in one pass and mapped into memory.
 
-It is a folder of the cache, named by the content of the file and by what was read of it, with one file per column and
-facts.json. Texts and ids are told apart by 64 bits of their BLAKE2 hash: among 10,000,000 different ones, two are taken
-for one with a probability of 3e-6.
+It is a folder of the cache, named by the content of the file and by what was read of it, with one file per column,
+facts.json, and their checksums: what is damaged is made again. Texts and ids are told apart by 64 bits of their BLAKE2
+hash: among 10,000,000 different ones, two are taken for one with a probability of 3e-6.
 """
 
 import bisect
@@ -12,6 +12,9 @@ import json
 import os
 import secrets
 import shutil
+import sys
+import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -23,11 +26,14 @@ import numpy as np
 import relgrounding
 from relgrounding._cache import cache_folder, exclusive, mark_used
 from relgrounding._files import sha256, synchronise
+from relgrounding._printing import get_logger
 from relgrounding.datasets._dataset import Query
 from relgrounding.features.vocabulary import tokenize
 from relgrounding.io._errors import BadAnnotation, DataError
 
-FORMAT = 1
+logger = get_logger("relgrounding.datasets")
+
+FORMAT = 2
 """Of the files: to be raised with every change of what they hold."""
 COLUMNS = {
     "begin": "int64",
@@ -42,7 +48,10 @@ COLUMNS = {
 """Byte and number of the line, number of item and text, first word and number of words, right answers; all words."""
 BUFFER = 2**16
 RECENT = 2**18
-FACTS = "facts.json"
+SHARE = 2**20
+"""Hashes that are compared at once."""
+BLOCK = 2**22
+FACTS, SUMS = "facts.json", "sums.json"
 
 
 class Index:
@@ -60,7 +69,7 @@ class Index:
         facts: all that facts.json holds.
 
     Raises:
-        OSError, ValueError, LookupError: the folder is not a whole index.
+        OSError, ValueError, LookupError: the folder is not an index.
     """
 
     def __init__(self, folder: Path, path: Path, seen: tuple[int, ...]) -> None:
@@ -84,22 +93,20 @@ class Index:
         """Return a column, mapped anew: what was read of it leaves memory together with the result."""
         if not self.facts["rows"][name]:
             return np.zeros(0, dtype=COLUMNS[name])
-        return np.memmap(self.folder / name, dtype=COLUMNS[name], mode="r").view(np.ndarray)
+        # Copied on writing, as tensors may only be made of what can be written.
+        return np.memmap(self.folder / name, dtype=COLUMNS[name], mode="c").view(np.ndarray)
+
+    def value(self, name: str, row: int) -> int:
+        """Return a value of a column of int32 or int64, read from disk: mapped pages of all rows would fill memory."""
+        kind = np.dtype(COLUMNS[name])
+        return int.from_bytes(os.pread(self._files[name], kind.itemsize, row * kind.itemsize), sys.byteorder)
 
     @cached_property
-    def begin(self) -> np.ndarray:
-        """Byte at which each line begins."""
-        return self.column("begin")
-
-    @cached_property
-    def line(self) -> np.ndarray:
-        """Number of each line, from 1."""
-        return self.column("line")
-
-    @cached_property
-    def item(self) -> np.ndarray:
-        """Number of each query's item."""
-        return self.column("item")
+    def _files(self) -> dict[str, int]:
+        files = {name: os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC) for name in ("begin", "line", "item")}
+        for file in files.values():
+            weakref.finalize(self, os.close, file)
+        return files
 
     @property
     def descriptor(self) -> int:
@@ -122,11 +129,12 @@ class Index:
         """Return a line of text that is made once and kept beside the columns."""
         path = self.folder / f"{name}.txt"
         with contextlib.suppress(OSError, ValueError):
-            if found := path.read_text(encoding="ascii"):
+            found, _, checksum = path.read_text(encoding="ascii").partition(" ")
+            if checksum == _crc(found.encode()):
                 return found
         found = make()
         with contextlib.suppress(OSError):  # a full disk: made again next time
-            _write(path.with_name(f".{path.name}"), found)
+            _write(path.with_name(f".{path.name}"), f"{found} {_crc(found.encode())}")
             os.replace(path.with_name(f".{path.name}"), path)
         return found
 
@@ -157,9 +165,12 @@ def open_index(path: Path, what: str, fill: Callable[["IndexWriter"], None]) -> 
     folder = cache / "queries" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.with_name(f"{folder.name}.lock"), f"the index of {path}"):
-        with contextlib.suppress(OSError, ValueError, LookupError):
-            mark_used(folder)
+        mark_used(folder)
+        damage = _damage(folder)
+        if not damage:
             return Index(folder, path, seen)
+        if folder.exists():
+            logger.warning("%s: %s; it is the index of %s, and is made again", folder, damage, path)
         with _beside(folder) as unfinished:
             with contextlib.closing(IndexWriter(unfinished)) as writer:
                 fill(writer)
@@ -170,6 +181,28 @@ def open_index(path: Path, what: str, fill: Callable[["IndexWriter"], None]) -> 
             os.replace(unfinished, folder)
             synchronise(folder.parent)
         return Index(folder, path, seen)
+
+
+def _damage(folder: Path) -> str:
+    """Return what is wrong with an index; empty if it is whole."""
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        wrong = [name for name in (*COLUMNS, FACTS) if sums[name] != _checksum(folder / name)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"it cannot be read ({error})"
+    return f"{wrong[0]} is damaged" if wrong else ""
+
+
+def _checksum(path: Path) -> str:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
+
+
+def _crc(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
 
 
 @contextlib.contextmanager
@@ -231,20 +264,17 @@ class IndexWriter:
         self._flush()
         self.close()
         path = self._folder / "text"
-        hashes = np.fromfile(path, dtype=self._kinds["text"])
-        _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
-        place = np.empty(len(first), dtype=COLUMNS["text"])
-        place[first.argsort()] = np.arange(len(first), dtype=COLUMNS["text"])
-        place[number].tofile(path)
+        texts = _number_texts(path)
         for name in COLUMNS:
             synchronise(self._folder / name)
         self.facts |= {
             "rows": self._rows,
-            "texts": len(first),
+            "texts": texts,
             "names": list(self._items),
             "vocabulary": list(self._vocabulary),
         }
         _write(self._folder / FACTS, json.dumps(self.facts))
+        _write(self._folder / SUMS, json.dumps({name: _checksum(self._folder / name) for name in (*COLUMNS, FACTS)}))
 
     def close(self) -> None:
         """Close the files."""
@@ -261,6 +291,36 @@ class IndexWriter:
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     synchronise(path)
+
+
+def _number_texts(path: Path) -> int:
+    """Replace the hashes of a column by numbers from 0 in order of first use; return how many there are.
+
+    Hashes are compared in shares by their first bits, so that no more than a share of them is sorted at once.
+    """
+    if not (rows := path.stat().st_size // 8):
+        return 0
+    first = np.empty(rows, dtype=np.int32)  # row that holds the same hash first
+    shares = 1 + rows // SHARE
+    for share in range(shares):
+        found = np.concatenate([np.flatnonzero(part % shares == share) + start for start, part in _hashes(path)])
+        hashes = np.concatenate([part[part % shares == share] for _, part in _hashes(path)])
+        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        first[found] = found[firsts][inverse]
+    number = (first == np.arange(rows, dtype=np.int32)).cumsum(dtype=np.int32)
+    with path.open("wb") as file:
+        for start in range(0, rows, SHARE):
+            (number[first[start : start + SHARE]] - 1).tofile(file)
+    return int(number[-1])
+
+
+def _hashes(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the hashes of a column, some at a time, each time with the first row."""
+    with path.open("rb") as file:
+        start = 0
+        while len(part := np.fromfile(file, dtype=np.uint64, count=SHARE)):
+            yield start, part
+            start += len(part)
 
 
 def _hash(text: str) -> int:

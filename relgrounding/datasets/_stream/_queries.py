@@ -10,12 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from relgrounding.datasets._dataset import Query
-from relgrounding.datasets._stream._columns import Columns, first_rows
+from relgrounding.datasets._stream._columns import CHUNK, Columns
 from relgrounding.datasets._stream._index import Index
 from relgrounding.io._errors import BadAnnotation
 
-CHUNK = 2**20
-"""Rows of which arrays are made at a time."""
 LINE = 2**12
 """Bytes that are read for a line at first."""
 
@@ -26,7 +24,8 @@ ReadLine = Callable[[str, int], Query]
 class IndexedQueries(Sequence[Query], Columns):
     """Queries of a file with an index: a line is read and parsed whenever its query is asked for.
 
-    It holds 8 bytes per query, and what it was asked for as a whole: 4 bytes per query for the items, 4 for the texts.
+    It holds 4 bytes per query, and what it was asked for as a whole: 4 bytes per query for the items, 4 for the texts.
+    All queries of an index hold nothing of these: they are those of the index, on disk.
 
     Args:
         index: of the file.
@@ -39,13 +38,14 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def __init__(self, index: Index, read: ReadLine, rows: Int[np.ndarray, " queries"] | None = None) -> None:
         self.source, self._read = index, read
-        self.rows = np.arange(len(index)) if rows is None else rows
+        # An index has fewer than 2^31 rows: its columns number items and texts likewise.
+        self.rows = None if rows is None else rows.astype(np.int32, copy=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"source": self.source, "_read": self._read, "rows": self.rows}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.source) if self.rows is None else len(self.rows)
 
     @overload
     def __getitem__(self, key: int) -> Query: ...
@@ -54,18 +54,18 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
-            return IndexedQueries(self.source, self._read, self.rows[key])
-        return self._query(int(self.rows[key]))
+            return self.take(np.arange(*key.indices(len(self))))
+        return self._query(range(len(self))[key] if self.rows is None else int(self.rows[key]))
 
     def __iter__(self) -> Iterator[Query]:
-        return (self._query(int(row)) for row in self.rows)
+        return (self._query(row) for part in self.parts() for row in part.tolist())
 
     def _query(self, row: int) -> Query:
         index = self.source
-        begin, number = int(index.begin[row]), int(index.line[row])
+        begin, number = index.value("begin", row), index.value("line", row)
         try:
             query = self._read(self._line(begin), number)
-            changed = query.item != index.names[index.item[row]]
+            changed = query.item != index.names[index.value("item", row)]
         except BadAnnotation:
             raise
         except (ValueError, LookupError, TypeError, AttributeError):
@@ -82,16 +82,20 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def take(self, rows: Int[np.ndarray, " rows"]) -> "IndexedQueries":
         """Return the queries with these indices."""
-        return IndexedQueries(self.source, self._read, self.rows[rows])
+        return IndexedQueries(self.source, self._read, rows if self.rows is None else self.rows[rows])
 
     def items(self) -> tuple[list[str], Int[np.ndarray, " queries"]]:
         """See `Columns`."""
-        order, number = self._items
-        return [self.source.names[i] for i in order.tolist()], number
+        return self._items
 
     @cached_property
-    def _items(self) -> tuple[Int[np.ndarray, " items"], Int[np.ndarray, " queries"]]:
-        return _renumbered(self.source.column("item")[self.rows], len(self.source.names))
+    def _items(self) -> tuple[list[str], Int[np.ndarray, " queries"]]:
+        names = self.source.names
+        if self.rows is None:
+            return names, self.source.column("item")
+        place, number = self._renumbered("item", len(names))
+        used = np.flatnonzero(place >= 0)
+        return [names[i] for i in used[place[used].argsort()].tolist()], number
 
     def texts(self) -> Int[np.ndarray, " queries"]:
         """See `Columns`."""
@@ -99,7 +103,9 @@ class IndexedQueries(Sequence[Query], Columns):
 
     @cached_property
     def _texts(self) -> Int[np.ndarray, " queries"]:
-        return _renumbered(self.source.column("text")[self.rows], self.source.texts)[1]
+        if self.rows is None:
+            return self.source.column("text")
+        return self._renumbered("text", self.source.texts)[1]
 
     def groups(self) -> None:
         """Return None: no query of a file with an index has a group."""
@@ -127,29 +133,38 @@ class IndexedQueries(Sequence[Query], Columns):
 
     def lengths(self) -> Int[np.ndarray, " queries"]:
         """See `Columns`."""
-        return self.source.column("length")[self.rows].astype(np.int64)
+        return self._column("length")
 
     def answered(self) -> Bool[np.ndarray, " queries"]:
         """See `Columns`."""
-        return self.source.column("answered")[self.rows].astype(bool)
+        return self._column("answered").view(bool)
 
     def _words(self) -> Iterator[tuple[Int[np.ndarray, " words"], Int[np.ndarray, " queries"]]]:
         """Yield the numbers of the words of many queries one after another, and where those of each query end."""
-        for start in range(0, len(self), CHUNK):
-            rows = self.rows[start : start + CHUNK]
+        for rows in self.parts():
             length = self.source.column("length")[rows].astype(np.int64)
             ends = length.cumsum()
             first = self.source.column("first_word")[rows] - (ends - length)
             yield self.source.column("word")[np.repeat(first, length) + np.arange(length.sum())], ends
 
+    def parts(self) -> Iterator[Int[np.ndarray, " rows"]]:
+        """Yield the rows of the index that belong to the queries, some at a time."""
+        for start in range(0, len(self), CHUNK):
+            stop = min(start + CHUNK, len(self))
+            yield np.arange(start, stop, dtype=np.int32) if self.rows is None else self.rows[start:stop]
 
-def _renumbered(
-    number: Int[np.ndarray, " rows"], count: int
-) -> tuple[Int[np.ndarray, " used"], Int[np.ndarray, " rows"]]:
-    """Return the numbers in use in order of their first use, and the place of each row's number among them."""
-    first = first_rows(number, count)
-    used = np.flatnonzero(first < len(number))
-    order = used[first[used].argsort()]
-    place = np.zeros(count, dtype=np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return order, place[number]
+    def _column(self, name: str) -> np.ndarray:
+        column = self.source.column(name)
+        return column if self.rows is None else column[self.rows]
+
+    def _renumbered(self, name: str, count: int) -> tuple[Int[np.ndarray, " count"], Int[np.ndarray, " queries"]]:
+        """Number what a column holds, below `count`, in order of first use: return the number of each, -1 for what no
+        query uses, and that of each query."""
+        place, number, known = np.full(count, -1, dtype=np.int32), np.empty(len(self), dtype=np.int32), 0
+        for start, rows in zip(range(0, len(self), CHUNK), self.parts(), strict=True):
+            held = self.source.column(name)[rows]
+            new, first = np.unique(held[place[held] < 0], return_index=True)
+            place[new[first.argsort()]] = np.arange(known, known + len(new), dtype=np.int32)
+            known += len(new)
+            number[start : start + len(rows)] = place[held]
+        return place, number

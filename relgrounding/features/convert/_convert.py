@@ -10,6 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from relgrounding._files import local_only
 from relgrounding._printing import get_logger, progress
 from relgrounding._signals import look
 from relgrounding.features.convert._clips import Hdf5Clips, NpyClips, NpzClips, PtClips
@@ -17,7 +18,7 @@ from relgrounding.features.convert._detections import Detections
 from relgrounding.features.convert._output import Output
 from relgrounding.features.convert._pca import Components, fit_components, load_components, save_components
 from relgrounding.features.convert._regions import BOX_KEYS, Hdf5Regions, NpzRegions, TsvRegions
-from relgrounding.features.convert._shards import Targets
+from relgrounding.features.convert._shards import Target, check_targets, split
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
@@ -204,6 +205,7 @@ def convert_features(
     quiet: bool = True,
     shards: int = 0,
     wanted: Collection[int] = (),
+    replace: bool = False,
 ) -> Converted:
     """Convert features item by item; an interrupted call resumes where it stopped.
 
@@ -226,13 +228,14 @@ def convert_features(
         quiet: without progress bars.
         shards: number of shards of a feature store, whose folder OUT is then; 0: one file.
         wanted: numbers of the shards to make, from 1; empty: all. The call that finds all shards there makes the index.
+        replace: make the wanted shards also where OUT holds others of other files, or with other settings.
 
     Raises:
-        DataError: the source cannot be used; see its kinds.
+        DataError: the source cannot be used, see its kinds; OUT was begun with another one, or with other settings.
         ConfigError: OUT is a directory, the source itself, or a file of another kind.
     """
-    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-    out = Path(out)
+    paths = [local_only(path, "IN") for path in ([source] if isinstance(source, str | Path) else source)]
+    out = local_only(out, "OUT")
     if format and format not in FORMATS:
         raise BadFeatures(f"unknown format {format!r}; formats are {', '.join(FORMATS)}")
     if box_format not in ("", "xyxy", "xywh"):
@@ -240,12 +243,12 @@ def convert_features(
     problems = Problems(on_error)
     opened, format = open_source(paths, format, problems, Options(box_format, sizes, follow_links, max_bytes))
     read = [*paths, *opened.files(), *(path for path in (sizes, pca) if isinstance(path, Path))]
-    targets = Targets(out, shards, wanted)
-    targets.check(read, isinstance(pca, int))
+    making = check_targets(out, shards, wanted, read, isinstance(pca, int))
     entries = _usable(opened, problems, quiet)
     _check_left_out(opened, entries)
     dim = _one_dim(entries, paths[0])
-    base = _fingerprint(opened, entries, {"format": format, "box_format": opened.options.box_format})
+    options = {"format": format, "box_format": opened.options.box_format}
+    base = content = _fingerprint(opened, entries, options)
     components, base = _components(pca, out, opened, entries, dim, base, quiet)
     if components is not None and len(components.mean) != dim:
         raise BadFeatures(f"{paths[0]} has features of width {dim}, the components are for {len(components.mean)}")
@@ -257,13 +260,21 @@ def convert_features(
         + (f", PCA {dim} to {width}" if components else "")
     }
     resumed, items = 0, list[Entry]()
-    for target in targets.split(entries, fingerprint):
+    targets = [Target(0, out, entries)]
+    if making is not None:
+        facts = options | {"pca": f"{width} of {dim}" if components else "none", "type": dtype, "width": width}
+        facts |= {"items": f"{len(entries)} of {', '.join(path.name for path in paths)}"}
+        facts["the digest of what is read"] = content[:16]
+        targets = split(entries, making, wanted)
+        made_of = hashlib.sha256(f"{fingerprint} {shards}".encode()).hexdigest()
+        making.describe(made_of, facts, replace or len(targets) == shards)
+        attributes |= {MADE_OF: made_of}
+    for target in targets:
         items += target.entries
-        if not targets.begin(target):
+        if making is not None and not making.begin(target.number):
             resumed += len(target.entries)
             continue
-        said = attributes | ({MADE_OF: targets.made_of} if shards else {})
-        output = Output(target.path, opened.layout, target.entries, width, dtype, said, fingerprint)
+        output = Output(target.path, opened.layout, target.entries, width, dtype, attributes, fingerprint)
         resumed += output.done
         try:
             for entry in _bar(target.entries[output.done :], "converting", quiet, len(target.entries), output.done):
@@ -271,7 +282,7 @@ def convert_features(
             output.finish()
         finally:
             output.close()
-    complete = targets.finish(quiet)
+    complete = making is None or making.finish(quiet) is not None
     share = components.share if components else 1.0
     rows = sum(entry.rows for entry in items)
     left_out = opened.left_out, opened.without

@@ -9,7 +9,7 @@ from relgrounding.features.extraction._crops import CropExtractor
 from relgrounding.features.extraction._errors import ExtractionError, MissingPackageError
 from relgrounding.features.extraction._inputs import IMAGES, VIDEOS, find_inputs, with_boxes
 from relgrounding.features.extraction._parts import Parts, extract_all
-from relgrounding.features.extraction._shard import OwnShard, check_components
+from relgrounding.features.extraction._shard import begin_shards, check_components, whats_left
 from relgrounding.features.extraction._write import write_clips, write_regions
 
 __all__ = [
@@ -21,12 +21,13 @@ __all__ = [
     "CropExtractor",
     "ExtractionError",
     "MissingPackageError",
-    "OwnShard",
     "Parts",
     "RegionExtractor",
+    "begin_shards",
     "check_components",
     "extract_all",
     "find_inputs",
+    "whats_left",
     "with_boxes",
     "write_clips",
     "write_regions",

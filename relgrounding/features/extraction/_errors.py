@@ -5,8 +5,10 @@ from types import ModuleType
 
 import torch
 
+from relgrounding._urls import Masked
 
-class ExtractionError(ValueError):
+
+class ExtractionError(Masked, ValueError):
     """A file or an option of no use; the message names it and says what to do."""
 
 

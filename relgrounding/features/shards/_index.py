@@ -181,11 +181,12 @@ class _Reader:
     def read(self, content: Any) -> Index:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise self._wrong("it is not the index of a feature store")
-        if content.get("version") != VERSION:
+        if type(content.get("version")) is not int or content["version"] != VERSION:
             raise self._wrong(f"it is of version {brief(content.get('version'))}, this release reads {VERSION}")
         if content.get("kind") not in KINDS:
             raise self._wrong(f"its kind is {brief(content.get('kind'))}, expected clips or regions")
-        dim, items = (self._number(content, key, "the index") for key in ("dim", "items"))
+        least = int(content["kind"] == "clips")  # boxes may be without features
+        dim, items = self._number(content, "dim", "the index", least), self._number(content, "items", "the index")
         shards, ids = self._files(content, "shards"), self._files(content, "ids")
         if [file.file for file in ids] != [TEXTS, TABLE] or {file.items for file in ids} != {items}:
             raise self._wrong(f"its ids are not {TEXTS} and {TABLE} of {items:,} items")
@@ -193,13 +194,16 @@ class _Reader:
             raise self._wrong(f"its shards hold {sum(shard.items for shard in shards):,} items, not {items:,}")
         attributes = content.get("attributes", {})
         if not isinstance(attributes, dict):
-            raise self._wrong("its attributes are not an object")
+            raise self._wrong(f"its attributes are {brief(attributes)!r}, expected an object")
+        for key, value in attributes.items():
+            if not isinstance(value, str | int | float | bool):
+                raise self._wrong(f"its attribute {brief(key)} is {brief(value)!r}, expected text or a number")
         return Index(self.path.parent, content["kind"], dim, tuple(shards), (ids[0], ids[1]), attributes)
 
     def _files(self, content: dict[str, Any], key: str) -> list[Shard]:
         entries = content.get(key)
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-            raise self._wrong(f"its {key} are not a list of files")
+            raise self._wrong(f"its {key} are not a list of files, but {brief(entries)!r}")
         files = [self._file(entry, key) for entry in entries]
         seen: set[str] = set()
         for file in files:
@@ -220,10 +224,10 @@ class _Reader:
         items, size = (self._number(entry, field, str(name)) for field in ("items", "bytes"))
         return Shard(str(name), items, size, digest)
 
-    def _number(self, holder: dict[str, Any], key: str, what: str) -> int:
+    def _number(self, holder: dict[str, Any], key: str, what: str, least: int = 0) -> int:
         value = holder.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
-            raise self._wrong(f"{what} has {key} {brief(value)!r}, expected a whole number from 0")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+            raise self._wrong(f"{what} has {key} {brief(value)!r}, expected a whole number from {least}")
         return value
 
     def _wrong(self, what: str) -> BadFeatures:

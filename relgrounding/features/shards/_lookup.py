@@ -17,6 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from relgrounding._files import sha256
 from relgrounding.features.shards._index import TABLE, TEXTS, Index
 from relgrounding.io._errors import BadFeatures
 from relgrounding.io._ids import canonical_id
@@ -61,6 +62,7 @@ class Lookup:
         self._texts, table = (os.open(index.folder / name, os.O_RDONLY | os.O_CLOEXEC) for name in (TEXTS, TABLE))
         for descriptor in (self._texts, table):
             weakref.finalize(self, os.close, descriptor)
+        self._compared = False
         self._firsts = list(accumulate((shard.items for shard in index.shards[:-1]), initial=0))
         self._hashes = _Numbers(table, 0, self._count)
         self._numbers = _Numbers(table, self._count, self._count)
@@ -85,7 +87,16 @@ class Lookup:
             raise BadFeatures(
                 f"{self._index.folder}: {key!r} may be {first!r} or {second!r}; ask by one of these, or rename one"
             )
+        if not alike:
+            self._compare()
         return alike[0] if alike else None
+
+    def _compare(self) -> None:
+        """Compare the table with its checksums, once, before an id that it does not lead to is said to be missing."""
+        for file in () if self._compared else self._index.ids:
+            if sha256(self._index.folder / file.file) != file.sha256:
+                raise self._damaged("it has changed since the index was made", file.file)
+        self._compared = True
 
     def place(self, number: int) -> tuple[int, int]:
         """Return the number of an item's shard, and that of its row in the shard, both from 0."""
@@ -106,7 +117,7 @@ class Lookup:
         try:
             return os.pread(self._texts, end - begin - 1, begin).decode()
         except UnicodeDecodeError:
-            raise self._damaged(f"the id of item {number} is not UTF-8") from None
+            raise self._damaged(f"the id of item {number} is not UTF-8", TEXTS) from None
 
     def names(self, most: int | None = None) -> list[str]:
         """Return the ids in the order of the shards: the first `most`, or all.
@@ -119,9 +130,9 @@ class Lookup:
         try:
             names = content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
         except UnicodeDecodeError:
-            raise self._damaged(f"{TEXTS} is not UTF-8") from None
+            raise self._damaged("it is not UTF-8", TEXTS) from None
         if most is None and len(names) != self._count:
-            raise self._damaged(f"{TEXTS} has {len(names):,} lines, not {self._count:,}")
+            raise self._damaged(f"it has {len(names):,} lines, not {self._count:,}", TEXTS)
         return names[:most]
 
     def _of_hash(self, wanted: int) -> list[tuple[int, str]]:
@@ -134,9 +145,9 @@ class Lookup:
                 raise self._damaged(f"more than {MOST_ALIKE} items have one hash")
         return found
 
-    def _damaged(self, what: str) -> BadFeatures:
+    def _damaged(self, what: str, name: str = TABLE) -> BadFeatures:
         folder = self._index.folder
-        return BadFeatures(f"{folder / TABLE} is damaged: {what}; relgrounding prepare index {folder} makes it again")
+        return BadFeatures(f"{folder / name} is damaged: {what}; relgrounding prepare index {folder} makes it again")
 
 
 def doubled(folder: Path, key: str, first: str, second: str) -> BadFeatures:

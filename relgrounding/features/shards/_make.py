@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from relgrounding._files import replacing, sha256
+from relgrounding._files import local_only, replacing, sha256
 from relgrounding._printing import progress
 from relgrounding._signals import look
 from relgrounding.features._stores import ClipFeatures, RegionFeatures
@@ -54,7 +54,7 @@ def index_shards(folder: str | Path, quiet: bool = True, signed: bool = False) -
         UnsafeFile: a shard is not a regular file, or a link out of the folder.
         BadFeatures: a shard is unfinished, damaged, of another kind or width, or an item is in two of them.
     """
-    folder = Path(folder)
+    folder = local_only(folder, "a folder of shards")
     files = shard_files(folder)
     for path in files:
         check_regular(path, follow_links=False)

@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 from jaxtyping import Float32
 
+from relgrounding._files import local_only
 from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions, _Store
-from relgrounding.features.shards._index import Index, read_index
+from relgrounding.features.shards._index import INDEX, Index, read_index
 from relgrounding.features.shards._lookup import Lookup
 from relgrounding.io._errors import BadFeatures, MissingFeatures
 from relgrounding.io._hdf5 import check_texts, names, open_hdf5, read_text_of
@@ -47,7 +48,7 @@ def open_features(path: str | Path, kind: str = "", in_memory: bool | None = Non
         UnsafeFile: it, or a shard, is not a regular file, or a link out of the folder.
         BadFeatures: it holds features of another kind, or the index or a shard is damaged or half-written.
     """
-    path = Path(path)
+    path = local_only(path, "a feature store")
     if path.is_dir():
         index = read_index(path)
         if kind and index.kind != kind:
@@ -67,6 +68,14 @@ class _ClipShard(ClipFeatures):
     def __init__(self, path: Path, dim: int) -> None:
         super().__init__(path, in_memory=False)
         self._dim = dim
+
+    def check_width(self, name: str) -> None:
+        """Raise BadFeatures where the features of a video have another width than the index says."""
+        if (width := int(self._dataset(name).shape[1])) != self._dim:
+            raise self._other_width(name, width)
+
+    def _other_width(self, key: str, width: int) -> BadFeatures:
+        return _other_width(self.path, width, self.dim)
 
 
 class _RegionShard(RegionFeatures):
@@ -118,12 +127,16 @@ class _RegionShard(RegionFeatures):
         if found != key:
             raise BadFeatures(f"{self.path} holds {found!r} where its index has {key!r}: {_remake(self.path)}")
 
+    def check_width(self, name: str) -> None:
+        """Raise BadFeatures where the features have another width than the index says."""
+        self._load()
+
     def _load(self) -> None:
         if not self._loaded:
             self._read_arrays(self._open())
             check_texts(self._member("ids"), f"ids in {self.path}")
             if (width := self._member("features").shape[1]) != self._width:
-                raise BadFeatures(f"{self.path} has features of width {width}, its index says {self._width}")
+                raise _other_width(self.path, width, self._width)
             self._loaded = True
 
 
@@ -138,7 +151,7 @@ class _Shards(_Store, Generic[S]):
     shard: ClassVar[Any]
 
     def __init__(self, path: str | Path, in_memory: bool | None = None) -> None:
-        self.path = Path(path)
+        self.path = local_only(path, "a feature store")
         self.in_memory, self._auto = False, True
         self.index: Index = read_index(self.path)
         if self.index.kind != self.kind:
@@ -150,6 +163,7 @@ class _Shards(_Store, Generic[S]):
         self._lookup: Lookup | None = None
         self._names: list[str] | None = None
         self._shards: OrderedDict[int, S] = OrderedDict()
+        self._has_dim = False
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"index": self.index}
@@ -168,7 +182,16 @@ class _Shards(_Store, Generic[S]):
 
     @property
     def dim(self) -> int:
-        """Width of a feature."""
+        """Width of a feature, which the first item must have."""
+        if not self._has_dim and self.index.items:
+            number = self._table().place(0)[0]
+            name = self._table().name(0)
+            shard: Any = self._open_shard(number)
+            try:
+                shard.check_width(name)
+            except MissingFeatures:
+                raise _lost(shard.path, name) from None
+            self._has_dim = True
         return self.index.dim
 
     def find(self, key: str) -> str | None:
@@ -267,11 +290,17 @@ class RegionShards(_Shards[_RegionShard], RegionFeatures):
     @property
     def dim(self) -> int:
         """Width of a region's feature."""
-        return self._check_width(self.index.dim)
+        return self._check_width(super().dim)
 
     def __getitem__(self, key: str) -> Regions:
         shard, row, name = self._at(key)
         return shard.row(row, name)
+
+    def count(self, key: str) -> int:
+        """Return the number of regions of an image, see `RegionFeatures.count`."""
+        shard, row, name = self._at(key)
+        shard.check(row, name)
+        return shard._count(row)
 
     def size(self, key: str) -> tuple[int, int]:
         """Return (width, height) of an image in pixels, see `RegionFeatures.size`."""
@@ -292,6 +321,12 @@ class RegionShards(_Shards[_RegionShard], RegionFeatures):
 
 def _lost(path: Path, name: str) -> BadFeatures:
     return BadFeatures(f"{path} lacks {name!r}, which its index names: {_remake(path)}")
+
+
+def _other_width(path: Path, width: int, dim: int) -> BadFeatures:
+    return BadFeatures(
+        f"{path} has features of width {width}, and dim is {dim} in {path.parent / INDEX}: {_remake(path)}"
+    )
 
 
 def _remake(path: Path) -> str:

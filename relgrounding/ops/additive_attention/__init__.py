@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
 from relgrounding.ops._checks import check_item, check_lengths, check_shape
+from relgrounding.ops._choice import choose_backend
 from relgrounding.ops._compiled import Opaque
 from relgrounding.ops._dispatch import launch
-from relgrounding.ops._registry import load_backends
+from relgrounding.ops._registry import find_backend, load_backends
 
 load_backends(__name__, __path__)
 
@@ -59,20 +61,30 @@ def additive_attention(
     if torch.compiler.is_compiling():
         context, gamma = _opaque(proposals, words, weight, values, word_lengths, item, text=backend)
         return context, gamma
+    item = on_host(item)
     counts = torch.bincount(item, minlength=len(words)).tolist()
     order = None if (item.diff() >= 0).all() else item.argsort(stable=True)
     if order is not None:
-        proposals = proposals.index_select(0, order)
+        proposals = proposals.index_select(0, to_device(order, proposals.device))
     # Half precision has neither the range of the exponentials nor the digits of the sums over words.
     wide = torch.promote_types(proposals.dtype, torch.float32)
-    inputs = [x.to(wide) for x in (proposals, words, weight, values)]
-    lengths = word_lengths.to(words.device)
+    inputs = [x.to(wide) for x in (words, weight, values)]
+    inputs.insert(0, proposals if _are_read(proposals, values, backend) else proposals.to(wide))
+    lengths = to_device(word_lengths, words.device)
     results = launch("additive_attention", inputs, backend, lengths=lengths, counts=counts)
     context, gamma = (x.to(values.dtype) for x in results)
     if order is None:
         return context, gamma
-    back = order.argsort()
+    back = to_device(order.argsort(), context.device)
     return context.index_select(0, back), gamma.index_select(0, back)
+
+
+def _are_read(proposals: Tensor, values: Tensor, backend: str) -> bool:
+    """Whether a backend takes the proposals in a short type, and returns their contexts in it."""
+    if proposals.dtype != values.dtype:
+        return False
+    name = choose_backend(backend, "additive_attention", None, proposals)
+    return proposals.dtype in (find_backend("additive_attention", name).dtypes or ())
 
 
 def _shapes(

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._registry import register_backend
 from relgrounding.ops.additive_attention.naive import additive_attention_naive
@@ -97,7 +98,7 @@ class Pieces:
                 yield piece, None
                 continue
             places = [i * longest + t for i, count in enumerate(piece.counts) for t in range(count)]
-            yield piece, torch.tensor(places, device=self.device)
+            yield piece, to_device(torch.tensor(places), self.device)
 
 
 def _pad(x: Tensor, piece: Piece, places: Tensor | None) -> Tensor:
@@ -134,7 +135,7 @@ class _AdditiveAttention(torch.autograd.Function):
         ctx: Any, a_NA: Tensor, b_BLA: Tensor, w_A: Tensor, s_BLW: Tensor, lengths_B: Tensor, counts: list[int]
     ) -> tuple[Tensor, Tensor]:
         arguments = a_NA, b_BLA, w_A, s_BLW, lengths_B, counts
-        ctx.pieces = pieces = Pieces(counts, lengths_B.tolist(), len(w_A), a_NA.device)
+        ctx.pieces = pieces = Pieces(counts, on_host(lengths_B).tolist(), len(w_A), a_NA.device)
         a_NA, b_BLA, factored = _doubled(a_NA, b_BLA)
         c_NW = s_BLW.new_empty(len(a_NA), s_BLW.shape[2])
         gamma_NL = s_BLW.new_zeros(len(a_NA), s_BLW.shape[1])

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops.gru.naive import gru_naive
@@ -57,7 +58,7 @@ class _BidirectionalGRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BLI: Tensor, *weights_and_lengths: Any) -> Tensor:
         *weights, lengths = weights_and_lengths
-        ctx.packing = packing = pack(lengths.cpu(), x_BLI.shape[1])
+        ctx.packing = packing = pack(on_host(lengths), x_BLI.shape[1])
         w_ih, w_hh, b_ih, b_hh = (torch.stack(pair) for pair in zip(weights[:4], weights[4:], strict=True))
         rows_NI = x_BLI.flatten(0, 1).index_select(0, packing.source_N)
         # The inputs' part of the gates, which r, z and n then replace.

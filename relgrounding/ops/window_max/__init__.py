@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host
 from relgrounding.ops._checks import check_spans
 from relgrounding.ops._compiled import Opaque
 from relgrounding.ops._dispatch import launch
@@ -48,8 +49,8 @@ def window_max(
     check_spans(spans, item, clips)
     if torch.compiler.is_compiling():
         return _opaque(clips, spans, item, text=backend)[0]
-    start, end = spans.long().unbind(1)
-    return launch("window_max", [clips], backend, start=start, end=end, item=item.long())
+    start, end = on_host(spans).long().unbind(1)
+    return launch("window_max", [clips], backend, start=start, end=end, item=on_host(item).long())
 
 
 def _shapes(clips: Tensor, spans: Tensor, item: Tensor, backend: str) -> Tensor:

@@ -14,10 +14,11 @@ def window_max_naive(
     end: Int64[Tensor, " nodes"],
     item: Int64[Tensor, " nodes"],
 ) -> Float[Tensor, "nodes dim"]:
-    """See `relgrounding.ops.window_max`."""
+    """See `relgrounding.ops.window_max`; the windows are on the host."""
     dim = clips_BCD.shape[2]
-    clip_ND = item.new_empty(len(item), dim)
+    clip_ND = torch.empty(len(item), dim, dtype=torch.int64, device=clips_BCD.device)
     for row, window in enumerate(zip(item.tolist(), start.tolist(), end.tolist(), strict=True)):
         video, first, last = window
         clip_ND[row] = first + clips_BCD[video, first:last].detach().argmax(0)
+    item = item.to(clips_BCD.device)
     return clips_BCD[item[:, None], clip_ND, torch.arange(dim, device=item.device)]

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from relgrounding._host import to_device
 from relgrounding.ops._backward import backward_pass, keep, kept
 from relgrounding.ops._registry import register_backend
 from relgrounding.ops._segments import add_rows_
@@ -26,7 +27,7 @@ def window_max_table(
     end: Int64[Tensor, " nodes"],
     item: Int64[Tensor, " nodes"],
 ) -> Float[Tensor, "nodes dim"]:
-    """See `relgrounding.ops.window_max`."""
+    """See `relgrounding.ops.window_max`; the windows are on the host."""
     return _WindowMax.apply(clips, start, end, item)
 
 
@@ -60,8 +61,8 @@ class _WindowMax(torch.autograd.Function):
         # The exponent of frexp is exact where a logarithm would be rounded: 2^level <= width < 2^(level + 1).
         level = torch.frexp((end - start).double()).exponent.long() - 1
         offsets = _offsets(clips.shape[1], int(level.max()) if len(level) else 0)
-        row = item * offsets[-1] + torch.tensor(offsets, device=clips.device)[level]
-        first, second = row + start, row + end - (1 << level)
+        row = item * offsets[-1] + torch.tensor(offsets)[level]
+        first, second = (to_device(x, clips.device) for x in (row + start, row + end - (1 << level)))
         table = _fill_table(clips, offsets).flatten(0, 1)
         a, b = table.index_select(0, first), table.index_select(0, second)
         if ctx.needs_input_grad[0]:
