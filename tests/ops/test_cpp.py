@@ -17,6 +17,7 @@ from benchmarks.memory import allocated
 from relgrounding import nn, ops
 from relgrounding.ops import _choice, _cpp
 from relgrounding.ops.gated_sum import layer_cpp
+from relgrounding.ops.gated_sum.cpp import relu_backward
 from tests.ops.cases import draw_inputs, problem, random_structure, values_and_gradients
 
 needs_compiler = pytest.mark.skipif(bool(_cpp.cpp_reason()), reason="there is no C++ compiler")
@@ -130,6 +131,27 @@ def test_a_batch_in_parts_gives_what_the_whole_gives(kind, density, monkeypatch)
     assert parts[0] > parts[1] > parts[2] == 1 or density == 0
     for other in results[:-1]:
         torch.testing.assert_close(other, results[-1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (70, 37), (1500, 16)])
+def test_the_gradient_of_a_relu_is_that_of_pytorch_into_rows_that_lie_apart(shape, threads):
+    torch.manual_seed(0)
+    before, grad = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    before[:1, 0] = torch.nan
+    result, results = before.relu(), []
+    for count in (1, 2, 5):
+        threads(count)
+        rows, d_bias = torch.full((shape[0], shape[1] + 4), 7.0, dtype=torch.float64), torch.ones(shape[1]).double()
+        relu_backward(grad, result, rows[:, 2:-2], d_bias)
+        results.append((rows, d_bias))
+    (rows, d_bias), expected = results[0], torch.ops.aten.threshold_backward(grad, result, 0)
+    torch.testing.assert_close(rows[:, 2:-2], expected, rtol=0, atol=0)
+    torch.testing.assert_close(d_bias, 1 + expected.sum(0))
+    assert (rows[:, :2] == 7).all()
+    assert (rows[:, -2:] == 7).all()
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=0, atol=0)
 
 
 # A large item beside small ones goes another way than many of one size.

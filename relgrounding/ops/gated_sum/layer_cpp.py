@@ -81,12 +81,12 @@ class _GatedLayer(torch.autograd.Function):
         for part in ctx.parts:
             x_MC, grad_MO, d_x_MC = (_take(table, part) for table in (x_NC, grad_NO, d_x))
             rows_MP = None if room is None else room[: len(x_MC)]
-            if result_NO is not None:
+            if d_bias is not None:
                 masked_MO = torch.empty_like(grad_MO) if rows_MP is None else rows_MP[:, ways * dim : -ways]
                 relu_backward(grad_MO, _take(result_NO, part), masked_MO, d_bias)
                 grad_MO = masked_MO
             if rows_MP is None:
-                _backward_by_way(*given, part, x_MC, grad_MO, d_x_MC, *grads, result_NO is not None)
+                _backward_by_way(*given, part, x_MC, grad_MO, d_x_MC, *grads, d_bias is not None)
             else:
                 _backward_at_once(*given, part, x_MC, _take(kept_NF, part), grad_MO, rows_MP, d_x_MC, *grads)
         return None, d_x, d_weight, d_bias, d_gate_bias, d_type_bias
@@ -161,7 +161,8 @@ def _parts(structure: GraphStructure, x_NC: Tensor, weight_PC: Tensor, ways: int
     rows = PART // max(width * number, 1)
     # The layer allows itself four tables like x, and 16 bytes per edge; gradients of the weights are not counted.
     room = 16 * edges + (4 * width - width - (1 + ways) * dim - ways * structure.num_types) * nodes * number
-    spare = room // (-(-len(weight_PC) // 16) * 16 * number)
+    # A 32nd is left for parts that have more nodes than their edges let expect.
+    spare = room * 31 // 32 // (-(-len(weight_PC) // 16) * 16 * number)
     counts = structure.batch_num_nodes
     largest = int(counts.max()) if len(counts) else 0
     keeps = spare >= min(max(largest, 128), nodes)
