@@ -40,6 +40,8 @@ class Steps:
         runs = importlib.import_module("relgrounding.runs" if hasattr(config, "sections") else "relgrounding.training")
         self.trainer = training.Trainer(task, runs.RunFolder(folder), quiet=True)
         self.trainer.model.train()
+        for item in {query.item for query in task.train.queries}:
+            task.train.store[item]
         self.pieces = hasattr(self.trainer, "_loaded")
         self._batches = iter(self.trainer._loaded() if self.pieces else self.trainer.loader)
 

@@ -5,6 +5,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.device.report import Report
 from benchmarks.graph_specs import images
 from benchmarks.step import Step, draw_batch, draw_models
 from benchmarks.timing import synchronize
+from benchmarks.waits import PretendedGPU
 from relgrounding import nn
 
 STEPS = 12
@@ -50,7 +52,21 @@ def _measure_step(report: Report, name: str) -> dict[str, Any]:
     report.say(f"{name}: a step with its copy to the device takes {found['milliseconds']:.2f} ms")
     if device.type == "cuda":
         found |= _waits(report, name, step, host[0]) | _launches(report, name, step)
+    else:
+        found |= _pretended_waits(report, name, model, host)
     return found
+
+
+def _pretended_waits(report: Report, name: str, model: torch.nn.Module, batches: Sequence[Any]) -> dict[str, Any]:
+    """Count what would wait for a GPU in a step after the first one; see `benchmarks.waits`."""
+    with PretendedGPU() as gpu:
+        step = Step(model.to("cuda"), batches[0].to("cuda"), negatives=1)
+        step()
+        gpu.reset()
+        step.batch = batches[1].to("cuda")
+        step()
+    report.say(f"{name}: {gpu.waits} waits for a pretended GPU in a step: {dict(gpu.lines.most_common(20))}")
+    return {"waits": gpu.waits, "waits by line": dict(gpu.lines)}
 
 
 def _waits(report: Report, name: str, step: Step, batch: Any) -> dict[str, Any]:

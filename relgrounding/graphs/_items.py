@@ -11,8 +11,12 @@ from jaxtyping import Bool, Int, Int64, Shaped
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from relgrounding._host import to_device
+
 # Cells of a matrix that is worked on at a time: 1 MiB of float32, so that a few of them stay in the processor's cache.
 CELLS = 2**18
+# Rows of a range, in the mean, from which on copying ranges takes less time than copying rows.
+LONG = 256
 
 
 def offsets(counts: Shaped[Tensor, " items"]) -> Int64[Tensor, " items_plus_one"]:
@@ -35,20 +39,57 @@ def shifted(parts: Sequence[Int64[Tensor, " _"]], shifts: Sequence[int]) -> Int6
     return whole
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of the rows of a tensor, one after another.
+
+    Args:
+        starts: (R,) first row of each, on the host.
+        sizes: (R,) number of rows, on the host.
+        total: number of all rows.
+    """
+
+    starts: Int64[Tensor, " ranges"]
+    sizes: Int64[Tensor, " ranges"]
+    total: int
+
+    def of(self, values: Int64[Tensor, " rows"], shifts: Int64[Tensor, " ranges"]) -> Int64[Tensor, " total"]:
+        """The values in the ranges, each plus the shift of its range, given on the host."""
+        long = self.total >= LONG * len(self.sizes) > 0
+        if long and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            ends = (self.starts + self.sizes).tolist()
+            parts = [values[begin:end] for begin, end in zip(self.starts.tolist(), ends, strict=True)]
+            return shifted(parts, shifts.tolist())
+        to_start = self.starts - (self.sizes.cumsum(0) - self.sizes)
+        columns = to_device(torch.stack([to_start, shifts, self.sizes]), values.device)
+        range_of_row = torch.repeat_interleave(columns[2], output_size=self.total)
+        to_row, to_value = (column.index_select(0, range_of_row) for column in columns[:2])
+        return values.index_select(0, to_row.add_(torch.arange(self.total, device=values.device))).add_(to_value)
+
+
 def by_source(
     in_degree: Int[Tensor, " nodes"], sources: Int64[Tensor, " edges"]
 ) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " edges"], Int64[Tensor, " edges"]]:
     """Edges sorted by destination, in the order by source: out-degrees, destinations and numbers of the edges."""
-    nodes, edges = len(in_degree), len(sources)
-    if edges and sources.device.type == "cpu":
-        # Sorts by counting, and keeps the order of what has one source.
-        columns = (np.arange(edges), sources.numpy(), offsets(in_degree).numpy())
-        matrix = csr_matrix(columns, shape=(nodes, nodes)).tocsc()
-        out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
-        return out_indptr.diff(), destinations, numbers
+    return (
+        counted_by_source(in_degree, sources) if sources.device.type == "cpu" else sorted_by_source(in_degree, sources)
+    )
+
+
+def counted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on the CPU: sorts by counting, and keeps the order of what has one source."""
+    columns = (np.arange(len(sources)), sources.numpy(), offsets(in_degree).numpy())
+    matrix = csr_matrix(columns, shape=(len(in_degree), len(in_degree))).tocsc()
+    out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    return out_indptr.diff(), destinations, numbers
+
+
+def sorted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on any device."""
+    nodes = torch.arange(len(in_degree), device=sources.device)
     numbers = sources.argsort(stable=True)
-    destinations = torch.arange(nodes, device=sources.device).repeat_interleave(in_degree, output_size=edges)
-    return torch.bincount(sources, minlength=nodes), destinations[numbers], numbers
+    destinations = nodes.repeat_interleave(in_degree, output_size=len(sources))
+    return torch.bincount(sources, minlength=len(nodes)), destinations[numbers], numbers
 
 
 def cut(sizes: list[int], ends: list[int], edges: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from relgrounding._registry import Registry
 from relgrounding.graphs import GraphStructure
 from relgrounding.nn import RelationalComparison
+from relgrounding.nn._precision import Linear
 
 RELATIONS: Registry[nn.Module] = Registry(
     "relation module", "relgrounding.models", ("graph", "none", "compare"), nn.Module
@@ -98,7 +99,7 @@ def own_relation(name: str, in_dim: int, out_dim: int, num_types: int, backend: 
 
 def self_terms(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     """Return layers activation(W x + b), W Xavier-uniform and b zero: relation layers without their messages."""
-    linears = [nn.Linear(m, n) for m, n in pairwise(widths)]
+    linears = [Linear(m, n) for m, n in pairwise(widths)]
     for linear in linears:
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)

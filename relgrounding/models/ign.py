@@ -24,7 +24,8 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
-from relgrounding.nn._precision import precise_linear, widened
+from relgrounding.nn._precision import Linear, widened, without_autocast
+from relgrounding.ops._fused import linear
 
 KEY_DIM = 32
 """Width of the keys whose cosine is the similarity of two regions."""
@@ -105,9 +106,9 @@ class IGN(GroundingModel):
         fused_dim = region_dim + sentence_dim
         self.product = nn.ModuleList()
         if config.fusion == "product":
-            self.product.extend(nn.Linear(width, config.fusion_dim) for width in (region_dim, sentence_dim))
+            self.product.extend(Linear(width, config.fusion_dim) for width in (region_dim, sentence_dim))
             fused_dim += config.fusion_dim
-        self.fusion = nn.Linear(fused_dim, config.fusion_dim)
+        self.fusion = Linear(fused_dim, config.fusion_dim)
         nn.init.xavier_uniform_(self.fusion.weight)
         nn.init.zeros_(self.fusion.bias)
         self.similar: EdgeSimilarity | None = None
@@ -115,8 +116,8 @@ class IGN(GroundingModel):
             self.similar = EdgeSimilarity(feature_dim, KEY_DIM, backend=backend)
             self.reason_reads = slice(-4 - KEY_DIM, None)
         self.relation = self._make_relation(config, sentence_dim, backend)
-        self.position = nn.Linear(4, config.position_dim)
-        self.score = nn.Linear(config.relation_dim + config.position_dim, 1)
+        self.position = Linear(4, config.position_dim)
+        self.score = Linear(config.relation_dim + config.position_dim, 1)
         self.aggregate = TopRScore(config.top_r)
 
     def _make_relation(self, config: IGNConfig, sentence_dim: int, backend: str) -> Relation:
@@ -197,8 +198,8 @@ class IGN(GroundingModel):
         if not len(self.product):
             return proposals + words
         (region, region_factor), (sentence, sentence_factor) = proposals.chunk(2, -1), words.chunk(2, -1)
-        product = nn.functional.linear(region_factor * sentence_factor, self._columns[2])
-        return product + region + sentence
+        product = linear(region_factor * sentence_factor, self._columns[2], None)
+        return product.add_(region).add_(sentence)
 
     @property
     def _columns(self) -> tuple[Tensor, ...]:
@@ -209,7 +210,7 @@ class IGN(GroundingModel):
 
     @staticmethod
     def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
-        return torch.cat([nn.functional.linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
+        return torch.cat([linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
 
     def represent(
         self,
@@ -218,11 +219,12 @@ class IGN(GroundingModel):
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, "nodes represented_dim"]:
         place, _ = self._places_and_keys(proposals)
+        return torch.cat([self._related(structure, fused), self.position(place)], -1)
+
+    def _related(self, structure: GraphStructure, fused: Tensor) -> Tensor:
         if isinstance(self.relation, Comparison):
-            x = self.unary(fused[:, : self.fusion.out_features])
-        else:
-            x = self.relation(structure, fused)
-        return torch.cat([self.dropout(x), self.position(place)], -1)
+            return self.dropout(self.unary(first_columns(fused, self.fusion.out_features)))
+        return self.dropout(self.relation(structure, fused))
 
     @property
     def represented_dim(self) -> int:
@@ -234,13 +236,24 @@ class IGN(GroundingModel):
         proposals: Float[Tensor, "nodes proposal_dim"],
         fused: Float[Tensor, "nodes fused_dim"],
     ) -> Float[Tensor, " nodes"]:
-        logit = precise_linear(self.score, self.represent(structure, proposals, fused)).squeeze(-1)
+        place, keys = self._places_and_keys(proposals)
+        logit = self._logit(place, self._related(structure, fused))
         if isinstance(self.relation, Comparison):
             fused, share = fused.tensor_split([self.fusion.out_features], -1)
-            _, keys = self._places_and_keys(proposals)
             bias = None if self.similar is None else self.similar(structure, keys)
             logit = logit + self.relation(structure, widened(fused), share, bias)
         return torch.sigmoid(logit)
+
+    def _logit(
+        self, place: Float[Tensor, "nodes 4"], x: Float[Tensor, "nodes relation_dim"]
+    ) -> Float[Tensor, " nodes"]:
+        """Return W_k [x; W_p place + b_p] + b_k, the wider part of p as the four numbers that its score depends on."""
+        weight = self.score.weight[0]
+        with without_autocast(x):
+            of_x, of_position = weight.tensor_split([x.shape[-1]])
+            constant = of_position @ self.position.bias + self.score.bias
+            of_place = of_position @ self.position.weight
+            return x.to(weight.dtype) @ of_x + (place.to(weight.dtype) @ of_place + constant)
 
     def _places_and_keys(self, proposals: Tensor) -> Sequence[Tensor]:
         return proposals[:, self.reason_reads].tensor_split([4], -1)

@@ -24,7 +24,7 @@ from relgrounding.nn import (
     RelationalComparison,
     TopRScore,
 )
-from relgrounding.nn._precision import precise_linear, widened
+from relgrounding.nn._precision import Linear, precise_linear, widened
 
 
 @dataclass
@@ -89,9 +89,7 @@ class VGN(GroundingModel):
         width = 2 * config.hidden
         self.embedding = embedding
         self.clip_encoder = (
-            BiGRUEncoder(feature_dim, config.hidden)
-            if config.clip_encoder == "bigru"
-            else nn.Linear(feature_dim, width)
+            BiGRUEncoder(feature_dim, config.hidden) if config.clip_encoder == "bigru" else Linear(feature_dim, width)
         )
         self.word_encoder = BiGRUEncoder(word_dim, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
@@ -99,7 +97,7 @@ class VGN(GroundingModel):
         self.attention = ProposalToWordAttention(width, width, config.attention_dim)
         self.fusion = GatedFusion(width, width)
         self.relation = self._make_relation(config, width, backend)
-        self.score = nn.Linear(config.relation_dim, 1)
+        self.score = Linear(config.relation_dim, 1)
         self.aggregate = TopRScore(config.top_r)
 
     def _make_relation(self, config: VGNConfig, width: int, backend: str) -> Relation:

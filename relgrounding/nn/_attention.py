@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relgrounding.nn._precision import Linear
 from relgrounding.ops import additive_attention
 
 
@@ -22,9 +23,9 @@ class ProposalToWordAttention(nn.Module):
 
     def __init__(self, proposal_dim: int, word_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.proposal = nn.Linear(proposal_dim, hidden_dim)
-        self.word = nn.Linear(word_dim, hidden_dim, bias=False)
-        self.score = nn.Linear(hidden_dim, 1, bias=False)
+        self.proposal = Linear(proposal_dim, hidden_dim)
+        self.word = Linear(word_dim, hidden_dim, bias=False)
+        self.score = Linear(hidden_dim, 1, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

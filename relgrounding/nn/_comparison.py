@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.nn._precision import precise_linear
+from relgrounding.nn._precision import Linear, precise_linear, shortened
 from relgrounding.ops import as_structure, edge_dot, typed_comparison
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.typed_comparison import comparison_gates
@@ -58,14 +58,14 @@ class RelationalComparison(nn.Module):
         dim = in_dim if dim is None else dim
         self.in_dim, self.dim, self.num_types = in_dim, dim, num_types
         self.backend, self.gate_init = backend, gate_init
-        self.message = nn.Linear(in_dim, dim)
-        self.gate = nn.Linear(in_dim, 1, bias=False)
-        self.itself = nn.Linear(in_dim, dim)
-        self.type_gate = nn.Linear(sentence_dim, num_types)
+        self.message = Linear(in_dim, dim)
+        self.gate = Linear(in_dim, 1, bias=False)
+        self.itself = Linear(in_dim, dim)
+        self.type_gate = Linear(sentence_dim, num_types)
         self.type_bias = nn.Parameter(torch.empty(num_types, dim))
-        self.hidden = nn.Linear(dim, dim)
-        self.context = nn.Linear(language_dim, dim, bias=False)
-        self.score = nn.Linear(dim, 1)
+        self.hidden = Linear(dim, dim)
+        self.context = Linear(language_dim, dim, bias=False)
+        self.score = Linear(dim, 1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -116,14 +116,15 @@ class RelationalComparison(nn.Module):
                 f"the graph has {structure.num_types} edge types, the layer was made for {self.num_types}; make it "
                 f"with num_types={structure.num_types}"
             )
+        dtype, x = x.dtype, shortened(x)
         context, type_gate = share.split([self.dim, self.num_types], -1)
         logits = self.gate(x).squeeze(-1), type_gate
         compared = typed_comparison(structure, self.message(x), *logits, self.type_bias, edge_bias, self.backend)
-        r = self._score(compared + self.itself(x), context).to(x.dtype)
+        r = self._score(compared + self.itself(x), context).to(dtype)
         if not return_gates:
             return r
-        bias = None if edge_bias is None else edge_bias.to(x.dtype)
-        return r, comparison_gates(structure, logits[0].to(x.dtype), type_gate.to(x.dtype), bias)
+        bias = None if edge_bias is None else edge_bias.to(dtype)
+        return r, comparison_gates(structure, logits[0].to(dtype), type_gate.to(dtype), bias)
 
     def silent(
         self, x: Float[Tensor, "nodes in_dim"], share: Float[Tensor, "nodes dim_and_types"]
@@ -169,7 +170,7 @@ class EdgeSimilarity(nn.Module):
         super().__init__()
         check_backend(backend, "edge_dot")
         self.backend, self.first_scale = backend, scale
-        self.linear = nn.Linear(in_dim, dim, bias=False)
+        self.linear = Linear(in_dim, dim, bias=False)
         self.scale = nn.Parameter(torch.empty(()))
         self.reset_parameters()
 

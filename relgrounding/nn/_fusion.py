@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from relgrounding.nn._precision import Linear
+from relgrounding.ops._fused import open_gates
+
 
 class GatedFusion(nn.Module):
     """Let proposal and context open each other's gates, and concatenate them.
@@ -19,8 +22,8 @@ class GatedFusion(nn.Module):
 
     def __init__(self, proposal_dim: int, context_dim: int) -> None:
         super().__init__()
-        self.proposal_gate = nn.Linear(proposal_dim, context_dim)
-        self.context_gate = nn.Linear(context_dim, proposal_dim)
+        self.proposal_gate = Linear(proposal_dim, context_dim)
+        self.context_gate = Linear(context_dim, proposal_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -37,17 +40,17 @@ class GatedFusion(nn.Module):
 
     def proposal_share(self, h: Float[Tensor, "*nodes proposal_dim"]) -> Float[Tensor, "*nodes share"]:
         """Return [h; g_v], what a proposal brings whatever it is paired with."""
-        return torch.cat([h, torch.sigmoid(self.proposal_gate(h))], dim=-1)
+        gate = torch.sigmoid(self.proposal_gate(h))
+        return torch.cat([h.to(gate.dtype), gate], dim=-1)
 
     def context_share(self, c: Float[Tensor, "*nodes context_dim"]) -> Float[Tensor, "*nodes share"]:
         """Return [c; W_s c + b_s]: of a weighted mean of words, the weighted mean of their shares."""
-        return torch.cat([c, self.context_gate(c)], dim=-1)
+        gate = self.context_gate(c)
+        # Under autocast the shorter type: what follows is as large as all pairs, and the next map would round it.
+        return torch.cat([c.to(gate.dtype), gate], dim=-1)
 
     def combine(
         self, proposals: Float[Tensor, "nodes proposal_share"], contexts: Float[Tensor, "nodes context_share"]
     ) -> Float[Tensor, "nodes fused_dim"]:
         """Return l of both shares."""
-        widths = self.proposal_gate.in_features, self.context_gate.in_features
-        h, g_v = proposals.split(widths, -1)
-        c, gate = contexts.split(widths[::-1], -1)
-        return torch.cat([h * torch.sigmoid(gate), c * g_v], dim=-1)
+        return open_gates(proposals, contexts, self.proposal_gate.in_features)

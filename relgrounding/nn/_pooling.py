@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relgrounding._host import on_host, to_device
+from relgrounding.nn._precision import without_autocast
 from relgrounding.ops import window_max
 from relgrounding.ops._checks import check_spans
 
@@ -15,7 +17,7 @@ class ProposalPooling(nn.Module):
 
     `reduce="max"`: see `relgrounding.ops.window_max`.
 
-    `reduce="mean"`: difference of two prefix sums, which are kept in float64.
+    `reduce="mean"`: a product of the clips with a matrix of weights per video, in float32 at least.
 
     `contrast` c above 0, with "mean" only: what goes on around the proposal is subtracted,
 
@@ -80,15 +82,32 @@ class ProposalPooling(nn.Module):
         return self._mean(clips, start, end, item.long(), stop)
 
     def _mean(self, clips: Tensor, start: Tensor, end: Tensor, item: Tensor, stop: Tensor) -> Tensor:
-        sums = nn.functional.pad(clips.cumsum(1, dtype=torch.float64), (0, 0, 1, 0))
-        row = item * sums.shape[1]
-        sums = sums.flatten(0, 1)
-        inside = sums.index_select(0, row + end) - sums.index_select(0, row + start)
-        pooled = inside / (end - start).unsqueeze(1)
+        place, first, last = torch.arange(clips.shape[1], device=clips.device), start, end
+        inside_NC = (place >= start.unsqueeze(1)) & (place < end.unsqueeze(1))
+        share_N = 1 / (end - start).to(torch.promote_types(clips.dtype, torch.float32))
+        weight_NC = inside_NC * share_N.unsqueeze(1)
         if self.contrast:
             margin = torch.ceil((end - start) * self.context).long()
-            first, last = (start - margin).clamp_min(0), torch.minimum(end + margin, stop)
-            around = sums.index_select(0, row + last) - sums.index_select(0, row + first) - inside
-            count = (last - first) - (end - start)
-            pooled = pooled - self.contrast * around / count.clamp_min(1).unsqueeze(1)
-        return pooled.to(clips.dtype)
+            first, last = (start - margin).clamp_min(0), torch.maximum(torch.minimum(end + margin, stop), end)
+            around_NC = (place >= first.unsqueeze(1)) & (place < last.unsqueeze(1)) & ~inside_NC
+            count_N = (last - first - end + start).clamp_min(1)
+            weight_NC -= around_NC * (self.contrast / count_N.to(weight_NC.dtype)).unsqueeze(1)
+        # The padding may hold anything, also what times zero is not zero.
+        reach_B = item.new_zeros(len(clips)).scatter_reduce(0, item, last, "amax")
+        clips_BCD = clips.to(weight_NC.dtype).masked_fill((place >= reach_B.unsqueeze(1)).unsqueeze(2), 0)
+        with without_autocast(clips):
+            return _by_item(weight_NC, clips_BCD, item).to(clips.dtype)
+
+
+def _by_item(weight_NC: Tensor, clips_BCD: Tensor, item: Tensor) -> Float[Tensor, "nodes dim"]:
+    """Return the weighted sums of the clips of each node's item."""
+    items = on_host(item)
+    counts = torch.bincount(items, minlength=len(clips_BCD))
+    order = items.argsort(stable=True)
+    # Rank of each node in its item.
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[items[order]]
+    longest = int(counts.max()) if len(counts) else 0
+    slot = to_device(items * longest + rank, item.device)
+    weight = weight_NC.new_zeros(len(clips_BCD) * longest, weight_NC.shape[1]).index_copy(0, slot, weight_NC)
+    return (weight.view(len(clips_BCD), longest, clips_BCD.shape[1]) @ clips_BCD).flatten(0, 1).index_select(0, slot)

@@ -1,10 +1,12 @@
-"""Float32 within autocast, where the eight significant bits of bfloat16 are too few."""
+"""Under autocast: float32 where bfloat16 has too few significant bits, and linear maps of few shapes on the CPU."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from relgrounding.ops._fused import linear
 
 
 def under_autocast(x: Tensor) -> bool:
@@ -23,9 +25,21 @@ def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.to(torch.promote_types(x.dtype, torch.float32)) if under_autocast(x) else x
 
 
+def shortened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return x, under autocast in its type: one copy for several maps, each of which would make its own."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if under_autocast(x) else x
+
+
 def precise_linear(linear: nn.Linear, x: Float[Tensor, "... in_dim"]) -> Float[Tensor, "... out_dim"]:
     """Return W x + b, under autocast in the type of W: a map to few numbers that decide between proposals."""
     if not under_autocast(x):
         return linear(x)
     with without_autocast(x):
         return linear(x.to(linear.weight.dtype))
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`; see `relgrounding.ops._fused.linear`."""
+
+    def forward(self, x: Float[Tensor, "*rows in_dim"]) -> Float[Tensor, "*rows out_dim"]:
+        return linear(x, self.weight, self.bias)

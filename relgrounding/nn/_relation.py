@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._fused import linear
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.gated_sum import gated_layer, gated_layer_by_edge
 from relgrounding.ops.graph_attention import attention_layer, attention_layer_by_edge
@@ -195,7 +196,7 @@ class GraphAttention(_Relation):
 
     def _itself(self, x: Tensor) -> Tensor:
         # The only in-edge comes from the node itself.
-        return (self.linear(x) + self.bias).to(x.dtype)
+        return linear(x, self.linear.weight, self.bias).to(x.dtype)
 
     def _settings(self) -> dict[str, object]:
         return super()._settings() | {"num_heads": self.num_heads, "negative_slope": self.negative_slope}
@@ -259,7 +260,7 @@ class _Gated(_Relation):
     def _itself(self, x: Tensor) -> Tensor:
         if self.bias is None:
             return x.new_zeros(len(x), self.out_dim)
-        return torch.relu(nn.functional.linear(x, self.parts[self.ways], self.bias)).to(x.dtype)
+        return torch.relu_(linear(x, self.parts[self.ways], self.bias)).to(x.dtype)
 
     def _settings(self) -> dict[str, object]:
         return super()._settings() | {"num_types": self.gate_bias.shape[1]}
