@@ -77,8 +77,9 @@ class TrainConfig:
     """Adam's L2 penalty: this times the weights is added to the gradient, after it was clipped."""
     clip_norm: float = number(5.0, above=0)
     """Maximum norm of the gradient; larger gradients are scaled down."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type in which a step computes. bfloat16: linear maps and what follows from them, by PyTorch's autocast; weights,
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Type in which a step computes. tf32: float32, in which CUDA multiplies matrices with ten bits of mantissa; on any
+    other device the same as float32. bfloat16: linear maps and what follows from them, by PyTorch's autocast; weights,
     optimizer, scores, losses and all evaluation remain in float32."""
     compile: bool = False
     """Compile the model's part of a step with torch.compile: a minute or more at the start of each stage."""

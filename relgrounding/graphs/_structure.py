@@ -282,6 +282,15 @@ class GraphStructure:
         return torch.repeat_interleave(nodes, self.indptr.diff(), output_size=self.num_edges)
 
     @property
+    def out_etype(self) -> Int64[Tensor, " edges"]:
+        """(E,) type of each edge, sorted by source as `out_indices`; computed once."""
+        return self.etype[self.out_edges] if torch.compiler.is_compiling() else self._out_etype
+
+    @cached_property
+    def _out_etype(self) -> Tensor:
+        return self.etype[self.out_edges]
+
+    @property
     def edge_index(self) -> Int64[Tensor, "2 edges"]:
         """(2, E) sources and destinations in the forward order, as PyTorch Geometric takes them; a new tensor.
 
@@ -401,7 +410,7 @@ class GraphStructure:
         return GraphStructure(
             indptr=self.out_indptr,
             indices=self.out_indices,
-            etype=self.etype[self.out_edges],
+            etype=self.out_etype,
             edge_types=self.edge_types,
             batch_num_nodes=self.batch_num_nodes,
             out_indptr=self.indptr,

@@ -43,7 +43,8 @@ class TileShape(NamedTuple):
 
     @staticmethod
     def of(dim: int, dtype: torch.dtype) -> "TileShape":
-        """The largest that leaves sums, weights and factors in registers: compiled for sm_90 nothing is spilled.
+        """The largest that leaves sums, weights and factors in registers: compiled for sm_90 nothing is spilled
+        where no edges are parallel.
 
         Nothing but `dim` and how products are made decides, and so an item's result does not depend, to the last bit,
         on what else is in its batch.

@@ -1,7 +1,8 @@
 """A step of training: losses of the pieces of a batch, gradients over all processes, clipping, update."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,20 @@ class Done:
                 "written"
             )
         )
+
+
+@contextmanager
+def rounded_products(precision: str, device: str) -> Iterator[None]:
+    """Multiply float32 matrices in TF32, forward and backward, if that is the precision and the device is CUDA."""
+    if precision != "tf32" or device != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Gradients:
@@ -170,7 +185,7 @@ class Step:
         for i, (piece, batch) in enumerate(pieces):
             if batch is None:
                 continue
-            with self.draws.of(i):
+            with self.draws.of(i), rounded_products(self.config.precision, kind):
                 for objective in self.objectives.values():
                     objective.select(i)
                 with torch.autocast(kind, torch.bfloat16, enabled=self.config.precision == "bfloat16"):

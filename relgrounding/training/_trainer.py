@@ -202,7 +202,8 @@ class Trainer:
         systems = f" in {len(members)} systems" if len(members) > 1 else ""
         parameters = list(self.model.parameters())
         types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
-        short = f", steps in {config.train.precision} by autocast" if config.train.precision not in types else ""
+        steps = {"tf32": ", matrix products of steps in TF32", "bfloat16": ", steps in bfloat16 by autocast"}
+        short = "" if config.train.precision in types else steps.get(config.train.precision, "")
         facts = {
             "device": device,
             "precision": ", ".join(types) + short,

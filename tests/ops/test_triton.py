@@ -134,6 +134,13 @@ def test_graphs_that_do_not_fit_tiles_run_on_the_kernels_over_edges(operator):
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("backend", TRITON)
+def test_more_types_than_a_block_has(backend):
+    edges = [(j, i, (5 * j + 3 * i) % 20) for j, i, _ in random_edges([4, 2], 0.8)]
+    task = graph_problem("gated_sum", [4, 2], edges, 1, 3, 20)
+    compare(task, draw_inputs(1, task.shapes), backend)
+
+
 @tiled
 @pytest.mark.parametrize(
     ("counts", "density", "copies", "chosen"),

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from relgrounding.config import ConfigError
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, _trainer, make_task
+from relgrounding.training._step import rounded_products
 from relgrounding.training._trainer import check_precision
 from tests.reliability.outcome import differences, outcome
 from tests.training.stopping import at, run
@@ -136,6 +137,21 @@ def test_a_run_in_bfloat16_is_like_one_in_float32(tmp_path, capsys):
     assert said == ["float32", "float32, steps in bfloat16 by autocast"]
     best = [RunFolder(tmp_path / precision).load("best.pt")["model"] for precision in losses]
     assert not same(*best)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "within"),
+    [
+        ("float32", "cuda", "highest"),
+        ("tf32", "cpu", "highest"),
+        ("bfloat16", "cuda", "highest"),
+        ("tf32", "cuda", "high"),
+    ],
+)
+def test_tf32_is_for_the_products_of_steps_on_cuda(precision, device, within):
+    with rounded_products(precision, device):
+        assert torch.get_float32_matmul_precision() == within
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_device_without_bfloat16_says_so():

@@ -11,6 +11,24 @@ from relgrounding.ops._triton_jit import Kernel, add
 
 
 @Kernel
+def open_gates(gates_ptr, biases_ptr, live, SUM: tl.constexpr):
+    """The gates of some edges; 0 beyond the last one."""
+    logit = tl.load(gates_ptr, mask=live, other=float("-inf")).to(SUM)
+    logit += tl.load(biases_ptr, mask=live, other=0.0).to(SUM)
+    small = tl.exp(-tl.abs(logit))
+    return tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+
+
+@Kernel
+def weigh_biases(gates, type_bias_ptr, r, d, types, dim, SUM: tl.constexpr):
+    """The types' biases, weighted by the sums of gates of some types."""
+    offset = r.to(tl.int64)[:, None] * dim + d[None, :]
+    inside = (r < types)[:, None] & (d < dim)[None, :]
+    bias = tl.load(type_bias_ptr + offset, mask=inside, other=0.0).to(SUM)
+    return tl.reduce(gates[:, None] * bias, 0, add)
+
+
+@Kernel
 def gather(
     feat_ptr,
     gate_ptr,
@@ -38,22 +56,25 @@ def gather(
     last = tl.load(indptr_ptr + node + 1)
 
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
+    r = tl.arange(0, BLOCK_R)
+    by_type = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
     for start in range(first, last, BLOCK_E):
         edge = start + lane
         live = edge < last
         source = tl.load(indices_ptr + edge, mask=live, other=0)
         kind = tl.load(etype_ptr + edge, mask=live, other=0)
-        # Beyond the last edge the logit is -inf, the gate 0.
-        logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
-        logit += tl.load(gate_bias_ptr + kind, mask=live, other=0.0).to(SUM)
-        small = tl.exp(-tl.abs(logit))
-        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+        gate = open_gates(gate_ptr + source, gate_bias_ptr + kind, live, SUM)
         rows = feat_ptr + source * feat_stride
         feat = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
         sums += gate[:, None] * feat
-    out = tl.reduce(sums, 0, add)
+        by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
+    gates = tl.reduce(by_type, 0, add)
+    out = tl.reduce(sums, 0, add) + weigh_biases(gates, type_bias_ptr, r, d, types, dim, SUM)
+    if KEEP_TABLE:
+        tl.store(table_ptr + node * types + r, gates, mask=(r < types) & (tl.program_id(1) == 0))
 
-    for block in range(0, types, BLOCK_R):
+    # Types beyond the first block, where there are so many, walk the edges again.
+    for block in range(BLOCK_R, types, BLOCK_R):
         r = block + tl.arange(0, BLOCK_R)
         by_type = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
         for start in range(first, last, BLOCK_E):
@@ -61,16 +82,10 @@ def gather(
             live = edge < last
             source = tl.load(indices_ptr + edge, mask=live, other=0)
             kind = tl.load(etype_ptr + edge, mask=live, other=0)
-            logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
-            logit += tl.load(gate_bias_ptr + kind, mask=live, other=0.0).to(SUM)
-            small = tl.exp(-tl.abs(logit))
-            gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+            gate = open_gates(gate_ptr + source, gate_bias_ptr + kind, live, SUM)
             by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
         gates = tl.reduce(by_type, 0, add)
-        offset = r.to(tl.int64)[:, None] * dim + d[None, :]
-        inside = (r < types)[:, None] & (d < dim)[None, :]
-        bias = tl.load(type_bias_ptr + offset, mask=inside, other=0.0).to(SUM)
-        out += tl.reduce(gates[:, None] * bias, 0, add)
+        out += weigh_biases(gates, type_bias_ptr, r, d, types, dim, SUM)
         if KEEP_TABLE:
             tl.store(table_ptr + node * types + r, gates, mask=(r < types) & (tl.program_id(1) == 0))
     tl.store(out_ptr + node * dim + d, out.to(out_ptr.dtype.element_ty), mask=d < dim)
@@ -85,8 +100,7 @@ def scatter(
     grad_ptr,
     out_indptr_ptr,
     out_indices_ptr,
-    out_edges_ptr,
-    etype_ptr,
+    out_etype_ptr,
     grad_feat_ptr,
     grad_gate_ptr,
     grad_edge_ptr,
@@ -120,7 +134,7 @@ def scatter(
         offset = start + lane
         live = offset < last
         destination = tl.load(out_indices_ptr + offset, mask=live, other=0)
-        kind = tl.load(etype_ptr + tl.load(out_edges_ptr + offset, mask=live, other=0), mask=live, other=0)
+        kind = tl.load(out_etype_ptr + offset, mask=live, other=0)
         # Beyond the last edge the logit is -inf: the gate and its slope are 0.
         logit = gate_logit + tl.load(gate_bias_ptr + kind, mask=live, other=float("-inf")).to(SUM)
         small = tl.exp(-tl.abs(logit))
@@ -148,8 +162,7 @@ def scatter(
 @Kernel
 def sum_by_type(
     edge_ptr,
-    out_edges_ptr,
-    etype_ptr,
+    out_etype_ptr,
     part_ptr,
     edges,
     rows,
@@ -169,7 +182,7 @@ def sum_by_type(
         for start in range(first, last, BLOCK_E):
             offset = start + tl.arange(0, BLOCK_E)
             live = offset < last
-            kind = tl.load(etype_ptr + tl.load(out_edges_ptr + offset, mask=live, other=0), mask=live, other=0)
+            kind = tl.load(out_etype_ptr + offset, mask=live, other=0)
             value = tl.load(edge_ptr + table + offset, mask=live, other=0.0)
             sums += tl.where(kind[:, None] == r[None, :], value[:, None], 0.0)
     tl.store(part_ptr + part * types + r, tl.reduce(sums, 0, add), mask=r < types)

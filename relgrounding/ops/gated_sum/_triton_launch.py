@@ -58,10 +58,9 @@ def gather_backward(
     gate_bias: Tensor,
     type_bias: Tensor,
     table: Tensor,
-    etype: Tensor,
     out_indptr: Tensor,
     out_indices: Tensor,
-    out_edges: Tensor,
+    out_etype: Tensor,
     need_feat: bool,
     need_gate: bool,
     need_gate_bias: bool,
@@ -71,17 +70,17 @@ def gather_backward(
     inputs = (feat, gate, gate_bias, type_bias)
     needs = (need_feat, need_gate, need_gate_bias, need_type_bias)
     grads = [x.new_empty(x.shape if need else (0,)) for x, need in zip(inputs, needs, strict=True)]
-    if feat.numel() == 0 or len(etype) == 0:
+    if feat.numel() == 0 or len(out_etype) == 0:
         return tuple(x.zero_() for x in grads)
     grad = dense_rows(grad)
     with torch.cuda.device_of(feat):
         if need_feat or need_gate:
-            by_source = (out_indptr, out_indices, out_edges, etype)
+            by_source = (out_indptr, out_indices, out_etype)
             logit_CN, logit_CE = _scatter(grad, *inputs, *by_source, grads[0], need_feat, need_gate)
         if need_gate:
             grads[1].copy_(logit_CN.sum(0))
         if need_gate_bias:
-            grads[2].copy_(_sum_by_type(logit_CE, out_edges, etype, len(gate_bias)))
+            grads[2].copy_(_sum_by_type(logit_CE, out_etype, len(gate_bias)))
         if need_type_bias:
             grads[3].copy_(table_products(table, grad))
     return tuple(grads)
@@ -95,15 +94,14 @@ def _scatter(
     type_bias: Tensor,
     out_indptr: Tensor,
     out_indices: Tensor,
-    out_edges: Tensor,
-    etype: Tensor,
+    out_etype: Tensor,
     grad_feat: Tensor,
     need_feat: bool,
     need_gate: bool,
 ) -> tuple[Tensor, Tensor]:
     """Write `grad_feat`; return (C, N) and, in the order by source, (C, E): gradients of the logits."""
     sums = accumulator(feat.dtype)
-    (nodes, dim), edges = feat.shape, len(etype)
+    (nodes, dim), edges = feat.shape, len(out_etype)
     block_e, block_d, warps = tile(dim)
     chunks = -(-dim // block_d)
     logit_CN = feat.new_empty((chunks, nodes) if need_gate else (0,), dtype=sums)
@@ -117,8 +115,7 @@ def _scatter(
         grad,
         out_indptr,
         out_indices,
-        out_edges,
-        etype,
+        out_etype,
         grad_feat,
         logit_CN,
         logit_CE,
@@ -137,7 +134,7 @@ def _scatter(
     return logit_CN, logit_CE
 
 
-def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) -> Tensor:
+def _sum_by_type(edge_CE: Tensor, out_etype: Tensor, types: int) -> Tensor:
     """(R,) the sums by type."""
     chunks, edges = edge_CE.shape
     # Parts of at least 2,048 edges, and so few that together they are no larger than the edges.
@@ -145,8 +142,7 @@ def _sum_by_type(edge_CE: Tensor, out_edges: Tensor, etype: Tensor, types: int) 
     part_PR = edge_CE.new_empty(-(-edges // span), types)
     kernels.sum_by_type[(len(part_PR), -(-types // block_r))](
         edge_CE,
-        out_edges,
-        etype,
+        out_etype,
         part_PR,
         edges,
         chunks * edges,

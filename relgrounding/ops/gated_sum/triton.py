@@ -42,7 +42,7 @@ def gated_sum_triton(
         structure.etype,
         structure.out_indptr,
         structure.out_indices,
-        structure.out_edges,
+        structure.out_etype,
     )
 
 
@@ -51,7 +51,7 @@ class _GatedSum(torch.autograd.Function):
     def forward(ctx, feat, gate, gate_bias, type_bias, indptr, indices, etype, *by_source):
         inputs = (feat, gate, gate_bias, type_bias)
         out, table = _gather(*inputs, indptr, indices, etype, ctx.needs_input_grad[3])
-        ctx.save_for_backward(*inputs, table, etype, *by_source)
+        ctx.save_for_backward(*inputs, table, *by_source)
         return out
 
     @staticmethod
@@ -93,7 +93,7 @@ _gather = register(
 )
 _gather_backward = register(
     "gated_sum_triton_backward(Tensor grad, Tensor feat, Tensor gate, Tensor gate_bias, Tensor type_bias, Tensor table,"
-    " Tensor etype, Tensor out_indptr, Tensor out_indices, Tensor out_edges, bool need_feat, bool need_gate,"
+    " Tensor out_indptr, Tensor out_indices, Tensor out_etype, bool need_feat, bool need_gate,"
     " bool need_gate_bias, bool need_type_bias) -> (Tensor, Tensor, Tensor, Tensor)",
     _run_backward,
     _fake_backward,

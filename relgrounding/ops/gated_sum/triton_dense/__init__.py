@@ -46,7 +46,7 @@ class _GatedSum(torch.autograd.Function):
     def forward(ctx: Any, structure: GraphStructure, *inputs: Tensor) -> Tensor:
         from relgrounding.ops.gated_sum.triton_dense import _launch
 
-        out, table = _launch.gather(structure, *inputs, ctx.needs_input_grad[4])
+        out, table = _launch.gather(structure, inputs, ctx.needs_input_grad[4])
         ctx.save_for_backward(*inputs, table)
         ctx.structure = structure
         return out

@@ -12,10 +12,9 @@ from relgrounding.ops.gated_sum.triton_dense import _kernels as kernels
 BLOCK_R = 16
 
 
-def gather(
-    structure: GraphStructure, feat: Tensor, gate: Tensor, gate_bias: Tensor, type_bias: Tensor, keep_table: bool
-) -> tuple[Tensor, Tensor]:
+def gather(structure: GraphStructure, inputs: tuple[Tensor, ...], keep_table: bool) -> tuple[Tensor, Tensor]:
     """Output, and the (N, R) sums of gates by destination and type, an empty tensor unless `keep_table`."""
+    feat, gate, gate_bias, type_bias = inputs
     (nodes, dim), types = feat.shape, len(gate_bias)
     out = feat.new_empty(feat.shape)
     table = feat.new_empty((nodes, types) if keep_table else (0,), dtype=accumulator(feat.dtype))
@@ -23,8 +22,8 @@ def gather(
         return out, table.zero_()
     feat = dense_rows(feat)
     call = TiledCall(structure, feat.dtype, dim, TYPES=types, BLOCK_R=BLOCK_R)
-    inputs = feat, gate.contiguous(), gate_bias.contiguous(), type_bias.contiguous(), *call.graph
-    call(kernels.gather, (*inputs, out, table), feat.stride(0), KEEP_TABLE=keep_table)
+    tensors = feat, gate.contiguous(), gate_bias.contiguous(), type_bias.contiguous(), *call.graph
+    call(kernels.gather, (*tensors, out, table), feat.stride(0), KEEP_TABLE=keep_table)
     return out, table
 
 
