@@ -1,31 +1,49 @@
-"""Time to build the batched spatial graph of 64 images x 50 boxes: ``python -m benchmarks.graph_building``.
+"""What it costs to build and join graphs: ``python -m benchmarks.graph_building --against COMMIT``.
 
-Five ways to the same graph: a Python loop over pairs that indexes NumPy rows; the same loop on plain integers; the
-vectorised relation matrix of one image at a time with a heterograph each and `dgl.batch`; `graphs.spatial_graph` on the
-whole list; `graphs.spatial_structure`, which training uses. `benchmarks.run` compares further ways, and the joining of
-graphs that are built already. A way whose edges are not those of `graphs`' own structure gets no figure.
+The cases of `benchmarks.building`: 64 videos of 136 windows and 16 of 2,080 moments, equal and all different; 64 images
+of 50 and of 100 boxes; joining 64 graphs that exist; a layer that is given the same DGL graph twice. Each is built by
+this version, by PyTorch Geometric as its users would, and, with ``--against``, by the library as it was at another
+commit, all in turns. *Warm* follows another call, *cold* starts with freed memory given back to the system and other
+data in the processor's caches. Times are those of the processor, which other programs on the machine disturb less;
+those by the clock are in the file of ``--out``. Peak memory is measured in processes of their own
+(`benchmarks.memory`). A way whose graph differs from the first one's gets no figure.
+
+With ``--loops`` it compares five ways to one batch of spatial graphs: a Python loop over pairs that indexes NumPy rows;
+the same loop on plain integers; the vectorised relation matrix of one image at a time with a heterograph each and
+`dgl.batch`; `graphs.spatial_graph` on the whole list; `graphs.spatial_structure`, which training uses.
+
+`benchmarks.run` compares further ways.
 """
 
 import argparse
+import json
 import math
+import os
 import platform
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from benchmarks import machine
+from benchmarks.building import CASES, overlap_matrix, spatial_matrix
 from benchmarks.graph_specs import IMAGE_SIZE, RELATION_NAMES, WINDOWS_32, Batch, draw_boxes, images, videos
-from benchmarks.machine import processor
 from benchmarks.providers._pyg import pyg
 from benchmarks.providers._pyg import unavailable as pyg_unavailable
+from benchmarks.report import table
 from benchmarks.timing import Quantiles, interleaved
 from relgrounding import graphs
 from relgrounding._dgl import dgl
+from relgrounding._printing import progress
 from relgrounding.graphs import GraphStructure
 
 Build = Callable[[], Any]
@@ -47,32 +65,12 @@ class Kind:
     relation: Callable[[Tensor], Tensor]
 
 
-def matrix_of_one(boxes: Tensor) -> Tensor:
-    """The relation matrix of one image in vectorised PyTorch."""
-    a, b = boxes[:, None].double(), boxes[None].double()
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_min(0).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1).double()
-    iou = shared / (area[:, None] + area[None] - shared)
-    vector = (b[..., :2] + b[..., 2:] - a[..., :2] - a[..., 2:]) / 2
-    theta = torch.rad2deg(torch.atan2(vector[..., 1], vector[..., 0]))
-    angle = (torch.where(theta > 0, theta, theta + 360) / 45).ceil().long() + 3
-    number = torch.where(vector.norm(dim=-1) / math.hypot(*IMAGE_SIZE) < 0.5, angle, 0)
-    number[iou > 0.5] = 3
-    number[((b[..., :2] <= a[..., :2]) & (a[..., 2:] <= b[..., 2:])).all(-1)] = 2
-    number[((a[..., :2] <= b[..., :2]) & (b[..., 2:] <= a[..., 2:])).all(-1)] = 1
-    return number.fill_diagonal_(0)
-
-
-def _overlaps(segments: Tensor) -> Tensor:
-    return (graphs.temporal_iou(segments, segments) > 0.3).long().fill_diagonal_(1)
-
-
 def _images(batch_size: int, regions: int) -> Kind:
-    return Kind(images(batch_size, regions), partial(graphs.spatial_graph, image_size=IMAGE_SIZE), matrix_of_one)
+    return Kind(images(batch_size, regions), partial(graphs.spatial_graph, image_size=IMAGE_SIZE), spatial_matrix)
 
 
 def _videos(batch_size: int, clips: int, proposals: Callable[[int], Tensor]) -> Kind:
-    return Kind(videos(batch_size, (clips,), proposals), graphs.temporal_graph, _overlaps)
+    return Kind(videos(batch_size, (clips,), proposals), graphs.temporal_graph, overlap_matrix)
 
 
 KINDS = {
@@ -181,19 +179,158 @@ def by_items(items: list[Tensor]) -> dgl.DGLGraph:
     built = []
     for boxes in items:
         # Transposed, so that edges come sorted by destination, as in the other ways.
-        matrix = matrix_of_one(boxes).t()
+        matrix = spatial_matrix(boxes).t()
         ends = {name: (matrix == k + 1).nonzero(as_tuple=True) for k, name in enumerate(RELATION_NAMES)}
         built.append(heterograph({name: (j_i[1], j_i[0]) for name, j_i in ends.items()}, len(boxes)))
     return dgl.batch(built)
 
 
+class Measured:
+    """A version of the library, measured in a process of its own.
+
+    Args:
+        name: of the version; empty: this one.
+        folder: holds the packages `benchmarks` and `relgrounding`.
+        memory: whether that process measures memory, not time.
+    """
+
+    def __init__(self, name: str, folder: Path, memory: bool = False) -> None:
+        self.name = name
+        words = [sys.executable, "-m", "benchmarks.building", *(["--memory"] if memory else [])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+        self._process = subprocess.Popen(
+            words, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._requests, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+
+    def ask(self, *request: str) -> Any:
+        """The answer to a request of `benchmarks.building`."""
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+        line = self._answers.readline()
+        if not line:
+            raise RuntimeError(f"the process that measures {self.name or 'this version'} has ended at {request}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._requests.close()
+        self._process.wait()
+
+
+def check_out(commit: str, folder: Path) -> None:
+    """Put the library as it was at a commit, and these benchmarks, into a folder."""
+    root = Path(__file__).parents[1]
+    archive = subprocess.run(["git", "archive", commit, "relgrounding"], cwd=root, check=True, capture_output=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    (folder / "benchmarks").symlink_to(root / "benchmarks", target_is_directory=True)
+
+
+def contestants(case: str, versions: Sequence[Measured]) -> dict[str, tuple[Measured, str]]:
+    """The ways of a case that give the same graph, in this version, and ours in the others."""
+    found = {way: (versions[0], way) for way in versions[0].ask("ways", case)}
+    for version in versions[1:]:
+        found |= {
+            f"{way}, at {version.name}": (version, way) for way in found if "PyG" not in way and "batch" not in way
+        }
+    right = versions[0].ask("digest", case, "ours")
+    same = {name: version.ask("digest", case, way) for name, (version, way) in found.items()}
+    # Edges are the same or not; outputs of a layer are the same but for rounding.
+    rounding = 1e-5 * abs(right[1]) if isinstance(right[1], float) else 0
+    good = [name for name, (count, total) in same.items() if count == right[0] and abs(total - right[1]) <= rounding]
+    return {name: found[name] for name in good}
+
+
+def measure_case(
+    case: str, versions: Sequence[Measured], memory: Sequence[Measured], turns: int
+) -> list[dict[str, Any]]:
+    """Times of all ways in turns, cold and warm, and their peak memory."""
+    good = contestants(case, versions)
+    times: dict[str, dict[str, list[dict[str, float]]]] = {name: {"cold": [], "warm": []} for name in good}
+    order = list(good)
+    for turn in range(turns):
+        first = turn % len(order)
+        for name in order[first:] + order[:first]:
+            version, way = good[name]
+            for mode, of in times[name].items():
+                if turn < FEWEST or of[0]["processor"] < SLOW:
+                    of.append(version.ask("time", case, way, mode))
+    rows = []
+    for name, (version, way) in good.items():
+        row: dict[str, Any] = {"case": case, "way": name}
+        for mode, of in times[name].items():
+            row |= {f"{mode}, {key}": float(np.median([one[key] for one in of])) for key in ("processor", "clock")}
+        beside = memory[versions.index(version)]
+        row["peak memory, MB"] = None if case == "layer" else beside.ask("memory", case, way) / 1e6
+        rows.append(row)
+    return rows
+
+
+COLUMNS = ("cold, processor", "warm, processor", "peak memory, MB")
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row per way: its figures, and in brackets how many times ours they are."""
+    ours = rows[0]
+
+    def cell(row: dict[str, Any], column: str) -> str:
+        value, unit = row[column], ours[column]
+        return "" if value is None else f"{value:.3g} ({value / unit:.3g}x)"
+
+    return [[row["way"], *(cell(row, column) for column in COLUMNS)] for row in rows]
+
+
+FEWEST, SLOW = 3, 500.0
+"""Turns of every way, and milliseconds of a call from which on a way has no more."""
+
+
+def compare(cases: Sequence[str], against: Sequence[str], turns: int, out: Path | None) -> None:
+    """Measure the cases, print a table of each, and write all of it."""
+    facts = {**machine.facts(torch.device("cpu")), "against": list(against), "turns": turns}
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [Path(__file__).parents[1]]
+        for commit in against:
+            folders.append(Path(temporary) / commit.replace("/", "_"))
+            folders[-1].mkdir()
+            check_out(commit, folders[-1])
+        names = ["", *against]
+        versions, memory = (
+            [Measured(name, folder, weighs) for name, folder in zip(names, folders, strict=True)]
+            for weighs in (False, True)
+        )
+        for case in progress(cases, desc="building", unit="case"):
+            found = measure_case(case, versions, memory, turns)
+            rows += found
+            print(f"\n{case}\n" + table(lines(found), ["way", "cold, ms", "warm, ms", "peak memory, MB"]))
+        for version in (*versions, *memory):
+            version.close()
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+
+
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--boxes", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE", help="of these")
+    parser.add_argument("--against", nargs="+", default=[], metavar="COMMIT", help="other commits of this repository")
+    parser.add_argument("--turns", type=int, default=15, help="calls of each way, cold and warm (default: 15)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write all figures, as JSON")
+    parser.add_argument("--loops", action="store_true", help="the five ways to one batch of spatial graphs instead")
+    parser.add_argument("--images", type=int, default=64, help="with --loops")
+    parser.add_argument("--boxes", type=int, default=50, help="with --loops")
+    parser.add_argument("--repeats", type=int, default=30, help="with --loops")
+    parser.add_argument("--seed", type=int, default=0, help="with --loops")
     args = parser.parse_args()
+    if args.loops:
+        compare_loops(args)
+    else:
+        compare(args.case, args.against, args.turns, args.out)
+
+
+def compare_loops(args: argparse.Namespace) -> None:
+    """Print the times of the five ways."""
     items = [draw_boxes(args.boxes, 1000 * args.seed + k, sides=(8, 200)) for k in range(args.images)]
     everything: dict[str, Build] = {
         "Python loop, NumPy rows": lambda: by_pairs([item.numpy() for item in items]),
@@ -208,7 +345,7 @@ def main() -> None:
         f"{args.images} images x {args.boxes} boxes, {structure.num_edges} edges; {len(good)} of 5 give the same graph"
     )
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}, DGL {dgl.__version__}"
-    print(f"{processor()}, {torch.get_num_threads()} threads, {platform.system()}; {versions}")
+    print(f"{machine.processor()}, {torch.get_num_threads()} threads, {platform.system()}; {versions}")
     # The loops take so long that they leave early.
     times = interleaved(good, torch.device("cpu"), args.repeats, seconds=10.0, calls=1)
     ours = float(np.median(times["graphs.spatial_graph"]["build"]))

@@ -170,7 +170,6 @@ def carried(workload: Workload, assumed: Machine) -> dict[str, Any]:
     """Return what the model says of more processors."""
     return {
         "one batch": {n: workload.speedup(assumed, n, gather=False) for n in GPUS},
-        "one batch, gathered": {n: workload.speedup(assumed, n, gather=True) for n in GPUS},
         "a batch each": {n: workload.speedup(assumed, n, share=float(n)) for n in GPUS},
         "a batch each, gathered": {n: workload.speedup(assumed, n, share=float(n), gather=True) for n in GPUS},
         "microseconds": {

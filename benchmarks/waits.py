@@ -84,6 +84,10 @@ class PretendedGPU(TorchFunctionMode):
 
     def __enter__(self) -> "PretendedGPU":
         self._patches.enter_context(mock.patch("torch.cuda.Event", _Event))
+        self._patches.enter_context(mock.patch("torch.cuda.get_rng_state", _random_state))
+        self._patches.enter_context(mock.patch("torch.cuda.set_rng_state"))
+        self._patches.enter_context(mock.patch("torch.cuda.synchronize"))
+        self._patches.enter_context(mock.patch("torch.cuda.get_device_name", return_value="a pretended GPU"))
         self._patches.enter_context(mock.patch(f"{CLIPPING}._group_tensors_by_device_and_dtype", _grouped))
         # Functions of Python are no operations: what they call is.
         for module in ("torch._tensor", "torch.autograd", "torch.functional", "torch.nn.functional"):
@@ -115,8 +119,8 @@ class PretendedGPU(TorchFunctionMode):
         """Count a wait."""
         stack = [f for f in traceback.extract_stack() if f.filename != __file__]
         own = [f for f in stack if f.filename.startswith(str(ROOT)) and not f.filename.endswith(BELOW)]
-        where = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}" if own else "elsewhere"
-        self.lines[f"{where} {what}"] += 1
+        where = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno} {own[-1].name}" if own else "elsewhere"
+        self.lines[f"{where}: {what}"] += 1
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls from Python, before PyTorch looks for the device."""
@@ -250,6 +254,10 @@ class _Copy(torch.autograd.Function):
 
 def _no(*_: Any) -> bool:
     return False
+
+
+def _random_state(*_: Any) -> Tensor:
+    return torch.get_rng_state()
 
 
 def _grouped(lists: list[list[Tensor]], *_: Any) -> dict[tuple[torch.device, torch.dtype], Any]:

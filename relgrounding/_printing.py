@@ -50,9 +50,9 @@ def show(text: object, file: Any = None, end: str = "\n") -> None:
     _write(text, file or sys.stdout, end)
 
 
-def show_error(text: object) -> None:
-    """Print an error to standard error; in a job of several processes, with the rank of this one."""
-    _write(f"{tag()}error: {text}", sys.stderr)
+def show_error(text: object, error: BaseException | None = None) -> None:
+    """Print an error to standard error; in a job of several processes, with the ranks of those that have it."""
+    _write(f"{tag(error)}error: {text}", sys.stderr)
 
 
 def _write(text: object, file: Any, end: str = "\n") -> None:

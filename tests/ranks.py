@@ -1,5 +1,6 @@
 """Functions called in several processes at once, which are joined as those of torchrun are."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -12,17 +13,20 @@ from relgrounding._ranks import joined
 CONTEXT = multiprocessing.get_context("fork")  # PyTorch and DGL are there already
 
 
-def together(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 1.0) -> list[Any]:
+def together(
+    size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 1.0, join: bool = True
+) -> list[Any]:
     """Return what a function returns in each of `size` processes, by rank; for one that raised, the exception.
 
-    A process that died has its exit status, negative for a signal, as a `Died`. `timeout` is in minutes.
+    A process that died has its exit status, negative for a signal, as a `Died`. `timeout` is in minutes. Without
+    `join` it is left to the function whether they join.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        CONTEXT.Process(target=_work, args=(rank, size, port, pipe[1], timeout, function, arguments))
+        CONTEXT.Process(target=_work, args=(rank, size, port, pipe[1], timeout if join else 0, function, arguments))
         for rank, pipe in enumerate(pipes)
     ]
     for process in processes:
@@ -52,7 +56,7 @@ def _work(rank: int, size: int, port: int, pipe: Any, timeout: float, function: 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     try:
-        with joined("cpu", timeout):
+        with joined("cpu", timeout) if timeout else contextlib.nullcontext():
             result = function(*arguments)
     except Exception as error:
         result = error

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from relgrounding import _ranks
+from relgrounding import _ranks, cli
 from relgrounding._printing import note, show, show_error
+from relgrounding._settings import ConfigError
 from relgrounding._signals import Interrupted, caught, look_together
 from tests.ranks import Died, together
 
@@ -83,6 +84,86 @@ def test_three_processes_tell_one_another(capfd):
     said = capfd.readouterr()
     assert said.out == "shown\nnoted\n"
     assert sorted(said.err.splitlines()) == [f"[rank {rank}] error: shown" for rank in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"RANK": "x"}, r"^RANK is 'x' in the environment, not a whole number; torchrun sets RANK, WORLD_SIZE"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1'"),
+        ({"RANK": "٣", "WORLD_SIZE": "4"}, "RANK is '٣'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"LOCAL_RANK": "a"}, "LOCAL_RANK is 'a'"),
+        ({"RANK": "1"}, "RANK is 1 in the environment, and WORLD_SIZE, MASTER_ADDR, MASTER_PORT missing"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "9"}, "RANK is 1 in the environment, and MASTER_ADDR missing"),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "9"},
+            "and WORLD_SIZE 2: ranks count from 0",
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "70000"}, "MASTER_PORT is 70000"),
+        ({"RANK": "0", "WORLD_SIZE": "0", "MASTER_ADDR": "h", "MASTER_PORT": "9"}, "and WORLD_SIZE 0"),
+    ],
+)
+def test_an_environment_that_names_no_job_is_refused(monkeypatch, capsys, given, message):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for use in (_ranks.check_job, lambda: _ranks.before_joining(str)):
+        with pytest.raises(ConfigError, match=message):
+            use()
+    assert cli.main(["configs"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "8"}, {"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "1"}])
+def test_an_environment_of_a_process_alone_is_one(monkeypatch, given):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    _ranks.check_job()
+    assert (_ranks.world_size(), _ranks.before_joining(str, 3)) == (1, "3")
+
+
+def agree():
+    """Before the processes join, then within, and once more."""
+
+    def ask(*failing):
+        def load():
+            if _ranks.rank() in failing:
+                raise ConfigError("a setting" if _ranks.rank() != 1 else "another")
+            return _ranks.rank()
+
+        try:
+            return _ranks.before_joining(load)
+        except Exception as error:
+            return str(error), _ranks.is_told(error), _ranks.tag(error)
+
+    found = [ask(), ask(0, 2), ask(0, 1, 2), ask()]
+    for _ in range(2):
+        with _ranks.joined("cpu", 1.0):
+            found.append(_ranks.gather(_ranks.rank()))
+    return [*found, ask(2)]
+
+
+def test_processes_that_cannot_begin_end_together_and_one_says_why():
+    lost = "another process of the job failed, and says why"
+    found = together(3, agree, join=False)
+    for rank, (fine, two, all_of_them, again, first, second, one) in enumerate(found):
+        assert (fine, again, first, second) == (rank, rank, [0, 1, 2], [0, 1, 2])
+        both = ("a setting", rank == 2, "[ranks 0, 2] ")
+        assert two == ((lost, True, f"[rank {rank}] ") if rank == 1 else both)
+        assert all_of_them == (("another", False, "[rank 1] ") if rank == 1 else both)
+        assert one == (("a setting", False, "[rank 2] ") if rank == 2 else (lost, True, f"[rank {rank}] "))
+
+
+def late():
+    if _ranks.rank() == 1:
+        raise ValueError("never there")
+    return _ranks.before_joining(str, minutes=lambda _: 0.02)
+
+
+def test_a_process_that_is_not_there_is_not_waited_for_longer_than_agreed():
+    found = together(2, late, join=False)
+    assert isinstance(found[0], _ranks.RankError)
+    assert "did not answer within train.timeout" in str(found[0])
 
 
 def die():

@@ -25,7 +25,7 @@ CASES = (
     "attention/windows32/b1",
 )
 TINY = Case("gated", "tiny", images(2, 6), 16, 16)
-COMPARED = ["ours.triton", "ours.csr", "ours.dense", "ours.auto", "pyg.*", "limit.*"]
+COMPARED = ["ours.triton", "ours.triton_dense", "ours.csr", "ours.dense", "ours.auto", "pyg.*", "limit.*"]
 COPY = "limit.copy"
 
 

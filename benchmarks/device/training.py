@@ -5,6 +5,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from benchmarks.device.report import Report
 from benchmarks.graph_specs import images
 from benchmarks.step import Step, draw_batch, draw_models
 from benchmarks.timing import synchronize
+from benchmarks.waits import PretendedGPU
 from relgrounding import nn
 
 STEPS = 12
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 KERNELS = {
-    "graph_attention": ("attend", "attend_backward", "row_products", "sum_in_edges"),
-    "gated_sum": ("gather", "scatter", "sum_by_type", "table_products"),
+    "graph_attention._triton_kernels": ("attend", "attend_backward", "row_products", "sum_in_edges"),
+    "gated_sum._triton_kernels": ("gather", "scatter", "sum_by_type", "table_products"),
+    "graph_attention.triton_dense._kernels": ("attend", "attend_backward_rows", "attend_backward_columns"),
+    "gated_sum.triton_dense._kernels": ("gather", "scatter", "bias_products", "scatter_logits"),
 }
 
 
@@ -48,7 +52,21 @@ def _measure_step(report: Report, name: str) -> dict[str, Any]:
     report.say(f"{name}: a step with its copy to the device takes {found['milliseconds']:.2f} ms")
     if device.type == "cuda":
         found |= _waits(report, name, step, host[0]) | _launches(report, name, step)
+    else:
+        found |= _pretended_waits(report, name, model, host)
     return found
+
+
+def _pretended_waits(report: Report, name: str, model: torch.nn.Module, batches: Sequence[Any]) -> dict[str, Any]:
+    """Count what would wait for a GPU in a step after the first one; see `benchmarks.waits`."""
+    with PretendedGPU() as gpu:
+        step = Step(model.to("cuda"), batches[0].to("cuda"), negatives=1)
+        step()
+        gpu.reset()
+        step.batch = batches[1].to("cuda")
+        step()
+    report.say(f"{name}: {gpu.waits} waits for a pretended GPU in a step: {dict(gpu.lines.most_common(20))}")
+    return {"waits": gpu.waits, "waits by line": dict(gpu.lines)}
 
 
 def _waits(report: Report, name: str, step: Step, batch: Any) -> dict[str, Any]:
@@ -88,18 +106,21 @@ def count_variants(report: Report) -> dict[str, int]:
     if report.device.type != "cuda":
         report.say("variants are compiled for a GPU alone")
         return {}
-    gated = nn.EdgeGatedGCN(32, 32, 11, backend="triton").to(report.device)
-    attention = nn.GraphAttention(32, 32, 2, backend="triton").to(report.device)
+    layers = [
+        layer.to(report.device)
+        for backend in ("triton", "triton_dense")
+        for layer in (nn.EdgeGatedGCN(32, 32, 11, backend=backend), nn.GraphAttention(32, 32, 2, backend=backend))
+    ]
     for size in range(60):
         structure = images(1 + size % 7, 3 + size % 41).structure().to(report.device)
         x = torch.randn(structure.num_nodes, 32, device=report.device, requires_grad=True)
-        (gated(structure, x).sum() + attention(structure, x).sum()).backward()
+        sum(layer(structure, x).sum() for layer in layers).backward()
     synchronize(report.device)
     found = {}
-    for operator, names in KERNELS.items():
-        module = import_module(f"relgrounding.ops.{operator}._triton_kernels")
+    for path, names in KERNELS.items():
+        module = import_module(f"relgrounding.ops.{path}")
         for name in names:
             caches = getattr(module, name).device_caches.values()
-            found[f"{operator}.{name}"] = sum(len(cache[0]) for cache in caches)
+            found[f"{path}.{name}"] = sum(len(cache[0]) for cache in caches)
     report.say(f"variants compiled: {found}")
     return found

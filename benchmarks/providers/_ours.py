@@ -68,7 +68,7 @@ def _layer(case: Case, backend: str) -> nn.Module:
 
 
 def _reason(device: torch.device, dtype: torch.dtype, layer: str, backend: str) -> str | None:
-    if backend == "triton" and device.type == "cpu":
+    if backend.startswith("triton") and device.type == "cpu":
         return "on the CPU it runs in Triton's interpreter, which is for tests"
     return None if backend == "auto" else find_backend(OPERATORS[layer], backend).why_not(device, dtype)
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from relgrounding import __version__, _signals
 from relgrounding._files import local_only
 from relgrounding._printing import printable, show_error
-from relgrounding._ranks import RankError, is_told, rank, world_size
+from relgrounding._ranks import RankError, check_job, is_told, rank, world_size
 from relgrounding._settings import ConfigError
 from relgrounding._urls import masked
 
@@ -127,6 +127,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
     looks = hasattr(module, "LEFT")
     with _signals.caught(module.LEFT) if looks else _signals.uncaught():
         try:
+            check_job()
             return module.run(arguments) or 0
         except KeyboardInterrupt as stop:
             return _signals.ended(stop, arguments.left() or "the same command starts it")
@@ -137,7 +138,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
                 raise
             left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
             if not is_told(error):
-                show_error(f"{printable(_in_words(error))}{left and '; '}{left}")
+                show_error(f"{printable(_in_words(error))}{left and '; '}{left}", error)
             return 2
 
 

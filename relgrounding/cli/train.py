@@ -50,16 +50,15 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.left = lambda: _left(None)
     from relgrounding.config import config_to_yaml, load_config
 
-    name, settings = named(arguments)
-    config = load_config(name, settings)
     if arguments.show:
-        show(config_to_yaml(config), end="")
+        show(config_to_yaml(load_config(*named(arguments))), end="")
         return
     import torch
 
     from relgrounding.runs import RunFolder
-    from relgrounding.training import nothing_left, resumes, train_run
+    from relgrounding.training import config_for_all, nothing_left, resumes, train_run
 
+    config = config_for_all(lambda: load_config(*named(arguments)))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     folder = RunFolder(arguments.runs / config.name)

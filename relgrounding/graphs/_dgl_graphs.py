@@ -50,18 +50,27 @@ def heterograph(
     return graph
 
 
-def homogeneous(
+def of_one_type(
     indptr: Int64[Tensor, " nodes_plus_one"],
     indices: Int64[Tensor, " edges"],
     batch_num_nodes: Int64[Tensor, " items"],
+    edge_type: str | None = None,
 ) -> dgl.DGLGraph:
-    """Batched graph of one edge type, see `GraphStructure.homogeneous`; the columns are those of a structure."""
+    """Batched graph of one edge type, with edges in the forward order; the columns are those of a structure.
+
+    Args:
+        indptr: see `GraphStructure`.
+        indices: likewise.
+        batch_num_nodes: likewise.
+        edge_type: between nodes of type ``proposal``; None: DGL's own names.
+    """
+    name = ("_N", "_E", "_N") if edge_type is None else (NODE_TYPE, edge_type, NODE_TYPE)
     device = _graph_device(indptr.device)
     indptr, indices, batch_num_nodes = (values.to(device) for values in (indptr, indices, batch_num_nodes))
     # In this form message passing needs no conversion. The edge numbers are given although they count up: without
     # them DGL 1.1.3 refuses float32 edge tensors ("Check notnull: edges").
     numbers = torch.arange(len(indices), device=device)
-    graph = dgl.graph(("csc", (indptr, indices, numbers)), num_nodes=len(indptr) - 1, device=device)
+    graph = dgl.heterograph({name: ("csc", (indptr, indices, numbers))}, {name[0]: len(indptr) - 1}, device=device)
     graph.set_batch_num_nodes(batch_num_nodes)
     graph.set_batch_num_edges(indptr[offsets(batch_num_nodes)].diff())
     return graph

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,8 +11,12 @@ from jaxtyping import Bool, Int, Int64, Shaped
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from relgrounding._host import to_device
+
 # Cells of a matrix that is worked on at a time: 1 MiB of float32, so that a few of them stay in the processor's cache.
 CELLS = 2**18
+# Rows of a range, in the mean, from which on copying ranges takes less time than copying rows.
+LONG = 256
 
 
 def offsets(counts: Shaped[Tensor, " items"]) -> Int64[Tensor, " items_plus_one"]:
@@ -34,20 +39,57 @@ def shifted(parts: Sequence[Int64[Tensor, " _"]], shifts: Sequence[int]) -> Int6
     return whole
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of the rows of a tensor, one after another.
+
+    Args:
+        starts: (R,) first row of each, on the host.
+        sizes: (R,) number of rows, on the host.
+        total: number of all rows.
+    """
+
+    starts: Int64[Tensor, " ranges"]
+    sizes: Int64[Tensor, " ranges"]
+    total: int
+
+    def of(self, values: Int64[Tensor, " rows"], shifts: Int64[Tensor, " ranges"]) -> Int64[Tensor, " total"]:
+        """The values in the ranges, each plus the shift of its range, given on the host."""
+        long = self.total >= LONG * len(self.sizes) > 0
+        if long and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            ends = (self.starts + self.sizes).tolist()
+            parts = [values[begin:end] for begin, end in zip(self.starts.tolist(), ends, strict=True)]
+            return shifted(parts, shifts.tolist())
+        to_start = self.starts - (self.sizes.cumsum(0) - self.sizes)
+        columns = to_device(torch.stack([to_start, shifts, self.sizes]), values.device)
+        range_of_row = torch.repeat_interleave(columns[2], output_size=self.total)
+        to_row, to_value = (column.index_select(0, range_of_row) for column in columns[:2])
+        return values.index_select(0, to_row.add_(torch.arange(self.total, device=values.device))).add_(to_value)
+
+
 def by_source(
     in_degree: Int[Tensor, " nodes"], sources: Int64[Tensor, " edges"]
 ) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " edges"], Int64[Tensor, " edges"]]:
     """Edges sorted by destination, in the order by source: out-degrees, destinations and numbers of the edges."""
-    nodes, edges = len(in_degree), len(sources)
-    if edges and sources.device.type == "cpu":
-        # Sorts by counting, and keeps the order of what has one source.
-        columns = (np.arange(edges), sources.numpy(), offsets(in_degree).numpy())
-        matrix = csr_matrix(columns, shape=(nodes, nodes)).tocsc()
-        out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
-        return out_indptr.diff(), destinations, numbers
+    return (
+        counted_by_source(in_degree, sources) if sources.device.type == "cpu" else sorted_by_source(in_degree, sources)
+    )
+
+
+def counted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on the CPU: sorts by counting, and keeps the order of what has one source."""
+    columns = (np.arange(len(sources)), sources.numpy(), offsets(in_degree).numpy())
+    matrix = csr_matrix(columns, shape=(len(in_degree), len(in_degree))).tocsc()
+    out_indptr, destinations, numbers = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    return out_indptr.diff(), destinations, numbers
+
+
+def sorted_by_source(in_degree: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`by_source` on any device."""
+    nodes = torch.arange(len(in_degree), device=sources.device)
     numbers = sources.argsort(stable=True)
-    destinations = torch.arange(nodes, device=sources.device).repeat_interleave(in_degree, output_size=edges)
-    return torch.bincount(sources, minlength=nodes), destinations[numbers], numbers
+    destinations = nodes.repeat_interleave(in_degree, output_size=len(sources))
+    return torch.bincount(sources, minlength=len(nodes)), destinations[numbers], numbers
 
 
 def cut(sizes: list[int], ends: list[int], edges: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -175,6 +217,53 @@ def item_groups(
         groups.append(ItemGroup(nodes, shape, node_of_row, row_of_node, matrices))
         first = nodes.stop
     return tuple(groups)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A byte for any two nodes of an item, in rows that a GPU reads 16 bytes at a time.
+
+    Args:
+        planes: (planes, N, width) type of the edge j -> i in row i and column j, where j is counted within its item, or
+            the number of types where there is none. A second and further planes hold parallel edges.
+        longest: nodes of the largest item.
+    """
+
+    planes: Shaped[Tensor, "planes nodes width"]
+    longest: int
+
+    MOST_NODES: ClassVar[int] = 256
+    MOST_PARALLEL: ClassVar[int] = 16
+    MOST_TYPES: ClassVar[int] = 255
+
+
+def item_tiles(
+    longest: int,
+    most_parallel: int,
+    first_N: Int64[Tensor, " nodes"],
+    sources: Int64[Tensor, " edges"],
+    destinations: Int64[Tensor, " edges"],
+    etype: Int64[Tensor, " edges"],
+    num_types: int,
+) -> Tiles:
+    """The tiles of a batch, see `GraphStructure.tiles`.
+
+    Args:
+        longest: nodes of the largest item.
+        most_parallel: see `GraphStructure.most_parallel`.
+        first_N: first node of each node's item.
+        sources: (E,) in the forward order.
+        destinations: (E,) the same.
+        etype: (E,) the same.
+        num_types: number of types.
+    """
+    nodes, width = len(first_N), longest + -longest % 16
+    cell_E = sources + (torch.arange(nodes, device=first_N.device) * width - first_N).index_select(0, destinations)
+    if most_parallel <= 1:  # does not wait for the device
+        empty = torch.full((nodes * width,), num_types, dtype=torch.uint8, device=first_N.device)
+        return Tiles(empty.index_put_((cell_E,), etype.to(torch.uint8)).view(1, nodes, width), longest)
+    planes = _planes(cell_E, etype, num_types, nodes * width)
+    return Tiles(torch.stack(planes).view(len(planes), nodes, width), longest)
 
 
 def _first_cells(sizes: list[int], groups: list[slice], device: torch.device) -> Tensor:

@@ -177,6 +177,7 @@ def nearest_graph(
     [[2, 0], [0, 2]]
     """
     pairs, rows = _numbers(boxes, k, categories, among, image_size, box_format)
-    graph = structure_of_pairs(pairs, rows.counts, EDGE_TYPES).to_dgl()
-    graph.edata["offset"] = _offsets(structure_of_pairs(pairs, rows.counts, EDGE_TYPES), rows).to(graph.device)
+    structure = structure_of_pairs(pairs, rows.counts, EDGE_TYPES)
+    graph = structure.to_dgl()
+    graph.edata["offset"] = _offsets(structure, rows).to(graph.device)
     return graph

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._dgl_graphs import heterograph
-from relgrounding.graphs._items import by_source, group_sizes, offsets, padded_rows, row_blocks
+from relgrounding.graphs._items import by_source, group_sizes, padded_rows, row_blocks
 from relgrounding.graphs._structure import GraphStructure
 
 # Bytes of an intermediate result of a rule: so many pairs are evaluated together that a few stay in the cache.
@@ -105,11 +105,11 @@ def _in_edges(group: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     return group.unpadded(degree), sources, etype
 
 
-def _joined(parts: list[Tensor]) -> Int64[Tensor, " total"]:
+def _joined(parts: list[Tensor]) -> Shaped[Tensor, " total"]:
     """All parts in one tensor; the list is emptied, so that they are not held beside the next column's."""
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     parts.clear()
-    return whole.long()
+    return whole
 
 
 def structure_of_pairs(
@@ -126,17 +126,7 @@ def structure_of_pairs(
         for column, part in zip(columns, shifted, strict=True):
             column.append(part)
         edges += len(sources)
-    in_degree, indices, etype, out_degree, out_indices, out_edges = map(_joined, columns)
-    return GraphStructure(
-        indptr=offsets(in_degree),
-        indices=indices,
-        etype=etype,
-        edge_types=edge_types,
-        batch_num_nodes=counts,
-        out_indptr=offsets(out_degree),
-        out_indices=out_indices,
-        out_edges=out_edges,
-    )
+    return GraphStructure._from_columns([_joined(column) for column in columns], edge_types, counts)
 
 
 Columns = tuple[Tensor, Tensor, Tensor]

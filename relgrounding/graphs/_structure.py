@@ -1,9 +1,10 @@
 """``GraphStructure``: a batch of proposal graphs as the plain tensors that kernels read."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -13,7 +14,18 @@ from relgrounding._dgl import dgl
 from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import ItemGroup, by_source, cut, item_groups, offsets, ragged_arange, shifted
+from relgrounding.graphs._items import (
+    ItemGroup,
+    Ranges,
+    Tiles,
+    by_source,
+    cut,
+    item_groups,
+    item_tiles,
+    offsets,
+    ragged_arange,
+    shifted,
+)
 
 EDGES = ("indices", "etype", "out_indices", "out_edges")
 """Fields with a number per edge."""
@@ -24,7 +36,8 @@ class GraphStructure:
     """A batch of graphs with typed edges, sorted by destination and, a second time, by source.
 
     Edges are numbered in the forward order: by destination, then source, then type. An edge never leaves its item.
-    Nothing is copied or checked here; `from_edges` does both.
+    Nothing is copied or checked here; `from_edges` does both. Tensors are not to be changed in place: where every edge
+    has one that points back, those of both orders may be the same.
 
     Args:
         indptr: (N + 1,) the in-edges of node i are ``indptr[i] : indptr[i + 1]``.
@@ -78,16 +91,35 @@ class GraphStructure:
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
         sources, in_degree = sources[order], torch.bincount(destinations, minlength=nodes)
-        out_degree, out_indices, out_edges = by_source(in_degree, sources)
+        forward = (in_degree, sources, etype[order])
+        return GraphStructure._from_columns((*forward, *by_source(in_degree, sources)), edge_types, batch_num_nodes)
+
+    @staticmethod
+    def _from_columns(
+        columns: Sequence[Tensor], edge_types: tuple[str, ...], batch_num_nodes: Int64[Tensor, " items"]
+    ) -> "GraphStructure":
+        """Structure from what is sorted already, any integers. Nothing is checked.
+
+        Args:
+            columns: (N,) in-degrees, (E,) sources, (E,) types; (N,) out-degrees, (E,) `out_indices`, (E,) `out_edges`.
+            edge_types: names of the types.
+            batch_num_nodes: (B,) number of nodes of each item.
+        """
+        in_degree, indices, etype, out_degree, out_indices, out_edges = columns
+        indptr, out_indptr = offsets(in_degree), offsets(out_degree)
+        indices, out_indices = indices.long(), out_indices.long()
+        # Where every edge has one that points back, both orders are the same, and are held once.
+        if torch.equal(out_indptr, indptr) and torch.equal(out_indices, indices):
+            out_indptr, out_indices = indptr, indices
         return GraphStructure(
-            indptr=offsets(in_degree),
-            indices=sources,
-            etype=etype[order],
+            indptr=indptr,
+            indices=indices,
+            etype=etype.long(),
             edge_types=edge_types,
             batch_num_nodes=batch_num_nodes,
-            out_indptr=offsets(out_degree),
-            out_indices=out_indices.long(),
-            out_edges=out_edges,
+            out_indptr=out_indptr,
+            out_indices=out_indices,
+            out_edges=out_edges.long(),
         )
 
     @staticmethod
@@ -109,22 +141,23 @@ class GraphStructure:
         nodes = list(accumulate((s.num_nodes for s in structures), initial=0))[:-1]
         edges = list(accumulate((s.num_edges for s in structures), initial=0))[:-1]
 
-        def joined(name: str, shifts: Sequence[int] = ()) -> Tensor:
-            parts = [getattr(s, name) for s in structures]
-            return shifted(parts, shifts) if shifts else torch.cat(parts)
+        def joined(name: str, shifts: Sequence[int]) -> Tensor:
+            return shifted([getattr(s, name) for s in structures], shifts)
 
         def joined_pointers(name: str) -> Tensor:
             parts = [getattr(s, name)[1:] for s in structures]
             return shifted([getattr(first, name)[:1], *parts], [0, *edges])
 
+        indptr, indices = joined_pointers("indptr"), joined("indices", nodes)
+        symmetric = all(s._is_symmetric for s in structures)
         return GraphStructure(
-            indptr=joined_pointers("indptr"),
-            indices=joined("indices", nodes),
-            etype=joined("etype"),
+            indptr=indptr,
+            indices=indices,
+            etype=torch.cat([s.etype for s in structures]),
             edge_types=first.edge_types,
-            batch_num_nodes=joined("batch_num_nodes"),
-            out_indptr=joined_pointers("out_indptr"),
-            out_indices=joined("out_indices", nodes),
+            batch_num_nodes=first._there(torch.cat([on_host(s.batch_num_nodes) for s in structures])),
+            out_indptr=indptr if symmetric else joined_pointers("out_indptr"),
+            out_indices=indices if symmetric else joined("out_indices", nodes),
             out_edges=joined("out_edges", edges),
         )
 
@@ -137,35 +170,12 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        # All but the edges is computed on the host.
-        items, nodes = self._items_and_nodes(items)
-        indptr, out_indptr = on_host(self.indptr), on_host(self.out_indptr)
-        starts = on_host(self.item_indptr)[items]
-        counts = on_host(self.batch_num_nodes)[items]
-        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        edge_starts = indptr[starts]
-        edge_counts = indptr[starts + counts] - edge_starts
-        total = int(edge_counts.sum())
-        node_shift = counts.cumsum(0) - counts - starts
-        edge_shift = edge_counts.cumsum(0) - edge_counts - edge_starts
-        columns = self._there(torch.stack([node_shift, edge_shift, edge_counts]))
-        item_E = torch.repeat_interleave(columns[2], output_size=total)
-        node_shift, edge_shift = (shift.index_select(0, item_E) for shift in columns[:2])
-        edges = torch.arange(total, device=self.device) - edge_shift
+        chosen = self._later(items)
+        return self._with_fewer(GraphStructure(**{f.name: getattr(chosen, f.name) for f in fields(self)}))
 
-        def taken(name: str) -> Tensor:
-            return getattr(self, name).index_select(0, edges)
-
-        return GraphStructure(
-            indptr=self._there(offsets(indptr.diff()[nodes])),
-            indices=taken("indices").add_(node_shift),
-            etype=taken("etype"),
-            edge_types=self.edge_types,
-            batch_num_nodes=self._there(counts),
-            out_indptr=self._there(offsets(out_indptr.diff()[nodes])),
-            out_indices=taken("out_indices").add_(node_shift),
-            out_edges=taken("out_edges").add_(edge_shift),
-        )
+    def _later(self, items: ArrayLike) -> "GraphStructure":
+        """As `select`, but a tensor of edges is made when it is first read, and takes no memory until then."""
+        return self._with_fewer(_Selection(self, *self._items_and_nodes(items)))
 
     def item_nodes(self, items: ArrayLike) -> Int64[Tensor, " nodes"]:
         """The nodes of these items, one item after another: node n of `select(items)` is node ``item_nodes(items)[n]``.
@@ -193,9 +203,8 @@ class GraphStructure:
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
-        none, nowhere = self.indices[:0], self._there(torch.zeros(self.num_nodes + 1, dtype=torch.int64))
-        return replace(
-            self,
+        none, nowhere = self.indptr[:0], self._there(torch.zeros(self.num_nodes + 1, dtype=torch.int64))
+        return self._with(
             indptr=nowhere,
             indices=none,
             etype=none,
@@ -204,23 +213,26 @@ class GraphStructure:
             out_edges=none,
         )
 
-    def keep_edges(self, keep: Bool[Tensor, " edges"]) -> "GraphStructure":
+    def keep_edges(self, keep: Bool[Tensor, " edges"], count: int | None = None) -> "GraphStructure":
         """The graphs with some of their edges; every node stays.
 
         Args:
             keep: (E,) True for the edges that stay.
+            count: number of those edges; without it, this waits for the device.
         """
+        count = int(keep.sum()) if count is None else count
+        by_source = keep[self.out_edges]
+        kept, kept_out = (torch.nonzero_static(mask, size=count).squeeze(1) for mask in (keep, by_source))
         before = offsets(keep)
-        kept_out = keep[self.out_edges]
-        return replace(
-            self,
+        fewer = self._with(
             indptr=before[self.indptr],
-            indices=self.indices[keep],
-            etype=self.etype[keep],
-            out_indptr=offsets(kept_out)[self.out_indptr],
+            indices=self.indices[kept],
+            etype=self.etype[kept],
+            out_indptr=offsets(by_source)[self.out_indptr],
             out_indices=self.out_indices[kept_out],
             out_edges=before[self.out_edges[kept_out]],
         )
+        return self._with_fewer(fewer)
 
     @property
     def num_nodes(self) -> int:
@@ -321,8 +333,7 @@ class GraphStructure:
             return self
         pointers = slice(nodes.start, nodes.stop + 1)
         # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        return replace(
-            self,
+        return self._with(
             indptr=self.indptr[pointers] - edges.start,
             indices=self.indices[edges] - nodes.start,
             etype=self.etype[edges],
@@ -343,13 +354,43 @@ class GraphStructure:
         sizes = on_host(self.batch_num_nodes).tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
+    @cached_property
+    def most_parallel(self) -> int:
+        """Largest number of edges from one node to another one, 1 where there is none.
+
+        Waits for the device, unless the structure was moved there, or made of one of which it was known.
+        """
+        again = self.indices[1:] == self.indices[:-1]
+        bounds = self.indptr[1:-1]
+        again[bounds[(bounds > 0) & (bounds < self.num_edges)] - 1] = False  # two destinations with the same source
+        if not again.any():
+            return 1
+        first = torch.cat([again.new_zeros(1), again]).logical_not_().nonzero().flatten()
+        return int(torch.cat([first, first.new_full((1,), self.num_edges)]).diff().max())
+
+    def _with_fewer(self, other: "GraphStructure") -> "GraphStructure":
+        """`other`, a structure of items or edges of this one: where none are parallel here, none are there."""
+        if self.__dict__.get("most_parallel") == 1:
+            other.__dict__["most_parallel"] = 1
+        return other
+
+    @cached_property
+    def tiles(self) -> Tiles | None:
+        """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
+        longest = int(on_host(self.batch_num_nodes).max()) if self.batch_size else 0
+        if longest > Tiles.MOST_NODES or self.num_types > Tiles.MOST_TYPES or self.most_parallel > Tiles.MOST_PARALLEL:
+            return None
+        first_N = self.item_indptr.index_select(0, self.node_item)
+        columns = self.indices, self.destinations, self.etype
+        return item_tiles(longest, self.most_parallel, first_N, *columns, self.num_types)
+
     def reverse(self) -> "GraphStructure":
         """The graph with every edge reversed and its type kept; computed once."""
         return self._turn() if torch.compiler.is_compiling() else self._reversed
 
     @cached_property
     def _reversed(self) -> "GraphStructure":
-        return self._turn()
+        return self._with_fewer(self._turn())
 
     def _turn(self) -> "GraphStructure":
         forward = torch.empty_like(self.out_edges)
@@ -369,16 +410,30 @@ class GraphStructure:
         """The structure on `device`; itself if it is there already."""
         if self.device == torch.device(device):
             return self
-        # Of the edges, the host need not know more than their number.
-        return self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
+        # Of the edges, the host need not know more than their number and whether some are parallel.
+        moved = self._mapped(lambda name, x: to_device(x, device, non_blocking, known=name not in EDGES))
+        if self.device.type == "cpu":
+            moved.__dict__["most_parallel"] = self.most_parallel
+        return moved
 
     def pin_memory(self) -> "GraphStructure":
         """The structure in page-locked memory, from which copies to a GPU run asynchronously."""
         return self._mapped(lambda _, x: x.pin_memory())
 
-    def _mapped(self, function) -> "GraphStructure":
+    def _with(self, **changes: Any) -> "GraphStructure":
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in changes}
+        return GraphStructure(**kept, **changes)
+
+    def _mapped(self, function: Callable[[str, Tensor], Tensor]) -> "GraphStructure":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "edge_types"}
-        return replace(self, **{name: function(name, tensor) for name, tensor in tensors.items()})
+        # Where both orders are the same tensors they stay so.
+        mapped = {id(tensor): function(name, tensor) for name, tensor in tensors.items()}
+        return self._with(**{name: mapped[id(tensor)] for name, tensor in tensors.items()})
+
+    @property
+    def _is_symmetric(self) -> bool:
+        """Whether both orders are the same tensors: every edge has one that points back."""
+        return self.out_indices is self.indices and self.out_indptr is self.indptr
 
     def to_dgl(self) -> dgl.DGLGraph:
         """The batched heterograph with node type ``proposal``; built once, and rebuilt after somebody changed it.
@@ -400,6 +455,9 @@ class GraphStructure:
 
     @cached_property
     def _heterograph(self) -> tuple[dgl.DGLGraph, object]:
+        if self.num_types == 1:
+            graph = _dgl_graphs.of_one_type(self.indptr, self.indices, self.batch_num_nodes, self.edge_types[0])
+            return graph, graph._graph
         # Bytes are sorted by counting.
         number = (self.etype + 1).to(torch.uint8 if self.num_types < 256 else torch.int64)
         columns = (number, self.indices, self.destinations, self.indptr[self.item_indptr[1:]])
@@ -408,7 +466,7 @@ class GraphStructure:
 
     @cached_property
     def _homogeneous(self) -> tuple[dgl.DGLGraph, object]:
-        graph = _dgl_graphs.homogeneous(self.indptr, self.indices, self.batch_num_nodes)
+        graph = _dgl_graphs.of_one_type(self.indptr, self.indices, self.batch_num_nodes)
         return graph, graph._graph
 
     def __getstate__(self) -> dict:
@@ -420,3 +478,79 @@ class GraphStructure:
             f"GraphStructure(items={len(self.batch_num_nodes)}, nodes={self.num_nodes}, edges={self.num_edges}, "
             f"types={self.num_types}, device={str(self.device)!r})"
         )
+
+
+class _Selection(GraphStructure):
+    """Items of a structure, see `GraphStructure._later`."""
+
+    _whole: GraphStructure
+    _items: Tensor
+    _nodes: Tensor
+    _ranges: Ranges
+    _node_shifts: Tensor
+    _edge_shifts: Tensor
+    _made: dict[str, Tensor]
+
+    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor) -> None:
+        # All but the edges is computed on the host.
+        indptr, counts = on_host(whole.indptr), on_host(whole.batch_num_nodes)[items]
+        starts = on_host(whole.item_indptr)[items]
+        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
+        begins = indptr[starts]
+        sizes = indptr[starts + counts] - begins
+        # A frozen dataclass sets its attributes like this, too.
+        vars(self).update(
+            edge_types=whole.edge_types,
+            batch_num_nodes=whole._there(counts),
+            indptr=whole._there(offsets(indptr.diff()[nodes])),
+            _whole=whole,
+            _items=items,
+            _nodes=nodes,
+            _ranges=Ranges(begins, sizes, int(sizes.sum())),
+            _node_shifts=counts.cumsum(0) - counts - starts,
+            _edge_shifts=sizes.cumsum(0) - sizes - begins,
+            _made={},
+        )
+
+    def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        # A compiler cannot trace a cache.
+        if torch.compiler.is_compiling():
+            return make()
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    @property
+    def num_edges(self) -> int:
+        return self._ranges.total
+
+    @property
+    def indices(self) -> Tensor:
+        return self._once("indices", lambda: self._ranges.of(self._whole.indices, self._node_shifts))
+
+    @property
+    def etype(self) -> Tensor:
+        return self._once("etype", lambda: self._ranges.of(self._whole.etype, torch.zeros_like(self._items)))
+
+    @property
+    def out_indptr(self) -> Tensor:
+        if self._whole._is_symmetric:
+            return self.indptr
+        degree = on_host(self._whole.out_indptr).diff()
+        return self._once("out_indptr", lambda: self._there(offsets(degree[self._nodes])))
+
+    @property
+    def out_indices(self) -> Tensor:
+        if self._whole._is_symmetric:
+            return self.indices
+        return self._once("out_indices", lambda: self._ranges.of(self._whole.out_indices, self._node_shifts))
+
+    @property
+    def out_edges(self) -> Tensor:
+        return self._once("out_edges", lambda: self._ranges.of(self._whole.out_edges, self._edge_shifts))
+
+    def _mapped(self, function: Callable[[str, Tensor], Tensor]) -> GraphStructure:
+        return _Selection(self._whole._mapped(function), self._items, self._nodes)
+
+    def __reduce__(self) -> tuple:
+        return _Selection, (self._whole, self._items, self._nodes)

@@ -81,13 +81,16 @@ def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> list[Pairs]:
 def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> GraphStructure:
     """The graph of `temporal_graph` as tensors, on the device of the segments.
 
+    Items of a list with the same segments are built once; what such a batch holds per edge takes memory from when it is
+    first read.
+
     >>> temporal_structure([[0, 10], [5, 12], [11, 20]]).indices.tolist()
     [0, 1, 0, 1, 2]
     """
     # Videos share their candidates: each distinct set of them is built once.
     rows, numbers = _read(segments, iou_threshold).distinct()
     structure = structure_of_pairs(_numbers(rows, iou_threshold, self_loops), rows.counts, EDGE_TYPES)
-    return structure if len(numbers) == len(rows.counts) else structure.select(numbers)
+    return structure if len(numbers) == len(rows.counts) else structure._later(numbers)
 
 
 def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> dgl.DGLGraph:
@@ -107,8 +110,7 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
     >>> temporal_graph([[0, 10], [5, 12], [11, 20]]).num_edges()
     5
     """
-    rows = _read(segments, iou_threshold)
-    return graph_of_pairs(_numbers(rows, iou_threshold, self_loops), rows.counts, EDGE_TYPES)
+    return temporal_structure(segments, iou_threshold, self_loops).to_dgl()
 
 
 def _ranks(rows: Rows) -> Int32[Tensor, "2 segments"]:
@@ -149,7 +151,7 @@ def _related(rows: Rows, nearest: int | None) -> list[Pairs]:
 
 
 def temporal_relation_structure(segments: ArrayLike, nearest: int | None = None) -> GraphStructure:
-    """The graph of `temporal_relation_graph` as tensors, on the device of the segments.
+    """The graph of `temporal_relation_graph` as tensors, on the device of the segments; see `temporal_structure`.
 
     >>> structure = temporal_relation_structure([[0, 10], [10, 12]])
     >>> [structure.edge_types[t] for t in structure.etype]
@@ -157,7 +159,7 @@ def temporal_relation_structure(segments: ArrayLike, nearest: int | None = None)
     """
     rows, numbers = read_segments(segments).distinct()
     structure = structure_of_pairs(_related(rows, nearest), rows.counts, TEMPORAL_EDGE_TYPES)
-    return structure if len(numbers) == len(rows.counts) else structure.select(numbers)
+    return structure if len(numbers) == len(rows.counts) else structure._later(numbers)
 
 
 def temporal_relation_graph(segments: ArrayLike, nearest: int | None = None) -> dgl.DGLGraph:

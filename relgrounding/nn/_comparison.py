@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
-from relgrounding.nn._precision import Linear, precise_linear
+from relgrounding.nn._precision import Linear, precise_linear, shortened
 from relgrounding.ops import as_structure, edge_dot, typed_comparison
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.typed_comparison import comparison_gates
@@ -116,14 +116,15 @@ class RelationalComparison(nn.Module):
                 f"the graph has {structure.num_types} edge types, the layer was made for {self.num_types}; make it "
                 f"with num_types={structure.num_types}"
             )
+        dtype, x = x.dtype, shortened(x)
         context, type_gate = share.split([self.dim, self.num_types], -1)
         logits = self.gate(x).squeeze(-1), type_gate
         compared = typed_comparison(structure, self.message(x), *logits, self.type_bias, edge_bias, self.backend)
-        r = self._score(compared + self.itself(x), context).to(x.dtype)
+        r = self._score(compared + self.itself(x), context).to(dtype)
         if not return_gates:
             return r
-        bias = None if edge_bias is None else edge_bias.to(x.dtype)
-        return r, comparison_gates(structure, logits[0].to(x.dtype), type_gate.to(x.dtype), bias)
+        bias = None if edge_bias is None else edge_bias.to(dtype)
+        return r, comparison_gates(structure, logits[0].to(dtype), type_gate.to(dtype), bias)
 
     def silent(
         self, x: Float[Tensor, "nodes in_dim"], share: Float[Tensor, "nodes dim_and_types"]

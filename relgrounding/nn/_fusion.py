@@ -40,11 +40,14 @@ class GatedFusion(nn.Module):
 
     def proposal_share(self, h: Float[Tensor, "*nodes proposal_dim"]) -> Float[Tensor, "*nodes share"]:
         """Return [h; g_v], what a proposal brings whatever it is paired with."""
-        return torch.cat([h, torch.sigmoid(self.proposal_gate(h))], dim=-1)
+        gate = torch.sigmoid(self.proposal_gate(h))
+        return torch.cat([h.to(gate.dtype), gate], dim=-1)
 
     def context_share(self, c: Float[Tensor, "*nodes context_dim"]) -> Float[Tensor, "*nodes share"]:
         """Return [c; W_s c + b_s]: of a weighted mean of words, the weighted mean of their shares."""
-        return torch.cat([c, self.context_gate(c)], dim=-1)
+        gate = self.context_gate(c)
+        # Under autocast the shorter type: what follows is as large as all pairs, and the next map would round it.
+        return torch.cat([c.to(gate.dtype), gate], dim=-1)
 
     def combine(
         self, proposals: Float[Tensor, "nodes proposal_share"], contexts: Float[Tensor, "nodes context_share"]

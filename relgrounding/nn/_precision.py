@@ -25,6 +25,11 @@ def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.to(torch.promote_types(x.dtype, torch.float32)) if under_autocast(x) else x
 
 
+def shortened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return x, under autocast in its type: one copy for several maps, each of which would make its own."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if under_autocast(x) else x
+
+
 def precise_linear(linear: nn.Linear, x: Float[Tensor, "... in_dim"]) -> Float[Tensor, "... out_dim"]:
     """Return W x + b, under autocast in the type of W: a map to few numbers that decide between proposals."""
     if not under_autocast(x):

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
+
 
 class MemoryBank:
-    """Ring buffer of the latest rows, each with the id of its sample, on the training device.
+    """Ring buffer of the latest rows on the training device, each with the id of its sample on the host.
 
     Args:
         size: number of rows.
@@ -24,15 +26,15 @@ class MemoryBank:
         if size < 2:
             raise ValueError(f"a bank of {size} rows cannot hold those of another sample; give it 2 or more")
         self.rows = torch.zeros(size, dim, device=device, dtype=dtype)
-        self.owners = torch.zeros(size, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(size, dtype=torch.int64)
         self.filled, self.next = 0, 0
 
     def push(self, rows: Float[Tensor, "rows dim"], owners: Int[Tensor, " rows"]) -> None:
         """Overwrite the oldest rows; of more rows than the bank holds, keep the last. Rows are detached."""
         size = len(self.rows)
-        rows, owners = rows.detach()[-size:], owners[-size:]
-        indices = (torch.arange(len(rows), device=self.rows.device) + self.next) % size
-        self.rows[indices] = rows.to(self.rows.dtype)
+        rows, owners = rows.detach()[-size:], on_host(owners)[-size:]
+        indices = (torch.arange(len(rows)) + self.next) % size
+        self.rows[to_device(indices, self.rows.device)] = rows.to(self.rows.dtype)
         self.owners[indices] = owners
         self.next = (self.next + len(rows)) % size
         self.filled = min(size, self.filled + len(rows))
@@ -55,14 +57,15 @@ class MemoryBank:
         """
         if not self.ready:
             raise ValueError("the bank holds rows of fewer than two samples; push more before drawing")
-        tries = torch.randint(self.filled, (4, len(owners)), generator=generator).to(self.owners.device)
+        owners = on_host(owners)
+        tries = torch.randint(self.filled, (4, len(owners)), generator=generator)
         allowed = self.owners[tries] != owners
         indices = tries.gather(0, allowed.int().argmax(0, keepdim=True)).squeeze(0)
         left = (~allowed.any(0)).nonzero().squeeze(1)
         if len(left):
             others = self.owners[: self.filled] != owners[left].unsqueeze(1)
-            indices[left] = others.double().cpu().multinomial(1, generator=generator).squeeze(1).to(indices.device)
-        return self.rows[indices]
+            indices[left] = others.double().multinomial(1, generator=generator).squeeze(1)
+        return self.rows[to_device(indices, self.rows.device)]
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Return the state for a checkpoint."""

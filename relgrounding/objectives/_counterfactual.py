@@ -4,6 +4,7 @@ The destructive transformation applies these functions to the critical proposals
 proposals.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -39,7 +40,30 @@ def replace_rows(
         ValueError: the bank holds fewer than two samples.
     """
     indices = chosen.nonzero().squeeze(1)
-    return features.index_copy(0, indices, bank.draw(owners[indices], generator).to(features.dtype))
+    return replace_at(features, indices, bank, owners[indices], generator)
+
+
+def replace_at(
+    features: Float[Tensor, "nodes dim"],
+    indices: Int[Tensor, " chosen"],
+    bank: MemoryBank,
+    owners: Int[Tensor, " chosen"],
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "nodes dim"]:
+    """`replace_rows` by the numbers of the rows, and the owners of these rows alone."""
+    return features.index_copy(0, indices, bank.draw(owners, generator).to(features.dtype))
+
+
+def remove_edges(structure: GraphStructure, masks: Sequence[Bool[Tensor, " nodes"]]) -> list[GraphStructure]:
+    """Remove the edges from and to the proposals of each mask; waits for the device once, for the numbers of edges."""
+    keep = [~_touched(structure, mask) for mask in masks]
+    counts = torch.stack([kept.sum() for kept in keep]).tolist()
+    return [structure.keep_edges(kept, count) for kept, count in zip(keep, counts, strict=True)]
+
+
+def _touched(structure: GraphStructure, chosen: Bool[Tensor, " nodes"]) -> Bool[Tensor, " edges"]:
+    sources, destinations = structure.indices, structure.destinations
+    return (chosen[sources] | chosen[destinations]) & (sources != destinations)
 
 
 def destroy_edges(
@@ -69,12 +93,10 @@ def destroy_edges(
     """
     if change not in get_args(EdgeChange):
         raise ValueError(f"change is {change!r}; it is one of {', '.join(get_args(EdgeChange))}")
-    sources, destinations = structure.indices, structure.destinations
-    touched = (chosen[sources] | chosen[destinations]) & (sources != destinations)
     if change == "removed":
-        return structure.keep_edges(~touched)
-    edges = touched.nonzero().squeeze(1)
-    sources, destinations, etype = sources.clone(), destinations.clone(), structure.etype.clone()
+        return remove_edges(structure, [chosen])[0]
+    edges = _touched(structure, chosen).nonzero().squeeze(1)
+    sources, destinations, etype = (x.clone() for x in (structure.indices, structure.destinations, structure.etype))
     if change == "retyped":
         if structure.num_types < 2:
             raise ValueError(f"edges of the one type {structure.edge_types} cannot get another; use removed or rewired")

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
 from relgrounding.nn._precision import widened, without_autocast
 
 
@@ -73,13 +74,21 @@ def split_proposals(
     if not 0 < critical <= 1 or not 0 <= inessential <= 1:
         raise ValueError(f"critical is {critical}, inessential {inessential}; both are shares, critical above 0")
     counts = batch_num_nodes.to(scores.device)
-    item = torch.repeat_interleave(torch.arange(len(counts), device=scores.device), counts)
+    item = torch.repeat_interleave(torch.arange(len(counts), device=scores.device), counts, output_size=len(scores))
     order = scores.detach().argsort(descending=True, stable=True)
     order = order[importance.detach()[order].argsort(descending=True, stable=True)]
     order = order[item[order].argsort(stable=True)]
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[item]
-    # 0.3 * 10, for example, is slightly above 3 in binary.
-    best = (counts * critical - 1e-6).ceil()
-    worst = torch.minimum((counts * inessential - 1e-6).ceil(), counts - best)
+    best, worst = (to_device(x, scores.device) for x in split_counts(batch_num_nodes, critical, inessential))
     return rank < best[item], rank >= (counts - worst)[item]
+
+
+def split_counts(
+    batch_num_nodes: Int[Tensor, " items"], critical: float, inessential: float
+) -> tuple[Int[Tensor, " items"], Int[Tensor, " items"]]:
+    """Return how many proposals of each item `split_proposals` marks in either way, on the host."""
+    counts = on_host(batch_num_nodes)
+    # 0.3 * 10, for example, is slightly above 3 in binary.
+    best = (counts * critical - 1e-6).ceil().long()
+    return best, torch.minimum((counts * inessential - 1e-6).ceil().long(), counts - best)

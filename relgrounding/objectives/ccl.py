@@ -12,16 +12,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relgrounding._host import on_host, to_device
 from relgrounding._settings import ConfigError, number
 from relgrounding.graphs import GraphStructure
 from relgrounding.modalities import Batch
 from relgrounding.models import Encoded, GroundingModel, System
 from relgrounding.nn import pad_nodes
 from relgrounding.objectives._bank import MemoryBank, deal_rows
-from relgrounding.objectives._counterfactual import destroy_edges, replace_rows
+from relgrounding.objectives._counterfactual import destroy_edges, remove_edges, replace_at
 from relgrounding.objectives._objective import Objective, register_objective
 from relgrounding.objectives._pairings import align_pairings, copies_at_once
-from relgrounding.objectives._selection import gradient_importance, split_proposals
+from relgrounding.objectives._selection import gradient_importance, split_counts, split_proposals
 from relgrounding.objectives.mil import MIL
 
 Bound = Literal["uniform", "complement", "none"]
@@ -157,6 +158,26 @@ class Copy(NamedTuple):
     fused: Float[Tensor, "nodes fused_dim"]
 
 
+class Chosen(NamedTuple):
+    """Proposals that a transformation changes.
+
+    Attributes:
+        mask: which of all.
+        indices: their numbers, ascending.
+        item: item of each, on the host.
+    """
+
+    mask: Bool[Tensor, " nodes"]
+    indices: Int[Tensor, " chosen"]
+    item: Int[Tensor, " chosen"]
+
+    @classmethod
+    def of(cls, mask: Bool[Tensor, " nodes"], counts: Int[Tensor, " items"]) -> "Chosen":
+        """Return those of a mask that marks so many proposals of each item."""
+        item = torch.arange(len(counts)).repeat_interleave(counts)
+        return cls(mask, torch.nonzero_static(mask, size=len(item)).squeeze(1), item)
+
+
 @register_objective("ccl")
 class CCL(Objective):
     """Loss of stage 2, with the memory banks.
@@ -243,7 +264,9 @@ class CCL(Objective):
         by_score = config.selection == "score"
         importance = scores if by_score else gradient_importance(own, tracked, config.selection == "gradient_input")
         shares = config.critical, config.inessential
-        critical, inessential = split_proposals(importance, scores, structure.batch_num_nodes, *shares)
+        counts = structure.batch_num_nodes
+        marked = zip(split_proposals(importance, scores, counts, *shares), split_counts(counts, *shares), strict=True)
+        critical, inessential = (Chosen.of(mask, number) for mask, number in marked)
         log: dict[str, Tensor] = {}
         for level, weight in config.levels.items():
             copies = self._copies(level, batch, encoded, contexts, fused, critical, inessential)
@@ -254,11 +277,12 @@ class CCL(Objective):
 
     def _push(self, batch: Batch, proposals: Tensor, contexts: Tensor) -> None:
         """Push random proposals of each item, drawn with replacement, to the banks."""
-        counts = batch.structure.batch_num_nodes
-        share = torch.rand(self.config.bank_push, len(counts), generator=self.generator).to(counts.device)
+        counts, times = on_host(batch.structure.batch_num_nodes), self.config.bank_push
+        share = torch.rand(times, len(counts), generator=self.generator)
         indices = ((share * counts).long().clamp(max=counts - 1) + counts.cumsum(0) - counts).flatten()
-        self.features.push(proposals[indices], batch.item.repeat(self.config.bank_push))
-        self.language.push(contexts[indices], batch.text.repeat(self.config.bank_push))
+        indices = to_device(indices, proposals.device)
+        self.features.push(proposals[indices], on_host(batch.item).repeat(times))
+        self.language.push(contexts[indices], on_host(batch.text).repeat(times))
 
     def _copies(
         self,
@@ -267,19 +291,21 @@ class CCL(Objective):
         encoded: Encoded,
         contexts: Tensor,
         fused: Tensor,
-        critical: Bool[Tensor, " nodes"],
-        inessential: Bool[Tensor, " nodes"],
+        critical: Chosen,
+        inessential: Chosen,
     ) -> list[Copy]:
         """Return the destructive copies of a level, followed by as many robust ones."""
         structure, proposals = batch.structure, encoded.proposals
         if level == "relation":
-            # Deterministic: further draws would be identical.
-            draws = 1 if self.config.edges == "removed" else self.config.draws
-            masks = [critical] * draws + [inessential] * draws
-            changed = [destroy_edges(structure, mask, self.config.edges, self.generator) for mask in masks]
+            if self.config.edges == "removed":
+                # Deterministic: further draws would be identical.
+                changed = remove_edges(structure, [critical.mask, inessential.mask])
+            else:
+                masks = [critical.mask] * self.config.draws + [inessential.mask] * self.config.draws
+                changed = [destroy_edges(structure, mask, self.config.edges, self.generator) for mask in masks]
             return [Copy(graph, proposals, fused) for graph in changed]
-        masks = [critical] * self.config.draws + [inessential] * self.config.draws
-        return self._replaced(level, batch, encoded, contexts, fused, masks)
+        chosen = [critical] * self.config.draws + [inessential] * self.config.draws
+        return self._replaced(level, batch, encoded, contexts, fused, chosen)
 
     def _replaced(
         self,
@@ -288,21 +314,23 @@ class CCL(Objective):
         encoded: Encoded,
         contexts: Tensor,
         fused: Tensor,
-        masks: Sequence[Bool[Tensor, " nodes"]],
+        chosen: Sequence[Chosen],
     ) -> list[Copy]:
-        """Return copies in which the masked proposals have other proposal features or other language features."""
-        structure, proposals, item = batch.structure, encoded.proposals, batch.structure.node_item
-        if level == "feature":
-            owners, bank = batch.item[item], self.features
-            replaced = [replace_rows(proposals, mask, bank, owners, self.generator) for mask in masks]
-        else:
-            owners, bank = batch.text[item], self.language
-            replaced = [replace_rows(contexts, mask, bank, owners, self.generator) for mask in masks]
-        indices = [mask.nonzero().squeeze(1) for mask in masks]
+        """Return copies in which the chosen proposals have other proposal features or other language features."""
+        structure, proposals = batch.structure, encoded.proposals
+        features, owner, bank = (
+            (proposals, batch.item, self.features) if level == "feature" else (contexts, batch.text, self.language)
+        )
+        owners = [on_host(owner)[some.item] for some in chosen]
+        indices = [some.indices for some in chosen]
+        replaced = [
+            replace_at(features, at, bank, whose, self.generator) for at, whose in zip(indices, owners, strict=True)
+        ]
         rows, index = torch.cat([x.detach()[at] for x, at in zip(replaced, indices, strict=True)]), torch.cat(indices)
         if level == "feature":
             # Replaced proposals attend to the words again.
-            changed = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item[index]))
+            item = to_device(torch.cat([some.item for some in chosen]), rows.device)
+            changed = self.model.fuse(rows, self.model.interact(rows, encoded.words, batch.word_lengths, item))
         else:
             # Not `proposals[index]`: see `align_pairings`.
             changed = self.model.fuse(proposals.index_select(0, index), rows)

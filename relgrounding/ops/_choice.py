@@ -4,7 +4,8 @@ The rule of `auto`, where `set_backend` chose nothing else, follows from the ran
 
 1. On the CPU `cpp` where there is a C++ compiler (`relgrounding.ops._cpp`). Otherwise `dense` for large graphs in which
    most nodes are joined (`relgrounding.ops._dense`), but not for `typed_comparison`; otherwise `csr`.
-2. On a GPU `triton` where it can run, otherwise `csr`.
+2. On a GPU with Triton `triton_dense` for items of up to 256 nodes of which a tenth of all pairs are joined, otherwise
+   `triton` (`relgrounding.ops._triton`); without it `csr`.
 3. On any other device `naive`.
 """
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from relgrounding.graphs import GraphStructure
+
 INSTALL = 'python -m pip install "triton==3.7.1"'
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -61,6 +63,21 @@ def tile(dim: int) -> tuple[int, int, int]:
     return edges, features, max(edges * features // 512, 1)
 
 
+# Of all ordered pairs of nodes: joined pairs from which `auto` takes the kernels on tiles. Chosen by counting: a pair
+# costs a matrix product's share of a row, an edge the read of a row.
+SHARE = 0.1
+
+
+def fits_tiles(graph: GraphStructure) -> bool:
+    """Whether the kernels on tiles can run; a compiler cannot trace how tiles are made."""
+    return not torch.compiler.is_compiling() and graph.tiles is not None
+
+
+def suits_tiles(graph: GraphStructure) -> bool:
+    """Whether `auto` takes the kernels on tiles."""
+    return not torch.compiler.is_compiling() and graph.num_edges >= SHARE * graph.num_pairs and fits_tiles(graph)
+
+
 def dense_rows(tensor: Tensor) -> Tensor:
     """`tensor`, copied only if its rows (all axes but the first) are not contiguous; rows may lie apart."""
     return tensor if len(tensor) == 0 or tensor[0].is_contiguous() else tensor.contiguous()
@@ -83,4 +100,4 @@ class Gradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *_):
         """Refuse."""
-        raise RuntimeError(f"{ctx.operator}: the backend 'triton' has no second derivative; use backend='naive'")
+        raise RuntimeError(f"{ctx.operator}: the Triton kernels have no second derivative; use backend='naive'")

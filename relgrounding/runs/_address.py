@@ -22,18 +22,19 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def address(settings: dict[str, Any], kind: type) -> str:
-    """Return the hash of settings: that of those which differ from the defaults.
+def address(settings: dict[str, Any], kind: type | None = None) -> str:
+    """Return the hash of settings: that of those which differ from the defaults, or of all.
 
-    A setting that a later version adds does not change it.
+    A setting that a later version adds does not change the former, nor does a default that it changes.
 
     Args:
         settings: flat ones on which the results of a run depend.
-        kind: class of the configuration, which has the defaults.
+        kind: class of the configuration, which has the defaults; None: all settings count.
     """
-    usual = _defaults(kind)
+    usual = {} if kind is None else _defaults(kind)
     own = {key: value for key, value in settings.items() if key not in usual or usual[key] != value}
-    text = json.dumps([usual["model.name"], usual["data.dataset"], own], sort_keys=True, default=str)
+    names = [settings[key] if kind is None else usual[key] for key in ("model.name", "data.dataset")]
+    text = json.dumps([*names, own], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 

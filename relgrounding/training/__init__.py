@@ -15,7 +15,7 @@ from relgrounding.training._evaluate import (
     validation_metrics,
 )
 from relgrounding.training._resume import nothing_left, resumes
-from relgrounding.training._run import TrainedRun, evaluate, train, train_run
+from relgrounding.training._run import TrainedRun, config_for_all, evaluate, train, train_run
 from relgrounding.training._schedule import Stage, learning_rate_factor, stages
 from relgrounding.training._task import (
     Split,
@@ -42,6 +42,7 @@ __all__ = [
     "TrainedRun",
     "Trainer",
     "build_model",
+    "config_for_all",
     "evaluate",
     "evaluate_run",
     "evaluate_split",

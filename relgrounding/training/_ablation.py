@@ -174,7 +174,8 @@ def jobs(grid: Grid, runs: Path) -> list[Job]:
     """Return all runs; each comes after the run that it starts from.
 
     A run is looked for by its settings: in a folder whose name ends with their hash, whatever the row is called, then
-    in the folder that earlier versions named after the row. Jobs of the same name are one run.
+    in the folder that earlier versions named after the row. Jobs of the same name are one run. Where a default changed
+    since a folder was made, which its hash does not tell, the run is another one, known by the hash of all settings.
 
     Args:
         grid: see `read_grid`.
@@ -188,7 +189,7 @@ def jobs(grid: Grid, runs: Path) -> list[Job]:
     for experiment, row, seed in _runs(grid):
         start = grid.rows[row].start
         before = found[experiment, start, seed] if start else None
-        job = _job(grid, runs, experiment, row, seed, before)
+        job = _job(grid, runs, (experiment, row, seed), before, there)
         if job.address not in there:
             earlier = runs / job.earlier_name
             there[job.address] = earlier.name if earlier.is_dir() and not _differs(earlier, job) else job.name
@@ -232,8 +233,9 @@ def _words(grid: Grid, experiment: str, row: str) -> list[str]:
     return [*grid.settings, *grid.experiments[experiment].settings, *grid.rows[row].settings]
 
 
-def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int, before: Job | None) -> Job:
-    """Return a run, in a folder of its own."""
+def _job(grid: Grid, runs: Path, run: tuple[str, str, int], before: Job | None, there: dict[str, str]) -> Job:
+    """Return a run, in a folder of its own; `there` are those that have an address."""
+    experiment, row, seed = run
     config = grid.configs[experiment, row]
     settings = flat_settings(config) | {"seed": seed}
     words = [*_words(grid, experiment, row), f"seed={seed}"]
@@ -242,9 +244,12 @@ def _job(grid: Grid, runs: Path, experiment: str, row: str, seed: int, before: J
         key = f"{_second_stage(config)}.start_from"
         settings[key], content[key] = str(runs / before.name), before.address
         words.append(f"{key}={settings[key]}")
+    what, name = grid.experiments[experiment], run_name(*run)
     known = address(content, type(config))
-    what, name = grid.experiments[experiment], name_with_address(run_name(experiment, row, seed), known)
-    return Job(experiment, row, seed, grid.rows[row].start, what.config, tuple(words), settings, name, known, before)
+    job = Job(*run, grid.rows[row].start, what.config, tuple(words), settings, "", known, before)
+    if known in there and _differs(runs / there[known], job):
+        known = address(content)
+    return dataclasses.replace(job, name=name_with_address(name, known), address=known)
 
 
 def flat_settings(config: Config) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
-
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average:
@@ -27,17 +25,22 @@ class Average:
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self.decay = decay
         self._trained = nn.ParameterList(parameters if decay else ())
-        self._averaged = AveragedModel(self._trained, multi_avg_fn=self._mix)
+        self._averaged = AveragedModel(self._trained)
 
     @torch.no_grad()
-    def _mix(self, averages: _Tensors, weights: _Tensors, before: Tensor | int) -> None:
-        share = (1 - self.decay) / (1 - self.decay ** (int(before) + 1))
-        torch._foreach_lerp_(averages, weights, share)
-
     def update(self) -> None:
         """Count the weights as they are now."""
-        if self.decay:
-            self._averaged.update_parameters(self._trained)
+        if not self.decay:
+            return
+        # Not `update_parameters`, which copies the number of steps to the device, where reading it would wait.
+        before = int(self._averaged.n_averaged)
+        share = (1 - self.decay) / (1 - self.decay ** (before + 1))
+        averages, weights = list(self._averaged.parameters()), list(self._trained)
+        if before:
+            torch._foreach_lerp_(averages, weights, share)
+        else:
+            torch._foreach_copy_(averages, weights)
+        self._averaged.n_averaged += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from relgrounding._files import local_only
 from relgrounding._printing import silent
-from relgrounding._ranks import in_all, joined, on_main, world_size
+from relgrounding._ranks import before_joining, check_device, in_all, joined, on_main, world_size
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
@@ -71,7 +71,7 @@ def train(
         KeyboardInterrupt: it was interrupted; the run can be resumed.
     """
     if not isinstance(config, Config):
-        config = load_config(config, settings)
+        config = config_for_all(load_config, config, settings)
     elif settings:
         raise ConfigError(f"settings go into the configuration; {next(iter(settings))} was given beside it")
     folder = RunFolder(local_only(runs, "the folder of the runs") / config.name)
@@ -81,6 +81,17 @@ def train(
             results = on_main(folder.read_results)
             return TrainedRun(folder.path, config, results, results_table(results))
         return train_run(config, folder, resume, overwrite, quiet)
+
+
+def config_for_all(load: Callable[..., Config], *arguments: Any) -> Config:
+    """Return the configuration that each process of a job loads; where one cannot be used, all end before they join."""
+
+    def usable() -> Config:
+        config = load(*arguments)
+        check_device(config.device)
+        return config
+
+    return before_joining(usable, minutes=lambda config: config.train.timeout)
 
 
 def train_run(
@@ -139,10 +150,8 @@ def evaluate(
         raise ConfigError("explanations go into the run's predictions.jsonl; write it, or leave them out")
     folder = RunFolder(run)
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
-    config = with_data(folder.read_config(), words)
+    config = config_for_all(_config_of, folder, words)
     config.eval.explain = write and (explain or config.eval.explain)
-    if world_size() > 1 and config.device != "cpu":
-        config.device = "auto"  # that of the run may be none of this machine's, or one that its processes would share
     with (
         joined(config.device, config.train.timeout),
         _held_by_main(folder) if write else contextlib.nullcontext(),
@@ -152,3 +161,10 @@ def evaluate(
         splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
     return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
+
+
+def _config_of(folder: RunFolder, words: Sequence[str]) -> Config:
+    config = with_data(folder.read_config(), words)
+    if world_size() > 1 and config.device != "cpu":
+        config.device = "auto"  # that of the run may be none of this machine's, or one that its processes would share
+    return config

@@ -1,11 +1,14 @@
 """A step of training: losses of the pieces of a batch, gradients over all processes, clipping, update."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from relgrounding._host import Numbers
 from relgrounding._ranks import everywhere, gather, is_joined, sum_in_place, to_main
 from relgrounding._signals import agree, pending
 from relgrounding.config import TrainConfig
@@ -19,18 +22,39 @@ Loaded = tuple[Piece, Batch | None]
 """A piece of a batch, and its tensors; None: it is empty."""
 
 
-class Done(NamedTuple):
+@dataclass
+class Done:
     """What a step came to, in all processes.
 
     Attributes:
-        loss: of the batch, before the update.
-        norm: of the gradient, before it was clipped.
+        number: of the step.
+        numbers: its norm and its losses, which may still be on their way to the host.
+        loss: of the batch, if it is known already.
         signal: number of a signal that came to any process.
     """
 
-    loss: float
-    norm: float
+    number: int
+    numbers: Numbers
+    loss: float | None
     signal: int | None
+
+    def read(self) -> tuple[float, float]:
+        """Return the loss of the batch, before the update, and the norm of the gradient, before it was clipped.
+
+        Raises:
+            RunError: the gradient is not finite.
+        """
+        norm, *losses = self.numbers.read()
+        loss = sum(losses, 0.0) if self.loss is None else self.loss
+        if math.isfinite(norm):
+            return loss, norm
+        raise everywhere(
+            RunError(
+                f"the gradient at step {self.number} is not finite (loss {loss}); lower train.learning_rate and give "
+                "the command again with --overwrite, or look for NaN in the features; last.pt is as it was last "
+                "written"
+            )
+        )
 
 
 class Gradients:
@@ -101,6 +125,9 @@ class Step:
     def __call__(self, pieces: Sequence[Loaded], rate: float, number: int) -> Done:
         """Update the parameters.
 
+        On a GPU, this does not wait for it; whether the gradient was finite is known once `Done.read` is called, which
+        must be before the weights are used for anything but further steps.
+
         Args:
             pieces: of the batch that are this process's.
             rate: learning rate.
@@ -112,25 +139,25 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss, signal = self._add_gradients(pieces)
+        losses, loss, signal = self._add_gradients(pieces)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self.optimizer.step()
-            self.average.update()
-        if not finite:
-            raise everywhere(
-                RunError(
-                    f"the gradient at step {number} is not finite (loss {loss}); lower train.learning_rate and give "
-                    "the command again with --overwrite, or look for NaN in the features; last.pt is as it was last "
-                    "written"
-                )
-            )
-        return Done(loss, norm.item(), pending() if self.gradients is None else signal)
+        done = Done(number, Numbers([norm, *losses]), loss, signal)
+        if norm.device.type != "cuda":
+            done.read()
+        self.optimizer.step()
+        self.average.update()
+        done.signal = pending() if self.gradients is None else signal
+        return done
 
-    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[float, int | None]:
-        """Set the gradients to those of all pieces of all processes; return their loss, and a signal to any process."""
-        self._logged, total, kind = [], 0.0, self.parameters[0].device.type
+    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None]:
+        """Set the gradients to those of all pieces of all processes.
+
+        Returns:
+            The losses of the pieces of this process; and in a job, whose processes add up numbers on the host, the loss
+            of all of them, and a signal to any.
+        """
+        self._logged, kind = [], self.parameters[0].device.type
+        losses: list[Tensor] = []
         for i, (piece, batch) in enumerate(pieces):
             if batch is None:
                 continue
@@ -143,13 +170,14 @@ class Step:
                     loss = loss * piece.weight
                 if loss.requires_grad:
                     loss.backward()
-            total += loss.item()
+            losses.append(loss.detach())
             self._logged.append((piece.weight, logged))
         if self.gradients is None:
-            return total, None
-        (total, *anywhere), signal = agree([total, *self.gradients.given()])
+            return losses, None, None
+        own = sum((loss.item() for loss in losses), 0.0)
+        (total, *anywhere), signal = agree([own, *self.gradients.given()])
         self.gradients.add_up(anywhere)
-        return total, signal
+        return losses, total, signal
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of the objectives, and values to log."""

@@ -93,6 +93,8 @@ class Trainer:
             "losses": [],
         }
         self._between_steps = True
+        self._done: Done | None = None
+        self._norm = 0.0
         self._saved = time.monotonic()
         self.draws = Draws(self.generator, self.cut, self.pieces.rank, self.config.seed, self.device)
         self.stages = stages(self.config)
@@ -245,20 +247,20 @@ class Trainer:
             unit="batch",
             quiet=self.quiet,
         )
-        losses = state["losses"]
         with bar:
             look_together()
             for pieces in bar:
-                loss, norm, signal = self._step(pieces)
-                losses.append(loss)
+                signal = self._step(pieces).signal
                 state["step"] += 1
                 self._between_steps = True
                 if state["step"] % config.log_every == 0:
+                    self._settle()
+                    losses = state["losses"]
                     recent = sum(losses[-config.log_every :]) / len(losses[-config.log_every :])
                     best = {"best": f"{state['best']:.1f}"} if state["best_epoch"] > 0 else {}
                     bar.set_postfix({"loss": f"{recent:.4f}"} | best, refresh=False)
                     rate = self.optimizer.param_groups[0]["lr"]
-                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": norm}
+                    values = {"loss": recent, "learning_rate": rate, "gradient_norm": self._norm}
                     self._log(values | self.step.logged())
                 if self._is_due():
                     self._save("last.pt")
@@ -284,10 +286,27 @@ class Trainer:
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         shape = config.schedule, config.halve_every
         factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
-        return self.step(pieces, self.stage.learning_rate * factor, number)
+        done = self.step(pieces, self.stage.learning_rate * factor, number)
+        self._settle()
+        self._done = done
+        if self.device.type != "cuda":
+            self._settle()
+        return done
+
+    def _settle(self) -> None:
+        """Take up the loss of the last step, for which this waits on a GPU; without it, the one before is taken up.
+
+        Raises:
+            RunError: its gradient is not finite.
+        """
+        done, self._done = self._done, None
+        if done is not None:
+            loss, self._norm = done.read()
+            self.state["losses"].append(loss)
 
     def _finish_epoch(self) -> None:
         """Validate and write the checkpoints; the epoch is not finished before the metrics are computed."""
+        self._settle()
         state = self.state
         with self.average.applied():
             name, metrics = validation_metrics(self.model, self.task, quiet=self.quiet)
@@ -338,6 +357,7 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         """Write a checkpoint, with the states of the pieces of all processes."""
+        self._settle()
         step = self.step.state()
         state: dict[str, Any] = {
             "model": self.model.state_dict(),

@@ -221,7 +221,7 @@ def test_each_process_extracts_its_shard_and_each_item_once(extract, tmp_path, m
     def shard(number):
         if not by_rank:
             return call("--shard", f"{number}/3")
-        for name, value in {"RANK": number - 1, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1"}.items():
+        for name, value in {"RANK": number - 1, "WORLD_SIZE": 3, "MASTER_ADDR": "here", "MASTER_PORT": 1}.items():
             monkeypatch.setenv(name, str(value))
         return call()
 
@@ -265,6 +265,7 @@ def test_what_cannot_be_extracted_in_shards_is_refused(extract, tmp_path, monkey
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
     assert call("--shard", "1/2") == 2
     assert "under torchrun each makes the shard of its rank" in capsys.readouterr().err
     assert extractor.calls == []

@@ -2,7 +2,7 @@ import dgl
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relgrounding import graphs
@@ -82,6 +82,23 @@ boxes_strategy = st.tuples(coordinates, coordinates, st.integers(1, 12), st.inte
 def test_relations_equal_the_reference(boxes, size, ratio, iou):
     found = graphs.spatial_relations(boxes, size, distance_ratio=ratio, overlap_iou=iou)
     assert found.tolist() == naive.relations(boxes, size, ratio, iou)
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(boxes_strategy, min_size=2, max_size=8),
+    st.tuples(st.integers(14, 40), st.integers(14, 40)),
+    st.sampled_from([0.3, 0.5, 0.7]),
+    st.sampled_from([0.3, 0.5]),
+)
+@example([(1, 1, 3, 3), (7, 9, 9, 11), (1, 1, 25, 25)], (12, 16), 0.5, 0.5)
+def test_the_unit_of_coordinates_decides_nothing(boxes, size, ratio, iou):
+    # Whole numbers that fit into 32 bits, those that do not, and halves.
+    expected = naive.relations(boxes, size, ratio, iou)
+    rows, sides = np.array(boxes), np.array(size)
+    for unit in (400, 1200, 20_000, 10**6, 2.5):
+        found = graphs.spatial_relations(rows * unit, sides * unit, distance_ratio=ratio, overlap_iou=iou)
+        assert found.tolist() == expected, unit
 
 
 @given(st.lists(boxes_strategy, min_size=1, max_size=6))

@@ -1,4 +1,5 @@
 import pickle
+from collections import Counter
 
 import dgl
 import networkx
@@ -8,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.memory import allocated
 from relgrounding import graphs
 from relgrounding.graphs import GraphStructure
+from relgrounding.graphs._items import counted_by_source, sorted_by_source
 from tests.graphs.multigraphs import FIELDS, TYPES, assert_equal, build, in_edges, multigraphs
 
 
@@ -21,6 +24,20 @@ def test_kept_edges_are_those_and_every_node_stays(drawn, data):
     columns = structure.indices[keep], structure.destinations[keep], structure.etype[keep]
     assert_equal(structure.keep_edges(keep), GraphStructure.from_edges(*columns, TYPES, structure.batch_num_nodes))
     assert_equal(structure.without_edges(), structure.keep_edges(torch.zeros_like(keep)))
+
+
+@given(multigraphs())
+def test_tiles_hold_every_edge_once(drawn):
+    structure, (edges, _) = build(drawn), drawn
+    parallel = Counter((source, destination) for source, destination, _ in edges)
+    assert structure.most_parallel == max(parallel.values(), default=1)
+    assert structure.to("meta").most_parallel == structure.most_parallel
+    assert structure.most_parallel > 1 or structure.select([0]).__dict__["most_parallel"] == 1
+    plane, row, column = (structure.tiles.planes != len(TYPES)).nonzero().unbind(1)
+    types = structure.tiles.planes[plane, row, column]
+    sources = structure.item_indptr[structure.node_item[row]] + column
+    assert sorted(zip(sources.tolist(), row.tolist(), types.tolist(), strict=True)) == sorted(edges)
+    assert structure.tiles.planes.shape[2] % 16 == 0
 
 
 @given(multigraphs())
@@ -100,6 +117,52 @@ def test_select_with_repeats_equals_a_batch_of_single_items(drawn, data):
     assert_equal(structure.select(torch.tensor(items)), GraphStructure.batch(alone))
 
 
+def several_times(nearest: int | None) -> tuple[GraphStructure, GraphStructure]:
+    """Items of which some are equal, built in one call and one by one; without `nearest`, edges are symmetric."""
+    sets = [graphs.window_proposals(clips, (1, 3, 4, 8), 1) for clips in (20, 9, 24)]
+    items = [sets[number] for number in (1, 0, 1, 2, 0, 0)]
+    alone = [graphs.temporal_relation_structure(item, nearest) for item in items]
+    return graphs.temporal_relation_structure(items, nearest), GraphStructure.batch(alone)
+
+
+@pytest.mark.parametrize("nearest", [None, 5])
+@pytest.mark.parametrize("long", [0, 10**9])
+def test_equal_items_built_once_are_those_built_alone(nearest, long, monkeypatch):
+    monkeypatch.setattr("relgrounding.graphs._items.LONG", long)
+    for function in (
+        lambda s: s,
+        lambda s: s.select([3, 0, 3, 5]),
+        lambda s: GraphStructure.batch([s, s.select([1])]),
+        lambda s: s.reverse(),
+        lambda s: s.keep_edges(torch.arange(s.num_edges) % 3 > 0),
+        lambda s: s.without_edges(),
+        lambda s: pickle.loads(pickle.dumps(s)),
+        lambda s: graphs.from_dgl(s.to_dgl()),
+        lambda s: GraphStructure.batch([piece for *_, piece in s.pieces(2000)]),
+    ):
+        found, expected = map(function, several_times(nearest))
+        assert_equal(found, expected)
+        assert (found.num_nodes, found.num_edges) == (expected.num_nodes, expected.num_edges)
+        for name in FIELDS:
+            assert getattr(found, name) is getattr(found, name)
+
+
+def test_both_orders_of_a_symmetric_graph_are_held_once_and_move_as_one():
+    for nearest in (None, 5):
+        for structure in several_times(nearest):
+            for other in (structure, structure.select([2, 1]), structure.to("meta")):
+                assert (other.out_indices is other.indices) == (nearest is None)
+                assert (other.out_indptr is other.indptr) == (nearest is None)
+
+
+def test_equal_items_take_memory_once_until_their_edges_are_read():
+    moments = graphs.map_proposals(32, dense_width=32)
+    one, many = (allocated(lambda n=n: graphs.temporal_structure([moments] * n))[1] for n in (2, 64))
+    assert many < 1.5 * one
+    structure = graphs.temporal_structure([moments] * 64)
+    assert allocated(lambda: structure.indices)[1] == 8 * structure.num_edges > 8 * one
+
+
 def test_select_of_nothing_is_empty():
     structure = graphs.temporal_structure([[0, 1], [0, 2]])
     empty = structure.select(torch.tensor([], dtype=torch.int64))
@@ -128,6 +191,14 @@ def test_networkx_holds_the_same_edges(drawn):
         assert list(found) == list(range(structure.num_nodes))
         assert sorted(found.edges(data="type")) == sorted((s, d, TYPES[t]) for s, d, t in edges)
     assert [item for _, item in graphs.to_networkx(structure).nodes(data="item")] == structure.node_item.tolist()
+
+
+@given(multigraphs())
+def test_edges_counted_by_source_are_those_sorted_by_source(drawn):
+    structure = build(drawn)
+    columns = (structure.indptr.diff(), structure.indices)
+    for found, expected in zip(counted_by_source(*columns), sorted_by_source(*columns), strict=True):
+        assert torch.equal(found.long(), expected)
 
 
 def test_spatial_edge_types_come_back_in_the_order_of_the_relations():

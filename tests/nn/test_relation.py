@@ -215,6 +215,23 @@ def test_takes_a_dgl_graph(kind, return_attention):
     torch.testing.assert_close(*results)
 
 
+@layers
+def test_a_second_call_with_a_dgl_graph_converts_nothing_until_its_edges_change(kind, monkeypatch):
+    layer, structure, x = KINDS[kind](), structure_of(), features()
+    graph = structure.to_dgl()
+    first = layer(graph, x)
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphStructure, "from_edges", lambda *_, **__: pytest.fail("converted again"))
+        assert torch.equal(layer(graph, x), first)
+    graph.add_edges([0], [2], etype=structure.edge_types[1])
+    columns = (structure.indices, structure.destinations, structure.etype)
+    more = [torch.cat([column, torch.tensor([value])]) for column, value in zip(columns, (0, 2, 1), strict=True)]
+    changed = layer(graph, x)
+    expected = GraphStructure.from_edges(*more, structure.edge_types, structure.batch_num_nodes)
+    torch.testing.assert_close(changed, layer(expected, x))
+    assert not torch.allclose(changed, first)
+
+
 @both
 @layers
 @pytest.mark.parametrize("taken", [[0], [0, 1, 2, 3], range(7)])

@@ -3,6 +3,7 @@ import torch
 
 from relgrounding.models import Encoded
 from relgrounding.objectives import CCL, MIL, align_pairings
+from relgrounding.objectives.ccl import Chosen
 from relgrounding.training import build_model, make_task
 from tests.training.tiny import tiny_config
 
@@ -41,6 +42,11 @@ def test_each_level_adds_its_weighted_losses(level):
     found.backward()
 
 
+def chosen_of(structure, mask):
+    """The proposals of a mask, which are counted item by item."""
+    return Chosen.of(mask, torch.stack([own.sum() for own in mask.split(structure.batch_num_nodes.tolist())]))
+
+
 @pytest.mark.parametrize("level", list(OFF))
 def test_copies_change_at_the_chosen_proposals_only(level):
     _, model, step, batch = _setting("ccl.draws=2", "ccl.edges=rewired", levels=(level,))
@@ -51,7 +57,8 @@ def test_copies_change_at_the_chosen_proposals_only(level):
     inessential = torch.arange(structure.num_nodes) % 3 == 1
     encoded = Encoded(proposals, words)
     fused = model.fuse(proposals, contexts)
-    copies = step._copies(level, batch, encoded, contexts, fused, critical, inessential)
+    chosen = chosen_of(structure, critical), chosen_of(structure, inessential)
+    copies = step._copies(level, batch, encoded, contexts, fused, *chosen)
     assert len(copies) == 4
     for copy, chosen in zip(copies, (critical, critical, inessential, inessential), strict=True):
         same_h = (copy.proposals == proposals).all(1)
@@ -80,7 +87,8 @@ def test_scores_of_copies_are_those_of_each_alone(monkeypatch):
     contexts = model.interact(proposals, words, batch.word_lengths, structure.node_item)
     masks = torch.arange(structure.num_nodes) % 3 == 0, torch.arange(structure.num_nodes) % 3 == 1
     fused = model.fuse(proposals, contexts)
-    copies = step._copies("relation", batch, Encoded(proposals, words), contexts, fused, *masks)
+    chosen = [chosen_of(structure, mask) for mask in masks]
+    copies = step._copies("relation", batch, Encoded(proposals, words), contexts, fused, *chosen)
     together = step._scores(copies)
     alone = torch.stack([model.reason(copy.structure, copy.proposals, copy.fused) for copy in copies])
     torch.testing.assert_close(together, alone)

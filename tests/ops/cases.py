@@ -16,6 +16,7 @@ from relgrounding.ops._registry import find_backend
 
 TYPES = ("a", "b", "c")
 CUDA = torch.cuda.is_available()
+TRITON = ("triton", "triton_dense")
 GRAPH_OPERATORS = ("graph_attention", "gated_sum", "typed_comparison")
 OPERATORS = (*GRAPH_OPERATORS, "edge_dot", "additive_attention", "window_max", "gru")
 # Half types: the inputs are rounded before, so that only the result's own rounding differs.
@@ -151,7 +152,7 @@ class Problem:
 
     def run(self, backend="auto"):
         """The operator on the inputs, which come from the CPU as the results go there, as a list."""
-        device = "cuda" if CUDA and backend == "triton" else "cpu"
+        device = "cuda" if CUDA and backend in TRITON else "cpu"
 
         def on_device(*inputs):
             results = self.call(lambda x: x.to(device), [x.to(device) for x in inputs], backend)
@@ -213,7 +214,7 @@ def problem(operator, counts, density=0.5, copies=1, heads=1, dim=3, seed=0):
 
 def why_not(operator, backend, dtype=None):
     """Why a backend cannot run in these tests, where Triton's needs no GPU."""
-    device = "cuda" if CUDA and backend == "triton" else "cpu"
+    device = "cuda" if CUDA and backend in TRITON else "cpu"
     return find_backend(operator, backend).why_not(torch.device(device), dtype or torch.float64)
 
 

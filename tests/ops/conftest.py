@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from relgrounding.ops import backend_names
-from tests.ops.cases import CUDA, OPERATORS, why_not
+from tests.ops.cases import CUDA, OPERATORS, TRITON, why_not
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _backend_runs_here(request, monkeypatch):
     parameters = getattr(request.node, "callspec", None) and request.node.callspec.params
     if not parameters or "backend" not in parameters:
         return
-    if parameters["backend"] == "triton" and not CUDA:
+    if parameters["backend"] in TRITON and not CUDA:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
     operator, backend = parameters.get("operator"), parameters["backend"]
     if not isinstance(operator, str):

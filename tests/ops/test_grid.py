@@ -15,6 +15,7 @@ from tests.ops.cases import (
     GRAPH_OPERATORS,
     OPERATORS,
     TOLERANCES,
+    TRITON,
     draw_inputs,
     edge_lists,
     graph_problem,
@@ -62,7 +63,7 @@ def compare(task, inputs, backend):
         torch.testing.assert_close(x.double(), expected, rtol=0, atol=scale * tolerance)
 
 
-@pytest.mark.parametrize(("operator", "backend"), [pair for pair in PAIRS if CUDA or pair[1] != "triton"])
+@pytest.mark.parametrize(("operator", "backend"), [pair for pair in PAIRS if CUDA or pair[1] not in TRITON])
 @settings(max_examples=20)
 @given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=3), density=st.sampled_from([0.2, 0.7]), seed=few)
 def test_naive_is_the_formula_and_every_backend_is_naive(operator, backend, counts, density, seed):
@@ -77,7 +78,7 @@ def test_naive_is_the_formula_and_every_backend_is_naive(operator, backend, coun
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_naive_in_float64(operator, backend, dtype, case):
     slow = SLOW_IN_AN_INTERPRETER if dtype.itemsize > 2 else set(CASES) - HALF_IN_AN_INTERPRETER
-    if backend == "triton" and not CUDA and case in slow:
+    if backend in TRITON and not CUDA and case in slow:
         pytest.skip("too slow in Triton's interpreter")
     if dtype.itemsize == 2 and (backend == "naive" or operator == "gru"):
         pytest.skip("it adds up in the short type")
@@ -92,8 +93,8 @@ def test_finite_differences_agree(operator, backend):
     task = problem(operator, [3, 0, 1, 2], 0.6, heads=2, dim=2)
     inputs = draw_inputs(1, task.shapes)
     # In an interpreter one direction at a time takes too long.
-    assert torch.autograd.gradcheck(task.run(backend), inputs, fast_mode=backend == "triton")
-    if backend != "triton":
+    assert torch.autograd.gradcheck(task.run(backend), inputs, fast_mode=backend in TRITON)
+    if backend not in TRITON:
         assert torch.autograd.gradgradcheck(task.run(backend), inputs)
 
 
@@ -104,14 +105,14 @@ def test_gradients_and_gradient_penalties_of_some_inputs_only(operator, backend,
     drawn = draw_inputs(0, task.shapes)
     every = values_and_gradients(task.run(backend), drawn)[-len(drawn) :]
     subsets = list(itertools.product([False, True], repeat=len(drawn)))[1:]
-    for needed in subsets if len(subsets) < 20 else subsets[:: len(subsets) // (5 if backend == "triton" else 10)]:
+    for needed in subsets if len(subsets) < 20 else subsets[:: len(subsets) // (5 if backend in TRITON else 10)]:
         inputs = [x.detach().requires_grad_(need) for x, need in zip(drawn, needed, strict=True)]
         wanted = [x for x in inputs if x.requires_grad]
         found = values_and_gradients(lambda *_, inputs=inputs: task.run(backend)(*inputs), wanted)[-len(wanted) :]
         torch.testing.assert_close(found, [g for g, need in zip(every, needed, strict=True) if need])
-        if backend == "triton":
+        if backend in TRITON:
             # What no derivative depends on is zero with `naive`, and refused here.
-            with pytest.raises(RuntimeError, match="'triton' has no second derivative; use backend='naive'"):
+            with pytest.raises(RuntimeError, match="the Triton kernels have no second derivative; use backend='naive'"):
                 penalised(task.run(backend), inputs, wanted, linear)
             continue
         results = [penalised(task.run(name), inputs, wanted, linear) for name in (backend, "naive")]
@@ -132,7 +133,7 @@ def test_inputs_may_depend_on_each_other_and_be_strided(operator, backend):
         return torch.autograd.grad(sum(y.square().sum() for y in function(x, name)), x)
 
     torch.testing.assert_close(first_order(backend), first_order("naive"))
-    if backend != "triton":
+    if backend not in TRITON:
         results = [penalised(lambda x, b=name: function(x, b), [x], [x], False) for name in (backend, "naive")]
         torch.testing.assert_close(*results)
 
@@ -174,7 +175,7 @@ def test_autocast_computes_in_the_type_of_the_features(operator, backend):
     expected = task.run(backend)(first, *rest)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(task.run(backend)(first, *rest), expected)
-        if operator in GRAPH_OPERATORS and backend not in ("dgl", "triton"):
+        if operator in GRAPH_OPERATORS and backend not in ("dgl", *TRITON):
             (out,) = task.run(backend)(short, *rest)
             gradients = torch.autograd.grad(out.float().square().sum(), [short, *rest])
             assert out.dtype == torch.bfloat16
@@ -184,7 +185,7 @@ def test_autocast_computes_in_the_type_of_the_features(operator, backend):
 
 @graph_pairs
 def test_a_gradient_penalty_under_autocast_and_in_half_precision(operator, backend):
-    if backend in ("naive", "triton", "dgl"):
+    if backend in ("naive", "dgl", *TRITON):
         pytest.skip("PyTorch's own gradients under autocast, no second derivative, or no half precision")
     task = problem(operator, [4], 0.6, heads=2)
     half = draw_inputs(0, task.shapes, torch.bfloat16)
@@ -234,7 +235,7 @@ def test_neither_the_order_of_edges_nor_the_rest_of_the_batch_matters(operator, 
     torch.testing.assert_close(*results, rtol=0, atol=0)
     # Which rows of each input belong to an item: those of its nodes, those of its in-edges, or all.
     per_node = {"gated_sum": "nn..", "graph_attention": "nnn", "typed_comparison": "nnn.e"}[operator]
-    run, exact = getattr(ops, operator), {"rtol": 0, "atol": 0} if backend == "triton" else {}
+    run, exact = getattr(ops, operator), {"rtol": 0, "atol": 0} if backend in TRITON else {}
 
     def squared(structure, inputs):
         out = run(structure, *inputs, backend=backend)

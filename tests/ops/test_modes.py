@@ -65,7 +65,8 @@ def test_set_backend_comes_back_after_an_error(no_cpp, calls):
 
 def test_set_backend_refuses_an_unknown_name():
     with pytest.raises(
-        ValueError, match="unknown backend 'fast'; the backends are auto, naive, cpp, csr, dense, dgl, triton"
+        ValueError,
+        match="unknown backend 'fast'; the backends are auto, naive, cpp, csr, dense, dgl, triton, triton_dense",
     ):
         ops.set_backend("fast")
 
@@ -142,7 +143,7 @@ def test_fifty_training_steps_have_the_losses_of_naive(backend, monkeypatch):
 
 
 def test_every_backend_is_listed():
-    assert set(ops.available_backends()) == {"naive", "dgl", "cpp", "dense", "csr", "triton"}
+    assert set(ops.available_backends()) == {"naive", "dgl", "cpp", "dense", "csr", "triton", "triton_dense"}
     assert ops.available_backends()["naive"] is None
 
 

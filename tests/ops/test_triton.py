@@ -6,13 +6,24 @@ import torch
 
 from relgrounding import ops
 from relgrounding.ops import _triton
-from tests.ops.cases import CUDA, GRAPH_OPERATORS, draw_inputs, graph_problem, problem, random_edges
+from relgrounding.ops._registry import candidates
+from tests.ops.cases import (
+    CUDA,
+    GRAPH_OPERATORS,
+    TRITON,
+    draw_inputs,
+    graph_problem,
+    problem,
+    random_edges,
+    random_structure,
+)
 from tests.ops.cases import values_and_gradients as both
 from tests.ops.test_grid import compare
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels were not tested")
 DEVICE = "cuda" if CUDA else "cpu"
 operators = pytest.mark.parametrize("operator", GRAPH_OPERATORS)
+tiled = pytest.mark.parametrize("operator", ["graph_attention", "gated_sum"])
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +52,12 @@ def _unchecked_shapes():
     jaxtyping.config.update("jaxtyping_disable", before)
 
 
-def on_device(operator, dtype, needed=None):
+def on_device(operator, dtype, needed=None, backend="triton"):
     task = graph_problem(operator, [4], random_edges([4], 0.6, copies=2), 2)
     inputs = [x.detach().to(DEVICE) for x in draw_inputs(1, task.shapes, dtype)]
     inputs = [x.requires_grad_(needed in (i, None)) for i, x in enumerate(inputs)]
     structure = task.structure.to(DEVICE)
-    return lambda *x: getattr(ops, operator)(structure, *x, backend="triton"), inputs
+    return lambda *x: getattr(ops, operator)(structure, *x, backend=backend), inputs
 
 
 @operators
@@ -61,6 +72,16 @@ def test_a_compiler_takes_the_operator_whole(operator):
 
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(both(compiled, inputs), both(layer, inputs), rtol=0, atol=0)
+
+
+@tiled
+@pytest.mark.usefixtures("_unchecked_shapes")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's compiler does
+def test_a_compiler_takes_the_kernels_over_edges_for_those_on_tiles(operator):
+    function, inputs = on_device(operator, torch.float32, backend="triton_dense")
+    edgewise, _ = on_device(operator, torch.float32)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(both(compiled, inputs), both(edgewise, inputs), rtol=0, atol=0)
 
 
 @operators
@@ -83,12 +104,52 @@ def test_a_compiler_is_told_the_shapes_and_types_of_the_results(operator):
         torch.library.opcheck(function, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-def test_gradients_of_bfloat16_scores_do_not_feel_that_the_output_was_rounded():
+@pytest.mark.parametrize("backend", TRITON)
+def test_gradients_of_bfloat16_scores_do_not_feel_that_the_output_was_rounded(backend):
     task = problem("graph_attention", [12, 9], 0.6, heads=2, dim=64)
     short = [x.detach().bfloat16() for x in draw_inputs(2, task.shapes, torch.float32)]
     exact, found = (
-        both(task.run(backend), [x.to(dtype).requires_grad_() for x in short])
-        for backend, dtype in (("naive", torch.float64), ("triton", torch.bfloat16))
+        both(task.run(name), [x.to(dtype).requires_grad_() for x in short])
+        for name, dtype in (("naive", torch.float64), (backend, torch.bfloat16))
     )
     for one, other in list(zip(found, exact, strict=True))[-2:]:  # of sources and destinations
         assert (one.double() - other).norm() < 0.005 * other.norm()
+
+
+@tiled
+def test_items_of_several_tiles_in_every_direction(operator):
+    task = problem(operator, [70, 3], 0.4, heads=1, dim=70)
+    assert task.structure.tiles.planes.shape == (1, 73, 80)
+    compare(task, draw_inputs(1, task.shapes, torch.float32), "triton_dense")
+
+
+@tiled
+def test_graphs_that_do_not_fit_tiles_run_on_the_kernels_over_edges(operator):
+    assert graph_problem(operator, [257], [(0, 256, 1)]).structure.tiles is None
+    assert graph_problem(operator, [2], [(0, 1, 1)], types=256).structure.tiles is None
+    task = graph_problem(operator, [2], [(0, 1, 1)] * 17)
+    assert task.structure.tiles is None
+    inputs = draw_inputs(0, task.shapes)
+    results = [both(task.run(backend), inputs) for backend in TRITON]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@tiled
+@pytest.mark.parametrize(
+    ("counts", "density", "copies", "chosen"),
+    [([50], 0.3, 1, "triton_dense"), ([50], 0.04, 1, "triton"), ([257], 0.3, 1, "triton"), ([9], 1.0, 17, "triton")],
+)
+def test_auto_takes_tiles_for_items_that_are_small_and_dense(operator, counts, density, copies, chosen):
+    structure = random_structure(counts, density, copies=copies)
+    name = next(name for name, x in candidates(operator, "cuda") if x.suits is None or x.suits(structure))
+    assert name == chosen
+
+
+@pytest.mark.parametrize(("asked", "found"), [("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")])
+def test_products_of_float32_are_as_exact_as_those_of_pytorch(asked, found):
+    from relgrounding.ops._triton_jit import precision
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(asked)
+    assert precision() == found
+    torch.set_float32_matmul_precision(before)

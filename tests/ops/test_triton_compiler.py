@@ -67,18 +67,37 @@ def test_everything_can_be_imported_without_triton():
     assert done.stdout.startswith("Triton is not installed: on Linux run")
 
 
-def test_kernels_compile_for_a_gpu_without_atomics(tmp_path):
-    """What the interpreter does not show: that the compiler takes each kernel, for each type, down to machine code."""
+def compiled_kernels(folder, *words):
     pytest.importorskip("triton", reason="Triton is not installed: its kernels were not compiled")
     program = str(Path(__file__).with_name("triton_ptx.py"))
-    done = run_python(program, TRITON_CACHE_DIR=str(tmp_path))
+    done = run_python(program, *words, TRITON_CACHE_DIR=str(folder))
     if "No module named 'triton.backends.nvidia'" in done.stderr or "Cannot find ptxas" in done.stderr:
         pytest.skip("this Triton has no compiler for NVIDIA GPUs: the kernels were not compiled")
     assert done.returncode == 0, done.stderr[-2000:]
-    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_kernels_on_tiles_leave_nothing_in_a_gpus_local_memory(tmp_path):
+    """Registers that do not suffice are spilled to memory; a GPU has 227 KiB of shared memory for a program."""
+    compiled = compiled_kernels(tmp_path, "tiles")
+    kernels = {"attend", "attend_backward_rows", "attend_backward_columns", "gather", "scatter", "scatter_logits"}
+    assert kernels < {entry["kernel"] for entry in compiled}
+    for entry in compiled:
+        known = [entry[key] for key in ("kernel", "inputs", "constants", "registers")]
+        assert entry["spilled"] == 0, known
+        assert entry["shared"] <= 227 * 1024, known
+        if entry["kernel"] in kernels and entry["constants"]["PRECISION"] == "tf32":
+            assert re.search(r"\b(wg)?mma\.", entry["ptx"]), f"not on tensor cores: {known}"
+
+
+def test_kernels_compile_for_a_gpu_without_atomics(tmp_path):
+    """What the interpreter does not show: that the compiler takes each kernel, for each type, down to machine code."""
+    compiled = compiled_kernels(tmp_path)
     assert {"attend", "row_products", "attend_backward", "sum_in_edges"} < {entry["kernel"] for entry in compiled}
     assert {"gather", "scatter", "sum_by_type", "table_products"} < {entry["kernel"] for entry in compiled}
-    assert {"destinations"} < {entry["kernel"] for entry in compiled}
+    assert {"attend_backward_rows", "attend_backward_columns"} < {entry["kernel"] for entry in compiled}
+    assert {"destinations", "scatter_logits"} < {entry["kernel"] for entry in compiled}
     for entry in compiled:
         assert not re.search(r"\b(atom|red)\.", entry["ptx"]), f"atomics in {entry['kernel']}"
         assert entry["shared"] <= 48 * 1024

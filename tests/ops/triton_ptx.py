@@ -1,10 +1,15 @@
 """Compile each kernel as its launch would, for a GPU that is not there; print a line of JSON for each.
 
+With the word `tiles` those on tiles alone, in all sizes of their blocks, and with what the assembler reports.
 A program of its own: a process in which Triton was imported for its interpreter cannot compile.
 """
 
 import json
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 import triton
@@ -13,7 +18,9 @@ from triton.compiler import ASTSource
 
 from relgrounding.ops._triton_jit import Kernel
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
+from relgrounding.ops.gated_sum.triton_dense import gated_sum_triton_dense
 from relgrounding.ops.graph_attention.triton import graph_attention_triton
+from relgrounding.ops.graph_attention.triton_dense import graph_attention_triton_dense
 from relgrounding.ops.typed_comparison.triton import typed_comparison_triton
 from tests.ops.cases import draw_inputs, graph_problem, structure_of
 
@@ -23,11 +30,14 @@ POINTERS = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
 }
+PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+TILES = sys.argv[1:] == ["tiles"]
 compiled: dict[tuple, dict] = {}
 
 
-def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
+def compile_only(kernel, *arguments, grid, warmup, num_warps=4, num_stages=3, **constants):
     """Take the place of a launch: what it would compile for these arguments, number 1 and multiples of 16 included."""
     signature, attributes = {}, {}
     for position, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
@@ -46,7 +56,9 @@ def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
     if key in compiled:
         return
     source = ASTSource(kernel, signature, constants, attributes)
-    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps})
+    result = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps, "num_stages": num_stages}
+    )
     compiled[key] = {
         "kernel": kernel.__name__,
         "inputs": signature[kernel.arg_names[0]],
@@ -54,12 +66,27 @@ def compile_only(kernel, *arguments, grid, warmup, num_warps=4, **constants):
         "warps": num_warps,
         "shared": result.metadata.shared,
         "ptx": result.asm["ptx"],
+        **(_report(result.asm["ptx"]) if TILES else {}),
     }
+
+
+def _report(ptx):
+    """What a program needs of a GPU's memory beside its registers, in bytes."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [PTXAS, "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    stack, stores, loads = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes", text).groups()
+    return {"registers": int(re.search(r"Used (\d+) reg", text)[1]), "spilled": int(stack) + int(stores) + int(loads)}
 
 
 def main() -> None:
     """Compile for rows of one number, of no power of two, of several chunks; for the gradient of each input alone."""
     Kernel.run = compile_only
+    if TILES:
+        _tiles()
+        return _print()
     edges = [(0, 1, 0), (2, 1, 1), (1, 0, 2)]
     structure = structure_of([3], edges)
     plain = [(torch.float32, 1, 1), (torch.float32, 3, 100), (torch.float32, 1, 600)]
@@ -76,10 +103,34 @@ def main() -> None:
             for needed in choices:
                 inputs = [x.detach().requires_grad_(i in needed) for i, x in enumerate(draw_inputs(0, shapes, dtype))]
                 run(structure, *inputs, *extra).sum().backward()
+    for dim in (64, 128):  # the first shape of tiles and the second
+        _tile(torch.bfloat16, dim, 2)
     _wander()
+    _print()
+
+
+def _print() -> None:
     for entry in compiled.values():
         json.dump(entry, sys.stdout)
         print()
+
+
+def _tiles() -> None:
+    """Every shape of tiles, with parallel edges and without, one type and many; wider rows have several chunks."""
+    for dtype, precision in ((torch.float32, "highest"), (torch.float32, "high"), (torch.bfloat16, "highest")):
+        torch.set_float32_matmul_precision(precision)
+        for dim in (32, 64, 128):
+            _tile(dtype, dim, 11)
+    for types, parallel in ((1, False), (11, True)):
+        _tile(torch.bfloat16, 128, types, parallel)
+
+
+def _tile(dtype: torch.dtype, dim: int, types: int, parallel: bool = False) -> None:
+    structure = structure_of([3], [(0, 1, 0), (2, 1, 0), *([(2, 1, 0)] * parallel)], types)
+    shapes = graph_problem("graph_attention", [3], [], 4, dim).shapes
+    graph_attention_triton_dense(structure, *draw_inputs(0, shapes, dtype), 0.2).sum().backward()
+    shapes = graph_problem("gated_sum", [3], [], 1, dim, types).shapes
+    gated_sum_triton_dense(structure, *draw_inputs(0, shapes, dtype)).sum().backward()
 
 
 def _wander() -> None:
@@ -89,7 +140,9 @@ def _wander() -> None:
         ring = [(node, (node + 1) % nodes, node % 3) for node in range(nodes)]
         for operator, run in (
             ("graph_attention", graph_attention_triton),
+            ("graph_attention", graph_attention_triton_dense),
             ("gated_sum", gated_sum_triton),
+            ("gated_sum", gated_sum_triton_dense),
             ("typed_comparison", typed_comparison_triton),
         ):
             task = graph_problem(operator, [nodes], ring, dim=64)

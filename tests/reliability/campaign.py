@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,9 @@ from relgrounding._signals import STOPPING, run_command
 from relgrounding.features import convert
 from relgrounding.runs import RunFolder
 from relgrounding.training import _run, _trainer
+from tests.reliability.forked import ONE_THREAD, end_with
 from tests.reliability.outcome import differences, outcome
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Of the environment: a process with threads cannot be forked safely."""
 PLACES = [
     "elsewhere",
     "reading data",
@@ -164,17 +162,7 @@ def start(job: Job) -> int:
         place[0] = 0
         return main()
 
-    status = 1
-    try:
-        run_command(ready)
-    except SystemExit as end:
-        status = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    end_with(lambda: run_command(ready))
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed.run
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
@@ -41,7 +41,7 @@ class Child:
         self.returncode: int | None = None
         self.pid = os.fork()
         if not self.pid:
-            _run(work, output)
+            end_with(lambda: _run(work, output))
 
     def poll(self) -> int | None:
         """Return the exit status, negative for a signal; None: it runs."""
@@ -61,18 +61,23 @@ class Child:
         return status
 
 
-def _run(work: Callable[[], Any], output: Path | None) -> None:
-    """Be the child: never returns."""
+def _run(work: Callable[[], Any], output: Path | None) -> Any:
+    """Be the child, in a session of its own."""
+    os.setsid()
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if output is not None:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    return work()
+
+
+def end_with(work: Callable[[], Any]) -> NoReturn:
+    """Do what a forked process is for, and end it with the exit status that this returns."""
     status = 1
     try:
-        os.setsid()
-        for number in STOPPING:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        if output is not None:
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
         status = int(work() or 0)
     except SystemExit as end:
         status = int(end.code or 0)

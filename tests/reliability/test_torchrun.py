@@ -87,6 +87,16 @@ def test_the_error_of_a_process_names_its_rank_and_ends_the_job(tmp_path, monkey
     assert RunFolder(tmp_path / "run").load("last.pt")["state"]["step"] == 8
 
 
+def test_an_error_of_all_processes_is_said_once_and_ends_the_job_at_once(tmp_path):
+    begun = time.monotonic()
+    assert job(tmp_path, "model.hiden=3").wait(100) == 1
+    assert time.monotonic() - begun < 60  # train.timeout
+    said = (tmp_path / "said").read_text()
+    assert (
+        said.count("there is no key 'model.hiden'") == said.count("[ranks 0, 1] error: ") == said.count("] error:") == 1
+    )
+
+
 @pytest.mark.slow
 def test_the_command_as_a_user_gives_it(whole, tmp_path):
     """A real torchrun, whose processes are found in what it starts."""

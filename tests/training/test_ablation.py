@@ -185,8 +185,12 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     others = grid_jobs(read_grid(grid), runs)
     assert not {job.name for job in others} & {job.name for job in found}
     (runs / found[0].name).rename(runs / others[0].name)
-    assert ablate_tool.main(words) == 2
-    assert "was run with settings other than those of the grid" in capsys.readouterr().err
+    again = grid_jobs(read_grid(grid), runs)
+    assert [job.name for job in again[1:2]] == [others[1].name]
+    assert again[0].name != others[0].name
+    assert not job_is_done(again[0], runs)
+    with pytest.raises(ConfigError, match="was run with settings other than those of the grid"):
+        job_is_done(others[0], runs)
 
 
 def _train_by_name(job, runs: Path, name: str, **changes: str) -> None:
@@ -236,6 +240,21 @@ def test_runs_of_earlier_versions_are_found_by_the_names_of_their_rows(tmp_path)
     # One that was run with other settings is another run, and what starts from it, too.
     _train_by_name(first, runs, "demo-MIL-0", **{"train.epochs": "2"})
     assert [job.name for job in grid_jobs(grid, runs)] == [first.name, second.name]
+
+
+def test_a_run_made_with_another_default_is_not_taken_for_this_one(tmp_path):
+    """Its hash is the same, as it leaves defaults out: as it was then, and as it is now."""
+    grid, runs = read_grid(_write(tmp_path / "grid.yaml", seeds=[0])), tmp_path / "runs"
+    before = grid_jobs(grid, runs)
+    for job in before:
+        _train_by_name(job, runs, job.name, **{"train.clip_norm": "4"})  # what was the default then
+    now = grid_jobs(grid, runs)
+    assert not {job.name for job in now} & {job.name for job in before}
+    assert not any(job_is_done(job, runs) for job in now)
+    for job in now:
+        _train_by_name(job, runs, job.name)
+    assert grid_jobs(grid, runs) == now
+    assert all(job_is_done(job, runs) for job in now)
 
 
 def test_the_hash_is_that_of_what_results_depend_on(tmp_path):

@@ -44,7 +44,9 @@ def test_without_decay_nothing_happens():
     weight = torch.nn.Parameter(torch.tensor([1.0]))
     average = Average([weight], 0.0)
     average.update()
+    weight.data.fill_(3.0)
     with average.applied():
-        assert weight.item() == 1.0
+        assert weight.item() == 3.0
+    assert weight.item() == 3.0
     assert average.state_dict() == {}
     average.load_state_dict({})

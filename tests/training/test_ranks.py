@@ -51,7 +51,7 @@ def gradients(folder, words, numbers, stage=1):
         for piece, batch in loaded:
             if batch is not None:
                 batch.block, batch.counts = trainer.sampler.block(batch.queries), piece.counts
-        loss, norm, _ = trainer.step(loaded, 0.0, 0)
+        loss, norm = trainer.step(loaded, 0.0, 0).read()
         grads = [None if p.grad is None else p.grad.clone() for p in trainer.step.parameters]
         found.append((loss, norm, trainer.step.logged(), grads))
     return found

@@ -41,7 +41,7 @@ def test_a_step_is_that_of_adam_with_these_rates_and_this_penalty(tmp_path):
     words = "train.betas=[0.8,0.99]", "train.weight_decay=0.05", "train.schedule=inverse_sqrt", "train.warmup_steps=2"
     trainer = Trainer(make_task(tiny_config(*words)), RunFolder(tmp_path / "run"), quiet=True)
     other = copy.deepcopy(trainer.model)
-    adam = torch.optim.Adam(other.parameters(), lr=0, betas=(0.8, 0.99), weight_decay=0.05)
+    adam = torch.optim.Adam(other.parameters(), lr=0, betas=(0.8, 0.99), weight_decay=0.05, fused=True)
     trainer.model.train()
     for factor, batch in zip((1 / 2, 1, math.sqrt(2 / 3)), trainer.loader, strict=False):
         trainer._step([(Piece(batch.queries, 1.0), batch)])

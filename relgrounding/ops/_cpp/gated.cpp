@@ -8,7 +8,6 @@
 // and `stride` numbers from row to row. `order` gives the number of each edge in `etype`; null: its own. `bounds` are
 // where the `items` items begin, and N.
 #include <algorithm>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -16,7 +15,7 @@
 #include "parallel.h"
 #include "vectors.h"
 
-constexpr int64_t GROUPS = 32;  // of chunks, each with sums of its own: the same whatever the number of threads
+constexpr int64_t GROUPS = 16;  // of chunks, each with sums of its own: the same whatever the number of threads
 
 // Pieces of some nodes, none of which has nodes of two items if it need not: they read the same rows.
 static std::vector<int64_t> chunks_of(int64_t begin, int64_t end, int64_t items, const int64_t* bounds) {
@@ -129,7 +128,7 @@ static void forward(const std::vector<int64_t>& chunks, int64_t ways, int64_t ty
         for (int64_t i = first; bias && i < last; i++)
             for (int64_t d = 0; d < dim; d++) {
                 const T sum = out[i * dim + d] + bias[d];
-                out[i * dim + d] = sum > 0 ? sum : T(0) * sum;
+                out[i * dim + d] = sum <= 0 ? T(0) : sum;
             }
     });
 }
@@ -270,21 +269,47 @@ template <class T> struct Backward {
         const int64_t begin = chunks.front(), end = chunks.back();
         const int64_t count = int64_t(chunks.size()) - 1, groups = std::min(GROUPS, count);
         const int64_t table = ways * types * dim, size = table + ways * types;
-        const std::unique_ptr<T[]> partial(new T[groups * size]());
+        T* partial = scratch<T, 2>(groups * size);
         const int64_t work = (edges->indptr[end] - edges->indptr[begin]) * ways * dim * 2;
         for_each(groups, work, threads, [&](int64_t group) {
-            T* own = partial.get() + group * size;
+            T* own = partial + group * size;
+            std::fill(own, own + size, T(0));
             for (int64_t k = count * group / groups; k < count * (group + 1) / groups; k++)
                 for (int64_t way = 0; way < ways; way++)
                     chunk(begin, chunks[k], chunks[k + 1], way, own + way * types * dim, own + table + way * types);
         });
         for (int64_t group = 0; group < groups; group++) {
-            const T* own = partial.get() + group * size;
+            const T* own = partial + group * size;
             for (int64_t k = 0; k < table; k++) d_type_bias[k] += own[k];
             for (int64_t k = 0; k < ways * types; k++) d_gate_bias[k] += own[table + k];
         }
     }
 };
+
+// The gradient behind a ReLU, (rows, `dim`), of that after it, with its result `out`; its sum over the rows is added to
+// d_bias.
+template <class T>
+static void relu_backward(int64_t rows, int64_t dim, const T* grad, const T* out, T* d_rows, int64_t stride, T* d_bias,
+                          int64_t threads) {
+    const int64_t chunks = (rows + CHUNK - 1) / CHUNK, groups = std::min(GROUPS, chunks);
+    T* partial = scratch<T, 2>(groups * dim);
+    for_each(groups, rows * dim, threads, [=](int64_t group) {
+        T* __restrict__ sums = partial + group * dim;
+        std::fill(sums, sums + dim, T(0));
+        const int64_t last = std::min(chunks * (group + 1) / groups * CHUNK, rows);
+        for (int64_t i = chunks * group / groups * CHUNK; i < last; i++) {
+            T* __restrict__ to = d_rows + i * stride;
+            const T *__restrict__ from = grad + i * dim, *__restrict__ result = out + i * dim;
+            for (int64_t d = 0; d < dim; d++) {
+                const T passed = result[d] <= 0 ? T(0) : from[d];
+                to[d] = passed;
+                sums[d] += passed;
+            }
+        }
+    });
+    for (int64_t group = 0; group < groups; group++)
+        for (int64_t d = 0; d < dim; d++) d_bias[d] += partial[group * dim + d];
+}
 
 #define EXPORT(T, name)                                                                                                \
     extern "C" void gated_forward_##name(                                                                              \
@@ -304,14 +329,19 @@ template <class T> struct Backward {
     extern "C" void gated_backward_##name(                                                                             \
         int64_t begin, int64_t end, int64_t items, const int64_t* bounds, int64_t nodes, int64_t ways, int64_t types,  \
         int64_t dim, const int64_t* indptr, const int64_t* indices, const int64_t* etype, const int64_t* out_indptr,   \
-        const int64_t* out_indices, const int64_t* out_edges, const T* gates, const T* feat, int64_t stride,           \
+        const int64_t* out_indices, const int64_t* out_edges, int64_t way, const T* gates, const T* feat, int64_t stride,           \
         const T* type_bias, const T* grad, int64_t grad_stride, int64_t grad_begin, T* d_feat, int64_t d_stride,       \
         T* d_logit, int64_t logit_stride, T* d_type_bias, T* d_gate_bias, int64_t threads) {                           \
         const Edges edges[] = {{out_indptr, out_indices, etype, out_edges}, {indptr, indices, etype, nullptr}};        \
         const T* of_ways[] = {gates, gates + nodes * types};                                                           \
-        const Backward<T> way{ways,   types,       dim,        edges,     of_ways, feat,     stride,  grad,            \
-                              grad_stride, grad_begin, type_bias, d_feat,  d_stride, d_logit, logit_stride};           \
-        way.all(chunks_of(begin, end, items, bounds), d_type_bias, d_gate_bias, threads);                              \
+        const Backward<T> back{ways, types,       dim,        edges + way, of_ways + way, feat,    stride,             \
+                               grad, grad_stride, grad_begin, type_bias,   d_feat,        d_stride, d_logit,           \
+                               logit_stride};                                                                          \
+        back.all(chunks_of(begin, end, items, bounds), d_type_bias, d_gate_bias, threads);                              \
+    }                                                                                                                  \
+    extern "C" void gated_relu_backward_##name(int64_t rows, int64_t dim, const T* grad, const T* out, T* d_rows,      \
+                                               int64_t stride, T* d_bias, int64_t threads) {                           \
+        relu_backward<T>(rows, dim, grad, out, d_rows, stride, d_bias, threads);                                       \
     }
 EXPORT(float, float32)
 EXPORT(double, float64)

@@ -31,7 +31,8 @@ def gated_sum(
 
     A node without in-edges gets zeros.
 
-    Second derivatives (`create_graph=True`) are those of "naive", in its time and memory; "triton" refuses them.
+    Second derivatives (`create_graph=True`) are those of "naive", in its time and memory; the two Triton backends
+    refuse them.
 
     Args:
         graph: of N nodes and R edge types; type_ij is an index into `GraphStructure.edge_types`.
@@ -40,7 +41,8 @@ def gated_sum(
         gate_bias: (R,), the share of the edge's type.
         type_bias: (R, D).
         backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "cpp" (compiled loops, on the
-            CPU), "dense" (padded matrices), "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
+            CPU), "dense" (padded matrices), "csr" (sums over the sorted edges), "triton" (fused, on a
+            GPU) or "triton_dense" (the same on tensor cores, for items of up to 256 nodes).
 
     Returns:
         (N, D).

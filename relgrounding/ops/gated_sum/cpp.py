@@ -118,6 +118,7 @@ def gated_backward(
     d_logit: Tensor,
     d_gate_bias_KR: Tensor,
     d_type_bias_KRD: Tensor,
+    way: int = 0,
 ) -> None:
     """Compute the gradients of the sums of `gated_forward` at some nodes, in their role as sources.
 
@@ -133,12 +134,13 @@ def gated_backward(
         d_logit: (nodes, K) result for these nodes: gradients of the logits; rows may lie apart.
         d_gate_bias_KR: to this the gradients are added.
         d_type_bias_KRD: to this, too.
+        way: the first of the K directions that the work is on; `gates_KNR` has all of them in any case.
     """
     call(
         "gated_backward",
         *_sizes(structure, nodes, type_bias_KRD),
         *_edges(structure),
-        *(gates_KNR, feat, feat.stride(0), type_bias_KRD, grad, grad.stride(0), first),
+        *(way, gates_KNR, feat, feat.stride(0), type_bias_KRD, grad, grad.stride(0), first),
         *(d_feat, d_feat.stride(0), d_logit, d_logit.stride(0), d_type_bias_KRD, d_gate_bias_KR),
     )
 
@@ -152,3 +154,8 @@ def _sizes(structure: GraphStructure, nodes: slice, type_bias_KRD: Tensor) -> tu
 def _edges(structure: GraphStructure) -> tuple[Tensor, ...]:
     forward = structure.indptr, structure.indices, structure.etype
     return tuple(x.contiguous() for x in (*forward, structure.out_indptr, structure.out_indices, structure.out_edges))
+
+
+def relu_backward(grad_ND: Tensor, result_ND: Tensor, d_rows_ND: Tensor, d_bias_D: Tensor) -> None:
+    """Write the gradient of the input of a ReLU into rows that may lie apart, and add its sum to that of a bias."""
+    call("gated_relu_backward", *result_ND.shape, grad_ND, result_ND, d_rows_ND, d_rows_ND.stride(0), d_bias_D)

@@ -31,7 +31,8 @@ def graph_attention(
 
     Edge types are ignored; each of several parallel edges counts. A node without in-edges gets zeros.
 
-    Second derivatives (`create_graph=True`) are those of "naive", in its time and memory; "triton" refuses them.
+    Second derivatives (`create_graph=True`) are those of "naive", in its time and memory; the two Triton backends
+    refuse them.
 
     Args:
         graph: of N nodes.
@@ -40,7 +41,8 @@ def graph_attention(
         score_dst: (N, H), the share of its destination.
         negative_slope: of the leaky ReLU.
         backend: "auto", "naive" (edge by edge, any float type), "dgl" (DGL's kernels), "cpp" (compiled loops, on the
-            CPU), "dense" (padded matrices), "csr" (sums over the sorted edges) or "triton" (fused, on a GPU).
+            CPU), "dense" (padded matrices), "csr" (sums over the sorted edges), "triton" (fused, on a
+            GPU) or "triton_dense" (the same on tensor cores, for items of up to 256 nodes).
 
     Returns:
         (N, H, D).
