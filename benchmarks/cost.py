@@ -69,7 +69,7 @@ class Product(NamedTuple):
 
 
 def products(model: Any, sizes: Sizes) -> list[Product]:
-    """Return the matrix products of a step of MIL.
+    """Return the matrix products of a step of MIL; scores of IGN are products with a vector, which do not count.
 
     Args:
         model: a VGN or IGN with `relation` none or graph.
@@ -88,6 +88,7 @@ def _of_ign(model: IGN, sizes: Sizes) -> Iterator[Product]:
     for _ in range(1 + len(model.product[:1])):
         yield Product("fusion", nodes, h.in_features, width, 1)
         yield Product("fusion", words, s.in_features, width)
+    yield Product("fusion", 1, model.position.out_features, model.position.in_features)
     pairs = sizes.pairings * nodes
     if len(model.product):
         yield Product("pairs", pairs, width, width)
@@ -95,8 +96,6 @@ def _of_ign(model: IGN, sizes: Sizes) -> Iterator[Product]:
     for layer in model.relation:
         inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
         yield Product("pairs", pairs, inputs, outputs if model.relation.has_graph else len(layer.bias))
-    yield Product("pairs", pairs, model.position.in_features, model.position.out_features, 1)
-    yield Product("pairs", pairs, model.score.in_features, 1)
 
 
 def _of_vgn(model: VGN, sizes: Sizes) -> Iterator[Product]:
@@ -107,6 +106,8 @@ def _of_vgn(model: VGN, sizes: Sizes) -> Iterator[Product]:
         yield Product("clips", clips, model.clip_encoder.in_features, model.clip_encoder.out_features, 1)
     else:
         yield from _gru("clips", model.clip_encoder, clips, 1)
+    if model.pooling.reduce == "mean":
+        yield Product("clips", nodes, sizes.clips, h.in_features, 1)
     yield Product("attention", nodes, h.in_features, h.out_features)
     yield Product("attention", words, s.in_features, s.out_features)
     for gate, rows in ((model.fusion.proposal_gate, nodes), (model.fusion.context_gate, words)):
