@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "relgrounding"
 LAYERS = (
     (
         "_dgl",
+        "_heap",
         "_host",
         "_settings",
         "_names",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from relgrounding._files import clear_parts
+from relgrounding._heap import keep_freed_memory
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
@@ -58,6 +59,7 @@ class Trainer:
             on_main(folder.check_new)
         self.task, self.folder, self.quiet = task, folder, quiet
         self.config: Config = task.config
+        keep_freed_memory()
         # Before the model is built: the settings may describe another one.
         saved = on_main(load_whole, folder, task.config) if resume else None
         self.fingerprint = task.fingerprint()
