@@ -8,6 +8,7 @@ copies to the device from memory that is not page-locked; shapes that depend on 
 on a GPU. Kernels of Triton are not run: what they would fill is zero.
 """
 
+import os
 import traceback
 from collections import Counter
 from contextlib import ExitStack
@@ -24,6 +25,8 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 ROOT = Path(__file__).parents[1]
+OWN = tuple(f"{ROOT / name}{os.sep}" for name in ("relgrounding", "benchmarks", "tests", "tools"))
+"""Where this project's lines are: an environment may lie below its root, too."""
 GPU = torch.device("cuda", 0)
 VALUES = {
     *("_local_scalar_dense", "is_nonzero", "equal", "allclose", "item"),
@@ -121,7 +124,7 @@ class PretendedGPU(TorchFunctionMode):
     def note(self, what: str) -> None:
         """Count a wait."""
         stack = [f for f in traceback.extract_stack() if f.filename != __file__]
-        own = [f for f in stack if f.filename.startswith(str(ROOT)) and not f.filename.endswith(BELOW)]
+        own = [f for f in stack if f.filename.startswith(OWN) and not f.filename.endswith(BELOW)]
         where = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno} {own[-1].name}" if own else "elsewhere"
         self.lines[f"{where}: {what}"] += 1
 

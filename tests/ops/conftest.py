@@ -26,6 +26,8 @@ def _backend_runs_here(request, monkeypatch):
     operator, backend = parameters.get("operator"), parameters["backend"]
     if not isinstance(operator, str):
         operator = next((name for name in OPERATORS if backend in backend_names(name)), None)
+    if operator and backend != "auto" and backend not in backend_names(operator):
+        pytest.skip(f"{operator} has no backend {backend}")
     if operator and backend != "auto" and (reason := why_not(operator, backend, parameters.get("dtype"))):
         pytest.skip(reason)
 

@@ -29,6 +29,7 @@ from tests.ops.cases import (
 graph_operators = pytest.mark.parametrize("operator", GRAPH_OPERATORS)
 backends = pytest.mark.parametrize("backend", ops.backend_names())
 floats = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+comparison_backends = pytest.mark.parametrize("backend", ops.backend_names("typed_comparison"))
 additive_backends = pytest.mark.parametrize("backend", ops.backend_names("additive_attention"))
 
 
@@ -101,7 +102,7 @@ def test_enormous_scores_choose_one_source_and_enormous_logits_open_and_close_th
     assert all(g.isfinite().all() for g in gradients)
 
 
-@backends
+@comparison_backends
 @floats
 @pytest.mark.parametrize("edges", [1, 20])
 def test_counts_and_sums_of_a_comparison_saturate(backend, dtype, edges):
@@ -120,7 +121,7 @@ def test_counts_and_sums_of_a_comparison_saturate(backend, dtype, edges):
         assert all(g.isfinite().all() for g in gradients)
 
 
-@backends
+@comparison_backends
 @floats
 @pytest.mark.parametrize("taken", [[], [0], [0, 1, 2], range(5)])
 def test_an_edge_bias_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype, taken):
