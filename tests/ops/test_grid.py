@@ -43,8 +43,11 @@ CASES = {
 SLOW_IN_AN_INTERPRETER = {"ragged", "all joined", "600 nodes"}
 HALF_IN_AN_INTERPRETER = {"parallel, many steps of a loop", "two chunks of features"}
 PAIRS = [(operator, backend) for operator in OPERATORS for backend in ops.backend_names(operator)]
-pairs = pytest.mark.parametrize(("operator", "backend"), PAIRS)
-graph_pairs = pytest.mark.parametrize(("operator", "backend"), [p for p in PAIRS if p[0] in GRAPH_OPERATORS])
+# In an interpreter the products of whole tiles take seconds.
+MARKED = [pytest.param(*p, marks=[pytest.mark.slow] * (p[1] == "triton_dense" and not CUDA)) for p in PAIRS]
+all_pairs = pytest.mark.parametrize(("operator", "backend"), PAIRS)
+pairs = pytest.mark.parametrize(("operator", "backend"), MARKED)
+graph_pairs = pytest.mark.parametrize(("operator", "backend"), [p for p in MARKED if p.values[0] in GRAPH_OPERATORS])
 few = st.integers(0, 99)
 
 
@@ -73,7 +76,7 @@ def test_naive_is_the_formula_and_every_backend_is_naive(operator, backend, coun
     torch.testing.assert_close(values_and_gradients(task.run(backend), inputs), expected, rtol=1e-10, atol=1e-11)
 
 
-@pairs
+@all_pairs
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_naive_in_float64(operator, backend, dtype, case):
