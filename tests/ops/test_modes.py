@@ -91,6 +91,7 @@ def test_auto_takes_dense_for_large_dense_graphs_and_csr_otherwise_without_a_com
         assert _choice.choose_backend("auto", "typed_comparison", structure, x) == "csr"
 
 
+@pytest.mark.slow
 def test_one_graph_under_torch_compile():
     # A process of its own: a compiler does not see through the shape checks that pytest puts around every function.
     script = Path(__file__).with_name("compiled_operators.py")

@@ -92,6 +92,7 @@ def test_kernels_on_tiles_leave_nothing_in_a_gpus_local_memory(tmp_path):
             assert re.search(r"\b(wg)?mma\.", entry["ptx"]), f"not on tensor cores: {known}"
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu_without_atomics(tmp_path):
     """What the interpreter does not show: that the compiler takes each kernel, for each type, down to machine code."""
     compiled = compiled_kernels(tmp_path)
