@@ -176,6 +176,7 @@ REAL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_differences_of_the_real_data_are_those_that_are_known(data_root, name):
     config = load_config(ROOT / "configs" / f"{name}.yaml")
