@@ -199,7 +199,7 @@ def test_jobs_outlive_the_command_that_submitted_them_and_the_next_one_waits_for
         "MIL": {},
         "next": {"start": "MIL", "settings": ["ccl.epochs=1"]},
         "same as MIL": {},
-        "bad": {"settings": ["train.select_metric=IoU"]},
+        "bad": {"settings": ["train.ema=0.5", "device=cuda:99"]},
     }
     path, runs, out = _grid(tmp_path / "grid.yaml", rows=rows), tmp_path / "runs", tmp_path / "out"
     words = [str(path), "--out", str(out), "--runs", str(runs), "--launcher", "submitit", "--cluster", "local"]
@@ -230,7 +230,7 @@ def test_jobs_outlive_the_command_that_submitted_them_and_the_next_one_waits_for
     assert submitted(first, runs).facts["id"] == number
     assert len(list(folder.glob("*_submitted.pkl"))) == 1
     error = capsys.readouterr().err
-    assert f"failed: {bad.name}: exit status 2: error: train.select_metric: there is no metric 'IoU'" in error
+    assert f"failed: {bad.name}: exit status 2: error: device is cuda:99, which is not available here" in error
     assert error.count("failed: ") == 1
     assert "3 of 4 runs, 1 failed" in (out / "table.md").read_text()
     assert {p.name for p in runs.iterdir() if not p.name.startswith(".")} == {first.name, second.name, bad.name}
