@@ -87,7 +87,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 110) -> None:
+def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 140) -> None:
     """Write a figure as PNG, and make its folder; characters that its font lacks are taken from installed ones."""
     add_fonts(figure)
     with replacing(Path(path)) as beside, warnings.catch_warnings():
