@@ -205,6 +205,8 @@ def _write_names(
     axes: Any, names: Sequence[str], boxes: Sequence, taken: list[_Spot], size: Sequence[float | int], unit: float
 ) -> None:
     """Write what the other boxes hold, larger boxes first, where there is room."""
+    from matplotlib.patheffects import Normal, Stroke
+
     order = sorted(zip(names, boxes, strict=False), key=lambda one: -(one[1][2] - one[1][0]) * (one[1][3] - one[1][1]))
     for name, box in order:
         name = printable(name)
@@ -213,7 +215,8 @@ def _write_names(
         ]
         if name and free:
             taken.append(free[0])
-            axes.text(*free[0][:2], name, ha="center", va="center", fontsize=8, color="0.35", parse_math=False)
+            text = axes.text(*free[0][:2], name, ha="center", va="center", fontsize=8, color="0.35", parse_math=False)
+            text.set_path_effects([Stroke(linewidth=2.5, foreground="#fafafa"), Normal()])
 
 
 def _scene(axes: Any, scene: Scene) -> None:
