@@ -248,7 +248,9 @@ def test_from_zero_no_region_is_preferred_before_the_decoder_has_learned(content
         config = ARNConfig(hidden=4, decoder_dim=5, neighbours=2, attributes=4, content=content, content_start=start)
         model = started[start] = ARN(config, 6, WordEmbedding(torch.randn(12, 3)), 3).double()
         torch.nn.init.normal_(model.matches[0].score.weight)
-        ARNLoss(model, {"arn": sentence}, torch.Generator())(batch)[0].backward()
+        loss, logged = ARNLoss(model, {"arn": sentence}, torch.Generator())(batch)
+        loss.backward()
+        assert set(logged) == {"sentence"}
         gradients = [p.grad for part in (model.matches[0], model.features[0]) for p in part.parameters()]
         assert all(gradient.any() == (start == "random") for gradient in gradients)
         assert model.sentence_decoder.content.weight.grad.any()
