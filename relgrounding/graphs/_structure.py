@@ -21,10 +21,10 @@ from relgrounding.graphs._items import (
     by_source,
     cut,
     item_groups,
-    item_tiles,
     offsets,
     ragged_arange,
     shifted,
+    tile_cells,
 )
 
 EDGES = ("indices", "etype", "out_indices", "out_edges")
@@ -92,7 +92,8 @@ class GraphStructure:
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
         sources, in_degree = sources[order], torch.bincount(destinations, minlength=nodes)
         forward = (in_degree, sources, etype[order])
-        return GraphStructure._from_columns((*forward, *by_source(in_degree, sources)), edge_types, batch_num_nodes)
+        columns = (*forward, *by_source(in_degree, sources))
+        return GraphStructure._from_columns(columns, edge_types, batch_num_nodes.clone())
 
     @staticmethod
     def _from_columns(
@@ -401,12 +402,25 @@ class GraphStructure:
     @cached_property
     def tiles(self) -> Tiles | None:
         """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
-        longest = int(on_host(self.batch_num_nodes).max()) if self.batch_size else 0
+        longest = self._longest
         if longest > Tiles.MOST_NODES or self.num_types > Tiles.MOST_TYPES or self.most_parallel > Tiles.MOST_PARALLEL:
             return None
+        # Not kept: only edges with a number of their own ask for `tile_cells`.
+        return Tiles.of(longest, self.most_parallel, self.num_nodes, self._find_cells(), self.etype, self.num_types)
+
+    @cached_property
+    def tile_cells(self) -> Int64[Tensor, " edges"]:
+        """(E,) where each edge is in the flat planes of `tiles`."""
+        return self._find_cells()
+
+    def _find_cells(self) -> Tensor:
         first_N = self.item_indptr.index_select(0, self.node_item)
-        columns = self.indices, self.destinations, self.etype
-        return item_tiles(longest, self.most_parallel, first_N, *columns, self.num_types)
+        width = Tiles.width(self._longest)
+        return tile_cells(self.most_parallel, first_N, width, self.indices, self.destinations)
+
+    @property
+    def _longest(self) -> int:
+        return int(on_host(self.batch_num_nodes).max()) if self.batch_size else 0
 
     def reverse(self) -> "GraphStructure":
         """The graph with every edge reversed and its type kept; computed once."""
