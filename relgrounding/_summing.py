@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import os
+import secrets
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ class Sum:
 
 
 def _shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """Return memory that all processes share, zeros at first; None: they are of several machines, or cannot."""
+    """Return memory that all processes share, with any content; None: they are of several machines, or cannot."""
     try:
         machine = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -60,16 +61,19 @@ def _shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
         return None
     length = torch.Size(shape).numel() * dtype.itemsize
     place, descriptor, memory = None, -1, None
+    # Machines that were copied while they ran may have the same name, and another file in this place.
+    mark = secrets.token_bytes(min(length, 16))
     if is_main():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # Python built against a C library of before 2018
             descriptor = os.memfd_create("relgrounding")  # without a name that could outlive the processes
             os.posix_fallocate(descriptor, 0, length)
+            os.pwrite(descriptor, mark, 0)
             place = f"/proc/{os.getpid()}/fd/{descriptor}"
-    place = from_main(place)
+    place, mark = from_main((place, mark))
     if place is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             memory = _mapped(place, length)
-    ready = all(gather(memory is not None))
+    ready = all(gather(memory is not None and memory[: len(mark)] == mark))
     if descriptor >= 0:
         os.close(descriptor)
     return torch.frombuffer(memory, dtype=dtype).view(shape) if ready and memory is not None else None

@@ -7,13 +7,19 @@ _SCHEME = r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]+:/+)"
 # github://OWNER:REPOSITORY@BRANCH/... only looks as if it held a password.
 _WITH_PASSWORD = re.compile(rf"{_SCHEME}(?<!github://)(?<!github:/)(?!\[)[^\s/?#@:]*:\S*@", re.IGNORECASE)
 _WITH_USER = re.compile(rf"{_SCHEME}[^\s/?#@:\"']+@")
+# Not of a host, whose colon a port follows, or the rest of a sentence.
+_WITH_SPACES = re.compile(
+    rf"{_SCHEME}(?<!github://)(?<!github:/)(?!\[)[^\s/?#@:\"']*:(?!\d*(?:[/?#\s\"',;)\]]|$))[^/?#@\"'\r\n]*@",
+    re.IGNORECASE,
+)
 # Of a message that shows the beginning of a value; what follows the colon of HOST:PORT is a number.
 _CUT_OFF = re.compile(
     rf"{_SCHEME}(?<!github://)(?<!github:/)(?!\[)[^\s/?#@:\"']*:(?!\d*(?:[/?#\s\"',;)\]]|$))[^\s@]+(?!\S*@)",
     re.IGNORECASE,
 )
 _SECRET = re.compile(
-    r"([?&#;][^=&#\s]*(?:signature|sig|token|key|secret|passw|pwd|credential|auth(?!or))[^=&#\s]*=)[^&#\s\"']+",
+    r"([?&#;][^=&#\s]*(?:signature|sig|token|key|secret|passw|pass(?=[=_-])|pwd|credential|auth(?!or)|jwt)[^=&#\s]*="
+    r"[\"']?)[^&#\s\"']+",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"\b(gh[oprsu]_|github_pat_|hf_)[A-Za-z0-9]{16}\w*")
@@ -50,7 +56,9 @@ def masked(text: str) -> str:
     'sftp://***@host/a.h5, https://host/a.h5?X-Signature=***&part=1'
     """
     if ":/" in text:
-        text = _CUT_OFF.sub(r"\1***", _WITH_USER.sub(r"\1***@", _WITH_PASSWORD.sub(r"\1***@", text)))
+        for pattern in (_WITH_PASSWORD, _WITH_SPACES, _WITH_USER):
+            text = pattern.sub(r"\1***@", text)
+        text = _CUT_OFF.sub(r"\1***", text)
     return _TOKEN.sub(r"\1***", _SECRET.sub(r"\1***", text))
 
 

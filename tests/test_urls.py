@@ -50,6 +50,9 @@ def test_a_text_that_was_cut_off_shows_no_password():
     [
         ("https://host/a?X-Amz-Signature=1f&author=me&page=2", "https://host/a?X-Amz-Signature=***&author=me&page=2"),
         ("https://host/a#access_token=1f", "https://host/a#access_token=***"),
+        ("https://host/a?jwt='1f'&pass=1f&passage=2", "https://host/a?jwt='***'&pass=***&passage=2"),
+        ("['s3://me:my own secret@a/b', 's3://c/d']", "['s3://***@a/b', 's3://c/d']"),
+        ("see https://host: a note of me@host", "see https://host: a note of me@host"),
         ("http:/host/a?sig=1f", "http:/host/a?sig=***"),
         ("https://ghp_0123456789abcdef0123@host/a", "https://***@host/a"),
         ("github://me:ghp_0123456789abcdef0123@main/a", "github://me:ghp_***@main/a"),

@@ -25,22 +25,26 @@ class Rows:
         values: (N, columns).
         counts: (B,) rows of each item.
         single: whether one item was given, not a list.
+        given: the number that each item had among those given; None: its own.
     """
 
     values: Float64[Tensor, "rows columns"]
     counts: Int64[Tensor, " items"]
     single: bool
+    given: Sequence[int] | None = None
 
     def distinct(self) -> tuple["Rows", Int64[Tensor, " items"]]:
         """The items without copies of earlier ones, and for each item its index among them."""
         parts = self.values.cpu().split(self.counts.tolist())
-        numbers: dict[bytes, int] = {}
-        number_of_item = [numbers.setdefault(part.numpy().tobytes(), len(numbers)) for part in parts]
-        if len(numbers) == len(parts):
+        first: dict[bytes, int] = {}
+        first_of_item = [first.setdefault(part.numpy().tobytes(), item) for item, part in enumerate(parts)]
+        if len(first) == len(parts):
             return self, torch.arange(len(parts), device=self.counts.device)
-        firsts = [number_of_item.index(number) for number in range(len(numbers))]
+        firsts = list(first.values())
         values = torch.cat([parts[item] for item in firsts]).to(self.values.device)
-        return Rows(values, self.counts[firsts], self.single), torch.tensor(number_of_item, device=self.counts.device)
+        number = {item: number for number, item in enumerate(firsts)}
+        number_of_item = torch.tensor([number[item] for item in first_of_item], device=self.counts.device)
+        return Rows(values, self.counts[firsts], self.single, firsts), number_of_item
 
 
 def _tensor(values: ArrayLike) -> Tensor:
@@ -102,6 +106,7 @@ def check_rows(rows: Rows, name: str, invalid: Tensor, reason: str) -> None:
     ends = rows.counts.cumsum(0)
     item = int((ends <= position).sum())
     row = position - int(ends[item] - rows.counts[item])
+    item = item if rows.given is None else rows.given[item]
     raise ValueError(f"{name}{_where(item, rows.single)}, row {row}: {rows.values[position].tolist()} {reason}")
 
 
@@ -128,7 +133,7 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
     if box_format == "xyxy":
         return rows
     corner = first if box_format == "xywh" else first - second / 2
-    return Rows(torch.cat((corner, corner + second), dim=1), rows.counts, rows.single)
+    return Rows(torch.cat((corner, corner + second), dim=1), rows.counts, rows.single, rows.given)
 
 
 def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "items 2"]:

@@ -136,7 +136,9 @@ class _Candidates:
             spans = self.spans(clips)
             if related:
                 return temporal_relation_structure(spans, nearest)
-            return _without_edges(len(spans)) if iou_threshold is None else temporal_structure(spans, iou_threshold)
+            if iou_threshold is None:
+                return GraphStructure.of_nodes((), torch.tensor([len(spans)]))
+            return temporal_structure(spans, iou_threshold)
 
         self.spans = lru_cache(maxsize=None)(
             lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
@@ -148,11 +150,6 @@ class _Candidates:
                 GraphStructure.batch([self._graph(n) for n in lengths]),
             )
         )
-
-
-def _without_edges(nodes: int) -> GraphStructure:
-    none = torch.zeros(0, dtype=torch.int64)
-    return GraphStructure.from_edges(none, none, none, (), torch.tensor([nodes]))
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)

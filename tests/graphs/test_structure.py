@@ -298,8 +298,11 @@ def test_lists_and_arrays_are_taken_as_tensors_are():
     columns = list(zip(*edges, strict=True))
     for form in (list, np.array, torch.tensor):
         assert_equal(GraphStructure.from_edges(*map(form, columns), TYPES, form(counts)), build((edges, counts)))
-    structure = build((edges, counts))
+    structure, given = build((edges, counts)), torch.tensor(counts)
     assert_equal(structure.select([1, 0]), structure.select(torch.tensor([1, 0])))
+    copied = GraphStructure.from_edges(*columns, TYPES, given)
+    given.zero_()
+    assert_equal(copied, structure)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_nodes_without_neighbours():
         ([[0, 1], [3, 3]], None, r"segments, row 1: \[3.0, 3.0\] has end <= start; remove"),
         ([[[0, 1]], [[0, 1], [2, float("inf")]]], 1, r"segments, item 1, row 1: .* is not finite"),
         ([[0, 1], [1e9, 1e9 + 1e-7]], None, r"segments, row 1: .* is no longer than rounding at times of this size"),
+        ([[[0, 1]], [[0, 1]], [[1e9, 1e9 + 1e-7]]], None, "segments, item 2, row 0: .* is no longer than rounding"),
         ([[0, 1]], 0, "nearest: 0 neighbours; give an integer of at least 1"),
     ],
 )
