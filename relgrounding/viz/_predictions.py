@@ -203,7 +203,8 @@ def draw_differing(
 
 def _one_per_item(matched: Sequence[list[Prediction]], order: Sequence[int], seen: set[str]) -> list[int]:
     """Move queries about a video or image that was seen before to the end."""
-    first, later = [], []
+    first: list[int] = []
+    later: list[int] = []
     for i in order:
         (later if matched[i][0].item in seen else first).append(i)
         seen.add(matched[i][0].item)
