@@ -17,9 +17,10 @@ def linear(
     """Return W x + b as `torch.nn.functional.linear`; under autocast on the CPU, as products of few different shapes.
 
     There oneDNN compiles a product for each new shape, which takes longer than to compute it, and every batch has
-    another number of proposals.
+    another number of proposals. Autocast leaves float64 as it is.
     """
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    short = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.float64 not in (x.dtype, weight.dtype)
+    if not short or torch.compiler.is_compiling():
         return functional.linear(x, weight, bias)
     out = _ShortLinear.apply(x.flatten(0, -2), weight, bias, torch.get_autocast_dtype("cpu"))
     return out.view(*x.shape[:-1], len(weight))
