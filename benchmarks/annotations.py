@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import outputs
+
 BYTES = 400
 """Of disk per query: its line and what the index holds of it, with something to spare."""
 STEPS = 20
@@ -145,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--queries", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
     parser.add_argument("--block-by", choices=["", "sentence"], default="", help="see data.block_by")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=outputs.folder, default=Path(__file__).parent / "results", help="output folder")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:

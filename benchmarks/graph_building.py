@@ -34,7 +34,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks import machine
+from benchmarks import machine, outputs
 from benchmarks.building import CASES, overlap_matrix, spatial_matrix
 from benchmarks.graph_specs import IMAGE_SIZE, RELATION_NAMES, WINDOWS_32, Batch, draw_boxes, images, videos
 from benchmarks.providers._pyg import pyg
@@ -306,7 +306,6 @@ def compare(cases: Sequence[str], against: Sequence[str], turns: int, out: Path 
         for version in (*versions, *memory):
             version.close()
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
 
 
@@ -316,7 +315,7 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE", help="of these")
     parser.add_argument("--against", nargs="+", default=[], metavar="COMMIT", help="other commits of this repository")
     parser.add_argument("--turns", type=int, default=15, help="calls of each way, cold and warm (default: 15)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write all figures, as JSON")
+    parser.add_argument("--out", type=outputs.file, metavar="FILE", help="where to write all figures, as JSON")
     parser.add_argument("--loops", action="store_true", help="the five ways to one batch of spatial graphs instead")
     parser.add_argument("--images", type=int, default=64, help="with --loops")
     parser.add_argument("--boxes", type=int, default=50, help="with --loops")

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from benchmarks import machine
+from benchmarks import machine, outputs
 from relgrounding.runs import WHOLE, RunError, RunFolder
 from tests.reliability.forked import ONE_THREAD, Child, ranks, torchrun
 from tests.reliability.outcome import differences, outcome
@@ -304,7 +304,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="file for all of it as JSON", metavar="FILE")
+    parser.add_argument("--out", type=outputs.file, help="file for all of it as JSON", metavar="FILE")
     arguments = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         again = [sys.executable, "-m", "benchmarks.kills", *sys.argv[1:]]

@@ -37,7 +37,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import machine
+from benchmarks import machine, outputs
 from benchmarks.cost import Machine, Sizes, Workload, crossing, flops, gathered_bytes, gradient_bytes
 from benchmarks.scaling_report import GPUS, PROCESSES, draw, tables, write_page
 from relgrounding.config import Config, load_config
@@ -188,7 +188,9 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the files of both configurations")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=outputs.folder, default=ROOT / "benchmarks" / "results", help="default: %(default)s"
+    )
     parser.add_argument("--turns", type=int, default=2, help="runs of each kind; 0: none (default: %(default)s)")
     parser.add_argument(
         "--batches", type=int, nargs="*", default=[256], help="whole batches beside the configured (default: 256)"
@@ -233,7 +235,6 @@ def main() -> None:
     if options.measured:
         before = json.loads(options.measured.read_text())
         found |= {key: before[key] for key in ("measured", "machine")}
-    options.out.mkdir(parents=True, exist_ok=True)
     found = json.loads(json.dumps(found))
     (options.out / "scaling.json").write_text(json.dumps(found, indent=1) + "\n")
     print("\n\n".join(tables(found).values()))

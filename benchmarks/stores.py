@@ -25,6 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from benchmarks import outputs
 from benchmarks.report import table
 from relgrounding._files import replacing
 from relgrounding._printing import progress
@@ -179,7 +180,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="items of a store")
     parser.add_argument("--reads", type=int, default=READS, help=f"items read from each (default: {READS})")
     parser.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results"), help="folder of stores.json, stores.png"
+        "--out", type=outputs.folder, default=Path("benchmarks/results"), help="folder of stores.json, stores.png"
     )
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -198,7 +199,6 @@ def main() -> None:
 
     command = f"python -m benchmarks.stores --sizes {' '.join(map(str, args.sizes))} --reads {args.reads}"
     facts = {"command": command, **machine.facts(torch.device("cpu")), "h5py": h5py.version.version}
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "stores.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     draw(rows, args.out / "stores.png")
     print(

@@ -92,7 +92,7 @@ class PretendedGPU(TorchFunctionMode):
         self._patches.enter_context(mock.patch("torch.cuda.set_rng_state"))
         self._patches.enter_context(mock.patch("torch.cuda.synchronize"))
         if find_spec("triton"):
-            self._patches.enter_context(mock.patch("relgrounding.ops._triton_jit.Kernel.run"))
+            self._patches.enter_context(mock.patch("relgrounding.ops._triton._jit.Kernel.run"))
         self._patches.enter_context(mock.patch("torch.cuda.get_device_name", return_value="a pretended GPU"))
         self._patches.enter_context(mock.patch(f"{CLIPPING}._group_tensors_by_device_and_dtype", _grouped))
         # Functions of Python are no operations: what they call is.

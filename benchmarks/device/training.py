@@ -27,6 +27,8 @@ KERNELS = {
     "gated_sum._triton_kernels": ("gather", "scatter", "sum_by_type", "table_products"),
     "graph_attention.triton_dense._kernels": ("attend", "attend_backward_rows", "attend_backward_columns"),
     "gated_sum.triton_dense._kernels": ("gather", "scatter", "bias_products", "scatter_logits"),
+    "typed_comparison._triton_kernels": ("gather", "destinations", "scatter", "sum_by_type"),
+    "typed_comparison.triton_dense._kernels": ("gather", "destinations", "scatter", "scatter_logits"),
 }
 
 
@@ -106,15 +108,18 @@ def count_variants(report: Report) -> dict[str, int]:
     if report.device.type != "cuda":
         report.say("variants are compiled for a GPU alone")
         return {}
+    backends = "triton", "triton_dense"
     layers = [
         layer.to(report.device)
-        for backend in ("triton", "triton_dense")
+        for backend in backends
         for layer in (nn.EdgeGatedGCN(32, 32, 11, backend=backend), nn.GraphAttention(32, 32, 2, backend=backend))
     ]
+    comparisons = [nn.RelationalComparison(32, 32, 32, 11, backend=x).to(report.device) for x in backends]
     for size in range(60):
         structure = images(1 + size % 7, 3 + size % 41).structure().to(report.device)
         x = torch.randn(structure.num_nodes, 32, device=report.device, requires_grad=True)
-        sum(layer(structure, x).sum() for layer in layers).backward()
+        compared = sum(layer(structure, x, layer.share(x, x)).sum() for layer in comparisons)
+        (compared + sum(layer(structure, x).sum() for layer in layers)).backward()
     synchronize(report.device)
     found = {}
     for path, names in KERNELS.items():

@@ -4,9 +4,11 @@
     relgrounding evaluate runs/refcoco_ign --split testA
     relgrounding evaluate runs/charades_vgn --data root=/data --data features=features/test.h5
     relgrounding evaluate runs/charades_vgn --data dataset=activitynet_captions --data features=F.h5 --split val_1
+    relgrounding evaluate runs/refcoco_ign --data dataset=refcoco+ --data features=F.h5 --out runs/refcoco_ign_on_plus
 
 Words, word vectors and weights are in the run: of the data, only the annotations and features of the test splits are
-needed. Other data needs features of the extractor that the run was trained on.
+needed. Other data needs features of the extractor that the run was trained on. A folder of --out is compared, drawn and
+reported like a run: relgrounding compare, figures, report.
 """
 
 import argparse
@@ -25,8 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", action="append", help="a split (may be given again); default: those of the run")
     parser.add_argument("--write", action="store_true", help="replace results.json and predictions.jsonl of the run")
     parser.add_argument(
-        "--explain", action="store_true", help="with --write: say in predictions.jsonl how answers got their scores"
+        "--explain",
+        action="store_true",
+        help="with --write or --out: say in predictions.jsonl how answers got their scores",
     )
+    parser.add_argument("--out", type=local, help="new folder for the results, readable like a run")
     parser.add_argument(
         "--data",
         action="append",
@@ -41,14 +46,23 @@ def run(arguments: argparse.Namespace) -> None:
     for split in arguments.split or ():
         check_name(split, "--split")
     if arguments.data and arguments.write:
-        raise ConfigError("--write is for the data of the run, whose results it replaces; leave it out with --data")
-    if arguments.explain and not arguments.write:
-        raise ConfigError("--explain adds to predictions.jsonl of the run, which is written with --write only")
+        raise ConfigError("--write is for the data of the run, whose results it replaces; with --data, give --out")
+    if arguments.out and arguments.write:
+        raise ConfigError("--write puts the results into the run, --out into another folder; give one of them")
+    if arguments.explain and not (arguments.write or arguments.out):
+        raise ConfigError("--explain adds to predictions.jsonl, which is written with --write or --out only")
     from relgrounding.runs import RunFolder
     from relgrounding.training import evaluate
 
-    found = evaluate(arguments.run, arguments.split, arguments.data, arguments.write, explain=arguments.explain)
+    found = evaluate(
+        arguments.run,
+        arguments.split,
+        arguments.data,
+        arguments.write,
+        explain=arguments.explain,
+        out=arguments.out,
+    )
     if arguments.data:
         own = RunFolder(arguments.run).read_config()
-        show(f"{found.config.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
+        show(f"{own.name}, trained on {own.data.dataset}, read with {', '.join(arguments.data)}:\n")
     show(found.table)

@@ -1,5 +1,6 @@
 """The items of a batch: joined in flat arrays one after another, cut into ranges, and padded to matrices."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,15 +109,18 @@ def cut(sizes: list[int], ends: list[int], edges: int) -> Iterator[tuple[slice, 
         first, node = last, nodes.stop
 
 
-def group_sizes(sizes: list[int], cells: int) -> list[slice]:
-    """Consecutive items that are padded together: at most `cells` cells, or one item; at most half of it padding."""
+def group_sizes(sizes: list[int], cells: int, small: int = 0) -> list[slice]:
+    """Consecutive items that are padded together: at most `cells` cells, or one item; at most half of it padding.
+
+    Groups of at most `small` cells may have more padding.
+    """
     if sizes and 0 < min(sizes) == max(sizes):
         step = max(1, cells // sizes[0] ** 2)
         return [slice(first, min(first + step, len(sizes))) for first in range(0, len(sizes), step)]
     groups, first, longest, real = [], 0, 0, 0
     for item, size in enumerate(sizes):
         padded = (item - first + 1) * max(longest, size) ** 2
-        if item > first and (padded > cells or padded > 2 * (real + size * size)):
+        if item > first and (padded > cells or padded > max(2 * (real + size * size), small)):
             groups.append(slice(first, item))
             first, longest, real = item, 0, 0
         longest, real = max(longest, size), real + size * size
@@ -236,34 +240,41 @@ class Tiles:
     MOST_PARALLEL: ClassVar[int] = 16
     MOST_TYPES: ClassVar[int] = 255
 
+    @staticmethod
+    def width(longest: int) -> int:
+        """Columns of the planes."""
+        return longest + -longest % 16
 
-def item_tiles(
-    longest: int,
-    most_parallel: int,
-    first_N: Int64[Tensor, " nodes"],
-    sources: Int64[Tensor, " edges"],
-    destinations: Int64[Tensor, " edges"],
-    etype: Int64[Tensor, " edges"],
-    num_types: int,
-) -> Tiles:
-    """The tiles of a batch, see `GraphStructure.tiles`.
+    @staticmethod
+    def of(longest: int, planes: int, nodes: int, cell_E: Tensor, etype: Tensor, num_types: int) -> "Tiles":
+        """The tiles of edges at known cells, see `tile_cells`."""
+        shape = planes, nodes, Tiles.width(longest)
+        empty = torch.full((math.prod(shape),), num_types, dtype=torch.uint8, device=etype.device)
+        return Tiles(empty.index_put_((cell_E,), etype.to(torch.uint8)).view(shape), longest)
+
+
+def tile_cells(
+    most_parallel: int, first_N: Int64[Tensor, " nodes"], width: int, sources: Tensor, destinations: Tensor
+) -> Int64[Tensor, " edges"]:
+    """Where each edge is in the flat planes of a batch's tiles.
 
     Args:
-        longest: nodes of the largest item.
         most_parallel: see `GraphStructure.most_parallel`.
         first_N: first node of each node's item.
+        width: of the tiles.
         sources: (E,) in the forward order.
         destinations: (E,) the same.
-        etype: (E,) the same.
-        num_types: number of types.
     """
-    nodes, width = len(first_N), longest + -longest % 16
-    cell_E = sources + (torch.arange(nodes, device=first_N.device) * width - first_N).index_select(0, destinations)
-    if most_parallel <= 1:  # does not wait for the device
-        empty = torch.full((nodes * width,), num_types, dtype=torch.uint8, device=first_N.device)
-        return Tiles(empty.index_put_((cell_E,), etype.to(torch.uint8)).view(1, nodes, width), longest)
-    planes = _planes(cell_E, etype, num_types, nodes * width)
-    return Tiles(torch.stack(planes).view(len(planes), nodes, width), longest)
+    nodes, device = len(first_N), first_N.device
+    cell_E = sources + (torch.arange(nodes, device=device) * width - first_N).index_select(0, destinations)
+    if most_parallel <= 1:
+        return cell_E
+    # Parallel edges follow each other: how many there are before each one.
+    number_E = torch.arange(len(cell_E), device=device)
+    anew = torch.ones_like(cell_E, dtype=torch.bool)
+    torch.ne(cell_E[1:], cell_E[:-1], out=anew[1:])
+    plane_E = number_E - torch.where(anew, number_E, 0).cummax(0).values
+    return cell_E + plane_E * (nodes * width)
 
 
 def _first_cells(sizes: list[int], groups: list[slice], device: torch.device) -> Tensor:

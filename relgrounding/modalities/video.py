@@ -138,7 +138,9 @@ class _Candidates:
             spans = self.spans(clips)
             if related:
                 return temporal_relation_structure(spans, nearest)
-            return _without_edges(len(spans)) if iou_threshold is None else temporal_structure(spans, iou_threshold)
+            if iou_threshold is None:
+                return GraphStructure.of_nodes((), torch.tensor([len(spans)]))
+            return temporal_structure(spans, iou_threshold)
 
         self.spans = lru_cache(maxsize=None)(
             lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
@@ -153,11 +155,6 @@ class _Candidates:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Candidates, self._made_of
-
-
-def _without_edges(nodes: int) -> GraphStructure:
-    none = torch.zeros(0, dtype=torch.int64)
-    return GraphStructure.from_edges(none, none, none, (), torch.tensor([nodes]))
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)

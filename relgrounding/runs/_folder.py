@@ -67,8 +67,26 @@ class RunFolder:
             "torch": torch.__version__,
             "dgl": dgl.__version__,
         }
+        self._write_config(config, dict(zip(ORIGIN, (started, versions), strict=True)))
+
+    def write_beginning(self, trained: "RunFolder", config: Config) -> None:
+        """Write what results elsewhere need to be read as those of a run: its origin and log, and their configuration.
+
+        Args:
+            trained: the folder of the run.
+            config: of the results.
+
+        Raises:
+            RunError: the run has no log.
+        """
+        log = trained._existing("log.jsonl").read_bytes()
+        settings = read_yaml(trained.path / "config.yaml")
+        self._write_config(config, {section: settings.get(section) or {} for section in ORIGIN})
+        self._replace("log.jsonl", log)
+
+    def _write_config(self, config: Config, origin: Mapping[str, Mapping[str, Any]]) -> None:
         text = config_to_yaml(config)
-        for section, facts in zip(ORIGIN, (started, versions), strict=True):
+        for section, facts in origin.items():
             text += f"{section}:\n" + "".join(f"  {k}: {v}\n" for k, v in facts.items())
         with replacing(self.path / "config.yaml") as beside:
             beside.write_text(text, encoding="utf-8")

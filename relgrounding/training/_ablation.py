@@ -341,7 +341,8 @@ class Cell:
 def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
     """Return the table as Markdown, per experiment: mean and deviation over seeds, difference from the reference.
 
-    Rows that were not run on the data show a dash. The arguments are those of `measured`.
+    Rows that were not run on the data show a dash; an experiment of which nothing was run says so. The arguments are
+    those of `measured`.
     """
     found = cells(grid, runs, known)
     parts = []
@@ -353,6 +354,8 @@ def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
             [_label(grid, row), *(str(found[name].get(row, {}).get(title, "-")) for title in titles)] for row in order
         ]
         text = tabulate(lines, ["", *titles], tablefmt="pipe", colalign=("left", *["right"] * len(titles)))
+        if not found[name]:
+            text = "Not run."
         settings = " ".join([*grid.settings, *experiment.settings])
         parts.append(f"## {name}\n\n`{experiment.config}` with `{settings}`\n\n{text}\n")
     return "\n".join(parts)

@@ -257,11 +257,12 @@ def score_run(
         entries.extend(found[0])
         lines.extend(found[1])
     if write:
-        on_main(_write, task, folder, entries, lines)
+        on_main(write_scores, task, folder, entries, lines)
     return entries, lines
 
 
-def _write(task: Task, folder: RunFolder, entries: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+def write_scores(task: Task, folder: RunFolder, entries: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    """Write what `score_run` found into a folder: results.json, predictions.jsonl and the floors that were fitted."""
     folder.check_there()
     if (kept := task.modality.floors_to_json(task.floors)) is not None:
         with replacing(folder.path / FLOORS) as beside:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relgrounding._files import local_only
+from relgrounding._files import check_output_folder, local_only
 from relgrounding._printing import silent
 from relgrounding._ranks import before_joining, check_device, in_all, joined, on_main, world_size
 from relgrounding._signals import held
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.runs import Record, RunFolder, hold_run
-from relgrounding.training._evaluate import results_table, score_run
+from relgrounding.training._evaluate import results_table, score_run, write_scores
 from relgrounding.training._resume import nothing_left, resumes
 from relgrounding.training._same import check_settings_same
 from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
@@ -126,6 +126,7 @@ def evaluate(
     write: bool = False,
     quiet: bool = False,
     explain: bool = False,
+    out: str | os.PathLike | None = None,
 ) -> TrainedRun:
     """Evaluate the best checkpoint of a run.
 
@@ -137,30 +138,53 @@ def evaluate(
         data: settings of the section `data` to evaluate with, such as `{"root": "/data"}` or `["root=/data"]`.
         write: replace results.json and predictions.jsonl of the run.
         quiet: print nothing.
-        explain: with `write`: whatever `eval.explain` is, say in predictions.jsonl how first answers got their scores.
+        explain: with `write` or `out`: whatever `eval.explain` is, say in predictions.jsonl how first answers got their
+            scores.
+        out: a new folder that the results go into, with the configuration, origin and log of the run, so that it can be
+            compared, drawn and reported like one; None: nowhere.
 
     Raises:
-        ConfigError: settings, or data, that cannot be used; `write` with `data`, `explain` without `write`.
+        ConfigError: settings, or data, that cannot be used; `write` with `data` or `out`, `explain` with neither; `out`
+            is there and not empty.
         DataError: annotations or features that cannot be used.
         RunError: not a run, or one without a checkpoint.
     """
     if data and write:
         raise ConfigError("results of a run are those of its own data; leave out what replaces them, or the other data")
-    if explain and not write:
-        raise ConfigError("explanations go into the run's predictions.jsonl; write it, or leave them out")
-    folder = RunFolder(run)
+    if write and out is not None:
+        raise ConfigError("results go into the run's folder or into another one; leave out `write` or `out`")
+    kept = write or out is not None
+    if explain and not kept:
+        raise ConfigError("explanations go into predictions.jsonl; write it, or leave them out")
+    folder, other = RunFolder(run), None if out is None else RunFolder(out)
     words = [f"{key}={value}" for key, value in data.items()] if isinstance(data, Mapping) else data
     config = config_for_all(_config_of, folder, words)
-    config.eval.explain = write and (explain or config.eval.explain)
+    config.eval.explain = kept and (explain or config.eval.explain)
+    splits = [splits] if isinstance(splits, str) else splits
     with (
         joined(config.device, config.train.timeout),
         _held_by_main(folder) if write else contextlib.nullcontext(),
         silent(quiet),
     ):
+        if other is not None:
+            on_main(_make_empty, other, folder)
         task = in_all(make_test_task, config, folder)
-        splits = [splits] if isinstance(splits, str) else splits
         results, lines = score_run(task, folder, splits=splits, write=write, quiet=quiet)
-    return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
+        if other is not None:
+            config.name = other.path.resolve().name
+            config.data.test_splits = list(splits or config.data.test_splits)
+            on_main(other.write_beginning, folder, config)
+            on_main(write_scores, task, other, results, lines)
+    return TrainedRun((other or folder).path, config, results, results_table(results, len(lines)))
+
+
+def _make_empty(folder: RunFolder, trained: RunFolder) -> None:
+    """Make the folder that results of a run go into, before the work; it must be new or empty."""
+    trained.read_log()
+    check_output_folder(folder.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if there := min(folder.path.iterdir(), default=None):
+        raise ConfigError(f"{folder.path} is not empty, it holds {there.name}; name a new folder")
 
 
 def _config_of(folder: RunFolder, words: Sequence[str]) -> Config:

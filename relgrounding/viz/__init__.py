@@ -1,6 +1,6 @@
 """Figures of answers and of graphs, and the report page of runs; figures need the extra `plot`."""
 
-from relgrounding.viz._ablation import ablation_figure
+from relgrounding.viz._ablation import ablation_figure, differences_figure
 from relgrounding.viz._draw_graph import draw_graph
 from relgrounding.viz._figure import Shown, save_figure
 from relgrounding.viz._items import Items, picture_ids, read_picture
@@ -16,6 +16,7 @@ __all__ = [
     "Shown",
     "ablation_figure",
     "choose_examples",
+    "differences_figure",
     "draw_graph",
     "match_runs",
     "moments_figure",

@@ -16,12 +16,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from relgrounding.ops._triton_jit import Kernel
+from relgrounding.ops._triton._jit import Kernel
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
 from relgrounding.ops.gated_sum.triton_dense import gated_sum_triton_dense
 from relgrounding.ops.graph_attention.triton import graph_attention_triton
 from relgrounding.ops.graph_attention.triton_dense import graph_attention_triton_dense
 from relgrounding.ops.typed_comparison.triton import typed_comparison_triton
+from relgrounding.ops.typed_comparison.triton_dense import typed_comparison_triton_dense
 from tests.ops.cases import draw_inputs, graph_problem, structure_of
 
 POINTERS = {
@@ -44,8 +45,8 @@ def compile_only(kernel, *arguments, grid, warmup, num_warps=4, num_stages=3, **
         if isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
             attributes[position,] = [["tt.divisibility", 16]]  # PyTorch's allocations on a GPU
-        elif value == 1 and not kernel.params[position].do_not_specialize:
-            signature[name], constants[name] = "constexpr", 1
+        elif value is None or (value == 1 and not kernel.params[position].do_not_specialize):
+            signature[name], constants[name] = "constexpr", value
         else:
             signature[name] = "i32"
             if value % 16 == 0 and not kernel.params[position].do_not_specialize:
@@ -131,6 +132,10 @@ def _tile(dtype: torch.dtype, dim: int, types: int, parallel: bool = False) -> N
     graph_attention_triton_dense(structure, *draw_inputs(0, shapes, dtype), 0.2).sum().backward()
     shapes = graph_problem("gated_sum", [3], [], 1, dim, types).shapes
     gated_sum_triton_dense(structure, *draw_inputs(0, shapes, dtype)).sum().backward()
+    edges = [(0, 1, 0)] * structure.num_edges
+    shapes = graph_problem("typed_comparison", [3], edges, 1, dim, types).shapes
+    for given in (shapes[:4], shapes):
+        typed_comparison_triton_dense(structure, *draw_inputs(0, given, dtype)).sum().backward()
 
 
 def _wander() -> None:
@@ -144,6 +149,7 @@ def _wander() -> None:
             ("gated_sum", gated_sum_triton),
             ("gated_sum", gated_sum_triton_dense),
             ("typed_comparison", typed_comparison_triton),
+            ("typed_comparison", typed_comparison_triton_dense),
         ):
             task = graph_problem(operator, [nodes], ring, dim=64)
             extra = [0.2] if operator == "graph_attention" else []

@@ -153,6 +153,12 @@ def test_a_column_that_results_lack_is_named(tmp_path):
         grid_cells(grid, tmp_path / "runs")
 
 
+def test_an_experiment_that_was_not_run_says_so(tmp_path):
+    table = grid_table(read_grid(_write(tmp_path / "grid.yaml")), tmp_path / "runs")
+    assert table.endswith("\n\nNot run.\n")
+    assert "floor" not in table
+
+
 def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     grid, out, runs = _write(tmp_path / "grid.yaml"), tmp_path / "out", tmp_path / "runs"
     words = [str(grid), "--out", str(out), "--runs", str(runs), "--jobs", "2"]
@@ -161,6 +167,8 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     numbers = json.loads((out / "cells.json").read_text())
     column = "test, single: Acc@0.5"
     assert set(numbers["demo"]["MIL"][column]) == {"0", "1"}
+    drawn = all((out / name).is_file() for name in ("plot.png", "differences.png"))
+    assert drawn or "no plot: figures need matplotlib" in capsys.readouterr().out
     change = json.loads((out / "differences.json").read_text())["demo"][column]["all, levels"]["all"]
     means = [statistics.fmean(numbers["demo"][row][column].values()) for row in ("all, levels", "MIL")]
     assert change["difference"] == pytest.approx(means[0] - means[1])

@@ -8,11 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
+from relgrounding.cli.compare import compare
 from relgrounding.config import ConfigError, load_config
 from relgrounding.features import ClipFeatures, tokenize, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
+from relgrounding.viz import read_run
 from tests.training.own import COLOURS, images, settings, videos
 from tests.training.tiny import tool
 
@@ -64,11 +66,30 @@ def test_results_of_other_data_do_not_replace_those_of_the_run(run, capsys):
     assert (root / "run" / "results.json").read_bytes() == before
 
 
+def test_results_of_other_data_are_kept_in_a_folder_that_is_read_like_a_run(run, capsys):
+    root, table = run
+    words = [str(root / "run"), "--data", f"root={root}/elsewhere", "--explain", "--out", str(root / "kept")]
+    before = {path.name: path.read_bytes() for path in (root / "run").iterdir() if path.is_file()}
+    assert evaluate(words) == 0
+    assert capsys.readouterr().out.endswith(table + "\n")
+    assert {path.name: path.read_bytes() for path in (root / "run").iterdir() if path.is_file()} == before
+    kept, own = read_run(root / "kept"), read_run(root / "run")
+    assert (kept.name, kept.config.name, kept.config.data.root) == ("kept", "kept", f"{root}/elsewhere")
+    assert (kept.origin, kept.log) == (own.origin, own.log)
+    assert [one.top for one in kept.predictions] == [one.top for one in own.predictions]
+    assert any(one.neighbours for one in kept.predictions)
+    assert {name for one in compare([kept], [own]) for name in one.kinds} == {"all", "other"}
+    assert all(one.kinds["all"].mean == 0 for one in compare([kept], [own]))
+    assert evaluate(words) == 2
+    assert "kept is not empty, it holds config.yaml; name a new folder" in capsys.readouterr().err
+    assert evaluate([*words, "--write"]) == 2
+
+
 def test_explanations_are_added_to_the_predictions_when_asked_for(run, capsys, monkeypatch):
     root, table = run
     shutil.copytree(root / "elsewhere", root / "data")
     assert evaluate([str(root / "run"), "--explain"]) == 2
-    assert "error: --explain adds to predictions.jsonl of the run" in capsys.readouterr().err
+    assert "error: --explain adds to predictions.jsonl, which" in capsys.readouterr().err
 
     def lines():
         return [json.loads(line) for line in (root / "run" / "predictions.jsonl").read_text().splitlines()]

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_public_names_are_these():
     assert viz.__all__ == [
-        "Items", "Prediction", "Run", "Shown", "ablation_figure", "choose_examples", "draw_graph", "match_runs",
-        "moments_figure", "picture_ids", "read_picture", "read_run", "regions_figure", "report_page", "save_figure",
+        "Items", "Prediction", "Run", "Shown", "ablation_figure", "choose_examples", "differences_figure",
+        "draw_graph", "match_runs", "moments_figure", "picture_ids", "read_picture", "read_run", "regions_figure",
+        "report_page", "save_figure",
     ]  # fmt: skip
     assert all(getattr(module, name).__doc__ for module in (viz,) for name in module.__all__)
     assert relgrounding.Grounder is predictor.Grounder

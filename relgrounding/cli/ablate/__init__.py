@@ -8,9 +8,9 @@
 
 Writes OUT/table.md, OUT/differences.md (each row against its reference, query by query, by kind of query, with 95 %
 bootstrap intervals over queries and seeds), both as numbers in OUT/cells.json and OUT/differences.json, and, with the
-extra `plot`, OUT/plot.png; the runs go to --runs. A run's folder ends with a hash of its settings: a grid may be
-extended and its rows renamed, and rows with equal settings share a run. A run that is done is not run again; one that
-failed is. Ctrl-C keeps the state of every run; the same command goes on from there.
+extra `plot`, as OUT/plot.png and OUT/differences.png; the runs go to --runs. A run's folder ends with a hash of its
+settings: a grid may be extended and its rows renamed, and rows with equal settings share a run. A run that is done is
+not run again; one that failed is. Ctrl-C keeps the state of every run; the same command goes on from there.
 
 With --launcher local, the runs stop, and keep their state, when this command ends, even if it is killed. With
 --launcher submitit (extra `cluster`), each run is a job of Slurm, or with --cluster local a process of this machine;
@@ -32,14 +32,17 @@ from relgrounding._settings import ConfigError, find_config
 from relgrounding._urls import masked
 from relgrounding.cli import at_least, local
 from relgrounding.cli.ablate._check import check_runs
-from relgrounding.cli.ablate._differences import as_numbers, differences, differences_text
+from relgrounding.cli.ablate._differences import Found, as_numbers, differences, differences_text
 from relgrounding.cli.ablate._runs import Launcher, Local, run_all
 
 if TYPE_CHECKING:
-    from relgrounding.training import Grid, Job
+    from matplotlib.figure import Figure
+
+    from relgrounding.training import Cell, Grid, Job
 
 ERRORS = (ValueError,)
-FILES = ("table.md", "differences.md", "cells.json", "differences.json", "plot.png")
+FILES = ("table.md", "differences.md", "cells.json", "differences.json", "plot.png", "differences.png")
+TEXTS = FILES[:4]
 
 LEFT = "the same command goes on from here"
 
@@ -156,7 +159,7 @@ def write(
     import torch
 
     from relgrounding.training import grid_cells, grid_results, grid_table
-    from relgrounding.viz import ablation_figure, save_figure
+    from relgrounding.viz import save_figure
 
     found = grid_cells(grid, runs, jobs)
     out: Path = arguments.out
@@ -187,13 +190,34 @@ def write(
     for file, content in (("cells.json", numbers), ("differences.json", as_numbers(compared))):
         with replacing(out / file) as beside:
             beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    show(f"written to {printable(out)}: {', '.join(FILES[:-1])}", end="")
+    show(f"written to {printable(out)}: {', '.join(TEXTS)}", end="")
+    try:
+        for file, figure in _figures(grid, found, compared).items():
+            save_figure(figure, out / file)
+            print(f", {file}", end="")
+        print()
+    except (ImportError, ValueError) as error:
+        show(f"; no plot: {printable(error)}")
+
+
+def _figures(grid: "Grid", found: "dict[str, dict[str, dict[str, Cell]]]", compared: Found) -> "dict[str, Figure]":
+    """Return the plots by their file, as far as there is something to draw.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: nothing to draw.
+    """
+    from relgrounding.viz import ablation_figure, differences_figure
+
     points = {
         name: {row: {title: (c.mean, c.deviation) for title, c in cells.items()} for row, cells in part.items()}
         for name, part in found.items()
     }
-    try:
-        save_figure(ablation_figure(points, list(grid.rows), grid.reference), out / "plot.png")
-        print(", plot.png")
-    except (ImportError, ValueError) as error:
-        show(f"; no plot: {printable(error)}")
+    figures = {"plot.png": ablation_figure(points, list(grid.rows), grid.reference)}
+    over_all = {
+        name: {title: {row: kinds["all"] for row, kinds in rows.items()} for title, rows in table.items()}
+        for name, table in compared.items()
+    }
+    if any(any(table.values()) for table in over_all.values()):
+        figures["differences.png"] = differences_figure(over_all, {row: grid.reference_of(row) for row in grid.rows})
+    return figures

@@ -7,7 +7,7 @@ All offsets are 64-bit. `SUM` is the type of the sums.
 
 import triton.language as tl
 
-from relgrounding.ops._triton_jit import Kernel, add, larger
+from relgrounding.ops._triton._jit import Kernel, add, larger
 
 
 @Kernel

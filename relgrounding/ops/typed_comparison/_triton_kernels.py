@@ -7,7 +7,7 @@ type of the sums.
 
 import triton.language as tl
 
-from relgrounding.ops._triton_jit import Kernel, add
+from relgrounding.ops._triton._jit import Kernel, add
 
 
 @Kernel

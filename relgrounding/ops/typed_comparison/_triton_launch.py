@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from relgrounding.ops._triton import accumulator, dense_rows, power_of_two, tile
-from relgrounding.ops._triton_jit import TYPES
+from relgrounding.ops._triton._jit import TYPES
 from relgrounding.ops.gated_sum._triton_launch import table_products
 from relgrounding.ops.typed_comparison import _triton_kernels as kernels
 

@@ -16,17 +16,13 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._registry import register_backend
-from relgrounding.ops._triton import FLOATS, Gradients, fits_tiles, suits_tiles, triton_reason
+from relgrounding.ops._triton import FLOATS, Gradients, fits_typed_tiles, suits_typed_tiles, triton_reason
 from relgrounding.ops.gated_sum.triton import gated_sum_triton
 
-MOST_TYPES = 16
 
-
-def _suits(graph: GraphStructure) -> bool:
-    return graph.num_types <= MOST_TYPES and suits_tiles(graph)
-
-
-@register_backend("gated_sum", "triton_dense", dtypes=FLOATS, reason=triton_reason, auto={"cuda": 50}, suits=_suits)
+@register_backend(
+    "gated_sum", "triton_dense", dtypes=FLOATS, reason=triton_reason, auto={"cuda": 50}, suits=suits_typed_tiles
+)
 def gated_sum_triton_dense(
     structure: GraphStructure,
     feat_ND: Float[Tensor, "nodes dim"],
@@ -36,7 +32,7 @@ def gated_sum_triton_dense(
 ) -> Float[Tensor, "nodes dim"]:
     """See `relgrounding.ops.gated_sum`; graphs that do not fit tiles run on the kernels of "triton"."""
     inputs = feat_ND, gate_N, gate_bias_R, type_bias_RD
-    if structure.num_types > MOST_TYPES or not fits_tiles(structure):
+    if not fits_typed_tiles(structure):
         return gated_sum_triton(structure, *inputs)
     return _GatedSum.apply(structure, *inputs)
 

@@ -5,11 +5,10 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._triton import accumulator, dense_rows, power_of_two
-from relgrounding.ops._triton_jit import TYPES, TiledCall
+from relgrounding.ops._triton._jit import TYPES
+from relgrounding.ops._triton._tiles import BLOCK_R, TiledCall
 from relgrounding.ops.gated_sum._triton_launch import table_products
 from relgrounding.ops.gated_sum.triton_dense import _kernels as kernels
-
-BLOCK_R = 16
 
 
 def gather(structure: GraphStructure, inputs: tuple[Tensor, ...], keep_table: bool) -> tuple[Tensor, Tensor]:
@@ -71,14 +70,14 @@ def _scatter_logits(
     """(N, R) gradients of the logits of each source and type."""
     types = len(gate_bias)
     call = TiledCall(structure, feat.dtype, feat.shape[1], TYPES=types, BLOCK_R=BLOCK_R).whole_rows()
-    product_NR = _bias_products(grad, type_bias)
+    product_NR = bias_products(grad, type_bias)
     by_type_NR, feat = torch.empty_like(product_NR), dense_rows(feat)
     inputs = feat, gate.contiguous(), gate_bias.contiguous(), *call.graph, grad, product_NR
     call(kernels.scatter_logits, (*inputs, by_type_NR), feat.stride(0), grad.stride(0), by_source=True)
     return by_type_NR
 
 
-def _bias_products(grad_ND: Tensor, type_bias_RD: Tensor) -> Tensor:
+def bias_products(grad_ND: Tensor, type_bias_RD: Tensor) -> Tensor:
     """(N, R) the products of gradients and biases, in the type of the sums."""
     (nodes, dim), types = grad_ND.shape, len(type_bias_RD)
     sums = accumulator(grad_ND.dtype)

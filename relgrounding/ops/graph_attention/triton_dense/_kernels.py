@@ -1,14 +1,9 @@
-"""Kernels of graph attention on the tiles of an item.
-
-A tile is (BLOCK_I, BLOCK_J): (destinations, sources) or the converse. Grid: (items x blocks of rows, heads, chunks of
-BLOCK_D features). A program's rows, and those it meets, belong to one item; sums over a row of tiles are matrix
-products, made in a fixed order: there are no atomics. Offsets of rows of features are 64-bit. `SUM` is the type of the
-sums, `OPERAND` that of the factors of matrix products.
-"""
+"""Kernels of graph attention on the tiles of an item, see `relgrounding.ops._triton._tiles`."""
 
 import triton.language as tl
 
-from relgrounding.ops._triton_jit import Kernel, add, larger, load_kinds, load_rows
+from relgrounding.ops._triton._jit import Kernel, add, larger
+from relgrounding.ops._triton._tiles import cells_by_destination, cells_by_source, load_kinds, load_rows, own_block
 
 
 @Kernel
@@ -49,13 +44,8 @@ def attend(
     BLOCK_D: tl.constexpr,
 ):
     """Rows of destinations: softmax over the item's sources with a running maximum, and the weighted sum."""
-    item = tl.program_id(0) // blocks
+    i, first, count, last, tile_ptr, size = own_block(planes_ptr, bounds_ptr, nodes, width, blocks, BLOCK_I)
     head = tl.program_id(1)
-    first = tl.load(bounds_ptr + item)
-    count = (tl.load(bounds_ptr + item + 1) - first).to(tl.int32)
-    tile_ptr = planes_ptr + first * width
-    size = nodes.to(tl.int64) * width
-    i = tl.program_id(0) % blocks * BLOCK_I + tl.arange(0, BLOCK_I)
     d = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     row = (first + i) * heads + head
     score_dst = tl.load(score_dst_ptr + row, mask=i < count, other=0.0).to(SUM)
@@ -63,11 +53,10 @@ def attend(
     largest = tl.full((BLOCK_I,), float("-inf"), SUM)
     total = tl.full((BLOCK_I,), 0.0, SUM)
     sums = tl.full((BLOCK_I, BLOCK_D), 0.0, SUM)
-    # Blocks beyond the item's last row have nothing to do.
-    for start in range(0, tl.where(tl.program_id(0) % blocks * BLOCK_I < count, count, 0), BLOCK_J):
+    for start in range(0, last, BLOCK_J):
         j = start + tl.arange(0, BLOCK_J)
-        inside = (i < count)[:, None] & (j < width)[None, :]
-        edges = count_edges(tile_ptr, i[:, None] * width + j[None, :], inside, size, planes, none, PARALLEL, SUM)
+        cell, inside = cells_by_destination(i, j, count, width)
+        edges = count_edges(tile_ptr, cell, inside, size, planes, none, PARALLEL, SUM)
         score_src = tl.load(score_src_ptr + (first + j) * heads + head, mask=j < count, other=0.0).to(SUM)
         score = score_dst[:, None] + score_src[None, :]
         logit = tl.where(edges > 0, tl.where(score > 0, score, score * SLOPE), float("-inf"))
@@ -135,13 +124,8 @@ def attend_backward_rows(
     Both are linear in the features, so each chunk of features writes its part, (chunks, ...). The mean is made of the
     same weights and products as what it is subtracted from, so that rounded features and outputs do not show in it.
     """
-    item = tl.program_id(0) // blocks
+    i, first, count, last, tile_ptr, size = own_block(planes_ptr, bounds_ptr, nodes, width, blocks, BLOCK_I)
     head = tl.program_id(1)
-    first = tl.load(bounds_ptr + item)
-    count = (tl.load(bounds_ptr + item + 1) - first).to(tl.int32)
-    tile_ptr = planes_ptr + first * width
-    size = nodes.to(tl.int64) * width
-    i = tl.program_id(0) % blocks * BLOCK_I + tl.arange(0, BLOCK_I)
     d = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     row = (first + i) * heads + head
     score_dst = tl.load(score_dst_ptr + row, mask=i < count, other=0.0).to(SUM)
@@ -152,10 +136,10 @@ def attend_backward_rows(
     mean = tl.full((BLOCK_I,), 0.0, SUM)
     steep = tl.full((BLOCK_I,), 0.0, SUM)
     slopes = tl.full((BLOCK_I,), 0.0, SUM)
-    for start in range(0, tl.where(tl.program_id(0) % blocks * BLOCK_I < count, count, 0), BLOCK_J):
+    for start in range(0, last, BLOCK_J):
         j = start + tl.arange(0, BLOCK_J)
-        inside = (i < count)[:, None] & (j < width)[None, :]
-        edges = count_edges(tile_ptr, i[:, None] * width + j[None, :], inside, size, planes, none, PARALLEL, SUM)
+        cell, inside = cells_by_destination(i, j, count, width)
+        edges = count_edges(tile_ptr, cell, inside, size, planes, none, PARALLEL, SUM)
         score_src = tl.load(score_src_ptr + (first + j) * heads + head, mask=j < count, other=0.0).to(SUM)
         weight, sloped = weigh(score_dst[:, None] + score_src[None, :], edges, largest[:, None], scale[:, None], SLOPE)
         feat = load_rows(feat_ptr + head * dim, j, first, count, feat_stride, d, dim, OPERAND)
@@ -203,13 +187,8 @@ def attend_backward_columns(
     BLOCK_D: tl.constexpr,
 ):
     """Rows of sources, over the item's destinations: gradients of their features, and their part of the scores'."""
-    item = tl.program_id(0) // blocks
+    j, first, count, last, tile_ptr, size = own_block(planes_ptr, bounds_ptr, nodes, width, blocks, BLOCK_I)
     head = tl.program_id(1)
-    first = tl.load(bounds_ptr + item)
-    count = (tl.load(bounds_ptr + item + 1) - first).to(tl.int32)
-    tile_ptr = planes_ptr + first * width
-    size = nodes.to(tl.int64) * width
-    j = tl.program_id(0) % blocks * BLOCK_I + tl.arange(0, BLOCK_I)
     d = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     column = (first + j) * heads + head
     part = tl.program_id(2).to(tl.int64) * nodes * heads
@@ -219,11 +198,11 @@ def attend_backward_columns(
 
     sums = tl.full((BLOCK_I, BLOCK_D), 0.0, SUM)
     grad_src = tl.full((BLOCK_I,), 0.0, SUM)
-    for start in range(0, tl.where(tl.program_id(0) % blocks * BLOCK_I < count, count, 0), BLOCK_J):
+    for start in range(0, last, BLOCK_J):
         i = start + tl.arange(0, BLOCK_J)
         row = (first + i) * heads + head
-        inside = (j < count)[:, None] & (i < count)[None, :]
-        edges = count_edges(tile_ptr, i[None, :] * width + j[:, None], inside, size, planes, none, PARALLEL, SUM)
+        cell, inside = cells_by_source(j, i, count, width)
+        edges = count_edges(tile_ptr, cell, inside, size, planes, none, PARALLEL, SUM)
         score_dst = tl.load(score_dst_ptr + row, mask=i < count, other=0.0).to(SUM)
         largest = tl.load(largest_ptr + row, mask=i < count, other=0.0)
         scale = tl.load(scale_ptr + row, mask=i < count, other=0.0)

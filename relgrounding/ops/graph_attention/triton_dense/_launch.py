@@ -4,7 +4,7 @@ from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
 from relgrounding.ops._triton import accumulator, dense_rows
-from relgrounding.ops._triton_jit import TiledCall
+from relgrounding.ops._triton._tiles import TiledCall
 from relgrounding.ops.graph_attention.triton_dense import _kernels as kernels
 
 

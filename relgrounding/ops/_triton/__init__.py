@@ -66,6 +66,8 @@ def tile(dim: int) -> tuple[int, int, int]:
 # Of all ordered pairs of nodes: joined pairs from which `auto` takes the kernels on tiles. Chosen by counting: a pair
 # costs a matrix product's share of a row, an edge the read of a row.
 SHARE = 0.1
+# Types whose sums a program on tiles keeps in registers.
+MOST_TYPES = 16
 
 
 def fits_tiles(graph: GraphStructure) -> bool:
@@ -76,6 +78,16 @@ def fits_tiles(graph: GraphStructure) -> bool:
 def suits_tiles(graph: GraphStructure) -> bool:
     """Whether `auto` takes the kernels on tiles."""
     return not torch.compiler.is_compiling() and graph.num_edges >= SHARE * graph.num_pairs and fits_tiles(graph)
+
+
+def fits_typed_tiles(graph: GraphStructure) -> bool:
+    """Whether the kernels on tiles that add up by type can run."""
+    return graph.num_types <= MOST_TYPES and fits_tiles(graph)
+
+
+def suits_typed_tiles(graph: GraphStructure) -> bool:
+    """Whether `auto` takes the kernels on tiles that add up by type."""
+    return graph.num_types <= MOST_TYPES and suits_tiles(graph)
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
