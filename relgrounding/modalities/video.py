@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -132,6 +132,8 @@ class _Candidates:
         related: bool,
         nearest: int | None,
     ) -> None:
+        self._made_of = widths, stride, iou_threshold, shares, related, nearest
+
         def graph(clips: int) -> GraphStructure:
             spans = self.spans(clips)
             if related:
@@ -150,6 +152,9 @@ class _Candidates:
                 GraphStructure.batch([self._graph(n) for n in lengths]),
             )
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Candidates, self._made_of
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)
@@ -192,7 +197,11 @@ class VideoCollator:
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
         self._candidates = _candidates(tuple(widths), stride, iou_threshold, shares, related, nearest)
-        self.proposals = self._candidates.spans
+
+    @property
+    def proposals(self) -> Callable[[int], Int[Tensor, "windows 2"]]:
+        """The candidate windows of a video, given its number of clips."""
+        return self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
         """Return the features of a video, at most `max_clips` of them."""

@@ -52,6 +52,8 @@ def test_short_maps_take_any_number_of_dimensions():
     x, weight = torch.randn(2, 5, 3), torch.randn(4, 3)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(linear(x, weight, None).view(10, 4), linear(x.view(10, 3), weight, None))
+        wide = linear(x.double(), weight.double(), None)
+    torch.testing.assert_close(wide, functional.linear(x.double(), weight.double()))
     torch.testing.assert_close(linear(x, weight, None), functional.linear(x, weight), rtol=0, atol=0)
 
 

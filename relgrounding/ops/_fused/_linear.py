@@ -23,7 +23,7 @@ def linear(
     """Return W x + b as `torch.nn.functional.linear`; under autocast on the CPU, as products of few different shapes.
 
     There oneDNN compiles a product for each new shape, which takes longer than to compute it, and every batch has
-    another number of proposals.
+    another number of proposals. Autocast leaves float64 as it is.
 
     Args:
         x: any rows.
@@ -33,7 +33,8 @@ def linear(
         columns: likewise.
     """
     kind, compiling, part = x.device.type, torch.compiler.is_compiling(), (rows, columns) != (ALL, ALL)
-    autocast = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+    short = torch.float64 not in (x.dtype, weight.dtype)
+    autocast = short and kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
     if part and not compiling and not autocast:
         return _PartLinear.apply(x, weight, bias, rows, columns)
     weight = weight[rows, columns] if part else weight
