@@ -92,8 +92,8 @@ class GraphStructure:
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
         sources, in_degree = sources[order], torch.bincount(destinations, minlength=nodes)
         forward = (in_degree, sources, etype[order])
-        columns = (*forward, *by_source(in_degree, sources))
-        return GraphStructure._from_columns(columns, edge_types, batch_num_nodes.clone())
+        both_orders = (*forward, *by_source(in_degree, sources))
+        return GraphStructure._from_columns(both_orders, edge_types, batch_num_nodes.clone())
 
     @staticmethod
     def _from_columns(
