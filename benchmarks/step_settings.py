@@ -1,8 +1,8 @@
 """Steps of shipped configurations with other settings of the step, on their own data: `benchmarks.step --config`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
 
 import torch
 
@@ -16,8 +16,8 @@ from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 from relgrounding.training._step import Step
 
-BATCHES = 4
-"""Batches that take turns, so that a step meets batches of other sizes."""
+WARM_UP = 4
+"""Steps that are not counted: whatever is made on first use."""
 
 
 class StageStep:
@@ -26,7 +26,7 @@ class StageStep:
     Args:
         task: of the run.
         stage: of the run.
-        batches: that take turns.
+        batches: of its steps; in training, too, each step meets sizes that it has not met before.
         precision: see `train.precision`.
         compiled: see `train.compile`.
     """
@@ -44,7 +44,7 @@ class StageStep:
         model, parameters = self.model if stage.member else trained, list(trained.parameters())
         objectives = {kind.name: kind(model, config.sections, generator) for kind in stage.objectives}
         optimizer = torch.optim.Adam(parameters)
-        self.batches, draws = cycle(batches), Draws(generator, Cut(), 0, config.seed, device)
+        self.batches, draws = iter(batches), Draws(generator, Cut(), 0, config.seed, device)
         train = dataclasses.replace(config.train, precision=precision)  # type: ignore[arg-type] # checked there
         self.step = Step(objectives, parameters, optimizer, Average(parameters, 0.0), train, draws)
 
@@ -67,14 +67,10 @@ def measure_settings(
         words: settings laid over those of the configuration.
     """
     task = make_task(load_config(name, words))
-    collator, config = task.collator(task.train), task.config
-    sampler = training_batches(task.train.queries, task.train.store, task.modality, config.data, config.seed)
-    batches = []
-    for rows in islice(iter(sampler), BATCHES):
-        batch = collator(rows)
-        batch.block = sampler.block(rows)
-        batches.append(batch.to(device))
-    sizes = f"{config.data.batch_size} queries, {sum(b.structure.num_nodes for b in batches) // BATCHES} proposals"
+    config = task.config
+    batches = [batch.to(device) for batch in islice(_batches(task), WARM_UP + 2 * repeats)]
+    proposals = sum(batch.structure.num_nodes for batch in batches) // len(batches)
+    sizes = f"{config.data.batch_size} queries, {proposals} proposals"
     title = f"## {name}: batches of {sizes} in the mean"
     planned = stages(config)
     parts = [title]
@@ -85,13 +81,23 @@ def measure_settings(
     return "\n\n".join(parts)
 
 
+def _batches(task: Task) -> Iterator[Batch]:
+    config, collator = task.config, task.collator(task.train)
+    sampler = training_batches(task.train.queries, task.train.store, task.modality, config.data, config.seed)
+    for sampler.epoch in count():
+        for rows in sampler:
+            batch = collator(rows)
+            batch.block = sampler.block(rows)
+            yield batch
+
+
 def _label(precision: str, compiled: bool) -> str:
     return f"{precision}, compiled" if compiled else precision
 
 
 def _timed(steps: Mapping[str, Callable[[], None]], device: torch.device, repeats: int) -> str:
     for step in steps.values():
-        for _ in range(BATCHES):  # whatever is made on first use, for each size
+        for _ in range(WARM_UP):
             step()
     turns = {key: {"step": step} for key, step in steps.items()}
     found = interleaved(turns, device, repeats, seconds=float("inf"), calls=1)

@@ -22,7 +22,7 @@ def to_device(x: Tensor, device: torch.device | str, non_blocking: bool = True, 
     """
     device = torch.device(device)
     if x.device.type != "cpu" or device.type == "cpu":
-        return x.to(device)
+        return x if x.device == device else x.to(device)
     if device.type == "cuda" and non_blocking:
         copy = (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
     else:

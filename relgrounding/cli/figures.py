@@ -9,8 +9,8 @@ picture, as in the figures of the paper: one command per data set.
 
 Where predictions.jsonl holds explanations (`eval.explain`, or `relgrounding evaluate RUN --write --explain`), the
 neighbours whose messages an answer got are drawn with it. Of several runs, examples are chosen by the last one, and
-"improved" is against the first one. Pictures of an earlier call in the same directory are removed. Needs the extra
-`plot`.
+"improved" is against the first one; with --differing, they are drawn at random among the queries that some runs
+answered right and others wrong. Pictures of an earlier call in the same directory are removed. Needs the extra `plot`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ERRORS = (ValueError,)
 TOGETHER = "all.png"
-OURS = re.compile(rf"(best|worst|improved)_\d{{2,}}\.png|{re.escape(TOGETHER)}")
+OURS = re.compile(rf"(best|worst|improved|differing)_\d{{2,}}\.png|{re.escape(TOGETHER)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--names", nargs="+", help="of the runs in the pictures, one each (default: their directories')"
     )
     parser.add_argument("--together", action="store_true", help=f"also write all pictures as one, {TOGETHER}")
+    parser.add_argument(
+        "--differing", action="store_true", help="draw among all queries that some runs answered right and others wrong"
+    )
     parser.add_argument("--protocol", help="as in results.json (default: the one that chose each run's epoch)")
-    parser.add_argument("--seed", type=int, default=0, help="draws among equally good examples (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw among equal examples (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw."""
     from relgrounding.viz import Items, choose_examples, match_runs, read_run
     from relgrounding.viz._figure import join_pictures
+    from relgrounding.viz._predictions import draw_differing
 
     if arguments.n < 1:
         raise ValueError(f"--n is {arguments.n}; give 1 or more")
@@ -62,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_output_folder(folder, [arguments.images] if arguments.images else ())
     found = [read_run(path) for path in arguments.runs]
     runs = [replace(one, name=name or one.name) for one, name in zip(found, names, strict=True)]
-    examples = choose_examples(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
+    choose = draw_differing if arguments.differing else choose_examples
+    examples = choose(match_runs(runs, arguments.protocol), arguments.n, arguments.seed)
     items = Items(runs[-1].config, arguments.images)
     counts: Counter[str] = Counter()
     written = []

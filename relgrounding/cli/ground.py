@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from relgrounding.predictor import Answer, Explanation, Grounder, Neighbour
 
-BLUE = "#0060a8"
+BLUE = "#123f96"
 ERRORS = (ValueError, OSError, KeyError)
 
 

@@ -195,6 +195,17 @@ class Dataset(ABC):
         """Return the published sizes that hold for these settings."""
         return self.published
 
+    def objects(self, item: str) -> list[tuple[str, tuple[float, ...]]]:
+        """Return the name and the box (x1, y1, x2, y2) in pixels of each annotated object of an image, for figures.
+
+        Empty where the annotations name no objects.
+
+        Raises:
+            ConfigError: the folder of the annotations is not given.
+            DataError: the annotations cannot be used.
+        """
+        return []
+
     def feature_file(self) -> Path:
         """Return the file of the features, or the folder of their shards.
 

@@ -60,6 +60,15 @@ class _Family(Dataset):
         boxes = {image: instances[image].boxes for image in {query.item for query in queries}}
         return Annotations(queries, {}, sizes, boxes=boxes)
 
+    def objects(self, item: str) -> list[tuple[str, tuple[float, ...]]]:
+        """Return the category and the box of each of COCO's objects of an image."""
+        instances = load_instances(data_folder(self.config, "refcoco"), self.name)
+        if item not in instances:
+            return []
+        found = instances[item]
+        names = [instances.categories[number] for number in found.category.tolist()]
+        return list(zip(names, map(tuple, found.boxes.tolist()), strict=True))
+
     def protocols(self) -> list[str]:
         """Return the protocol: every expression refers to one box."""
         return ["single"]

@@ -13,6 +13,8 @@ ArrayLike = Tensor | np.ndarray | Sequence
 
 # What turns a row of each format into x1, y1, x2, y2: exact for integers.
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+LARGEST = 2.0**500
+"""Largest coordinate and, inverted, smallest side: squares and areas of such are finite, and not zero."""
 SMALLEST = 2
 """Pixels: in an image with longer sides, boxes that all end within 1 are fractions of it."""
 
@@ -110,10 +112,19 @@ def check_rows(rows: Rows, name: str, invalid: Tensor, reason: str) -> None:
     raise ValueError(f"{name}{_where(item, rows.single)}, row {row}: {rows.values[position].tolist()} {reason}")
 
 
+def _check_size(rows: Rows, name: str, what: str) -> None:
+    """Raise a `ValueError` for a row with a number that is not finite, or that nothing can be computed with."""
+    if not len(rows.values) or rows.values.abs().max() <= LARGEST:
+        return
+    check_rows(rows, name, ~rows.values.isfinite().all(1), f"is not finite; remove the {what} or correct it")
+    large = (rows.values.abs() > LARGEST).any(1)
+    check_rows(rows, name, large, f"is beyond {LARGEST:.1g}; remove the {what} or give it in a larger unit")
+
+
 def read_segments(segments: ArrayLike, name: str = "segments") -> Rows:
     """Segments (start, end) with start < end."""
     rows = read_rows(segments, name, 2)
-    check_rows(rows, name, ~rows.values.isfinite().all(1), "is not finite; remove the segment or correct it")
+    _check_size(rows, name, "segment")
     start, end = rows.values.unbind(1)
     check_rows(rows, name, end <= start, "has end <= start; remove the segment or correct it")
     return rows
@@ -124,12 +135,13 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
     if box_format not in BOX_FORMATS:
         raise ValueError(f"box_format {box_format!r} is unknown; give one of {', '.join(map(repr, BOX_FORMATS))}")
     rows = read_rows(boxes, name, 4)
-    check_rows(rows, name, ~rows.values.isfinite().all(1), "is not finite; remove the box or correct it")
+    _check_size(rows, name, "box")
     # Sizes are checked as given: adding a corner to a tiny one could round it away.
     first, second = rows.values[:, :2], rows.values[:, 2:]
     sizes = second - first if box_format == "xyxy" else second
     other = ", or give box_format='xywh' if it is x, y, width, height" if box_format == "xyxy" else ""
-    check_rows(rows, name, (sizes <= 0).any(1), f"({box_format}) has no area; remove the box or correct it{other}")
+    flat = (sizes < 1 / LARGEST).any(1)
+    check_rows(rows, name, flat, f"({box_format}) has no area; remove the box or correct it{other}")
     if box_format == "xyxy":
         return rows
     corner = first if box_format == "xywh" else first - second / 2

@@ -21,6 +21,8 @@ from relgrounding.graphs._structure import GraphStructure
 CHUNK = 160_000
 # Pairs that are made into edges together, which limits the memory for intermediate results.
 CELLS = 2**20
+# Pairs that are evaluated in the time that another group of items takes beside its pairs.
+SMALL = 2**15
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def evaluate(
     """
     sizes = counts.tolist()
     result, first = [], 0
-    for group in group_sizes(sizes, CELLS):
+    for group in group_sizes(sizes, CELLS, SMALL):
         own = nodes[:, first : first + sum(sizes[group])]
         if not own.shape[1]:
             continue

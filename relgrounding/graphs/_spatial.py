@@ -147,9 +147,7 @@ def spatial_structure(
     ['cover', 'inside']
     """
     if not edges:
-        counts = _read(boxes, image_size, box_format)[0].counts
-        none = counts[:0]
-        return GraphStructure.from_edges(none, none, none, SPATIAL_EDGE_TYPES, counts)
+        return GraphStructure.of_nodes(SPATIAL_EDGE_TYPES, _read(boxes, image_size, box_format)[0].counts)
     pairs, rows = _numbers(boxes, image_size, box_format, distance_ratio, overlap_iou)
     return structure_of_pairs(pairs, rows.counts, SPATIAL_EDGE_TYPES)
 

@@ -116,6 +116,14 @@ class GraphStructure:
         )
 
     @staticmethod
+    def of_nodes(edge_types: tuple[str, ...], batch_num_nodes: Int64[Tensor, " items"]) -> "GraphStructure":
+        """Nodes and items alone, on the device of the numbers."""
+        nodes = int(on_host(batch_num_nodes).sum())
+        nowhere = to_device(torch.zeros(nodes + 1, dtype=torch.int64), batch_num_nodes.device)
+        none = nowhere[:0]
+        return GraphStructure(nowhere, none, none, edge_types, batch_num_nodes, nowhere, none, none)
+
+    @staticmethod
     def batch(structures: Sequence["GraphStructure"]) -> "GraphStructure":
         """The structures one after another; an item stays an item, so batches can be batched.
 
@@ -166,8 +174,7 @@ class GraphStructure:
         Raises:
             ValueError: an item that does not exist.
         """
-        chosen = self._later(items)
-        return self._with_fewer(GraphStructure(**{f.name: getattr(chosen, f.name) for f in fields(self)}))
+        return self._chosen(*self._items_and_nodes(items))
 
     def _later(self, items: ArrayLike) -> "GraphStructure":
         """As `select`, but a tensor of edges is made when it is first read, and takes no memory until then."""
@@ -184,10 +191,23 @@ class GraphStructure:
         """
         return self._there(self._items_and_nodes(items)[1])
 
+    def select_with_nodes(self, items: ArrayLike) -> tuple["GraphStructure", Int64[Tensor, " nodes"]]:
+        """`select` and `item_nodes` of the same items, at the cost of one."""
+        chosen, nodes = self._items_and_nodes(items)
+        return self._chosen(chosen, nodes), self._there(nodes)
+
+    def _chosen(self, items: Tensor, nodes: Tensor) -> "GraphStructure":
+        if not self.num_edges:
+            counts = on_host(self.batch_num_nodes)[items]
+            return self._with_fewer(GraphStructure.of_nodes(self.edge_types, self._there(counts)))
+        chosen = _Selection(self, items, nodes)
+        return self._with_fewer(GraphStructure(**{f.name: getattr(chosen, f.name) for f in fields(self)}))
+
     def _items_and_nodes(self, items: ArrayLike) -> tuple[Tensor, Tensor]:
         items = on_host(read_integers(items, "items"))
-        wrong = (items < 0) | (items >= self.batch_size)
-        if wrong.any():
+        low, high = items.aminmax() if len(items) else (0, -1)
+        if low < 0 or high >= self.batch_size:
+            wrong = (items < 0) | (items >= self.batch_size)
             raise ValueError(
                 f"item {int(items[wrong][0])} does not exist; the batch has {self.batch_size} items, counted from 0"
             )
@@ -199,15 +219,7 @@ class GraphStructure:
 
     def without_edges(self) -> "GraphStructure":
         """The nodes and items alone."""
-        none, nowhere = self.indptr[:0], self._there(torch.zeros(self.num_nodes + 1, dtype=torch.int64))
-        return self._with(
-            indptr=nowhere,
-            indices=none,
-            etype=none,
-            out_indptr=nowhere,
-            out_indices=none,
-            out_edges=none,
-        )
+        return GraphStructure.of_nodes(self.edge_types, self.batch_num_nodes) if self.num_edges else self
 
     def keep_edges(self, keep: Bool[Tensor, " edges"], count: int | None = None) -> "GraphStructure":
         """The graphs with some of their edges; every node stays.

@@ -90,8 +90,20 @@ class Texts:
 
     def __init__(self, queries: Sequence[Query], vocabulary: Vocabulary, max_words: int) -> None:
         self.item, self.text, self.group = identities(queries)
+        self._keep(vocabulary, max_words)
+
+    def _keep(self, vocabulary: Vocabulary, max_words: int) -> None:
+        self._made_of = vocabulary, max_words
         self._tokens = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(vocabulary.encode(text)[:max_words]))
         self._importance = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(word_importance(tokenize(text))[:max_words]))
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        # Loading processes that are not forked start with nothing kept.
+        return (self.item, self.text, self.group), self._made_of
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        (self.item, self.text, self.group), made_of = state
+        self._keep(*made_of)
 
     def batch(self, queries: Sequence[Query], indices: Sequence[int]) -> dict[str, Any]:
         """Return the fields of `Batch` that do not depend on the item.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -132,11 +132,15 @@ class _Candidates:
         related: bool,
         nearest: int | None,
     ) -> None:
+        self._made_of = widths, stride, iou_threshold, shares, related, nearest
+
         def graph(clips: int) -> GraphStructure:
             spans = self.spans(clips)
             if related:
                 return temporal_relation_structure(spans, nearest)
-            return _without_edges(len(spans)) if iou_threshold is None else temporal_structure(spans, iou_threshold)
+            if iou_threshold is None:
+                return GraphStructure.of_nodes((), torch.tensor([len(spans)]))
+            return temporal_structure(spans, iou_threshold)
 
         self.spans = lru_cache(maxsize=None)(
             lambda n: ending_windows(n, shares) if shares else window_proposals(n, widths, stride)
@@ -149,10 +153,8 @@ class _Candidates:
             )
         )
 
-
-def _without_edges(nodes: int) -> GraphStructure:
-    none = torch.zeros(0, dtype=torch.int64)
-    return GraphStructure.from_edges(none, none, none, (), torch.tensor([nodes]))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Candidates, self._made_of
 
 
 _candidates = lru_cache(maxsize=4)(_Candidates)
@@ -195,7 +197,11 @@ class VideoCollator:
         self._texts = Texts(queries, vocabulary, max_words)
         self.group = self._texts.group
         self._candidates = _candidates(tuple(widths), stride, iou_threshold, shares, related, nearest)
-        self.proposals = self._candidates.spans
+
+    @property
+    def proposals(self) -> Callable[[int], Int[Tensor, "windows 2"]]:
+        """The candidate windows of a video, given its number of clips."""
+        return self._candidates.spans
 
     def clips(self, item: str) -> Float[Tensor, "clips dim"]:
         """Return the features of a video, at most `max_clips` of them."""

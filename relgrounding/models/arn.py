@@ -47,6 +47,9 @@ class ARNConfig:
     content: Literal["start", "words"] = "start"
     """Where the network that reconstructs the sentence reads the features: before the first word, as an input of its
     LSTM, or at every word, as a linear term of the logits."""
+    content_start: Literal["random", "zero"] = "random"
+    """Initial weights of the features in that network. From zero, no region is preferred before the network has learned
+    what the features say; random ones prefer some from the first step, others with another seed."""
     least_weight: float = number(0.0, least=0, most=1 / 3)
     """Least weight of a part (subject, location, context); at 1/3, all weigh the same."""
     dropout: float = number(0.0, least=0, below=1)
@@ -168,12 +171,17 @@ class SentenceDecoder(nn.Module):
         dim: LSTM units.
         num_words: size of the vocabulary; number 0, its padding, stands for the end of the sentence.
         content: "start" or "words".
+        start: "random" or "zero": initial W_c.
     """
 
-    def __init__(self, content_dim: int, word_dim: int, dim: int, num_words: int, content: str = "start") -> None:
+    def __init__(
+        self, content_dim: int, word_dim: int, dim: int, num_words: int, content: str = "start", start: str = "random"
+    ) -> None:
         super().__init__()
         self.at_words = content == "words"
         self.content = nn.Linear(content_dim, num_words if self.at_words else word_dim, bias=not self.at_words)
+        if start == "zero":
+            nn.init.zeros_(self.content.weight)
         self.lstm = nn.LSTM(word_dim, dim, batch_first=True)
         self.word = nn.Linear(dim, num_words)
 
@@ -274,7 +282,7 @@ class ARN(System):
         self.matches = nn.ModuleList(Match(width, word_dim, config.match_dim) for width in widths)
         num_words = int(embedding.num_embeddings)  # type: ignore[arg-type]  # of both kinds of embeddings
         decoder = word_dim, config.decoder_dim, num_words
-        self.sentence_decoder = SentenceDecoder(sum(widths), *decoder, config.content)
+        self.sentence_decoder = SentenceDecoder(sum(widths), *decoder, config.content, config.content_start)
         self.language_decoder = SentenceDecoder(3 * word_dim, *decoder)
         self.phrase_decoders = nn.ModuleList(nn.Linear(width, word_dim) for width in widths)
         self.attribute = nn.Linear(feature_dim, config.attributes)

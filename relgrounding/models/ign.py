@@ -198,19 +198,19 @@ class IGN(GroundingModel):
         if not len(self.product):
             return proposals + words
         (region, region_factor), (sentence, sentence_factor) = proposals.chunk(2, -1), words.chunk(2, -1)
-        product = linear(region_factor * sentence_factor, self._columns[2], None)
+        product = linear(region_factor * sentence_factor, self.fusion.weight, None, columns=self._columns[2])
         return product.add_(region).add_(sentence)
 
     @property
-    def _columns(self) -> tuple[Tensor, ...]:
+    def _columns(self) -> tuple[slice, slice, slice]:
         """The columns of W_l that multiply h, c and their product."""
-        region_dim, sentence_dim = self.attention.proposal.in_features, self.attention.word.in_features
-        rest = self.fusion.in_features - region_dim - sentence_dim
-        return self.fusion.weight.split([region_dim, sentence_dim, rest], 1)
+        first = self.attention.proposal.in_features
+        second = first + self.attention.word.in_features
+        return slice(0, first), slice(first, second), slice(second, None)
 
-    @staticmethod
-    def _share(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
-        return torch.cat([linear(x, weight, bias), *(linear(x) for linear in factor)], -1)
+    def _share(self, x: Tensor, columns: slice, bias: Tensor | None, factor: Iterable[nn.Module]) -> Tensor:
+        own = linear(x, self.fusion.weight, bias, columns=columns)
+        return torch.cat([own, *(linear(x) for linear in factor)], -1)
 
     def represent(
         self,

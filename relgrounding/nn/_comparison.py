@@ -116,6 +116,12 @@ class RelationalComparison(nn.Module):
                 f"the graph has {structure.num_types} edge types, the layer was made for {self.num_types}; make it "
                 f"with num_types={structure.num_types}"
             )
+        expected = (structure.num_nodes, self.in_dim), (structure.num_nodes, self.dim + self.num_types)
+        if (tuple(x.shape), tuple(share.shape)) != expected:
+            raise ValueError(
+                f"x has the shape {tuple(x.shape)} and share {tuple(share.shape)}; with {structure.num_nodes} nodes "
+                f"this layer takes {expected[0]} and {expected[1]}"
+            )
         dtype, x = x.dtype, shortened(x)
         context, type_gate = share.split([self.dim, self.num_types], -1)
         logits = self.gate(x).squeeze(-1), type_gate

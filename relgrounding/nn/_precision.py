@@ -26,8 +26,12 @@ def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def shortened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return x, under autocast in its type: one copy for several maps, each of which would make its own."""
-    return x.to(torch.get_autocast_dtype(x.device.type)) if under_autocast(x) else x
+    """Return x, under autocast in its type: one copy for several maps, each of which would make its own.
+
+    Autocast leaves float64 as it is.
+    """
+    short = under_autocast(x) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(x.device.type)) if short else x
 
 
 def precise_linear(linear: nn.Linear, x: Float[Tensor, "... in_dim"]) -> Float[Tensor, "... out_dim"]:

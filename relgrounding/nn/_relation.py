@@ -260,7 +260,8 @@ class _Gated(_Relation):
     def _itself(self, x: Tensor) -> Tensor:
         if self.bias is None:
             return x.new_zeros(len(x), self.out_dim)
-        return torch.relu_(linear(x, self.parts[self.ways], self.bias)).to(x.dtype)
+        rows = slice(self.ways * self.out_dim, -self.ways)
+        return torch.relu_(linear(x, self.weight, self.bias, rows)).to(x.dtype)
 
     def _settings(self) -> dict[str, object]:
         return super()._settings() | {"num_types": self.gate_bias.shape[1]}

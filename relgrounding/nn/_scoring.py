@@ -20,8 +20,8 @@ class TopRScore(nn.Module):
 
     def __init__(self, r: int) -> None:
         super().__init__()
-        if r < 1:
-            raise ValueError(f"r is {r}; it must be at least 1")
+        if isinstance(r, bool) or not hasattr(r, "__index__") or r < 1:
+            raise ValueError(f"r is {r!r}; it must be at least 1, a whole number")
         self.r = r
 
     def forward(

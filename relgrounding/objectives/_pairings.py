@@ -41,9 +41,9 @@ def align_pairings(
     parts = []
     for pairs in order.split(copies_at_once(batch.structure.num_nodes) * len(batch)):
         items = pairs % len(batch)
-        structure = graph.select(items)
+        structure, nodes = graph.select_with_nodes(items)
         sentence = flat[pairs].repeat_interleave(on_host(structure.batch_num_nodes))
-        taken = prepared.take(graph.item_nodes(items))
+        taken = prepared.take(nodes)
         scores = model.score_pairs(structure, taken, lengths, to_device(sentence, device))
         parts.append(model.align(structure, scores))
     return torch.cat(parts).index_select(0, to_device(order.argsort(), device)).view(sentences.shape)

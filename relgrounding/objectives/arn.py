@@ -1,6 +1,6 @@
 """The losses of ARN: what the best-scored regions must be able to say again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ class ARNLoss(Objective):
         language:  as sentence, from [q_1; q_2; q_3]
         attribute: binary cross-entropy, mean over the attribute words, of C z_1 + c
 
+    A term of weight 0 is not computed.
+
     Source: Liu et al., Adaptive Reconstruction Network for Weakly Supervised Referring Expression Grounding, ICCV 2019.
     """
 
@@ -67,20 +69,24 @@ class ARNLoss(Objective):
         return True  # means over items, without draws
 
     def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and its four terms without their weights."""
+        """Return the loss of a batch, and those of its terms that count, without their weights."""
         model, matched = self.model, self.model.match(batch)
         counts, even = batch.structure.batch_num_nodes, self.config.even
         weights = (1 - even) * matched.scores + even / counts[batch.structure.node_item] if even else matched.scores
         means = score_means(matched.features, weights, counts)
-        found = [decoder(mean) for decoder, mean in zip(model.phrase_decoders, means, strict=True)]
-        losses = {
-            "sentence": self._reconstruct(model.sentence_decoder, torch.cat(means, -1), matched, batch),
-            "phrase": phrase_loss(torch.stack(found, 1), matched.phrases, matched.weights),
-            "language": self._reconstruct(model.language_decoder, matched.phrases.flatten(1), matched, batch),
-            "attribute": attribute_loss(model.attribute(means[0]), batch.attributes),
+        terms: dict[str, Callable[[], Tensor]] = {
+            "sentence": lambda: self._reconstruct(model.sentence_decoder, torch.cat(means, -1), matched, batch),
+            "phrase": lambda: self._phrase(means, matched),
+            "language": lambda: self._reconstruct(model.language_decoder, matched.phrases.flatten(1), matched, batch),
+            "attribute": lambda: attribute_loss(model.attribute(means[0]), batch.attributes),
         }
+        losses = {name: term() for name, term in terms.items() if getattr(self.config, name)}
         total = sum((getattr(self.config, name) * loss for name, loss in losses.items()), batch.places.new_zeros(()))
         return total, {name: loss.detach() for name, loss in losses.items()}
+
+    def _phrase(self, means: list[Tensor], matched: Matched) -> Tensor:
+        found = [decoder(mean) for decoder, mean in zip(self.model.phrase_decoders, means, strict=True)]
+        return phrase_loss(torch.stack(found, 1), matched.phrases, matched.weights)
 
     @staticmethod
     def _reconstruct(decoder: SentenceDecoder, content: Tensor, matched: Matched, batch: ImageBatch) -> Tensor:

@@ -156,8 +156,8 @@ def draw_negatives(
     if block is not None:
         partners = block[(index + shifts[:, None]) % batch_size]
         shifts = shifts[((partners == block) & (partners >= 0)).sum(1).argsort(stable=True)]
-    rows.extend((index + shift) % batch_size for shift in shifts[: max(count - len(rows), 0)])
-    return torch.stack(rows)
+    shifted = (index + shifts[: max(count - len(rows), 0), None]) % batch_size
+    return torch.cat([torch.stack(rows), shifted]) if rows else shifted
 
 
 def _shift_blocks(block: Int[Tensor, " items"], count: int, generator: torch.Generator | None) -> list[Tensor]:

@@ -12,14 +12,21 @@ def check_shape(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name} have shape {tuple(x.shape)}; beside the other arguments {expected} is needed")
 
 
+def _leaves(values: Tensor, least: int, most: int) -> bool:
+    """Whether a number on the host is not in a range."""
+    if not len(values):
+        return False
+    low, high = values.aminmax()
+    return bool(low < least or high > most)
+
+
 def check_lengths(lengths: Tensor, limit: int, what: str) -> None:
     """Raise if a length is not in 1 to `limit`."""
     if torch.compiler.is_compiling():
         return
     lengths = on_host(lengths)
-    wrong = ((lengths < 1) | (lengths > limit)).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    if _leaves(lengths, 1, limit):
+        row = int(((lengths < 1) | (lengths > limit)).nonzero()[0])
         raise ValueError(
             f"{what} {row} has length {int(lengths[row])}; lengths are 1 to {limit}, the padded length: "
             f"drop empty ones, and pad to the longest"
@@ -31,9 +38,8 @@ def check_item(item: Tensor, items: int) -> None:
     if torch.compiler.is_compiling():
         return
     item = on_host(item)
-    wrong = ((item < 0) | (item >= items)).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    if _leaves(item, 0, items - 1):
+        row = int(((item < 0) | (item >= items)).nonzero()[0])
         raise ValueError(f"proposal {row} belongs to item {int(item[row])}; there are {items}, counted from 0")
 
 

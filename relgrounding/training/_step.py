@@ -84,26 +84,40 @@ class Gradients:
         self.parameters = parameters
         self._sizes = [parameter.numel() for parameter in parameters]
         self._sum = Sum(sum(self._sizes), parameters[0].dtype, parameters[0].device)
+        self._of_vector: dict[int, list[Tensor]] = {}
+
+    def _parts(self, vector: Tensor) -> list[Tensor]:
+        """Return views of a vector in the shapes of the parameters; `Sum` has few vectors."""
+        if vector.data_ptr() not in self._of_vector:
+            parts = zip(vector.split(self._sizes), self.parameters, strict=True)
+            self._of_vector[vector.data_ptr()] = [part.view_as(parameter) for part, parameter in parts]
+        return self._of_vector[vector.data_ptr()]
 
     @torch.no_grad()
     def give(self) -> list[float]:
         """Write those of this process; return for each parameter whether it has one: 1, or 0."""
-        for part, parameter in zip(self._sum.own().split(self._sizes), self.parameters, strict=True):
-            if parameter.grad is None:
-                part.zero_()
-            else:
-                part.view_as(parameter).copy_(parameter.grad)
-        return [float(parameter.grad is not None) for parameter in self.parameters]
+        given = [parameter.grad for parameter in self.parameters]
+        pairs = list(zip(self._parts(self._sum.own()), given, strict=True))
+        if missing := [part for part, gradient in pairs if gradient is None]:
+            torch._foreach_zero_(missing)
+        filled = [(part, gradient) for part, gradient in pairs if gradient is not None]
+        if filled:
+            torch._foreach_copy_(*map(list, zip(*filled, strict=True)))
+        return [float(gradient is not None) for gradient in given]
 
-    def take(self, given: Sequence[float]) -> None:
+    def take(self, given: Sequence[float]) -> Tensor:
         """Set those of the parameters to the sum over the processes, in which a missing one is zero.
 
         Args:
             given: in how many processes each parameter has one; without any it gets none.
+
+        Returns:
+            The norm of all of them.
         """
-        parts = self._sum.total().split(self._sizes)
-        for parameter, part, count in zip(self.parameters, parts, given, strict=True):
-            parameter.grad = part.view_as(parameter) if count else None
+        total = self._sum.total()
+        for parameter, part, count in zip(self.parameters, self._parts(total), given, strict=True):
+            parameter.grad = part if count else None
+        return torch.linalg.vector_norm(total)
 
 
 class Step:
@@ -154,8 +168,8 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        losses, loss, signal = self._add_gradients(pieces)
-        norm = self._clip()
+        losses, loss, signal, norm = self._add_gradients(pieces)
+        self._clip(norm)
         done = Done(number, Numbers([norm, *losses]), loss, signal)
         if norm.device.type != "cuda":
             done.read()
@@ -164,21 +178,23 @@ class Step:
         done.signal = pending() if self.gradients is None else signal
         return done
 
-    def _clip(self) -> Tensor:
-        """Scale the gradient to the norm that it may have; return the norm that it had."""
-        utils, most = torch.nn.utils, self.config.clip_norm
-        norm = utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+    def _clip(self, norm: Tensor) -> None:
+        """Scale the gradient to the norm that it may have.
+
+        Args:
+            norm: that it has.
+        """
+        most = self.config.clip_norm
         # Nearly all steps need none; the host of a GPU does not know.
         if norm.device.type != "cpu" or not norm < 0.99 * most:
-            utils.clip_grads_with_norm_(self.parameters, most, norm)
-        return norm
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
 
-    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None]:
+    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None, Tensor]:
         """Set the gradients to those of all pieces of all processes.
 
         Returns:
-            The losses of the pieces of this process; and in a job, whose processes add up numbers on the host, the loss
-            of all of them, and a signal to any.
+            The losses of the pieces of this process; in a job, whose processes add up numbers on the host, the loss of
+            all of them, and a signal to any; and the norm of the gradients.
         """
         self._logged, kind = [], self.parameters[0].device.type
         losses: list[Tensor] = []
@@ -197,11 +213,11 @@ class Step:
             losses.append(loss.detach())
             self._logged.append((piece.weight, logged))
         if self.gradients is None:
-            return losses, None, None
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            return losses, None, None, norm
         own = sum((loss.item() for loss in losses), 0.0)
         (total, *given), signal = agree([own, *self.gradients.give()])
-        self.gradients.take(given)
-        return losses, total, signal
+        return losses, total, signal, self.gradients.take(given)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of the objectives, and values to log."""

@@ -63,6 +63,13 @@ class Items:
         """Return all boxes of an image; none of a generated scene."""
         return self._regions[item].boxes.tolist() if item in self._regions else []
 
+    def objects(self, item: str) -> list[tuple[str, tuple[float, ...]]]:
+        """Return the name and the box of each annotated object of an image, where the data set names them."""
+        try:
+            return self.config.dataset.objects(item)
+        except UNREADABLE:
+            return []
+
     def picture(self, item: str) -> np.ndarray | Scene | None:
         """Return the pixels of an image, or its generated scene."""
         path = self._pictures.get(item)

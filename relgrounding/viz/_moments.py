@@ -31,9 +31,10 @@ def moments_figure(query: str, duration: float | int, shown: Sequence[Shown]) ->
     """
     shown = list(shown)
     lines = [line for one, colour in zip(shown, colours(shown), strict=True) for line in _lines(one, colour)]
-    figure = new_figure(9.0, 1.3 + 0.42 * len(lines))
+    explained = any(line.height == NEIGHBOUR for line in lines)
+    figure = new_figure(9.0 if explained else 6.6, 1.3 + (0.42 if explained else 0.34) * len(lines))
     axes = figure.add_subplot()
-    set_query(figure, query, 90)
+    set_query(figure, query, 90 if explained else 66)
     for row, line in enumerate(lines):
         if line.height > NEIGHBOUR:
             axes.axhline(row, color="0.9", linewidth=1, zorder=0)

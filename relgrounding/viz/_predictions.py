@@ -166,20 +166,49 @@ def choose_examples(
     rank = np.random.default_rng(seed).permutation(len(matched))
     kinds = {"best": (-last, last > 0), "worst": (last, ~hit), "improved": (-gain, gain > 0)}
     kinds = {kind: (values, fit) for kind, (values, fit) in kinds.items() if fit.any()}
-    chosen: list[tuple[str, list[Prediction]]] = []
-    used: set[int] = set()
-    items: set[str] = set()
+    chosen: list[tuple[str, int]] = []
     for number, (kind, (values, fit)) in enumerate(kinds.items()):
         share = count * (number + 1) // len(kinds) - count * number // len(kinds)
-        order = [int(i) for i in np.lexsort((rank, values)) if fit[i]]
-        for once in (True, False):
-            for i in order:
-                if share and i not in used and not (once and matched[i][0].item in items):
-                    used.add(i)
-                    items.add(matched[i][0].item)
-                    chosen.append((kind, list(matched[i])))
-                    share -= 1
-    return chosen
+        used = {i for _, i in chosen}
+        order = [int(i) for i in np.lexsort((rank, values)) if fit[i] and i not in used]
+        seen = {matched[i][0].item for i in used}
+        chosen += [(kind, i) for i in _one_per_item(matched, order, seen)[:share]]
+    return [(kind, list(matched[i])) for kind, i in chosen]
+
+
+def draw_differing(
+    matched: Sequence[list[Prediction]], count: int, seed: int = 0
+) -> list[tuple[str, list[Prediction]]]:
+    """Draw queries that some runs answered right and others wrong, all equally likely.
+
+    Every video or image is drawn once at most while there are enough.
+
+    Args:
+        matched: see `match_runs`.
+        count: of examples.
+        seed: of the draw.
+
+    Returns:
+        Pairs of kind ("differing") and predictions, at most `count`.
+
+    Raises:
+        ValueError: all runs answered the same queries right.
+    """
+    order = np.random.default_rng(seed).permutation(len(matched)).tolist()
+    order = [i for i in order if len({answer.hit for answer in matched[i]}) == 2]
+    if not order:
+        raise ValueError("no query was answered right by some of the runs and wrong by others; leave out --differing")
+    return [("differing", list(matched[i])) for i in _one_per_item(matched, order, set())[:count]]
+
+
+def _one_per_item(matched: Sequence[list[Prediction]], order: Sequence[int], seen: set[str]) -> list[int]:
+    """Move queries about a video or image that was seen before to the end."""
+    first: list[int] = []
+    later: list[int] = []
+    for i in order:
+        (later if matched[i][0].item in seen else first).append(i)
+        seen.add(matched[i][0].item)
+    return first + later
 
 
 def _scored(lines: list[dict[str, Any]], view: View) -> list[Prediction]:

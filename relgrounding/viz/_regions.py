@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from relgrounding.viz._figure import TRUTH, Shown, colours, describe, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_PANELS = 4
-"""Of one row, such as the ground truth and three models."""
+PANELS = {1: (1, 6.0), 2: (2, 3.4), 4: (2, 3.4)}
+"""By the number of panels, those of one row and their width in inches: all can still be read on a phone."""
+MORE = (3, 2.6)
+TALLEST = 1.2
+"""Height of a panel by its width: pictures that are taller are drawn smaller."""
 SHAPE_COLOURS = {
     "red": "#d62f2f",
     "green": "#2c9c3f",
@@ -31,6 +34,7 @@ def regions_figure(
     shown: Sequence[Shown],
     picture: np.ndarray | Scene | None = None,
     context: Sequence[Sequence[float | int]] = (),
+    names: Sequence[str] = (),
 ) -> "Figure":
     """Draw answers: one panel each, boxes over the picture, the sentence above.
 
@@ -43,6 +47,7 @@ def regions_figure(
         shown: the answers, from left to right.
         picture: (height, width, 3) pixels, or a generated scene; None: a blank canvas.
         context: other boxes of the image, drawn thin where there is no picture.
+        names: one per box of `context`, written into the first panel where there is no picture; empty: none is.
 
     Returns:
         A figure for `save_figure`.
@@ -51,13 +56,13 @@ def regions_figure(
         ImportError: matplotlib is missing.
     """
     shown = list(shown)
-    columns = len(shown) if len(shown) <= MOST_PANELS else 3
+    columns, panel = PANELS.get(len(shown), MORE)
     rows = -(-len(shown) // columns)
     width, height = image_size
-    panel = {1: 6.0, MOST_PANELS: 3.4}.get(columns, 4.4)
-    tall = panel * min(max(height / width, 0.4), 1.6)
+    tall = panel * min(max(height / width, 0.4), TALLEST)
+    unit = max(width / panel, height / tall)
     lines = max(len(_written(one, panel)) for one in shown)
-    figure = new_figure(panel * columns, (tall + 0.4 + 0.16 * lines) * rows + 0.6)
+    figure = new_figure(panel * columns, (tall + 0.3 + 0.16 * lines) * rows + 0.6)
     set_query(figure, query, int(panel * columns * 10))
     # Generated objects are small: a line on their edge would hide which shape they have.
     grow = width / 120 if isinstance(picture, Scene) else 0.0
@@ -75,9 +80,12 @@ def regions_figure(
             first = rank == 0 or one.truth
             _box(axes, box, colour, width=2.2 if first else 1.2, grow=grow)
         _neighbours(axes, one, colour, grow, panel)
-        _labels(axes, one, colour, image_size, unit=width / panel)
-        note = f"   {one.note}" if one.note else ""
-        axes.set_title(printable(one.name) + note, fontsize=10, color=colour, parse_math=False)
+        taken = _labels(axes, one, colour, image_size, unit)
+        if axes is grid[0] and picture is None:
+            _write_names(axes, names, context, taken, image_size, unit)
+        title = printable(one.name) + (f"   {one.note}" if one.note else "")
+        title = textwrap.fill(title, int(12.5 * panel), drop_whitespace=False)
+        axes.set_title(title, fontsize=10, color=colour, parse_math=False)
     return figure
 
 
@@ -142,37 +150,73 @@ def _written(one: Shown, panel: float) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, int(17 * panel), subsequent_indent="    ")]
 
 
-def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> None:
-    """Write each label beside its box, at the first position that no earlier label has taken.
+class _Spot(NamedTuple):
+    """A rectangle that a label takes, by its centre and size in pixels of the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: "_Spot") -> bool:
+        """Whether two labels would overlap."""
+        across = abs(self.x - other.x) * 2 < self.width + other.width
+        return across and abs(self.y - other.y) * 2 < self.height + other.height
+
+
+def _spots(
+    label: str, box: Sequence[float | int], size: Sequence[float | int], unit: float, inside: bool = False
+) -> list[_Spot]:
+    """Return where a label may stand: at the corners of its box and between them, in and outside, within the image.
 
     Args:
-        axes: the panel.
-        one: whose boxes and labels.
-        colour: of the boxes.
+        label: the text.
+        box: x1, y1, x2, y2 in pixels.
         size: (width, height) of the image in pixels.
         unit: pixels of the image per inch of the panel, which give the size of a label.
+        inside: prefer positions inside the box where it is large enough.
     """
-    taken: list[tuple[float, float]] = []
-    wide, tall = 0.56 * unit, 0.2 * unit
-    for label, (x1, y1, x2, y2) in zip(one.labels, one.proposals, strict=False):
-        across = (x1 + wide / 2, x2 - wide / 2, (x1 + x2) / 2)
-        spots = [(x, y) for y in (y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7) for x in across]
-        inside = [
-            (min(max(x, wide / 2), size[0] - wide / 2), min(max(y, tall / 2), size[1] - tall / 2)) for x, y in spots
+    wide, tall = (0.14 + 0.07 * len(label)) * unit, 0.2 * unit
+    x1, y1, x2, y2 = box
+    across = (x1 + wide / 2, x2 - wide / 2, (x1 + x2) / 2)
+    heights = [y1 - tall * 0.7, y2 + tall * 0.7, y1 + tall * 0.7, y2 - tall * 0.7]
+    if inside and x2 - x1 > wide and y2 - y1 > tall:
+        heights = heights[2:] + heights[:2]
+    spots = [(x, y) for y in heights for x in across]
+    spots = [(min(max(x, wide / 2), size[0] - wide / 2), min(max(y, tall / 2), size[1] - tall / 2)) for x, y in spots]
+    return [_Spot(x, y, wide, tall) for x, y in spots]
+
+
+def _labels(axes: Any, one: Shown, colour: str, size: Sequence[float | int], unit: float) -> list[_Spot]:
+    """Write each label beside its box, at the first position that no earlier label has taken, and return them."""
+    taken: list[_Spot] = []
+    for label, box in zip(one.labels, one.proposals, strict=False):
+        label = printable(label)
+        spots = _spots(label, box, size, unit)
+        free = [spot for spot in spots if not any(spot.meets(other) for other in taken)]
+        taken.append((free or spots)[0])
+        frame = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white", "linewidth": 0.6}
+        text = {"ha": "center", "va": "center", "fontsize": 8.5, "color": "white", "parse_math": False}
+        axes.text(*taken[-1][:2], label, bbox=frame, zorder=5, **text)
+    return taken
+
+
+def _write_names(
+    axes: Any, names: Sequence[str], boxes: Sequence, taken: list[_Spot], size: Sequence[float | int], unit: float
+) -> None:
+    """Write what the other boxes hold, larger boxes first, where there is room."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    order = sorted(zip(names, boxes, strict=False), key=lambda one: -(one[1][2] - one[1][0]) * (one[1][3] - one[1][1]))
+    for name, box in order:
+        name = printable(name)
+        free = [
+            spot for spot in _spots(name, box, size, unit, inside=True) if not any(spot.meets(other) for other in taken)
         ]
-        free = [c for c in inside if all(abs(c[0] - x) > wide or abs(c[1] - y) > tall for x, y in taken)]
-        position = (free or inside)[0]
-        taken.append(position)
-        axes.text(
-            *position,
-            label,
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color="white",
-            parse_math=False,
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white", "linewidth": 0.6},
-        )
+        if name and free:
+            taken.append(free[0])
+            text = axes.text(*free[0][:2], name, ha="center", va="center", fontsize=8, color="0.35", parse_math=False)
+            text.set_path_effects([Stroke(linewidth=2.5, foreground="#fafafa"), Normal()])
 
 
 def _scene(axes: Any, scene: Scene) -> None:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +137,23 @@ class RegionsView(View):
         if not size:
             boxes = np.array([box for one in shown for box in one.proposals])
             size = tuple(MARGIN * boxes[:, 2:].max(0))
-        return regions_figure(query, size, shown, items.picture(item), items.boxes(item))
+        objects = items.objects(item)
+        context = [box for _, box in objects] or items.boxes(item)
+        shown = [one if one.labels else replace(one, labels=_names(one.proposals, objects)) for one in shown]
+        labelled = shown[0].proposals if shown[0].labels else ()
+        names = ["" if any(_same(box, own) for own in labelled) else name for name, box in objects]
+        return regions_figure(query, size, shown, items.picture(item), context, names)
+
+
+def _names(boxes: Proposals, objects: Sequence[tuple[str, Sequence[float | int]]]) -> list[str]:
+    """Return the name of the object whose box each of these is; empty where one of them is none's."""
+    names = [next((name for name, box in objects if _same(own, box)), "") for own in boxes]
+    return names if all(names) else []
+
+
+def _same(box: Sequence[float | int], other: Sequence[float | int]) -> bool:
+    """Whether two boxes differ by no more than rounding."""
+    return np.allclose(box, other, rtol=0, atol=1.0)
 
 
 def view_of(config: Config) -> View:

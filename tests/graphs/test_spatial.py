@@ -273,6 +273,8 @@ def test_one_box_and_no_box_have_no_edges():
         ([[0, 3, 1, 1]], r"boxes, row 0: .* has no area"),
         ([[0, 0, 1, float("nan")]], r"boxes, row 0: .* is not finite; remove the box or correct it"),
         ([[0, 0, float("inf"), 1]], r"boxes, row 0: .* is not finite"),
+        ([[0, 0, 1, 1], [0, 0, 1e200, 1]], r"boxes, row 1: .* is beyond 3e\+150; remove the box or give it in"),
+        ([[0, 0, 1, 1], [0, 0, 1, 1e-200]], r"boxes, row 1: .* has no area"),
         ([[[0, 0, 1, 1]], [[0, 0, 1, 1], [0, 0, 0, 1]]], r"boxes, item 1, row 1: .* has no area"),
         (
             [[-4, 2, 0, 5], [0, 0, 4, 4]],

@@ -255,6 +255,21 @@ def test_nodes_of_items_that_do_not_exist_or_of_a_mask_are_refused():
             function(torch.tensor([True, False]))
 
 
+def test_nodes_alone_are_selected_as_with_edges_that_are_taken_away():
+    structure = graphs.temporal_structure([[[0, 10], [5, 12]], [[0, 3], [1, 4]]])
+    items = [1, 0, 1]
+    for whole in (structure, structure.without_edges()):
+        selected, nodes = whole.select_with_nodes(items)
+        assert_equal(selected, whole.select(items))
+        assert torch.equal(nodes, structure.item_nodes(items))
+        assert_equal(selected.without_edges(), structure.without_edges().select(items))
+    none: list[int] = []
+    counts = structure.batch_num_nodes
+    expected = GraphStructure.from_edges(none, none, none, structure.edge_types, counts)
+    assert_equal(structure.without_edges(), expected)
+    assert_equal(GraphStructure.of_nodes(structure.edge_types, counts), expected)
+
+
 def test_from_dgl_takes_other_graphs():
     structure = graphs.from_dgl(dgl.graph(([0, 0, 2], [1, 1, 0]), idtype=torch.int32))
     assert in_edges(structure) == [(2, 0, 0), (0, 1, 0), (0, 1, 0)]

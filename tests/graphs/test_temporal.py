@@ -91,6 +91,7 @@ def test_iou_keeps_leading_dimensions_and_types():
     [
         ([[0, 1], [3, 3]], r"segments, row 1: \[3.0, 3.0\] has end <= start; remove the segment or correct it"),
         ([[0, float("nan")]], r"segments, row 0: .* is not finite; remove the segment or correct it"),
+        ([[-1e308, 1e308], [0, 1e308]], r"segments, row 0: .* is beyond 3e\+150; remove the segment or give it in a"),
         ([[[0, 1]], [[0, 1], [2, 1]]], r"segments, item 1, row 1: \[2.0, 1.0\] has end <= start"),
         (np.zeros(4), r"segments: shape \(4,\); give \(rows, 2\)"),
         ([], "segments: the list is empty"),

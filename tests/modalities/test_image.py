@@ -1,5 +1,7 @@
 """Image batches against the regions that they were made of."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from relgrounding.config import ConfigError, load_config
 from relgrounding.datasets import Query
 from relgrounding.features import Regions, Vocabulary
-from relgrounding.modalities import ImageCollator, OneQueryPerItem
+from relgrounding.modalities import ImageCollator, OneQueryPerItem, VideoCollator
 
 
 class _Store(dict):
@@ -49,6 +51,15 @@ def test_the_setting_reaches_the_collator(store):
     queries = [Query("i4", "i4", "red box", ())]
     collator = config.modality.collator(queries, store, Vocabulary.from_texts(["red"]), config.data)
     assert collator.category_columns == 3
+
+
+def test_collators_go_to_processes_that_are_not_forked_and_make_the_same_batches(store):
+    videos = _Store({name: regions.features for name, regions in store.items()})
+    queries, vocabulary = [Query(name, name, "red box", ()) for name in videos], Vocabulary.from_texts(["red box"])
+    for collator in (_collator(store), VideoCollator(queries, videos, vocabulary, widths=[2], stride=0.5)):
+        here, there = (made([0, 2]) for made in (collator, pickle.loads(pickle.dumps(collator))))
+        assert all(torch.equal(x, getattr(there, name)) for name, x in vars(here).items() if torch.is_tensor(x))
+        assert torch.equal(here.structure.edge_index, there.structure.edge_index)
 
 
 def test_columns_of_geometry_join_the_places(store):

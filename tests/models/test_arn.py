@@ -239,6 +239,25 @@ def test_the_order_of_regions_does_not_matter():
     torch.testing.assert_close(model(batch), expected[order])
 
 
+@pytest.mark.parametrize("content", ["start", "words"])
+def test_from_zero_no_region_is_preferred_before_the_decoder_has_learned(content):
+    batch, started = make([6, 1, 9])[1]([0, 1, 2]), {}
+    sentence = ARNLossConfig(phrase=0.0, language=0.0, attribute=0.0)
+    for start in ("random", "zero"):
+        torch.manual_seed(0)
+        config = ARNConfig(hidden=4, decoder_dim=5, neighbours=2, attributes=4, content=content, content_start=start)
+        model = started[start] = ARN(config, 6, WordEmbedding(torch.randn(12, 3)), 3).double()
+        torch.nn.init.normal_(model.matches[0].score.weight)
+        loss, logged = ARNLoss(model, {"arn": sentence}, torch.Generator())(batch)
+        loss.backward()
+        assert set(logged) == {"sentence"}
+        gradients = [p.grad for part in (model.matches[0], model.features[0]) for p in part.parameters()]
+        assert all(gradient.any() == (start == "random") for gradient in gradients)
+        assert model.sentence_decoder.content.weight.grad.any()
+    random, zero = (model.state_dict() for model in started.values())
+    assert [name for name in random if not torch.equal(random[name], zero[name])] == ["sentence_decoder.content.weight"]
+
+
 def test_every_weight_gets_a_gradient():
     model, collate = make([6, 1, 9])
     loss, _ = ARNLoss(model, {"arn": ARNLossConfig()}, torch.Generator())(collate([0, 1, 2]))

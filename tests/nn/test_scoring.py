@@ -24,8 +24,9 @@ def test_top_r_gradcheck():
 def test_an_item_without_proposals_has_no_score():
     with pytest.raises(ValueError, match="item 1 has no proposals, so it has no score; drop it from the batch"):
         TopRScore(2)(torch.rand(3), torch.tensor([3, 0]))
-    with pytest.raises(ValueError, match="r is 0; it must be at least 1"):
-        TopRScore(0)
+    for r in (0, True):
+        with pytest.raises(ValueError, match=f"r is {r!r}; it must be at least 1"):
+            TopRScore(r)
 
 
 @given(counts=counts_of, wide=st.booleans())

@@ -16,6 +16,7 @@ from relgrounding.ops.gated_sum import naive as gated_naive
 from tests.ops.cases import (
     GRAPH_OPERATORS,
     OPERATORS,
+    TRITON,
     as_list,
     draw_inputs,
     graph_problem,
@@ -140,6 +141,18 @@ def test_an_edge_bias_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backe
     torch.testing.assert_close(results[0][:5], results[1])
     assert (results[0][5][~keep] == 0).all()
     assert (results[0][5][keep] != 0).all()
+
+
+@pytest.mark.parametrize("backend", [name for name in ops.backend_names("typed_comparison") if name not in TRITON])
+def test_a_bias_of_minus_infinity_takes_an_edge_out_also_where_its_gate_overflowed(backend):
+    task = graph_problem("typed_comparison", [3], [(0, 1, 0), (2, 1, 1)])
+    feat, gate, *others, _ = draw_inputs(0, task.shapes)
+    inputs = [feat, torch.tensor([torch.inf, 0, 0], dtype=gate.dtype).requires_grad_(), *others]
+    run = functools.partial(ops.typed_comparison, backend=backend)
+    bias = torch.tensor([-torch.inf, 0], dtype=gate.dtype)
+    found = values_and_gradients(lambda *x: run(task.structure, *x, bias), inputs)
+    fewer = task.structure.keep_edges(torch.tensor([False, True]))
+    torch.testing.assert_close(found, values_and_gradients(lambda *x: run(fewer, *x), inputs))
 
 
 @backends

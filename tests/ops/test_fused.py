@@ -52,7 +52,30 @@ def test_short_maps_take_any_number_of_dimensions():
     x, weight = torch.randn(2, 5, 3), torch.randn(4, 3)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(linear(x, weight, None).view(10, 4), linear(x.view(10, 3), weight, None))
+        wide = linear(x.double(), weight.double(), None)
+    torch.testing.assert_close(wide, functional.linear(x.double(), weight.double()))
     torch.testing.assert_close(linear(x, weight, None), functional.linear(x, weight), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("part", [(slice(1, 4), slice(None)), (slice(None), slice(2, 4)), (slice(0, 2), slice(1, 3))])
+@pytest.mark.parametrize("shape", [(0,), (5,), (2, 3)])
+def test_a_part_of_a_weight_has_the_map_and_the_gradients_of_its_copy(part, shape):
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    rows, columns = whole[part].shape
+    x = torch.randn(*shape, columns, generator=generator, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(rows, generator=generator, dtype=torch.float64, requires_grad=True)
+    inputs, above = (x, whole, bias), torch.randn(*shape, rows, generator=generator, dtype=torch.float64)
+    found, expected = linear(*inputs, *part), functional.linear(x, whole[part].clone(), bias)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-15)
+    gradients = (torch.autograd.grad(out, inputs, above) for out in (found, expected))
+    for gradient, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(linear(x, whole, None, *part), expected - bias, rtol=1e-13, atol=1e-14)
+    if x.numel():
+        assert torch.autograd.gradgradcheck(lambda *of: linear(*of, *part), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(linear(*inputs, *part).double(), expected, rtol=3e-2, atol=3e-2)
 
 
 class Products(TorchDispatchMode):

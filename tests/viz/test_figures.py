@@ -132,6 +132,18 @@ def test_labels_of_overlapping_boxes_stay_apart():
     assert _apart(viz.regions_figure("the dog", (640, 480), [shown]))
 
 
+def test_names_of_other_boxes_stand_in_the_first_panel_apart_from_labels_where_there_is_no_picture():
+    boxes = [[10, 10, 200, 150], [12, 11, 190, 148], [300, 200, 320, 210], [400, 10, 620, 470]]
+    shown = [viz.Shown(name, boxes[:1], labels=["refrigerator"]) for name in ("truth", "a")]
+    names = ["", "dining table", "cup", "person"]
+    figure = viz.regions_figure("the fridge", (640, 480), shown, context=boxes, names=names)
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["refrigerator", "person", "dining table", "cup"], ["refrigerator"]]
+    assert _apart(figure)
+    photo = viz.regions_figure("the fridge", (640, 480), shown, np.zeros((48, 64, 3), np.uint8), boxes, names)
+    assert [len(axes.texts) for axes in photo.axes] == [1, 1]
+
+
 def test_a_small_spatial_graph_is_drawn_whole():
     graph = graphs.spatial_graph(BOXES, image_size=(200, 150))
     figure = viz.draw_graph(graph, boxes=BOXES, image_size=(200, 150))

@@ -7,6 +7,7 @@ from relgrounding.cli.misses import rows_of
 from relgrounding.runs import RunError
 from relgrounding.viz import choose_examples, match_runs, read_run
 from relgrounding.viz._figure import GAP
+from relgrounding.viz._predictions import draw_differing
 from tests.viz.runs import change_lines, explanation, write_run
 from tools import figures
 
@@ -94,6 +95,21 @@ def test_examples_are_the_best_the_worst_misses_and_the_most_improved(folders, t
     assert {kind for kind, _ in choose_examples([answers[:1] for answers in matched], 5)} == {"best", "worst"}
     perfect = match_runs([read_run(write_run(tmp_path / "perfect", 0.0))])
     assert [kind for kind, _ in choose_examples(perfect, 3)] == ["best"] * 3
+
+
+def test_differing_examples_are_drawn_among_all_that_runs_disagree_on(folders):
+    matched = match_runs([read_run(path) for path in folders])
+    mixed = {answers[0].key for answers in matched if answers[0].hit != answers[1].hit}
+    assert 1 < len(mixed) < len(matched)
+    drawn = draw_differing(matched, 100)
+    assert {answers[0].key for _, answers in drawn} == mixed
+    assert len(drawn) == len(mixed)
+    first = {draw_differing(matched, 1, seed)[0][1][0].key for seed in range(200)}
+    assert first == mixed
+    once = [answers[0].item for _, answers in drawn]
+    assert len(set(once[: len(set(once))])) == len(set(once))
+    with pytest.raises(ValueError, match="answered right by some of the runs and wrong by others"):
+        draw_differing([answers[:1] for answers in matched], 1)
 
 
 def test_runs_without_anything_in_common_and_broken_ones_are_refused(folders, tmp_path):

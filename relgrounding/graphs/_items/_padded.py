@@ -13,15 +13,18 @@ from relgrounding.graphs._items._flat import offsets
 CELLS = 2**18
 
 
-def group_sizes(sizes: list[int], cells: int) -> list[slice]:
-    """Consecutive items that are padded together: at most `cells` cells, or one item; at most half of it padding."""
+def group_sizes(sizes: list[int], cells: int, small: int = 0) -> list[slice]:
+    """Consecutive items that are padded together: at most `cells` cells, or one item; at most half of it padding.
+
+    Groups of at most `small` cells may have more padding.
+    """
     if sizes and 0 < min(sizes) == max(sizes):
         step = max(1, cells // sizes[0] ** 2)
         return [slice(first, min(first + step, len(sizes))) for first in range(0, len(sizes), step)]
     groups, first, longest, real = [], 0, 0, 0
     for item, size in enumerate(sizes):
         padded = (item - first + 1) * max(longest, size) ** 2
-        if item > first and (padded > cells or padded > 2 * (real + size * size)):
+        if item > first and (padded > cells or padded > max(2 * (real + size * size), small)):
             groups.append(slice(first, item))
             first, longest, real = item, 0, 0
         longest, real = max(longest, size), real + size * size

@@ -19,7 +19,10 @@ def comparison_gates(
     """(E,) the gates of `relgrounding.ops.typed_comparison`, in the forward order of the edges; see `take_rows`."""
     logit_E = take_rows(gate_N, structure.indices, naive)
     logit_E = logit_E + take_rows(type_gate_NR.reshape(-1), type_cells(structure), naive)
-    return torch.sigmoid(logit_E if edge_bias_E is None else logit_E + edge_bias_E)
+    if edge_bias_E is not None:
+        # The sum with a gate that overflowed would be NaN.
+        logit_E = (logit_E + edge_bias_E).masked_fill(edge_bias_E == -torch.inf, -torch.inf)
+    return torch.sigmoid(logit_E)
 
 
 def type_cells(structure: GraphStructure) -> Tensor:
