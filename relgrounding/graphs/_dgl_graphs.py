@@ -5,7 +5,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from relgrounding._dgl import dgl, dgl_cuda_reason
-from relgrounding.graphs._items import offsets
+from relgrounding.graphs._items._flat import offsets
 
 NODE_TYPE = "proposal"
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs._dgl_graphs import heterograph
-from relgrounding.graphs._items import by_source, group_sizes, padded_rows, row_blocks
+from relgrounding.graphs._items._flat import by_source
+from relgrounding.graphs._items._padded import group_sizes, padded_rows, row_blocks
 from relgrounding.graphs._structure import GraphStructure
 
 # Bytes of an intermediate result of a rule: so many pairs are evaluated together that a few stay in the cache.

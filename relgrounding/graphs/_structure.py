@@ -14,18 +14,10 @@ from relgrounding._dgl import dgl
 from relgrounding._host import on_host, to_device
 from relgrounding.graphs import _dgl_graphs
 from relgrounding.graphs._inputs import ArrayLike, check_edges, read_integers
-from relgrounding.graphs._items import (
-    ItemGroup,
-    Ranges,
-    Tiles,
-    by_source,
-    cut,
-    item_groups,
-    offsets,
-    ragged_arange,
-    shifted,
-    tile_cells,
-)
+from relgrounding.graphs._items._flat import by_source, cut, offsets, ragged_arange, shifted
+from relgrounding.graphs._items._padded import ItemGroup, item_groups
+from relgrounding.graphs._items._tiles import Tiles, tile_cells
+from relgrounding.graphs._selection import LazySelection
 
 EDGES = ("indices", "etype", "out_indices", "out_edges")
 """Fields with a number per edge."""
@@ -84,9 +76,9 @@ class GraphStructure:
         ([0, 0, 2, 2], [0, 2])
         """
         edge_types = tuple(edge_types)
-        columns = (sources, destinations, etype, batch_num_nodes)
+        given = (sources, destinations, etype, batch_num_nodes)
         names = ("sources", "destinations", "etype", "batch_num_nodes")
-        sources, destinations, etype, batch_num_nodes = map(read_integers, columns, names)
+        sources, destinations, etype, batch_num_nodes = map(read_integers, given, names)
         check_edges(sources, destinations, etype, edge_types, batch_num_nodes)
         nodes = int(batch_num_nodes.sum())
         order = ((destinations * nodes + sources) * max(len(edge_types), 1) + etype).argsort(stable=True)
@@ -518,77 +510,5 @@ class GraphStructure:
         )
 
 
-class _Selection(GraphStructure):
+class _Selection(LazySelection, GraphStructure):
     """Items of a structure, see `GraphStructure._later`."""
-
-    _whole: GraphStructure
-    _items: Tensor
-    _nodes: Tensor
-    _ranges: Ranges
-    _node_shifts: Tensor
-    _edge_shifts: Tensor
-    _made: dict[str, Tensor]
-
-    def __init__(self, whole: GraphStructure, items: Tensor, nodes: Tensor) -> None:
-        # All but the edges is computed on the host.
-        indptr, counts = on_host(whole.indptr), on_host(whole.batch_num_nodes)[items]
-        starts = on_host(whole.item_indptr)[items]
-        # Edges stay inside their item: those of an item are one range, and the same range in both orders.
-        begins = indptr[starts]
-        sizes = indptr[starts + counts] - begins
-        # A frozen dataclass sets its attributes like this, too.
-        vars(self).update(
-            edge_types=whole.edge_types,
-            batch_num_nodes=whole._there(counts),
-            indptr=whole._there(offsets(indptr.diff()[nodes])),
-            _whole=whole,
-            _items=items,
-            _nodes=nodes,
-            _ranges=Ranges(begins, sizes, int(sizes.sum())),
-            _node_shifts=counts.cumsum(0) - counts - starts,
-            _edge_shifts=sizes.cumsum(0) - sizes - begins,
-            _made={},
-        )
-
-    def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        # A compiler cannot trace a cache.
-        if torch.compiler.is_compiling():
-            return make()
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
-
-    @property
-    def num_edges(self) -> int:
-        return self._ranges.total
-
-    @property
-    def indices(self) -> Tensor:
-        return self._once("indices", lambda: self._ranges.of(self._whole.indices, self._node_shifts))
-
-    @property
-    def etype(self) -> Tensor:
-        return self._once("etype", lambda: self._ranges.of(self._whole.etype, torch.zeros_like(self._items)))
-
-    @property
-    def out_indptr(self) -> Tensor:
-        if self._whole._is_symmetric:
-            return self.indptr
-        degree = on_host(self._whole.out_indptr).diff()
-        return self._once("out_indptr", lambda: self._there(offsets(degree[self._nodes])))
-
-    @property
-    def out_indices(self) -> Tensor:
-        if self._whole._is_symmetric:
-            return self.indices
-        return self._once("out_indices", lambda: self._ranges.of(self._whole.out_indices, self._node_shifts))
-
-    @property
-    def out_edges(self) -> Tensor:
-        return self._once("out_edges", lambda: self._ranges.of(self._whole.out_edges, self._edge_shifts))
-
-    def _mapped(self, function: Callable[[str, Tensor], Tensor]) -> GraphStructure:
-        return _Selection(self._whole._mapped(function), self._items, self._nodes)
-
-    def __reduce__(self) -> tuple:
-        return _Selection, (self._whole, self._items, self._nodes)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.memory import allocated
 from relgrounding import graphs
 from relgrounding.graphs import GraphStructure
-from relgrounding.graphs._items import counted_by_source, sorted_by_source
+from relgrounding.graphs._items._flat import counted_by_source, sorted_by_source
 from tests.graphs.multigraphs import FIELDS, TYPES, assert_equal, build, in_edges, multigraphs
 
 
@@ -128,7 +128,7 @@ def several_times(nearest: int | None) -> tuple[GraphStructure, GraphStructure]:
 @pytest.mark.parametrize("nearest", [None, 5])
 @pytest.mark.parametrize("long", [0, 10**9])
 def test_equal_items_built_once_are_those_built_alone(nearest, long, monkeypatch):
-    monkeypatch.setattr("relgrounding.graphs._items.LONG", long)
+    monkeypatch.setattr("relgrounding.graphs._items._flat.LONG", long)
     for function in (
         lambda s: s,
         lambda s: s.select([3, 0, 3, 5]),

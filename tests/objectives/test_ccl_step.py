@@ -5,6 +5,7 @@ from relgrounding.models import Encoded
 from relgrounding.objectives import CCL, MIL, align_pairings
 from relgrounding.objectives.ccl import Chosen
 from relgrounding.training import build_model, make_task
+from tests.objectives.videos import video_batch
 from tests.training.tiny import tiny_config
 
 OFF = {
@@ -141,29 +142,14 @@ def test_a_batch_of_one_sample_has_no_counterfactual():
 
 def test_video_models_take_stage_2_too():
     from relgrounding.config import load_config
-    from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
-    from relgrounding.modalities import VideoBatch
+    from relgrounding.graphs import window_proposals
     from relgrounding.models import VGN
     from relgrounding.nn import trained_embedding
 
     words = ["data.dataset=charades_sta", "model.name=vgn", "model.hidden=4", "model.attention_dim=4"]
     config = load_config(None, [*words, "model.relation_dim=8", "model.top_r=3", "model.heads=2", "ccl.epochs=1"])
     model = VGN(config.model, 5, trained_embedding(9, 6), 6)
-    spans = window_proposals(8, [2, 4], 2)
-    batch = VideoBatch(
-        structure=GraphStructure.batch([temporal_structure(spans)] * 3),
-        words=torch.randint(1, 9, (3, 4)),
-        word_lengths=torch.tensor([4, 4, 4]),
-        importance=torch.ones(3, 4),
-        item=torch.arange(3),
-        text=torch.arange(3),
-        group=torch.full((3,), -1),
-        block=torch.full((3,), -1),
-        queries=[0, 1, 2],
-        clips=torch.randn(3, 8, 5),
-        clip_lengths=torch.full((3,), 8),
-        spans=spans.repeat(3, 1),
-    )
+    batch = video_batch(list(torch.randn(3, 8, 5)), [window_proposals(8, [2, 4], 2)] * 3)
     step = CCL(model, config.objectives, torch.Generator().manual_seed(0))
     loss, log = step(batch)
     loss.backward()

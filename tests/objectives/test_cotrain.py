@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relgrounding.config import ConfigError, load_config, model_name
-from relgrounding.graphs import GraphStructure, temporal_structure, window_proposals
-from relgrounding.modalities import Scored, VideoBatch
+from relgrounding.graphs import window_proposals
+from relgrounding.modalities import Scored
 from relgrounding.models import Committee, log_odds
 from relgrounding.objectives import CoTraining, posterior_loss
 from relgrounding.predictor import untrained
 from relgrounding.training import build_model, make_task
+from tests.objectives.videos import video_batch
 from tests.training.tiny import tiny_config
 
 ON = ["cotrain.epochs=1", "cotrain.hide=[]"]
@@ -135,20 +136,7 @@ def test_the_target_by_vote_is_what_the_vote_selects_by(by, voting):
     model = untrained(config, 5, 9)
     clips = [torch.randn(n, 5) for n in (8, 6, 8)]
     spans = [window_proposals(len(c), [2, 4], 1) for c in clips]
-    batch = VideoBatch(
-        structure=GraphStructure.batch([temporal_structure(s) for s in spans]),
-        words=torch.randint(1, 9, (3, 4)),
-        word_lengths=torch.tensor([4, 4, 4]),
-        importance=torch.ones(3, 4),
-        item=torch.arange(3),
-        text=torch.arange(3),
-        group=torch.full((3,), -1),
-        block=torch.full((3,), -1),
-        queries=[0, 1, 2],
-        clips=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
-        clip_lengths=torch.tensor([8, 6, 8]),
-        spans=torch.cat(spans),
-    )
+    batch = video_batch(clips, spans)
     model.begin(1)
     model.eval()
     counts = [len(s) for s in spans]

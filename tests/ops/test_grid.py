@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relgrounding import ops
-from relgrounding.graphs import GraphStructure, _items
+from relgrounding.graphs import GraphStructure
+from relgrounding.graphs._items import _padded
 from tests.ops.cases import (
     CUDA,
     GRAPH_OPERATORS,
@@ -306,7 +307,7 @@ def test_only_naive_makes_a_tensor_of_edges_times_features(operator, backend):
 @pytest.mark.parametrize("counts", [[23, 5, 31, 2, 2, 2], [16, 16, 16]])
 @pytest.mark.parametrize("cells", [8, 200, 2000])
 def test_dense_in_smaller_pieces_gives_the_same(operator, counts, cells, monkeypatch):
-    monkeypatch.setattr(_items, "CELLS", cells)
+    monkeypatch.setattr(_padded, "CELLS", cells)
     task = problem(operator, counts, 0.4, copies=2, heads=2)
     pieces = task.structure.groups
     assert sum(group.nodes.stop - group.nodes.start for group in pieces) == sum(counts)

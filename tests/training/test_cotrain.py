@@ -12,7 +12,7 @@ from relgrounding.objectives import MIL, CoTraining
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task, make_test_task
 from relgrounding.training._resume import nothing_left
-from tests.training.tiny import same, tiny_config, train
+from tests.training.tiny import same, tiny_config, train, train_until
 
 ROUNDS = ["train.epochs=1", "cotrain.epochs=1", "cotrain.hide=[]", "cotrain.student=[relation=none,dropout=0.2]"]
 
@@ -82,17 +82,7 @@ def test_the_run_is_read_by_evaluate_and_by_a_grounder(run):
 @pytest.mark.parametrize("stop_after", [3, 5, 7, 10, 14])
 def test_an_interrupted_run_equals_one_that_is_not(run, tmp_path, monkeypatch, stop_after):
     whole, folder = run[0], RunFolder(tmp_path / "parts")
-    step = Trainer._step
-
-    def interrupted(self, batch):
-        if self.state["step"] == stop_after:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, *ROUNDS)
-    monkeypatch.setattr(Trainer, "_step", step)
+    train_until(monkeypatch, stop_after, folder, *ROUNDS)
     train(folder, *ROUNDS, resume=True)
     for name in ("best.pt", "last.pt", "mil.pt", "cotrain-1.pt"):
         assert same(whole.load(name)["model"], folder.load(name)["model"])

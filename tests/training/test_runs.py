@@ -10,7 +10,7 @@ from relgrounding.config import ConfigError
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, evaluate_run
 from tests.evaluation.recount import recount
-from tests.training.tiny import TINY, same, tiny_config, tool, train
+from tests.training.tiny import TINY, same, tiny_config, tool, train, train_until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -66,18 +66,8 @@ def test_a_run_that_is_interrupted_and_resumed_equals_one_that_is_not(tmp_path, 
     words = ["model.dropout=0.2", "mil.negatives=2", *more]
     train(RunFolder(tmp_path / "whole"), *words)
     folder = RunFolder(tmp_path / "parts")
-    step = Trainer._step
-
-    def interrupted(self, batch):
-        if self.state["step"] == stop_after:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, *words)
+    train_until(monkeypatch, stop_after, folder, *words)
     assert folder.load("last.pt")["state"]["step"] == stop_after
-    monkeypatch.setattr(Trainer, "_step", step)
     train(folder, *words, resume=True)
     assert same(_weights(RunFolder(tmp_path / "whole")), _weights(folder))
     found = [

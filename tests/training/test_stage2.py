@@ -6,7 +6,7 @@ import torch
 from relgrounding.config import ConfigError, load_config
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, make_task
-from tests.training.tiny import same, tiny_config, tool, train
+from tests.training.tiny import same, tiny_config, tool, train, train_until
 
 train_tool = tool("train")
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
@@ -52,17 +52,7 @@ def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monk
     words = [*STAGES, "model.dropout=0.2"]
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     assert train(whole, *words).state["step"] > stop_after
-    step = Trainer._step
-
-    def interrupted(self, batch):
-        if self.state["step"] == stop_after:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, *words)
-    monkeypatch.setattr(Trainer, "_step", step)
+    train_until(monkeypatch, stop_after, folder, *words)
     train(folder, *words, resume=True)
     assert same(whole.load("last.pt")["model"], folder.load("last.pt")["model"])
     for bank in ("features", "language"):

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
 from relgrounding.config import Config, load_config
@@ -55,6 +56,21 @@ def train(folder: RunFolder, *words: str, resume: bool = False) -> Trainer:
     trainer = Trainer(make_task(tiny_config(*words)), folder, resume=resume, quiet=True)
     trainer.run()
     return trainer
+
+
+def train_until(monkeypatch: pytest.MonkeyPatch, step: int, folder: RunFolder, *words: str) -> None:
+    """Train until Ctrl-C comes when so many steps are done."""
+    whole = Trainer._step
+
+    def interrupted(self, batch):
+        if self.state["step"] == step:
+            raise KeyboardInterrupt
+        return whole(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, *words)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

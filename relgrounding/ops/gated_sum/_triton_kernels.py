@@ -1,13 +1,9 @@
-"""Kernels of the gated sum. N nodes, E edges, R types, D dim; a program's tile is (BLOCK_E edges, BLOCK_D features).
-
-Grid of the kernels over edges: (N, chunks of BLOCK_D features). Each lane of a tile keeps its own sum over the steps
-of the loop; lanes meet once, after it, in a fixed order: there are no atomics. All offsets are 64-bit. `SUM` is the
-type of the sums.
-"""
+"""Kernels of the gated sum, see `relgrounding.ops._triton._rows`. N nodes, E edges, R types, D dim."""
 
 import triton.language as tl
 
-from relgrounding.ops._triton._jit import Kernel, add
+from relgrounding.ops._triton._jit import Kernel, add, sigmoid, sigmoid_slope
+from relgrounding.ops._triton._rows import edges_of, load_edge_rows, store_sums
 
 
 @Kernel
@@ -15,8 +11,7 @@ def open_gates(gates_ptr, biases_ptr, live, SUM: tl.constexpr):
     """The gates of some edges; 0 beyond the last one."""
     logit = tl.load(gates_ptr, mask=live, other=float("-inf")).to(SUM)
     logit += tl.load(biases_ptr, mask=live, other=0.0).to(SUM)
-    small = tl.exp(-tl.abs(logit))
-    return tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+    return sigmoid(logit)
 
 
 @Kernel
@@ -52,8 +47,7 @@ def gather(
     node = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     lane = tl.arange(0, BLOCK_E)
-    first = tl.load(indptr_ptr + node)
-    last = tl.load(indptr_ptr + node + 1)
+    first, last = edges_of(node, indptr_ptr)
 
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
     r = tl.arange(0, BLOCK_R)
@@ -64,8 +58,7 @@ def gather(
         source = tl.load(indices_ptr + edge, mask=live, other=0)
         kind = tl.load(etype_ptr + edge, mask=live, other=0)
         gate = open_gates(gate_ptr + source, gate_bias_ptr + kind, live, SUM)
-        rows = feat_ptr + source * feat_stride
-        feat = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        feat = load_edge_rows(feat_ptr + source * feat_stride, live, d, dim, SUM)
         sums += gate[:, None] * feat
         by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
     gates = tl.reduce(by_type, 0, add)
@@ -123,8 +116,7 @@ def scatter(
     chunk = tl.program_id(1).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     lane = tl.arange(0, BLOCK_E)
-    first = tl.load(out_indptr_ptr + node)
-    last = tl.load(out_indptr_ptr + node + 1)
+    first, last = edges_of(node, out_indptr_ptr)
     gate_logit = tl.load(gate_ptr + node).to(SUM)
     own = tl.load(feat_ptr + node * feat_stride + d, mask=d < dim, other=0.0).to(SUM)
 
@@ -137,24 +129,17 @@ def scatter(
         kind = tl.load(out_etype_ptr + offset, mask=live, other=0)
         # Beyond the last edge the logit is -inf: the gate and its slope are 0.
         logit = gate_logit + tl.load(gate_bias_ptr + kind, mask=live, other=float("-inf")).to(SUM)
-        small = tl.exp(-tl.abs(logit))
-        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
-        inside = live[:, None] & (d < dim)[None, :]
-        rows = grad_ptr + destination * grad_stride
-        grad = tl.load(rows[:, None] + d[None, :], mask=inside, other=0.0).to(SUM)
+        grad = load_edge_rows(grad_ptr + destination * grad_stride, live, d, dim, SUM)
         if NEED_FEAT:
-            sums += gate[:, None] * grad
+            sums += sigmoid(logit)[:, None] * grad
         if NEED_GATE:
-            biases = type_bias_ptr + kind * dim
-            bias = tl.load(biases[:, None] + d[None, :], mask=inside, other=0.0).to(SUM)
-            slope = small / ((1.0 + small) * (1.0 + small))
-            grad_logit = slope * tl.reduce(grad * (own[None, :] + bias), 1, add)
+            bias = load_edge_rows(type_bias_ptr + kind * dim, live, d, dim, SUM)
+            grad_logit = sigmoid_slope(logit) * tl.reduce(grad * (own[None, :] + bias), 1, add)
             grad_gate += grad_logit
             tl.store(grad_edge_ptr + chunk * edges + offset, grad_logit, mask=live)
 
     if NEED_FEAT:
-        out = tl.reduce(sums, 0, add)
-        tl.store(grad_feat_ptr + node * dim + d, out.to(grad_feat_ptr.dtype.element_ty), mask=d < dim)
+        store_sums(grad_feat_ptr + node * dim, sums, d, dim)
     if NEED_GATE:
         tl.store(grad_gate_ptr + chunk * nodes + node, tl.reduce(grad_gate, 0, add))
 
@@ -216,8 +201,7 @@ def table_products(
         gates = tl.load(
             table_ptr + node[None, :] * types + r[:, None], mask=live[None, :] & (r < types)[:, None], other=0.0
         )
-        rows = grad_ptr + node * grad_stride
-        grad = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        grad = load_edge_rows(grad_ptr + node * grad_stride, live, d, dim, SUM)
         sums += tl.dot(gates, grad, input_precision="ieee", out_dtype=SUM)
     offset = (part * types + r)[:, None] * dim + d[None, :]
     tl.store(part_ptr + offset, sums, mask=(r < types)[:, None] & (d < dim)[None, :])

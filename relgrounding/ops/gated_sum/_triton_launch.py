@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from relgrounding.ops._triton import accumulator, dense_rows, power_of_two, tile
+from relgrounding.ops._triton import accumulator, dense_rows, power_of_two
 from relgrounding.ops._triton._jit import TYPES
+from relgrounding.ops._triton._rows import RowsCall
 from relgrounding.ops.gated_sum import _triton_kernels as kernels
 
 
@@ -19,35 +20,18 @@ def gather(
     keep_table: bool,
 ) -> tuple[Tensor, Tensor]:
     """Output, and the (N, R) sums of gates by destination and type, an empty tensor unless `keep_table`."""
-    (nodes, dim), types = feat.shape, len(gate_bias)
+    nodes, types = len(feat), len(gate_bias)
     sums = accumulator(feat.dtype)
     out = feat.new_empty(feat.shape)
     table = feat.new_empty((nodes, types) if keep_table else (0,), dtype=sums)
     if out.numel() == 0:
         return out, table.zero_()
     feat = dense_rows(feat)
-    block_e, block_d, warps = tile(dim)
-    with torch.cuda.device_of(feat):
-        kernels.gather[(nodes, -(-dim // block_d))](
-            feat,
-            gate.contiguous(),
-            gate_bias.contiguous(),
-            type_bias.contiguous(),
-            indptr,
-            indices,
-            etype,
-            out,
-            table,
-            feat.stride(0),
-            types,
-            dim,
-            KEEP_TABLE=keep_table,
-            SUM=TYPES[sums],
-            BLOCK_E=block_e,
-            BLOCK_D=block_d,
-            BLOCK_R=min(power_of_two(types), max(4096 // block_d, 1), 16),
-            num_warps=warps,
-        )
+    inputs = feat, gate.contiguous(), gate_bias.contiguous(), type_bias.contiguous(), indptr, indices, etype
+    call = RowsCall(feat)
+    block_r = min(power_of_two(types), max(4096 // call.constants["BLOCK_D"], 1), 16)
+    constants = {"KEEP_TABLE": keep_table, "BLOCK_R": block_r}
+    call(kernels.gather, (*inputs, out, table), feat.stride(0), types, **constants)
     return out, table
 
 
@@ -100,37 +84,15 @@ def _scatter(
     need_gate: bool,
 ) -> tuple[Tensor, Tensor]:
     """Write `grad_feat`; return (C, N) and, in the order by source, (C, E): gradients of the logits."""
-    sums = accumulator(feat.dtype)
-    (nodes, dim), edges = feat.shape, len(out_etype)
-    block_e, block_d, warps = tile(dim)
-    chunks = -(-dim // block_d)
-    logit_CN = feat.new_empty((chunks, nodes) if need_gate else (0,), dtype=sums)
-    logit_CE = feat.new_empty((chunks, edges) if need_gate else (0,), dtype=sums)
+    sums, call = accumulator(feat.dtype), RowsCall(feat)
+    nodes, edges = len(feat), len(out_etype)
+    logit_CN = feat.new_empty((call.chunks, nodes) if need_gate else (0,), dtype=sums)
+    logit_CE = feat.new_empty((call.chunks, edges) if need_gate else (0,), dtype=sums)
     feat = dense_rows(feat)
-    kernels.scatter[(nodes, chunks)](
-        feat,
-        gate.contiguous(),
-        gate_bias.contiguous(),
-        type_bias.contiguous(),
-        grad,
-        out_indptr,
-        out_indices,
-        out_etype,
-        grad_feat,
-        logit_CN,
-        logit_CE,
-        feat.stride(0),
-        grad.stride(0),
-        nodes,
-        edges,
-        dim,
-        NEED_FEAT=need_feat,
-        NEED_GATE=need_gate,
-        SUM=TYPES[sums],
-        BLOCK_E=block_e,
-        BLOCK_D=block_d,
-        num_warps=warps,
-    )
+    inputs = feat, gate.contiguous(), gate_bias.contiguous(), type_bias.contiguous(), grad
+    tensors = *inputs, out_indptr, out_indices, out_etype, grad_feat, logit_CN, logit_CE
+    needs = {"NEED_FEAT": need_feat, "NEED_GATE": need_gate}
+    call(kernels.scatter, tensors, feat.stride(0), grad.stride(0), nodes, edges, **needs)
     return logit_CN, logit_CE
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from relgrounding.graphs._items import ItemGroup
+from relgrounding.graphs._items._padded import ItemGroup
 from relgrounding.ops.graph_attention._shift import common_shift
 
 

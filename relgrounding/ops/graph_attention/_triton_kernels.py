@@ -1,13 +1,12 @@
-"""Kernels of graph attention. N nodes, E edges, H heads, D dim; a program's tile is (BLOCK_E edges, BLOCK_D features).
+"""Kernels of graph attention, see `relgrounding.ops._triton._rows`. N nodes, E edges, H heads, D dim.
 
-Grid of the kernels over edges: (N, H, chunks of BLOCK_D features). Each lane of a tile keeps its own sum (and its own
-largest logit) over the steps of the loop; lanes meet once, after it, in a fixed order: there are no atomics.
-All offsets are 64-bit. `SUM` is the type of the sums.
+Each lane of `attend` keeps its own largest logit, too.
 """
 
 import triton.language as tl
 
 from relgrounding.ops._triton._jit import Kernel, add, larger
+from relgrounding.ops._triton._rows import edges_of, load_edge_rows, store_sums
 
 
 @Kernel
@@ -35,8 +34,7 @@ def attend(
     lane = tl.arange(0, BLOCK_E)
     cell = node * heads + head
     score_dst = tl.load(score_dst_ptr + cell).to(SUM)
-    first = tl.load(indptr_ptr + node)
-    last = tl.load(indptr_ptr + node + 1)
+    first, last = edges_of(node, indptr_ptr)
 
     largest = tl.full((BLOCK_E,), float("-inf"), SUM)
     total = tl.full((BLOCK_E,), 0.0, SUM)
@@ -52,8 +50,7 @@ def attend(
         reference = tl.where(grown == float("-inf"), 0.0, grown)
         rescale = tl.exp(largest - reference)
         weight = tl.exp(logit - reference)
-        rows = feat_ptr + source * feat_stride + head * dim
-        feat = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        feat = load_edge_rows(feat_ptr + source * feat_stride + head * dim, live, d, dim, SUM)
         sums = sums * rescale[:, None] + weight[:, None] * feat
         total = total * rescale + weight
         largest = grown
@@ -135,8 +132,7 @@ def attend_backward(
     lane = tl.arange(0, BLOCK_E)
     cell = node * heads + head
     score_src = tl.load(score_src_ptr + cell).to(SUM)
-    first = tl.load(out_indptr_ptr + node)
-    last = tl.load(out_indptr_ptr + node + 1)
+    first, last = edges_of(node, out_indptr_ptr)
     own = tl.load(feat_ptr + node * feat_stride + head * dim + d, mask=d < dim, other=0.0).to(SUM)
 
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
@@ -151,8 +147,7 @@ def attend_backward(
         # A lane beyond the last edge gets exp(-inf): weight 0.
         largest = tl.load(largest_ptr + at, mask=live, other=float("inf"))
         weight = tl.exp(logit - largest) * tl.load(scale_ptr + at, mask=live, other=0.0)
-        rows = grad_ptr + destination * grad_stride + head * dim
-        grad = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        grad = load_edge_rows(grad_ptr + destination * grad_stride + head * dim, live, d, dim, SUM)
         if NEED_FEAT:
             sums += weight[:, None] * grad
         if NEED_SCORES:
@@ -164,8 +159,7 @@ def attend_backward(
             tl.store(grad_edge_ptr + (chunk * edges + edge) * heads + head, grad_score, mask=live)
 
     if NEED_FEAT:
-        out = tl.reduce(sums, 0, add)
-        tl.store(grad_feat_ptr + cell * dim + d, out.to(grad_feat_ptr.dtype.element_ty), mask=d < dim)
+        store_sums(grad_feat_ptr + cell * dim, sums, d, dim)
     if NEED_SCORES:
         tl.store(grad_src_ptr + chunk * nodes * heads + cell, tl.reduce(grad_src, 0, add))
 
@@ -185,8 +179,7 @@ def sum_in_edges(
     """One destination: for a block of heads, the sum over its in-edges, which lie together, in rows / E tables."""
     node = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
-    first = tl.load(indptr_ptr + node)
-    last = tl.load(indptr_ptr + node + 1)
+    first, last = edges_of(node, indptr_ptr)
     sums = tl.full((BLOCK_E, BLOCK_H), 0.0, SUM)
     for table in range(0, rows, edges):
         for start in range(first, last, BLOCK_E):

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from relgrounding.ops._triton import accumulator, dense_rows, power_of_two, tile
+from relgrounding.ops._triton import accumulator, dense_rows, power_of_two
 from relgrounding.ops._triton._jit import TYPES
+from relgrounding.ops._triton._rows import RowsCall
 from relgrounding.ops.graph_attention import _triton_kernels as kernels
 
 
@@ -15,33 +16,14 @@ def attend(
 
     Both are 0 for a node without in-edges. With `exact` the output has the type of sums, float32 of bfloat16.
     """
-    nodes, heads, dim = feat.shape
     sums = accumulator(feat.dtype)
     out = feat.new_empty(feat.shape, dtype=sums if exact else feat.dtype)
     if out.numel() == 0:
         return out, *(score_dst.new_zeros(score_dst.shape, dtype=sums) for _ in range(2))
     largest, scale = (score_dst.new_empty(score_dst.shape, dtype=sums) for _ in range(2))
     feat = dense_rows(feat)
-    block_e, block_d, warps = tile(dim)
-    with torch.cuda.device_of(feat):
-        kernels.attend[(nodes, heads, -(-dim // block_d))](
-            feat,
-            score_src.contiguous(),
-            score_dst.contiguous(),
-            indptr,
-            indices,
-            out,
-            largest,
-            scale,
-            feat.stride(0),
-            heads,
-            dim,
-            SLOPE=slope,
-            SUM=TYPES[sums],
-            BLOCK_E=block_e,
-            BLOCK_D=block_d,
-            num_warps=warps,
-        )
+    inputs = feat, score_src.contiguous(), score_dst.contiguous(), indptr, indices
+    RowsCall(feat)(kernels.attend, (*inputs, out, largest, scale), feat.stride(0), feat.shape[1], SLOPE=slope)
     return out, largest, scale
 
 
@@ -62,45 +44,23 @@ def attend_backward(
     need_scores: bool,
 ) -> tuple[Tensor, ...]:
     """Gradients of the features, the sources' and the destinations' scores; an empty tensor where not needed."""
-    (nodes, heads, dim), edges = feat.shape, len(out_edges)
+    (nodes, heads, _), edges = feat.shape, len(out_edges)
     if feat.numel() == 0 or edges == 0:
         shapes = [feat.shape if need_feat else (0,), *[score_src.shape if need_scores else (0,)] * 2]
         return tuple(feat.new_zeros(shape) for shape in shapes)
     feat, grad = dense_rows(feat), dense_rows(grad)
-    block_e, block_d, warps = tile(dim)
-    chunks = -(-dim // block_d)
+    call = RowsCall(feat)
+    chunks = call.chunks
     grad_feat = feat.new_empty(feat.shape if need_feat else (0,))
     grad_src_CNH = largest.new_empty((chunks, nodes, heads) if need_scores else (0,))
     grad_edge_CEH = largest.new_empty((chunks, edges, heads) if need_scores else (0,))
     with torch.cuda.device_of(feat):
-        kernels.attend_backward[(nodes, heads, chunks)](
-            feat,
-            score_src.contiguous(),
-            score_dst.contiguous(),
-            largest,
-            scale,
-            grad,
-            _row_products(grad, out, largest) if need_scores else largest,
-            out_indptr,
-            out_indices,
-            out_edges,
-            grad_feat,
-            grad_src_CNH,
-            grad_edge_CEH,
-            feat.stride(0),
-            grad.stride(0),
-            nodes,
-            edges,
-            heads,
-            dim,
-            SLOPE=slope,
-            NEED_FEAT=need_feat,
-            NEED_SCORES=need_scores,
-            SUM=TYPES[largest.dtype],
-            BLOCK_E=block_e,
-            BLOCK_D=block_d,
-            num_warps=warps,
-        )
+        products = _row_products(grad, out, largest) if need_scores else largest
+        inputs = feat, score_src.contiguous(), score_dst.contiguous(), largest, scale, grad, products
+        tensors = *inputs, out_indptr, out_indices, out_edges, grad_feat, grad_src_CNH, grad_edge_CEH
+        numbers = feat.stride(0), grad.stride(0), nodes, edges, heads
+        needs = {"NEED_FEAT": need_feat, "NEED_SCORES": need_scores}
+        call(kernels.attend_backward, tensors, *numbers, SLOPE=slope, **needs)
         if not need_scores:
             return grad_feat, *(score_src.new_empty(0) for _ in range(2))
         grad_dst = _sum_in_edges(grad_edge_CEH, indptr, score_dst)

@@ -1,13 +1,19 @@
-"""Kernels of the typed comparison. N nodes, E edges, R types, D dim; a tile is (BLOCK_E edges, BLOCK_D features).
-
-Grid of the kernels over features: (N, chunks of BLOCK_D features). Each lane of a tile keeps its own sum over the steps
-of the loop; lanes meet once, after it, in a fixed order: there are no atomics. All offsets are 64-bit. `SUM` is the
-type of the sums.
-"""
+"""Kernels of the typed comparison, see `relgrounding.ops._triton._rows`. N nodes, E edges, R types, D dim."""
 
 import triton.language as tl
 
-from relgrounding.ops._triton._jit import Kernel, add
+from relgrounding.ops._triton._jit import Kernel, add, sigmoid, sigmoid_slope
+from relgrounding.ops._triton._rows import edges_of, load_edge_rows, store_sums
+
+
+@Kernel
+def open_gates(gates_ptr, types_ptr, biases_ptr, live, EDGE_BIAS: tl.constexpr, SUM: tl.constexpr):
+    """The gates of some edges; 0 beyond the last one."""
+    logit = tl.load(gates_ptr, mask=live, other=float("-inf")).to(SUM)
+    logit += tl.load(types_ptr, mask=live, other=0.0).to(SUM)
+    if EDGE_BIAS:
+        logit += tl.load(biases_ptr, mask=live, other=0.0).to(SUM)
+    return sigmoid(logit)
 
 
 @Kernel
@@ -35,8 +41,8 @@ def gather(
     node = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     lane = tl.arange(0, BLOCK_E)
-    first = tl.load(indptr_ptr + node)
-    last = tl.load(indptr_ptr + node + 1)
+    first, last = edges_of(node, indptr_ptr)
+    of_types_ptr = type_gate_ptr + node * types
 
     sums = tl.full((BLOCK_E, BLOCK_D), 0.0, SUM)
     opened = tl.full((BLOCK_E,), 0.0, SUM)
@@ -45,15 +51,8 @@ def gather(
         live = edge < last
         source = tl.load(indices_ptr + edge, mask=live, other=0)
         kind = tl.load(etype_ptr + edge, mask=live, other=0)
-        # Beyond the last edge the logit is -inf, the gate 0.
-        logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
-        logit += tl.load(type_gate_ptr + node * types + kind, mask=live, other=0.0).to(SUM)
-        if EDGE_BIAS:
-            logit += tl.load(edge_bias_ptr + edge, mask=live, other=0.0).to(SUM)
-        small = tl.exp(-tl.abs(logit))
-        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
-        rows = feat_ptr + source * feat_stride
-        feat = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        gate = open_gates(gate_ptr + source, of_types_ptr + kind, edge_bias_ptr + edge, live, EDGE_BIAS, SUM)
+        feat = load_edge_rows(feat_ptr + source * feat_stride, live, d, dim, SUM)
         sums += gate[:, None] * feat
         opened += gate
     out = tl.reduce(sums, 0, add) / (1.0 + tl.reduce(opened, 0, add))
@@ -66,12 +65,7 @@ def gather(
             live = edge < last
             source = tl.load(indices_ptr + edge, mask=live, other=0)
             kind = tl.load(etype_ptr + edge, mask=live, other=0)
-            logit = tl.load(gate_ptr + source, mask=live, other=float("-inf")).to(SUM)
-            logit += tl.load(type_gate_ptr + node * types + kind, mask=live, other=0.0).to(SUM)
-            if EDGE_BIAS:
-                logit += tl.load(edge_bias_ptr + edge, mask=live, other=0.0).to(SUM)
-            small = tl.exp(-tl.abs(logit))
-            gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
+            gate = open_gates(gate_ptr + source, of_types_ptr + kind, edge_bias_ptr + edge, live, EDGE_BIAS, SUM)
             by_type += tl.where(kind[:, None] == r[None, :], gate[:, None], 0.0)
         count = tl.reduce(by_type, 0, add)
         offset = r.to(tl.int64)[:, None] * dim + d[None, :]
@@ -169,8 +163,7 @@ def scatter(
     chunk = tl.program_id(1).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     lane = tl.arange(0, BLOCK_E)
-    first = tl.load(out_indptr_ptr + node)
-    last = tl.load(out_indptr_ptr + node + 1)
+    first, last = edges_of(node, out_indptr_ptr)
     gate_logit = tl.load(gate_ptr + node).to(SUM)
     own = tl.load(feat_ptr + node * feat_stride + d, mask=d < dim, other=0.0).to(SUM)
 
@@ -186,25 +179,21 @@ def scatter(
         logit = gate_logit + tl.load(type_gate_ptr + cell, mask=live, other=float("-inf")).to(SUM)
         if EDGE_BIAS:
             logit += tl.load(edge_bias_ptr + edge, mask=live, other=0.0).to(SUM)
-        small = tl.exp(-tl.abs(logit))
-        gate = tl.where(logit >= 0, 1.0, small) / (1.0 + small)
         scale = tl.load(scale_ptr + destination, mask=live, other=0.0)
-        rows = grad_ptr + destination * grad_stride
-        grad = tl.load(rows[:, None] + d[None, :], mask=live[:, None] & (d < dim)[None, :], other=0.0).to(SUM)
+        grad = load_edge_rows(grad_ptr + destination * grad_stride, live, d, dim, SUM)
         if NEED_FEAT:
-            sums += (gate * scale)[:, None] * grad
+            sums += (sigmoid(logit) * scale)[:, None] * grad
         if NEED_GATE:
             grad_opened = scale * tl.reduce(grad * own[None, :], 1, add)
             of_type = tl.load(of_types_ptr + cell, mask=live, other=0.0)
             of_all = tl.load(through_ptr + destination, mask=live, other=0.0)
             grad_opened += tl.where(chunk == 0, of_type - of_all, 0.0)
-            grad_logit = small / ((1.0 + small) * (1.0 + small)) * grad_opened
+            grad_logit = sigmoid_slope(logit) * grad_opened
             grad_gate += grad_logit
             tl.store(grad_edge_ptr + chunk * edges + edge, grad_logit, mask=live)
 
     if NEED_FEAT:
-        out = tl.reduce(sums, 0, add)
-        tl.store(grad_feat_ptr + node * dim + d, out.to(grad_feat_ptr.dtype.element_ty), mask=d < dim)
+        store_sums(grad_feat_ptr + node * dim, sums, d, dim)
     if NEED_GATE:
         tl.store(grad_gate_ptr + chunk * nodes + node, tl.reduce(grad_gate, 0, add))
 
@@ -223,8 +212,7 @@ def sum_by_type(
     """One destination and a block of types: the sums of a number per in-edge."""
     node = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    first = tl.load(indptr_ptr + node)
-    last = tl.load(indptr_ptr + node + 1)
+    first, last = edges_of(node, indptr_ptr)
     sums = tl.full((BLOCK_E, BLOCK_R), 0.0, SUM)
     for start in range(first, last, BLOCK_E):
         edge = start + tl.arange(0, BLOCK_E)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from relgrounding.ops._triton import accumulator, dense_rows, power_of_two, tile
+from relgrounding.ops._triton import accumulator, dense_rows, power_of_two
 from relgrounding.ops._triton._jit import TYPES
+from relgrounding.ops._triton._rows import RowsCall
 from relgrounding.ops.gated_sum._triton_launch import table_products
 from relgrounding.ops.typed_comparison import _triton_kernels as kernels
 
@@ -20,35 +21,14 @@ def gather(
     etype: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Output, and the (N, R) sums of gates by destination and type."""
-    (nodes, dim), types = feat.shape, len(type_bias)
-    sums = accumulator(feat.dtype)
-    out, count = feat.new_empty(feat.shape), feat.new_empty(type_gate.shape, dtype=sums)
+    out, count = feat.new_empty(feat.shape), feat.new_empty(type_gate.shape, dtype=accumulator(feat.dtype))
     if out.numel() == 0:
         return out, count.zero_()
     feat = dense_rows(feat)
-    block_e, block_d, warps = tile(dim)
-    with torch.cuda.device_of(feat):
-        kernels.gather[(nodes, -(-dim // block_d))](
-            feat,
-            gate.contiguous(),
-            type_gate.contiguous(),
-            type_bias.contiguous(),
-            gate if edge_bias is None else edge_bias.contiguous(),
-            indptr,
-            indices,
-            etype,
-            out,
-            count,
-            feat.stride(0),
-            types,
-            dim,
-            EDGE_BIAS=edge_bias is not None,
-            SUM=TYPES[sums],
-            BLOCK_E=block_e,
-            BLOCK_D=block_d,
-            BLOCK_R=_block_r(types, block_d),
-            num_warps=warps,
-        )
+    inputs = feat, gate.contiguous(), type_gate.contiguous(), type_bias.contiguous()
+    bias, types, call = gate if edge_bias is None else edge_bias.contiguous(), len(type_bias), RowsCall(feat)
+    constants = {"EDGE_BIAS": edge_bias is not None, "BLOCK_R": _block_r(types, call.constants["BLOCK_D"])}
+    call(kernels.gather, (*inputs, bias, indptr, indices, etype, out, count), feat.stride(0), types, **constants)
     return out, count
 
 
@@ -138,42 +118,15 @@ def _scatter(
     need_gate: bool,
 ) -> tuple[Tensor, Tensor]:
     """Write `grad_feat`; return (C, N) and (C, E): gradients of the logits."""
-    (nodes, dim), types, edges = feat.shape, of_types.shape[1], len(etype)
-    block_e, block_d, warps = tile(dim)
-    chunks = -(-dim // block_d)
-    logit_CN = scale.new_empty((chunks, nodes) if need_gate else (0,))
-    logit_CE = scale.new_empty((chunks, edges) if need_gate else (0,))
-    feat = dense_rows(feat)
-    kernels.scatter[(nodes, chunks)](
-        feat,
-        gate.contiguous(),
-        type_gate.contiguous(),
-        gate if edge_bias is None else edge_bias.contiguous(),
-        grad,
-        of_types,
-        scale,
-        through,
-        out_indptr,
-        out_indices,
-        out_edges,
-        etype,
-        grad_feat,
-        logit_CN,
-        logit_CE,
-        feat.stride(0),
-        grad.stride(0),
-        nodes,
-        edges,
-        types,
-        dim,
-        EDGE_BIAS=edge_bias is not None,
-        NEED_FEAT=need_feat,
-        NEED_GATE=need_gate,
-        SUM=TYPES[scale.dtype],
-        BLOCK_E=block_e,
-        BLOCK_D=block_d,
-        num_warps=warps,
-    )
+    call, nodes, edges = RowsCall(feat), len(feat), len(etype)
+    logit_CN = scale.new_empty((call.chunks, nodes) if need_gate else (0,))
+    logit_CE = scale.new_empty((call.chunks, edges) if need_gate else (0,))
+    feat, bias = dense_rows(feat), gate if edge_bias is None else edge_bias.contiguous()
+    inputs = feat, gate.contiguous(), type_gate.contiguous(), bias, grad, of_types, scale, through
+    tensors = *inputs, out_indptr, out_indices, out_edges, etype, grad_feat, logit_CN, logit_CE
+    numbers = feat.stride(0), grad.stride(0), nodes, edges, of_types.shape[1]
+    needs = {"NEED_FEAT": need_feat, "NEED_GATE": need_gate}
+    call(kernels.scatter, tensors, *numbers, EDGE_BIAS=edge_bias is not None, **needs)
     return logit_CN, logit_CE
 
 

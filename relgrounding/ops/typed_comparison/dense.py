@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
-from relgrounding.graphs._items import ItemGroup
+from relgrounding.graphs._items._padded import ItemGroup
 from relgrounding.ops._registry import FLOAT, register_backend
 from relgrounding.ops._segments import cell_sums
 from relgrounding.ops.typed_comparison._by_edge import Products, compare
