@@ -102,7 +102,7 @@ class Gradients:
             torch._foreach_zero_(missing)
         filled = [(part, gradient) for part, gradient in pairs if gradient is not None]
         if filled:
-            torch._foreach_copy_(*map(list, zip(*filled, strict=True)))
+            torch._foreach_copy_([part for part, _ in filled], [gradient for _, gradient in filled])
         return [float(gradient is not None) for gradient in given]
 
     def take(self, given: Sequence[float]) -> Tensor:
