@@ -245,7 +245,7 @@ def test_a_killed_compilation_leaves_nothing_that_is_used(folder, tmp_path, comp
 )
 @pytest.mark.parametrize("version", [b"exit", b""])
 def test_a_compiler_that_hangs_or_is_broken_has_a_limit_and_a_reason(
-    script, said, version, folder, tmp_path, monkeypatch
+    script, said, version, folder, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(_cpp, "LIMIT", 0.5)
     monkeypatch.setattr(_cpp, "VERSION_LIMIT", 0.5)
@@ -256,6 +256,8 @@ def test_a_compiler_that_hangs_or_is_broken_has_a_limit_and_a_reason(
     assert any(part in str(caught.value) for part in said.split("|")), str(caught.value)
     assert time.monotonic() - start < 5
     assert not any(folder.iterdir())
+    if "compiling" in caplog.text and "invalid" not in said:
+        assert f"{caught.value}; going on with slower kernels" in caplog.text
 
 
 def test_nothing_that_a_compiler_started_goes_on(folder, tmp_path, monkeypatch):
