@@ -12,6 +12,7 @@ from omegaconf import MISSING, OmegaConf
 from tabulate import tabulate
 
 from relgrounding._names import check_name
+from relgrounding._printing import counted
 from relgrounding._settings import LARGEST, merge_settings, read_yaml
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.evaluation import read_results
@@ -351,7 +352,8 @@ def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
         extra = sorted(row for row in found[name] if row not in grid.rows)
         order = [row for row in grid.rows if name in _experiments(grid, row)] + extra
         lines = [
-            [_label(grid, row), *(str(found[name].get(row, {}).get(title, "-")) for title in titles)] for row in order
+            [_label(grid, row), *(_written(found[name].get(row, {}).get(title), len(grid.seeds)) for title in titles)]
+            for row in order
         ]
         text = tabulate(lines, ["", *titles], tablefmt="pipe", colalign=("left", *["right"] * len(titles)))
         if not found[name]:
@@ -359,6 +361,13 @@ def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
         settings = " ".join([*grid.settings, *experiment.settings])
         parts.append(f"## {name}\n\n`{experiment.config}` with `{settings}`\n\n{text}\n")
     return "\n".join(parts)
+
+
+def _written(cell: Cell | None, seeds: int) -> str:
+    """Return a cell as text, a dash where there is none; one of fewer seeds than the grid's says so."""
+    if cell is None:
+        return "-"
+    return str(cell) if len(cell.values) == seeds else f"{cell}, {len(cell.values)} of {counted(seeds, 'seed')}"
 
 
 def _label(grid: Grid, row: str) -> str:
