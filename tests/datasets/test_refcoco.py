@@ -104,6 +104,7 @@ def test_published_counts(data_root, name, counts):
     assert len(seen) == sum(counts.values())
 
 
+@pytest.mark.slow
 def test_training_images_of_refcoco_in_the_validation_of_refcocog(data_root):
     train = {query.item for query in load_refcoco(data_root / "refcoco", "refcoco", "train")}
     other = {query.item for query in load_refcoco(data_root / "refcoco", "refcocog", "val")}

@@ -145,6 +145,7 @@ def test_missing_file_and_no_match_say_what_to_do(vectors):
         load_word_vectors(vectors, Vocabulary(["zebra"]))
 
 
+@pytest.mark.slow
 def test_real_vectors_cover_the_training_splits(data_root, tmp_path):
     path = data_root / "word_vectors" / "vectors.300d.txt"
     with path.open() as file:

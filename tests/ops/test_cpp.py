@@ -70,6 +70,7 @@ def test_a_backend_that_is_named_says_why_it_cannot_run(monkeypatch):
         ops.gated_sum(structure, *draw_inputs(0, [(3, 2), (3,), (3,), (3, 2)]), backend="cpp")
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_broken_library_is_made_again_and_a_good_one_is_kept(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "relgrounding")

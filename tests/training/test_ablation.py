@@ -159,6 +159,7 @@ def test_an_experiment_that_was_not_run_says_so(tmp_path):
     assert "floor" not in table
 
 
+@pytest.mark.slow
 def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     grid, out, runs = _write(tmp_path / "grid.yaml"), tmp_path / "out", tmp_path / "runs"
     words = [str(grid), "--out", str(out), "--runs", str(runs), "--jobs", "2"]
