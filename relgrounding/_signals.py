@@ -42,6 +42,8 @@ class _Caught:
         self.first: int | None = None
         self.came = 0.0
         self.last_words: Callable[[], str] | None = None
+        self.saying = False
+        """Its last line is being printed; one signal waits for that."""
         self.said = False
 
 
@@ -154,10 +156,11 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
     """
     traceback.clear_frames(stop.__traceback__)  # closes progress bars, which print when closed
     number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
-    if _caught is not None:
-        _caught.said = True
+    state = _caught or _Caught("")
+    state.saying = not state.said
     if is_main():
         print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
+    state.said, state.saying = True, False
     return 128 + number
 
 
@@ -186,6 +189,9 @@ def _handle(number: int, _: FrameType | None) -> None:
         return
     if state.first is not None:
         if number == state.first and world_size() > 1 and time.monotonic() - state.came < REPEATED:
+            return
+        if state.saying:
+            state.saying = False
             return
         if not state.said and is_main():
             words = state.last_words() if state.last_words else state.words

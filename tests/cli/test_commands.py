@@ -231,3 +231,25 @@ def test_a_command_that_never_looks_ends_at_the_first_interruption(monkeypatch, 
     with _signals.caught():
         assert run("env", []) == 130
     assert "stopped by SIGINT" in capsys.readouterr().err
+
+
+def test_a_signal_while_the_last_line_is_printed_does_not_take_it_away(monkeypatch, capfd):
+    from relgrounding import _signals
+
+    def main():
+        signal.raise_signal(signal.SIGTERM)
+        _signals.look()
+
+    def is_main():
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(_signals, "is_main", is_main)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as ended:
+        _signals.run_command(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == "\nstopped by SIGTERM; the same command starts it\n"
