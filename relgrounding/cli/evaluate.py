@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="with --write or --out: say in predictions.jsonl how answers got their scores",
+        help="with --write or --out: add to predictions.jsonl what each answer's score is made of",
     )
     parser.add_argument("--out", type=local, help="new folder for the results, readable like a run")
     parser.add_argument(

@@ -6,7 +6,7 @@
     relgrounding ground --checkpoint runs/demo --image test-0-00000-a --query "the green square"
     relgrounding ground --checkpoint runs/charades_vgn --video-features clips.h5 --batch questions.jsonl --out DIR
 
-The last but one asks about a generated scene. A line of questions.jsonl is {"video": ID, "duration": 31.2, "query":
+The third command asks about a generated scene. A line of questions.jsonl is {"video": ID, "duration": 31.2, "query":
 SENTENCE} or {"image": ID, "query": SENTENCE}; the features of all of them are in one HDF5 file, or (of videos) in a
 folder of ID.npy.
 """
@@ -47,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", help="the sentence")
     parser.add_argument("--batch", metavar="JSONL", help="many questions, one per line; a file or a URL")
     parser.add_argument("--out", type=local, default=Path("answer"), help="name of the .png and .json, or the folder")
-    parser.add_argument("--images", type=local, help="batch: folder of the pictures")
+    parser.add_argument("--images", type=local, help="with --batch: folder of the pictures")
     parser.add_argument("--word-vectors", type=local, help="the run's file of word vectors, for words new to it")
     parser.add_argument("--select", choices=["score", "vote"], help="selection method of moments (default: the run's)")
-    parser.add_argument("--explain", action="store_true", help="say which neighbours and words the best answer is from")
+    parser.add_argument("--explain", action="store_true", help="say which neighbours and words led to the best answer")
     parser.add_argument("--no-figures", action="store_true", help="write no pictures")
-    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="batch: at a line of no use")
+    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="with --batch, at a line that cannot be answered: stop, or skip it")
 
 
 def run(arguments: argparse.Namespace) -> None:

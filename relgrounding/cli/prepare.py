@@ -1,4 +1,4 @@
-"""Make feature files: from the formats that people have, or from annotations where there are no visual features.
+"""Make feature files, from other formats of features, or from annotations where there are no visual features.
 
     relgrounding prepare features i3d_features/ features/i3d.h5 --float16
     relgrounding prepare features trainval_36.tsv features/regions.h5 --pca 256
