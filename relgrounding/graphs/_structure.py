@@ -512,3 +512,7 @@ class GraphStructure:
 
 class _Selection(LazySelection, GraphStructure):
     """Items of a structure, see `GraphStructure._later`."""
+
+    def __new__(cls, *given: Any, **fields: Any) -> Any:
+        # `dataclasses.replace` gives the fields of a structure, and gets one.
+        return GraphStructure(**fields) if fields else super().__new__(cls)

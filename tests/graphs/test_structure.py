@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import pickle
 from collections import Counter
 
@@ -137,6 +139,10 @@ def test_equal_items_built_once_are_those_built_alone(nearest, long, monkeypatch
         lambda s: s.keep_edges(torch.arange(s.num_edges) % 3 > 0),
         lambda s: s.without_edges(),
         lambda s: pickle.loads(pickle.dumps(s)),
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+        lambda s: dataclasses.replace(s, edge_types=tuple(reversed(s.edge_types))),
         lambda s: graphs.from_dgl(s.to_dgl()),
         lambda s: GraphStructure.batch([piece for *_, piece in s.pieces(2000)]),
     ):
@@ -231,9 +237,9 @@ def test_the_structure_of_a_dgl_graph_is_kept_until_its_edges_nodes_or_batch_cha
         assert graphs.from_dgl(graph).batch_num_nodes.tolist() == counts
     graph.batch_num_nodes().copy_(torch.tensor([2, 1]))
     assert graphs.from_dgl(graph).batch_num_nodes.tolist() == [2, 1]
-    copy = pickle.loads(pickle.dumps(graph))
-    copy.add_edges([1], [0])
-    assert _edges(graphs.from_dgl(copy)) == [(1, 0), (0, 1)]
+    another = pickle.loads(pickle.dumps(graph))
+    another.add_edges([1], [0])
+    assert _edges(graphs.from_dgl(another)) == [(1, 0), (0, 1)]
     assert _edges(graphs.from_dgl(graph)) == [(0, 1)]
 
 
