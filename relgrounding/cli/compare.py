@@ -41,15 +41,21 @@ class Compared(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("runs", nargs="+", type=local, metavar="RUN", help="folders of the first system's finished runs")
+    parser.add_argument("runs", nargs="+", type=local, metavar="RUN", help="folders of a system's finished runs")
     parser.add_argument(
-        "--with", nargs="+", type=local, metavar="RUN", dest="others", required=True, help="folders of the second system's"
+        "--with",
+        nargs="+",
+        type=local,
+        metavar="RUN",
+        dest="others",
+        required=True,
+        help="folders of the second system's",
     )
     parser.add_argument("--split", help="as in results.json (default: all in common)")
     parser.add_argument("--protocol", help="as in results.json (default: all in common)")
     parser.add_argument("--metric", nargs="+", help="names of metrics (default: all)")
-    parser.add_argument("--confidence", type=float, default=0.95, help="level of the intervals (default: %(default)s)")
-    parser.add_argument("--resamples", type=int, default=2000, help="number of bootstrap samples (default: %(default)s)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="confidence level (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--out", type=local, help="file to write the tables to, besides printing them")
 
 

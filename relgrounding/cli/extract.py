@@ -78,7 +78,9 @@ def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str
     parser.add_argument("--size", type=at_least(int, 16), default=size, help="pixels that the model sees")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--number-ids", action="store_true", help="ids are the numbers that end the names, as COCO's")
-    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="at a file that cannot be read: stop, or skip it")
+    parser.add_argument(
+        "--on-error", choices=["stop", "skip"], default="stop", help="at a file that cannot be read: stop, or skip it"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5, or a shard of other files")
 
 

@@ -52,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", choices=["score", "vote"], help="selection method of moments (default: the run's)")
     parser.add_argument("--explain", action="store_true", help="say which neighbours and words led to the best answer")
     parser.add_argument("--no-figures", action="store_true", help="write no pictures")
-    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="with --batch, at a line that cannot be answered: stop, or skip it")
+    parser.add_argument(
+        "--on-error",
+        choices=["stop", "skip"],
+        default="stop",
+        help="with --batch, at a line that cannot be answered: stop, or skip it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
