@@ -143,11 +143,11 @@ def destinations(
             other = plane * size + cell
             kind = load_kinds(tile_ptr, other, inside, types)
             logit = gate_logits(gate, kind, of_types, biases, other, types, SUM)
-            through += tl.reduce(sigmoid(logit) * product, 1, add)
             if NEED_TYPES:
                 slope = sigmoid_slope(logit)
                 slopes += sums_by_type(slope, kind, r, TYPES)
                 steep += sums_by_type(slope * product, kind, r, TYPES)
+            through += tl.reduce(sigmoid(logit) * product, 1, add)
 
     products = load_rows(product_ptr, i, first, count, TYPES, r, TYPES, SUM)
     opened = load_rows(count_ptr, i, first, count, TYPES, r, TYPES, SUM)
