@@ -29,5 +29,5 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, mo
 
 def test_what_cannot_be_written_is_named_without_the_unfinished_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file'$"), replacing(tmp_path / "file" / "out"):
+    with pytest.raises(OSError, match=r"file'$"), replacing(tmp_path / "file" / "out"):
         pass
