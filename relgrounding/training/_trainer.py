@@ -388,10 +388,8 @@ class Trainer:
             raise RunError(f"{path} was trained with another vocabulary; --resume needs the same data")
         step, epoch = saved["state"]["step"], saved["state"]["epoch"]
         if not 0 <= step - epoch * self.steps_per_epoch <= self.steps_per_epoch:
-            raise RunError(
-                f"{path} cannot be restored: after {counted(epoch, 'epoch')} of {counted(self.steps_per_epoch, 'step')} "
-                f"it cannot be at step {step}"
-            )
+            done = f"{counted(epoch, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            raise RunError(f"{path} cannot be restored: after {done} it cannot be at step {step}")
         if saved["state"]["stage"] > 1:
             self._begin_stage(saved["state"]["stage"])
         self.folder.restore(self.model, saved, "last.pt")

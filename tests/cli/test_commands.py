@@ -297,7 +297,7 @@ def test_a_second_signal_ends_a_process_whatever_fails_meanwhile(signals, monkey
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "write", fail)
-    with signals.caught(), pytest.raises(SystemExit) as ended, signals.held(fail):
+    with signals.caught(), pytest.raises(SystemExit) as ended, signals.held(fail):  # noqa: PT012
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGHUP)
         raise AssertionError("it went on")

@@ -141,7 +141,7 @@ def test_best_is_what_to_go_on_from_when_last_is_damaged(trained, tmp_path, caps
 def test_best_is_not_what_to_go_on_from_when_its_weights_are_an_average(tmp_path):
     for name, content in (("config.yaml", b"train: {ema: 0.9}\n"), ("last.pt", b""), ("best.pt", b"")):
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(RunError, match="not a checkpoint; train the run again with --overwrite$"):
+    with pytest.raises(RunError, match=r"not a checkpoint; train the run again with --overwrite$"):
         RunFolder(tmp_path).load("last.pt")
 
 
