@@ -43,7 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is gone, or what raised says more
+            beside.unlink()
     with contextlib.suppress(OSError):  # not every file system has folders that can be synchronised
         synchronise(path.parent)
 
@@ -104,13 +105,17 @@ def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", be
         beside: suffixes of further files that are written next to it.
 
     Raises:
-        ConfigError: it is a directory, one of the sources (possibly through a link), or a file of another kind, or its
-            name is invalid.
+        ConfigError: it is a directory or a device, one of the sources (possibly through a link), or a file of another
+            kind, its name is invalid, or its folder cannot be written to.
     """
     # `a/../b` refers to b only if a exists, and writing would create it.
     if os.path.isdir(path) or os.path.isdir(os.path.normpath(path)):
         raise ConfigError(f"{path} is a directory; name a file to be written")
+    # A device or a pipe would be replaced by a file.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{path} is not a plain file, and is not replaced; name another")
     check_name(path.name, f"output {ascii(str(path))[1:81]}")
+    _check_writable(path, path.parent)
     written = [path, *(path.with_name(path.name + ending) for ending in beside)]
     _check_sources(written, sources)
     for other in written[1:]:
@@ -129,8 +134,18 @@ def check_output_folder(path: Path, sources: Iterable[Path] = ()) -> Path:
         if os.path.lexists(path):
             raise ConfigError(f"{path} is not a directory; name one to be written into")
         check_name(path.name, f"output {ascii(str(path))[1:81]}")
+    _check_writable(path, path)
     _check_sources([path], sources)
     return path
+
+
+def _check_writable(path: Path, folder: Path) -> None:
+    """Raise ConfigError if the folder of an output cannot be written to, or cannot be made."""
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p) or p == p.parent)
+    if not os.path.isdir(there):
+        raise ConfigError(f"{path} cannot be written: {there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: there is no permission to write to {there}")
 
 
 def _check_sources(written: list[Path], sources: Iterable[Path]) -> None:

@@ -18,7 +18,9 @@ STOPPING = [
 ]
 
 REPEATED = 2.0
-"""Seconds within which a process of a job takes the same signal twice for one: from a scheduler, and from torchrun."""
+"""Seconds within which a process of a job takes the same signal twice for one: from a scheduler, and from torchrun; and
+which the last line may take to be printed."""
+AGAIN = "the same command starts it"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,13 +39,15 @@ class _Caught:
     """State while signals are caught."""
 
     def __init__(self, words: str) -> None:
-        self.words = words
+        self.words = words or AGAIN
         self.process = os.getpid()
         self.first: int | None = None
         self.came = 0.0
+        self.seen = False
+        """Somebody was told of the first signal."""
         self.last_words: Callable[[], str] | None = None
-        self.saying = False
-        """Its last line is being printed; one signal waits for that."""
+        self.saying = 0.0
+        """When its last line began to be printed, for which further signals wait; 0: it is not being printed."""
         self.said = False
 
 
@@ -70,29 +74,43 @@ def caught(words: str = "") -> Iterator[None]:
         yield
         return
     before: dict[int, Any] = {}
-    _caught = _Caught(words)
+    state = _caught = _Caught(words)
     try:
-        for number in STOPPING:
-            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, _handle)
+        _install(before)
         yield
     finally:
         for number, handler in before.items():
             # None: a handler that was not installed from Python and cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _caught = None
+        if state.first is not None and not state.seen:  # it came after the last `look`
+            signal.raise_signal(state.first)
+
+
+def _install(before: dict[int, Any]) -> None:
+    """Catch signals, and put the handlers that they had into `before`."""
+    for number in STOPPING:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, _handle)
 
 
 @contextlib.contextmanager
 def uncaught() -> Iterator[None]:
-    """Within `caught`, let signals end the process at once again: for what never looks."""
+    """Within `caught`, let signals end the process at once again: for what never looks.
+
+    A second SIGINT ends it as within `caught`, so that it does not disturb what the first one does.
+
+    Raises:
+        Interrupted: a signal has come before.
+    """
     if _caught is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     caught_ones = [number for number in STOPPING if signal.getsignal(number) is _handle]
     for number in caught_ones:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, _interrupt if number == signal.SIGINT else signal.SIG_DFL)
     try:
+        look()
         yield
     finally:
         for number in caught_ones:
@@ -121,13 +139,16 @@ def held(last_words: Callable[[], str]) -> Iterator[None]:
 
 def look() -> None:
     """Raise `Interrupted` if a signal has come."""
-    if _caught is not None and _caught.first is not None:
-        raise Interrupted(_caught.first)
+    if (number := pending()) is not None:
+        raise Interrupted(number)
 
 
 def pending() -> int | None:
     """Return the number of the signal that has come, if any."""
-    return _caught.first if _caught is not None else None
+    if _caught is None or _caught.first is None:
+        return None
+    _caught.seen = True
+    return _caught.first
 
 
 def agree(values: Sequence[float] = ()) -> tuple[list[float], int | None]:
@@ -157,23 +178,30 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
     traceback.clear_frames(stop.__traceback__)  # closes progress bars, which print when closed
     number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
     state = _caught or _Caught("")
-    state.saying = not state.said
-    if is_main():
-        print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
-    state.said, state.saying = True, False
+    state.seen, state.saying = True, time.monotonic()
+    if is_main() and not state.said:
+        with contextlib.suppress(OSError):  # the terminal is gone, which is what SIGHUP says
+            print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
+    state.said, state.saying = True, 0.0
     return 128 + number
 
 
 def run_command(main: Callable[..., int]) -> NoReturn:
-    """Run a command as the main function of a process: signals after the first cannot disturb its end."""
-    with caught():
-        try:
-            status = main()
-        except KeyboardInterrupt as stop:  # where signals cannot be caught
-            status = ended(stop, "the same command starts it")
-        if _caught is not None and _caught.first is not None:
+    """Run a command as the main function of a process: signals after the first cannot disturb its end.
+
+    They stay caught until the process is gone.
+    """
+    global _caught
+    _caught = _Caught("")
+    _install({})
+    try:
+        status = main()
+    except KeyboardInterrupt as stop:  # where signals cannot be caught
+        status = ended(stop, AGAIN)
+    if _caught.first is not None:
+        with contextlib.suppress(OSError):
             sys.stdout.flush()
-            os._exit(status)
+        os._exit(status)
     sys.exit(status)
 
 
@@ -188,13 +216,23 @@ def _handle(number: int, _: FrameType | None) -> None:
     if state is None or os.getpid() != state.process:  # a loading process before it ignores signals
         return
     if state.first is not None:
-        if number == state.first and world_size() > 1 and time.monotonic() - state.came < REPEATED:
+        since = time.monotonic() - (state.saying or state.came)
+        if (state.saying or (number == state.first and world_size() > 1)) and since < REPEATED:
             return
-        if state.saying:
-            state.saying = False
-            return
+        state.seen, state.saying = True, time.monotonic()
         if not state.said and is_main():
-            words = state.last_words() if state.last_words else state.words
-            os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
+            # Whatever fails here, the process ends.
+            words = state.words
+            with contextlib.suppress(Exception):
+                words = state.last_words() if state.last_words else words
+            with contextlib.suppress(OSError):
+                os.write(2, f"\nstopped at once by {signal.Signals(number).name}; {words}\n".encode())
         os._exit(128 + number)
     state.first, state.came = number, time.monotonic()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Do at once what `look` does later."""
+    signal.signal(number, _handle)
+    _handle(number, frame)
+    raise Interrupted(number)

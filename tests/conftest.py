@@ -1,7 +1,8 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -50,3 +51,12 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
         return tmp_path
 
     return make
+
+
+@pytest.fixture
+def _unchecked_types() -> Iterator[None]:
+    """As outside these tests, where only the library itself checks what it is given."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

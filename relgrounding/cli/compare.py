@@ -61,10 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the tables."""
+    from relgrounding.runs import run_files
     from relgrounding.viz import read_run
 
     if arguments.out:
-        check_output(arguments.out)
+        check_output(arguments.out, run_files([*arguments.runs, *arguments.others]))
     if not 0 < arguments.confidence < 1:
         raise ValueError(f"--confidence is {arguments.confidence}; give a share between 0 and 1, such as 0.95")
     if not 1 <= arguments.resamples <= MOST_RESAMPLES:

@@ -226,9 +226,20 @@ class GraphStructure:
 
         Args:
             keep: (E,) True for the edges that stay.
-            count: number of those edges; without it, this waits for the device.
+            count: number of those edges; without it, this waits for the device. Compared with `keep` on the CPU alone.
+
+        Raises:
+            ValueError: not one truth value per edge, or another number of them.
         """
-        count = int(keep.sum()) if count is None else count
+        if keep.dtype != torch.bool or keep.shape != self.indices.shape:
+            raise ValueError(
+                f"keep is {keep.dtype} of the shape {tuple(keep.shape)}; give one truth value per edge, "
+                f"({self.num_edges},) of torch.bool"
+            )
+        if count is None:
+            count = int(keep.sum())
+        elif keep.device.type == "cpu" and not torch.compiler.is_compiling() and int(keep.sum()) != count:
+            raise ValueError(f"count is {count}, but keep is True for {int(keep.sum())} edges")
         by_source = keep[self.out_edges]
         kept, kept_out = (torch.nonzero_static(mask, size=count).squeeze(1) for mask in (keep, by_source))
         before = offsets(keep)
@@ -469,7 +480,12 @@ class GraphStructure:
         """The batched heterograph with node type ``proposal``; built once, and rebuilt after somebody changed it.
 
         Edges of one type keep the forward order. It is on the structure's device if DGL supports that, else on the CPU.
+
+        Raises:
+            ValueError: there are no edge types, without which DGL has no graph.
         """
+        if not self.num_types:
+            raise ValueError("to_dgl: the structure has no edge types, and DGL needs one; homogeneous() needs none")
         return self._unchanged("_heterograph")
 
     def homogeneous(self) -> dgl.DGLGraph:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from relgrounding.nn._precision import Linear
 from relgrounding.ops import additive_attention
+from relgrounding.ops._checks import check_features
 
 
 class ProposalToWordAttention(nn.Module):
@@ -53,8 +54,13 @@ class ProposalToWordAttention(nn.Module):
             The contexts c (N, W) and the weights gamma (N, L), zero at the padding.
 
         Raises:
-            ValueError: a length outside 1 to L, or an item that does not exist.
+            TypeError: something else than tensors.
+            ValueError: a length outside 1 to L, an item that does not exist, or widths or types other than those of the
+                layer.
         """
+        dtype = self.proposal.weight.dtype
+        check_features(self, "proposals", proposals, "nodes", self.proposal.in_features, dtype)
+        check_features(self, "words", words, "items, length", self.word.in_features, dtype)
         return self.attend(self.proposal(proposals), self.word(words), words, word_lengths, item)
 
     def attend(

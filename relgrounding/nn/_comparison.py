@@ -8,6 +8,7 @@ from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
 from relgrounding.nn._precision import Linear, precise_linear, shortened
 from relgrounding.ops import as_structure, edge_dot, typed_comparison
+from relgrounding.ops._checks import check_features
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.typed_comparison import comparison_gates
 
@@ -85,7 +86,14 @@ class RelationalComparison(nn.Module):
 
         It is affine in [c; q]: the share of a weighted mean is the same mean of the shares. One row for each word, or
         for each proposal, will do.
+
+        Raises:
+            TypeError: something else than tensors.
+            ValueError: widths or types other than those of the layer.
         """
+        dtype = self.type_bias.dtype
+        check_features(self, "context", context, "...", self.context.in_features, dtype)
+        check_features(self, "sentence", sentence, "...", self.type_gate.in_features, dtype)
         return torch.cat([self.context(context), self.type_gate(sentence)], -1)
 
     def forward(
@@ -107,8 +115,8 @@ class RelationalComparison(nn.Module):
             return_gates: also return the gates, from 0 to 1, in the same order.
 
         Raises:
-            TypeError: something else in place of the graph.
-            ValueError: shapes that do not fit each other, or a backend that cannot run here.
+            TypeError: something else in place of the graph, of x or of share.
+            ValueError: shapes or types that do not fit each other or the layer, or a backend that cannot run here.
         """
         structure = as_structure(structure)
         if structure.num_types != self.num_types:
@@ -116,12 +124,9 @@ class RelationalComparison(nn.Module):
                 f"the graph has {structure.num_types} edge types, the layer was made for {self.num_types}; make it "
                 f"with num_types={structure.num_types}"
             )
-        expected = (structure.num_nodes, self.in_dim), (structure.num_nodes, self.dim + self.num_types)
-        if (tuple(x.shape), tuple(share.shape)) != expected:
-            raise ValueError(
-                f"x has the shape {tuple(x.shape)} and share {tuple(share.shape)}; with {structure.num_nodes} nodes "
-                f"this layer takes {expected[0]} and {expected[1]}"
-            )
+        self._check(x, share)
+        if (len(x), len(share)) != (structure.num_nodes, structure.num_nodes):
+            raise ValueError(f"the graph has {structure.num_nodes} nodes; x has {len(x)} rows, and share {len(share)}")
         dtype, x = x.dtype, shortened(x)
         context, type_gate = share.split([self.dim, self.num_types], -1)
         logits = self.gate(x).squeeze(-1), type_gate
@@ -138,11 +143,18 @@ class RelationalComparison(nn.Module):
         """Return r (N,) as without edges.
 
         Raises:
-            ValueError: not one share for each row of x.
+            TypeError: something else than tensors.
+            ValueError: not one share for each row of x, or shapes or types other than those of the layer.
         """
+        self._check(x, share)
         if len(share) != len(x):
             raise ValueError(f"there are {len(share)} shares for {len(x)} proposals; give one for each")
         return self._score(self.itself(x), share[..., : self.dim]).to(x.dtype)
+
+    def _check(self, x: object, share: object) -> None:
+        dtype = self.type_bias.dtype
+        check_features(self, "x", x, "nodes", self.in_dim, dtype)
+        check_features(self, "share", share, "nodes", self.dim + self.num_types, dtype)
 
     def _score(self, compared: Tensor, context: Tensor) -> Tensor:
         return precise_linear(self.score, torch.relu(self.hidden(compared)) * context).squeeze(-1)
@@ -186,7 +198,13 @@ class EdgeSimilarity(nn.Module):
         nn.init.constant_(self.scale, self.first_scale)
 
     def keys(self, h: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes dim"]:
-        """Return k (N, dim), of length 1; zeros where P h is zero."""
+        """Return k (N, dim), of length 1; zeros where P h is zero.
+
+        Raises:
+            TypeError: h is not a tensor.
+            ValueError: another width or type.
+        """
+        check_features(self, "h", h, "...", self.linear.in_features, self.linear.weight.dtype)
         mapped = self.linear(h)
         # A cosine does not depend on the size, and numbers near 1 have squares in every float type.
         size = mapped.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(mapped.dtype).tiny)

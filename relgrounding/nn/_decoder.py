@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from relgrounding.ops._checks import check_features
+
 
 class DecoderLayer(nn.Module):
     """A decoder layer with causal self-attention whose attention to a second sequence can be left out.
@@ -18,11 +20,16 @@ class DecoderLayer(nn.Module):
         feed_forward: hidden units of the last part.
         dropout: of the output of each part, of attention weights and of hidden units.
 
+    Raises:
+        ValueError: heads that do not divide the width.
+
     Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017.
     """
 
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float = 0.0) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}; choose one that is")
         self.own = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.other = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.inner, self.outer = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
@@ -41,7 +48,14 @@ class DecoderLayer(nn.Module):
             x: (B, N, D). Padding belongs at the end, where no other position sees it.
             memory: (B, M, D) sequences that x attends to; None: it attends to itself alone.
             there: (B, M), False at padding of the memory; None: there is none.
+
+        Raises:
+            TypeError: something else than tensors.
+            ValueError: another width or type than the layer's.
         """
+        for name, given in (("x", x), ("memory", memory)):
+            if given is not None:
+                check_features(self, name, given, "...", self.own.embed_dim, self.inner.weight.dtype)
         future = nn.Transformer.generate_square_subsequent_mask(x.shape[1], x.device, x.dtype)
         heard, _ = self.own(x, x, x, attn_mask=future, is_causal=True, need_weights=False)
         x = self.norms[0](x + self.dropout(heard))
@@ -85,10 +99,15 @@ def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "length width
         length: number of positions.
         width: D, even.
 
+    Raises:
+        ValueError: an odd width.
+
     >>> sinusoidal_positions(2, 2)
     tensor([[0.0000, 1.0000],
             [0.8415, 0.5403]])
     """
+    if width % 2:
+        raise ValueError(f"width {width} is odd; every rate has a sine and a cosine")
     rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     angle = torch.arange(length)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)

@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relgrounding.ops import gru
+from relgrounding.ops._checks import check_features
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -49,7 +50,9 @@ class BiGRUEncoder(nn.Module):
             (B, L, 2 * hidden_dim), zeros at the padding.
 
         Raises:
-            ValueError: a length outside 1 to L.
+            TypeError: x is not a tensor.
+            ValueError: a length outside 1 to L, or another width or type than the layer's.
         """
         weights = [getattr(self.gru, f"{name}_l0{direction}") for direction in ("", "_reverse") for name in _WEIGHTS]
+        check_features(self, "x", x, "items, length", self.gru.input_size, weights[0].dtype)
         return gru(x, lengths, weights)

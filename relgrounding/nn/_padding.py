@@ -23,7 +23,7 @@ def pad_nodes(
         (B, T, ...) with T the largest number of nodes, and the mask (B, T), True where there is a node.
 
     Raises:
-        ValueError: the numbers do not sum to N.
+        ValueError: the numbers do not sum to N, or are not one number of at least 0 per item.
 
     >>> padded, mask = pad_nodes(torch.tensor([1, 2, 3]), torch.tensor([1, 2]), fill=-1)
     >>> padded.tolist(), mask.tolist()
@@ -32,6 +32,8 @@ def pad_nodes(
     counts = on_host(batch_num_nodes)
     if int(counts.sum()) != len(x):
         raise ValueError(f"batch_num_nodes {counts.tolist()} sums to {int(counts.sum())}, but there are {len(x)} nodes")
+    if counts.dim() != 1 or (counts < 0).any():
+        raise ValueError(f"batch_num_nodes is {counts.tolist()}; give one number of at least 0 per item")
     longest = int(counts.max()) if len(counts) else 0
     mask = torch.arange(longest) < counts.unsqueeze(1)
     slots = to_device(mask.flatten().nonzero().squeeze(1), x.device)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from relgrounding._dgl import dgl
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._checks import check_features
 from relgrounding.ops._fused import linear
 from relgrounding.ops._registry import check_backend
 from relgrounding.ops.gated_sum import gated_layer, gated_layer_by_edge
@@ -62,12 +63,13 @@ class _Relation(nn.Module):
 
         Raises:
             TypeError: something else in place of the graph or of x.
-            ValueError: shapes that do not fit each other, or a backend that cannot run here.
+            ValueError: shapes or types that do not fit each other or the layer, or a backend that cannot run here.
         """
         if structure is None and (return_attention or edge_bias is not None):
             raise TypeError("there are no edges without a graph; give one, or leave edge_bias and return_attention out")
         if structure is None or not isinstance(x, Tensor):
             return self._without_graph(structure, x)
+        check_features(self, "x", x, "nodes", self.in_dim, self._dtype)
         if edge_bias is None and not return_attention and self._plain:
             return self._messages(structure, x)
         x = nn.functional.dropout(x, self.feat_drop, self.training)
@@ -79,7 +81,13 @@ class _Relation(nn.Module):
         return (out, weights) if return_attention else out
 
     def silent(self, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
-        """Return what each node gets without messages from other nodes."""
+        """Return what each node gets without messages from other nodes.
+
+        Raises:
+            TypeError: x is not a tensor.
+            ValueError: another shape or type.
+        """
+        check_features(self, "x", x, "nodes", self.in_dim, self._dtype)
         if self._plain:
             return self._itself(x)
         x = nn.functional.dropout(x, self.feat_drop, self.training)
@@ -88,6 +96,10 @@ class _Relation(nn.Module):
     @property
     def _plain(self) -> bool:
         return self.residual is None and not self.feat_drop and not self.attn_drop
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        raise NotImplementedError
 
     def _with_residual(self, out: Tensor, x: Tensor) -> Tensor:
         return out if self.residual is None else out + self.residual(x).to(x.dtype)
@@ -198,6 +210,10 @@ class GraphAttention(_Relation):
         # The only in-edge comes from the node itself.
         return linear(x, self.linear.weight, self.bias).to(x.dtype)
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.attention.dtype
+
     def _settings(self) -> dict[str, object]:
         return super()._settings() | {"num_heads": self.num_heads, "negative_slope": self.negative_slope}
 
@@ -262,6 +278,10 @@ class _Gated(_Relation):
             return x.new_zeros(len(x), self.out_dim)
         rows = slice(self.ways * self.out_dim, -self.ways)
         return torch.relu_(linear(x, self.weight, self.bias, rows)).to(x.dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.weight.dtype
 
     def _settings(self) -> dict[str, object]:
         return super()._settings() | {"num_types": self.gate_bias.shape[1]}

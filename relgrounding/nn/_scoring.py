@@ -34,11 +34,15 @@ class TopRScore(nn.Module):
             batch_num_nodes: (B,) number of proposals of each item, at least 1.
 
         Raises:
-            ValueError: an item without proposals, or numbers that do not sum to N.
+            ValueError: an item without proposals, numbers that do not sum to N, or scores of another shape.
 
         >>> TopRScore(2)(torch.tensor([0.1, 0.9, 0.5, 0.3]), torch.tensor([3, 1]))
         tensor([0.7000, 0.3000])
         """
+        if scores.dim() != 1:
+            raise ValueError(
+                f"TopRScore: scores have the shape {tuple(scores.shape)}; give one score per node, (nodes,)"
+            )
         counts = on_host(batch_num_nodes)
         empty = (counts < 1).nonzero()
         if len(empty):

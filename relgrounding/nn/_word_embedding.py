@@ -12,13 +12,19 @@ class WordEmbedding(nn.Module):
     split; the shared vector of unknown words is trained.
 
     Args:
-        vectors: (words, dim) pretrained table; rows 0 and 1 are not read.
+        vectors: (words, dim) pretrained table of floats; rows 0 and 1 are not read.
+
+    Raises:
+        ValueError: another shape or type.
     """
 
     vectors: Tensor
 
     def __init__(self, vectors: Float[Tensor, "words dim"]) -> None:
         super().__init__()
+        if vectors.dim() != 2 or not vectors.is_floating_point():
+            given = f"{vectors.dtype} of the shape {tuple(vectors.shape)}"
+            raise ValueError(f"WordEmbedding: vectors are {given}; give (words, dim) floats")
         self.dim = vectors.shape[1]
         self.register_buffer("vectors", vectors.clone())
         self.unknown = nn.Parameter(vectors[2:].mean(0) if len(vectors) > 2 else torch.zeros(self.dim))

@@ -1,5 +1,6 @@
 """The folder of a run: configuration, log, checkpoints."""
 
+import contextlib
 import errno
 import io
 import json
@@ -18,7 +19,7 @@ from relgrounding._dgl import dgl
 from relgrounding._files import clear_parts, is_part, local_only, replacing
 from relgrounding._names import name_fault
 from relgrounding._printing import counted
-from relgrounding._settings import read_yaml
+from relgrounding._settings import ConfigError, read_yaml
 from relgrounding._urls import Masked
 from relgrounding.config import Config, config_to_yaml, make_config
 from relgrounding.evaluation import read_results
@@ -261,10 +262,17 @@ class RunFolder:
 
     def _damaged(self, name: str, reason: str) -> RunError:
         others = [n for n in ("last.pt", "best.pt") if n != name and (self.path / n).is_file()]
+        if name == "last.pt" and self._keeps_average():  # of best.pt the weights are the average
+            others = []
         remedy = f"copy {others[0]} over it to continue from there, or " if others else ""
         return RunError(
             f"{self.path / name} cannot be restored: {reason}; {remedy}train the run again with --overwrite"
         )
+
+    def _keeps_average(self) -> bool:
+        with contextlib.suppress(ConfigError, RunError):
+            return self.read_config().train.ema > 0
+        return False
 
     def _replace(self, name: str, content: bytes | memoryview) -> None:
         self.check_there()

@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from relgrounding._printing import get_logger
@@ -35,7 +35,9 @@ HELD: set[tuple[int, int]] = set()
 
 
 @contextlib.contextmanager
-def hold_run(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[], None]]:
+def hold_run(
+    folder: RunFolder, overwrite: bool = False, read: Mapping[str, Path] | None = None
+) -> Iterator[Callable[[], None]]:
     """Hold the lock of a run while it is written.
 
     Args:
@@ -43,19 +45,23 @@ def hold_run(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[]
         overwrite: replace the run. Files are written to a hidden folder next to it, which `folder` refers to until the
             yielded function is called: it replaces the old folder by the new one and deletes the old one. An exception
             before that leaves the old run unchanged.
+        read: what the new run reads, by setting; it is not deleted.
 
     Raises:
         RunError: another process holds the lock (the message names it), the folder cannot be written, or what is to be
-            replaced is not a run.
+            replaced is not a run, holds another one or what the new one reads.
     """
     path, staged = folder.path, None
     with contextlib.ExitStack() as stack:
         try:
             if overwrite and os.path.lexists(path) and _must_be_run(path):
+                _check_kept(path, read or {})
                 stack.enter_context(_locked(path))
                 staged = _beside(path, "new")
             stack.enter_context(_locked(staged or path))
         except OSError as error:
+            if staged is not None:
+                _remove_unused(staged)
             raise RunError(f"{path} cannot be written: {error.strerror or error}; choose another --runs") from None
         folder.path = staged or path
 
@@ -90,16 +96,36 @@ def _must_be_run(path: Path) -> bool:
         raise RunError(f"{path} is a link or a file; --overwrite deletes only run folders: remove it yourself")
     if os.listdir(path) in ([], [LOCK]):
         return False
-    config = path / "config.yaml"
-    with contextlib.suppress(ConfigError):
-        settings = {} if config.is_symlink() or not config.is_file() else read_yaml(config)
-        versions = settings.get("versions")
-        if isinstance(versions, dict) and "relgrounding" in versions:
-            return True
+    if _is_run(path):
+        return True
     raise RunError(
         f"{path} is not a run folder: it has no config.yaml with the section 'versions' of a run; --overwrite deletes "
         "nothing else: remove it yourself, or choose another name"
     )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder holds the configuration of a run."""
+    config = path / "config.yaml"
+    with contextlib.suppress(ConfigError):
+        settings = {} if config.is_symlink() or not config.is_file() else read_yaml(config)
+        versions = settings.get("versions")
+        return isinstance(versions, dict) and "relgrounding" in versions
+    return False
+
+
+def _check_kept(path: Path, read: Mapping[str, Path]) -> None:
+    """Raise RunError if other runs, or what the new run reads, would be deleted with the folder of a run."""
+    for inner in path.rglob("config.yaml"):
+        if inner.parent != path and _is_run(inner.parent):
+            raise RunError(f"{path} holds another run, {inner.parent}, which --overwrite would delete; move it away")
+    for key, source in read.items():
+        there = source.resolve()
+        if path.resolve() in (there, *there.parents):
+            raise RunError(
+                f"{key} is {source}, which --overwrite would delete with {path}; move it away, or give this run "
+                "another name with name=..."
+            )
 
 
 def _replace(path: Path, staged: Path) -> None:
@@ -125,10 +151,10 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder that holds nothing but the lock file."""
+    """Remove a folder that holds nothing, or nothing but the lock file."""
     with contextlib.suppress(OSError):
-        if os.listdir(path) == [LOCK]:
-            os.unlink(path / LOCK)
+        if os.listdir(path) in ([], [LOCK]):
+            (path / LOCK).unlink(missing_ok=True)
             os.rmdir(path)
 
 

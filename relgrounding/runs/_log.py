@@ -74,7 +74,7 @@ def _record(line: bytes) -> Record | None:
     """Return the content of a line of log.jsonl; None: the line is incomplete."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and all(isinstance(record.get(key), int) for key in ("step", "epoch"))
     return record if whole else None

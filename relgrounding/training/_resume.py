@@ -75,9 +75,13 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
     state = {"stage": 1, "stage_start": 0, "losses": []} | saved["state"]
     whole = ("epoch", "step", "stage", "stage_start", "best_epoch")
     numbers = all(isinstance(state.get(key), int) for key in whole) and isinstance(state.get("best"), float)
+    losses, seconds = state["losses"], state.get("seconds", 0.0)
+    listed = isinstance(losses, list) and all(isinstance(value, int | float) for value in [*losses, seconds])
     path, planned = folder.path / "last.pt", stages(config)
-    if not numbers or not 1 <= state["stage"] <= len(planned) or min(state["step"], state["epoch"]) < 0:
-        raise RunError(f"{path} cannot be restored: its state has no step, epoch or best value")
+    if not numbers or not listed or not 1 <= state["stage"] <= len(planned) or min(state["step"], state["epoch"]) < 0:
+        raise RunError(f"{path} cannot be restored: its state has no step, epoch, losses or best value")
+    if not isinstance(saved.get("data", {}), dict):
+        raise RunError(f"{path} cannot be restored: what it says of its data has the wrong type")
     kept = saved.get("objectives")
     if kept is None:  # earlier versions kept only the state of this objective
         kept = {"ccl": saved["banks"]} if "banks" in saved else {}

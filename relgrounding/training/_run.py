@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from relgrounding._files import check_output_folder, local_only
 from relgrounding._printing import silent
 from relgrounding._ranks import before_joining, check_device, in_all, joined, on_main, world_size
 from relgrounding._signals import held
+from relgrounding._urls import is_url
 from relgrounding.config import Config, ConfigError, load_config
-from relgrounding.runs import Record, RunFolder, hold_run
+from relgrounding.runs import Record, RunFolder, flat, hold_run
 from relgrounding.training._evaluate import results_table, score_run, write_scores
 from relgrounding.training._resume import nothing_left, resumes
-from relgrounding.training._same import check_settings_same
+from relgrounding.training._same import PATHS, check_settings_same
 from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
 from relgrounding.training._trainer import Trainer
 
@@ -98,7 +101,11 @@ def train_run(
     config: Config, folder: RunFolder, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> TrainedRun:
     """Train and evaluate the run of a folder; see `train`. Processes of a job do so together, and one writes."""
-    with joined(config.device, config.train.timeout), _held_by_main(folder, overwrite) as settle, silent(quiet):
+    with (
+        joined(config.device, config.train.timeout),
+        _held_by_main(folder, overwrite, _paths_of(config)) as settle,
+        silent(quiet),
+    ):
         check_settings_same(config)
         in_all(config.dataset.check_splits, config.data.test_splits)
         words = on_main(words_of_start, config, folder, resume)
@@ -111,12 +118,22 @@ def train_run(
 
 
 @contextlib.contextmanager
-def _held_by_main(folder: RunFolder, overwrite: bool = False) -> Iterator[Callable[[], None]]:
+def _held_by_main(
+    folder: RunFolder, overwrite: bool = False, read: Mapping[str, Path] | None = None
+) -> Iterator[Callable[[], None]]:
     """Hold the lock of a run in the main process of a job; see `hold_run`."""
     with contextlib.ExitStack() as stack:
         settle: list[Callable[[], None]] = []
-        on_main(lambda: settle.append(stack.enter_context(hold_run(folder, overwrite))))
+        on_main(lambda: settle.append(stack.enter_context(hold_run(folder, overwrite, read))))
         yield lambda: on_main(lambda: settle[0]())
+
+
+def _paths_of(config: Config) -> dict[str, Path]:
+    """Return what a run reads on this machine, by setting."""
+    settings = flat(OmegaConf.to_container(OmegaConf.structured(config)))
+    settings["data.root"] = settings["data.root"] or os.environ.get("RELGROUNDING_DATA", "")
+    named = {key: value for key, value in settings.items() if key in PATHS or key.endswith(".start_from")}
+    return {key: Path(value) for key, value in named.items() if isinstance(value, str) and value and not is_url(value)}
 
 
 def evaluate(

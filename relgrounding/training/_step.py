@@ -260,6 +260,9 @@ class Step:
         whole = {"random": {"part": 0, **saved["random"]}, "objectives": saved["objectives"]}
         pieces = saved.get("pieces", [whole])
         self.optimizer.load_state_dict(saved["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            if any(isinstance(v, Tensor) and v.shape not in ((), parameter.shape) for v in moments.values()):
+                raise ValueError("the state of the optimizer is that of other weights")
         for name, objective in self.objectives.items():
             if not objective.per_piece:
                 objective.load_state_dict(saved["objectives"].get(name, {}))

@@ -328,17 +328,18 @@ class Trainer:
             state["best"], state["best_epoch"] = value, state["epoch"]
             with self.average.applied():
                 self._save("best.pt")
-        if not self.quiet:
-            seconds = state["seconds"] - self._epoch_began
-            note(
-                f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
-                f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
-                f"{' (best so far)' if better and not last else ''}, {seconds:.0f} s"
-            )
+        seconds = state["seconds"] - self._epoch_began
+        told = (
+            f"{self._stage_name}epoch {state['epoch'] - state['stage_start']}: loss {loss:.4f}, "
+            f"{f'validation {name} {value:.1f}' if metrics else 'no right answers to validate on'}"
+            f"{' (best so far)' if better and not last else ''}, {seconds:.0f} s"
+        )
         if stage_is_over(state, self.config):
             self._end_stage()
         self._save("last.pt")
         self._between_steps = True
+        if not self.quiet:  # last, as standard output may be gone
+            note(told)
 
     def _end_stage(self) -> None:
         """Begin the next stage, or finish the run."""
@@ -385,6 +386,10 @@ class Trainer:
             )
         if saved["vocabulary"] != self.task.vocabulary.to_list():
             raise RunError(f"{path} was trained with another vocabulary; --resume needs the same data")
+        step, epoch = saved["state"]["step"], saved["state"]["epoch"]
+        if not 0 <= step - epoch * self.steps_per_epoch <= self.steps_per_epoch:
+            done = f"{counted(epoch, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            raise RunError(f"{path} cannot be restored: after {done} it cannot be at step {step}")
         if saved["state"]["stage"] > 1:
             self._begin_stage(saved["state"]["stage"])
         self.folder.restore(self.model, saved, "last.pt")

@@ -1,5 +1,6 @@
 """The commands as a user types them: names, help, errors, settings, completion."""
 
+import errno
 import json
 import os
 import re
@@ -233,23 +234,81 @@ def test_a_command_that_never_looks_ends_at_the_first_interruption(monkeypatch, 
     assert "stopped by SIGINT" in capsys.readouterr().err
 
 
-def test_a_signal_while_the_last_line_is_printed_does_not_take_it_away(monkeypatch, capfd):
+@pytest.fixture
+def signals(monkeypatch):
+    """What catches signals, and every signal's handler as it was at the end; a process that would end raises."""
     from relgrounding import _signals
-
-    def main():
-        signal.raise_signal(signal.SIGTERM)
-        _signals.look()
-
-    def is_main():
-        signal.raise_signal(signal.SIGINT)
-        return True
 
     def end(status):
         raise SystemExit(status)
 
-    monkeypatch.setattr(_signals, "is_main", is_main)
+    before = {number: signal.getsignal(number) for number in _signals.STOPPING}
+    monkeypatch.setattr(_signals, "_caught", None)
     monkeypatch.setattr(os, "_exit", end)
+    yield _signals
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_signals_while_the_last_line_is_printed_do_not_take_it_away(signals, monkeypatch, capfd, looks):
+    from relgrounding.cli import env, run
+
+    def work(_):
+        signal.raise_signal(signal.SIGINT)
+        signals.look()
+
+    def is_main():
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(env, "run", work)
+    monkeypatch.setattr(signals, "is_main", is_main)
+    if looks:
+        monkeypatch.setattr(env, "LEFT", "all is there", raising=False)
     with pytest.raises(SystemExit) as ended:
-        _signals.run_command(main)
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert capfd.readouterr().err == "\nstopped by SIGTERM; the same command starts it\n"
+        signals.run_command(lambda: run("env", []))
+    assert ended.value.code == 128 + signal.SIGINT
+    left = "all is there" if looks else "the same command starts it"
+    assert capfd.readouterr().err == f"\nstopped by SIGINT; {left}\n"
+
+
+def test_a_terminal_that_is_gone_does_not_change_how_a_signal_ends_a_command(signals, monkeypatch):
+    def main():
+        signal.raise_signal(signal.SIGHUP)
+        signals.look()
+
+    class Gone:
+        def write(self, *_):
+            raise OSError(errno.EIO, "Input/output error")
+
+        flush = write
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with pytest.raises(SystemExit) as ended:
+        signals.run_command(main)
+    assert ended.value.code == 128 + signal.SIGHUP
+
+
+def test_a_second_signal_ends_a_process_whatever_fails_meanwhile(signals, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", fail)
+    with signals.caught(), pytest.raises(SystemExit) as ended, signals.held(fail):  # noqa: PT012
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        raise AssertionError("it went on")
+    assert ended.value.code == 128 + signal.SIGHUP
+
+
+def test_a_signal_is_not_lost_before_the_first_look_or_after_the_last(signals):
+    with pytest.raises(KeyboardInterrupt), signals.caught():  # noqa: PT012
+        signals.look()
+        signal.raise_signal(signal.SIGINT)
+    with signals.caught(), pytest.raises(signals.Interrupted):  # noqa: PT012
+        signal.raise_signal(signal.SIGTERM)
+        with signals.uncaught():
+            raise AssertionError("it went on")

@@ -50,6 +50,15 @@ def test_moments_by_every_metric_and_kind(tmp_path, capsys):
     assert "[" not in kinds["other"][3]
 
 
+def test_the_table_does_not_replace_a_file_of_a_run(tmp_path, capsys):
+    ours, theirs = (write_run(tmp_path / name, 0.1) for name in ("a", "b"))
+    for out in (ours / "config.yaml", theirs / "predictions.jsonl"):
+        before = out.read_bytes()
+        assert main(["compare", str(ours), "--with", str(theirs), "--out", str(out)]) == 2
+        assert "would be replaced; name another output" in capsys.readouterr().err
+        assert out.read_bytes() == before
+
+
 def test_runs_are_paired_by_seed_and_queries_by_id(tmp_path):
     """Seed 1 is good and seed 0 bad in both systems: in pairs there is no difference, and no interval around it."""
     sides = [[with_seed(write_run(tmp_path / f"{side}{s}", 0.05 if s else 0.6, video=False), s) for s in order]

@@ -127,6 +127,21 @@ def several_times(nearest: int | None) -> tuple[GraphStructure, GraphStructure]:
     return graphs.temporal_relation_structure(items, nearest), GraphStructure.batch(alone)
 
 
+@pytest.mark.usefixtures("_unchecked_types")
+def test_a_choice_of_edges_that_is_not_one_is_refused():
+    structure = GraphStructure.from_edges([0, 1, 0], [1, 0, 0], [0, 0, 0], ["a"], [2])
+    keep = torch.tensor([True, False, True])
+    for wrong in (keep[:2], torch.tensor([0, 2, 1]), keep[:, None]):
+        with pytest.raises(ValueError, match=r"give one truth value per edge, \(3,\) of torch.bool$"):
+            structure.keep_edges(wrong)
+    for count in (1, 3, -1):
+        with pytest.raises(ValueError, match=f"^count is {count}, but keep is True for 2 edges$"):
+            structure.keep_edges(keep, count)
+    assert_equal(structure.keep_edges(keep, 2), structure.keep_edges(keep))
+    with pytest.raises(ValueError, match="no edge types, and DGL needs one"):
+        GraphStructure.of_nodes((), torch.tensor([2])).to_dgl()
+
+
 @pytest.mark.parametrize("nearest", [None, 5])
 @pytest.mark.parametrize("long", [0, 10**9])
 def test_equal_items_built_once_are_those_built_alone(nearest, long, monkeypatch):

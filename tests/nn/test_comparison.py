@@ -132,9 +132,8 @@ def test_misuse_is_one_sentence():
     share = layer.share(*language())
     with pytest.raises(ValueError, match=r"^the graph has 3 edge types, the layer was made for 11; make it with"):
         RelationalComparison(5, 4, 3, num_types=11).double()(structure_of(), x, share)
-    for wrong in ((x[:, :3], share), (x, share[:, :3]), (x[:6], share[:6])):
-        with pytest.raises(ValueError, match=r"^x has the shape .* and share .*; with 7 nodes this layer takes \(7, 5"):
-            layer(structure_of(), *wrong)
+    with pytest.raises(ValueError, match=r"^the graph has 7 nodes; x has 6 rows, and share 6$"):
+        layer(structure_of(), x[:6], share[:6])
     with pytest.raises(ValueError, match=r"^edge_bias has the shape \(5,\), the graph has 7 edges; give \(7,\)$"):
         layer(structure_of(), x, share, bias_of(5))
     with pytest.raises(ValueError, match=r"^unknown backend 'fast'; the backends are auto, naive, "):

@@ -1,6 +1,5 @@
 import importlib
 
-import jaxtyping
 import pytest
 import torch
 
@@ -326,15 +325,6 @@ def test_the_result_has_the_type_of_x_under_autocast(kind, backend, dtype):
         torch.testing.assert_close(tuple(t.double() for t in result), exact, rtol=0.05, atol=0.05)
     assert x.grad.dtype == dtype
     assert {p.grad.dtype for p in layer.parameters() if p.grad is not None} == {torch.float32}
-
-
-@pytest.fixture
-def _unchecked_types():
-    """As outside these tests, where only the library itself checks what it is given."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @layers

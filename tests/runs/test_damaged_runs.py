@@ -16,6 +16,7 @@ import torch
 from relgrounding import Grounder
 from relgrounding._files import clear_parts, replacing
 from relgrounding.runs import RunError, RunFolder
+from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome, points
 from tests.training.stopping import at, run
 from tests.training.tiny import tool, train
@@ -72,7 +73,20 @@ DAMAGE = {
     "text for tensors": _with(model={"a": "b"}),
     "another model": _with(model={"a": torch.zeros(2)}),
 }
+
+
+def _other_moments(content: bytes) -> bytes:
+    optimizer = torch.load(io.BytesIO(content), weights_only=True)["optimizer"]
+    optimizer["state"][0]["exp_avg"] = torch.zeros(2)
+    return _with(optimizer=optimizer)(content)
+
+
+STATE = {"step": 16, "epoch": 2, "best": 0.0, "best_epoch": 1}
 OF_TRAINING = {
+    "text for losses": _with(state=STATE | {"losses": "abc"}),
+    "a step of another epoch": _with(state=STATE | {"step": 25}),
+    "a list of its data": _with(data=[1]),
+    "an optimizer of other weights": _other_moments,
     "a step that is not finite": _with(state={"step": float("nan"), "epoch": 1, "best": 0.0, "best_epoch": 1}),
     "no state": _with(state=None),
     "no random numbers": _with(random={}),
@@ -122,6 +136,22 @@ def test_best_is_what_to_go_on_from_when_last_is_damaged(trained, tmp_path, caps
     shutil.copy(tmp_path / "run" / "best.pt", tmp_path / "run" / "last.pt")
     assert run(tmp_path, "--resume", "train.epochs=2") == 0
     assert differences(outcome(trained), outcome(tmp_path / "run")) == []
+
+
+def test_best_is_not_what_to_go_on_from_when_its_weights_are_an_average(tmp_path):
+    for name, content in (("config.yaml", b"train: {ema: 0.9}\n"), ("last.pt", b""), ("best.pt", b"")):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RunError, match=r"not a checkpoint; train the run again with --overwrite$"):
+        RunFolder(tmp_path).load("last.pt")
+
+
+def test_an_epoch_is_kept_although_nobody_reads_the_line_about_it(tmp_path, monkeypatch, capsys):
+    def gone(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(_trainer, "note", gone)
+    assert run(tmp_path, "train.epochs=2") == 2
+    assert "--resume continues from step 8, 1 epoch done" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["no room", "file too large", "read-only"])
@@ -192,6 +222,8 @@ def test_what_was_logged_after_a_checkpoint_is_cut(tmp_path):
     folder = RunFolder(tmp_path)
     for step, epoch, name in ((2, 0, "loss"), (4, 0, "loss"), (4, 1, "epoch_loss"), (6, 1, "loss")):
         folder.log({"step": step, "epoch": epoch, "seconds": 0.0, name: float(step)})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
     RunFolder(tmp_path).rewind(6, 1)
     assert len(points(tmp_path)) == 4
     RunFolder(tmp_path).rewind(5, 1)

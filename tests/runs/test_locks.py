@@ -181,6 +181,37 @@ def test_overwrite_refuses_by_name_what_is_not_known_to_be_a_run(tmp_path, finis
     assert _snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("what", ["data.root", "ccl.start_from", "another run"])
+def test_overwrite_deletes_no_other_run_and_nothing_that_is_read(tmp_path, finished, capsys, what):
+    run = _copy(finished, tmp_path)
+    if what == "another run":
+        _copy(finished, run / "deeper")
+    inner = {"data.root": run / "data", "ccl.start_from": run, "another run": run / "deeper" / "old"}[what]
+    inner.mkdir(exist_ok=True)
+    words = [] if what == "another run" else [f"{what}={inner}", "ccl.epochs=1"]
+    before = _snapshot(tmp_path)
+    assert train_tool.main([*tiny_words("name=old", *words), "--runs", str(tmp_path), "--overwrite"]) == 2
+    error = capsys.readouterr().err
+    assert f"{inner}, which --overwrite would delete" in error
+    assert error.count("\n") == 1
+    assert _snapshot(tmp_path) == before
+
+
+def test_overwrite_on_a_full_disk_leaves_nothing(tmp_path, finished, monkeypatch):
+    run = _copy(finished, tmp_path)
+    pwrite = os.pwrite
+
+    def full(descriptor, *content):
+        if "old." in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, *content)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(RunError, match="No space left on device"), hold_run(RunFolder(run), overwrite=True):
+        pass
+    assert os.listdir(tmp_path) == ["old"]
+
+
 def test_resume_and_overwrite_exclude_each_other(capsys):
     with pytest.raises(SystemExit):
         train_tool.main(["--resume", "--overwrite"])
