@@ -214,9 +214,10 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
         return path
     near = difflib.get_close_matches(str(given), packaged, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
+    what, own = ("grid", "") if folder else ("configuration", ", and settings as key=value")
     raise ConfigError(
-        f"there is no configuration {masked(str(given))[:80]!r}: `relgrounding configs` lists those that come with the "
-        f"package, a file of your own is given as FILE.yaml, and settings as key=value{meant}"
+        f"there is no {what} {masked(str(given))[:80]!r}: `relgrounding configs` lists those that come with the "
+        f"package, a file of your own is given as FILE.yaml{own}{meant}"
     )
 
 

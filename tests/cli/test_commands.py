@@ -100,6 +100,8 @@ def test_configurations_go_by_name(tmp_path, monkeypatch, capsys):
     assert set(packaged_configs()) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
     assert load_config("charades_vgn") == load_config(ROOT / "configs" / "charades_vgn.yaml")
     assert find_config("ccl", "ablations").is_file()
+    with pytest.raises(ConfigError, match=r"no grid 'cll': .*FILE\.yaml; did you mean 'ccl'"):
+        find_config("cll", "ablations")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--show", "train.epochs=3", "refcoco_ign"]) == 0
     shown = capsys.readouterr().out

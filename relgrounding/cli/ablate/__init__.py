@@ -182,7 +182,9 @@ def write(
     texts["differences.md"] = intervals + facts + differences_text(grid, compared)
     for file, text in texts.items():
         with replacing(out / file) as beside:
-            beside.write_text(masked(f"# {grid.name}\n\n{grid.note.strip()}\n\n{text}"), encoding="utf-8")
+            beside.write_text(
+                masked("\n\n".join(filter(None, [f"# {grid.name}", grid.note.strip(), text]))), encoding="utf-8"
+            )
     numbers = {
         name: {row: {title: cell.values for title, cell in cells.items()} for row, cells in part.items()}
         for name, part in found.items()
