@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         dest="others",
         required=True,
-        help="folders of the second system's",
+        help="folders of the second system's runs",
     )
     parser.add_argument("--split", help="as in results.json (default: all in common)")
     parser.add_argument("--protocol", help="as in results.json (default: all in common)")
