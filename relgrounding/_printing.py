@@ -66,8 +66,14 @@ class _Lines(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write a line; tqdm gives a message of its own only to clear a bar."""
-        if msg is None and self.n:
+        if msg is None and (self.n or self.postfix):
             show(self, self.fp)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        """Write a line, at most one every `SECONDS`: for loops that wait for what others do."""
+        if self._time() - self.last_print_t >= SECONDS:
+            self.last_print_t = self._time()
+            super().refresh(*args, **kwargs)
 
     def clear(self, nolock: bool = False) -> None:
         """A line stays."""

@@ -132,6 +132,18 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """Say which keys may be meant: those of the same name in other sections, a similar one, or all of the section."""
+    section, _, name = key.rpartition(".")
+    near = [k for k in known if k.rpartition(".")[2] == name] or difflib.get_close_matches(key, known, n=1)
+    if len(near) == 1:
+        return f"the nearest one is '{near[0]}'"
+    if near:
+        return f"the nearest ones are {', '.join(map(repr, near))}"
+    beside = [k for k in known if k.rpartition(".")[0] == section] or [k for k in known if "." not in k]
+    return f"there is {', '.join(beside)}"
+
+
 def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
     """Merge settings into a structured configuration.
 
@@ -151,8 +163,7 @@ def merge_settings(base: DictConfig, update: Any, where: str) -> DictConfig:
     except ConfigKeyError as error:
         full = getattr(error, "full_key", None)
         key = masked(str(error if full is None else full))[:80]
-        near = difflib.get_close_matches(key, _known_keys(base), n=1, cutoff=0.0)
-        raise ConfigError(f"{where}: there is no key {key!r}; the nearest one is '{near[0]}'") from None
+        raise ConfigError(f"{where}: there is no key {key!r}; {_nearest(key, _known_keys(base))}") from None
     except ConfigError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError) as error:  # the latter two for incompatible types
@@ -203,9 +214,10 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
         return path
     near = difflib.get_close_matches(str(given), packaged, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
+    what, own = ("grid", "") if folder else ("configuration", ", and settings as key=value")
     raise ConfigError(
-        f"there is no configuration {masked(str(given))[:80]!r}: `relgrounding configs` lists those that come with the "
-        f"package, a file of your own is given as FILE.yaml, and settings as key=value{meant}"
+        f"there is no {what} {masked(str(given))[:80]!r}: `relgrounding configs` lists those that come with the "
+        f"package, a file of your own is given as FILE.yaml{own}{meant}"
     )
 
 

@@ -31,7 +31,7 @@ def report() -> str:
         "backends",
     ]
     for name, why_not in ops.available_backends().items():
-        lines.append(f"  {name:<11} {'usable' if why_not is None else f'not usable: {why_not}'}")
+        lines.append(f"  {name:<12} {'usable' if why_not is None else f'not usable: {why_not}'}")
     return "\n".join(lines)
 
 

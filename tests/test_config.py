@@ -40,6 +40,8 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
         (["train=1"], r"'train=1': train is a section; give its settings"),
         (["train.objectives=[ccl]"], r"train.objectives: ccl is a stage of its own after the first; set ccl.epochs"),
         (["train.epoch=3"], r"there is no key 'train.epoch'; the nearest one is 'train.epochs'"),
+        (["epochs=3"], "the nearest ones are 'train.epochs', 'ccl.epochs', 'cotrain.epochs'"),
+        (["lr=3"], "no key 'lr'; there is name, seed, "),
         (["modle.top_r=3"], r"there is no key 'modle'; the nearest one is 'model'"),
         (["train.epochs=many"], r"train.epochs: .*'many'"),
         (["model.relation=gnn"], r"model.relation: there is no relation module 'gnn'; there is graph, none"),

@@ -19,6 +19,7 @@ from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.graphs import spatial_structure
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task
+from relgrounding.viz import Items
 from tests.training.tiny import TINY, tiny_words
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,11 @@ def test_a_model_and_a_data_set_and_an_objective_at_once(tmp_path):
     assert (config.model.scale, config.data.images) == (8, 100)
     assert max(line.get("validation/Acc@0.5", 0) for line in RunFolder(tmp_path / "run").read_log()) > 60
     assert any("blurred" in line for line in RunFolder(tmp_path / "run").read_log())
+    items = Items(config)
+    assert items.example() == "test-0"
+    assert items.regions("test-0").size == items.size("test-0") == (100, 100)
+    assert len(items.boxes("test-0")) == 3
+    assert items.regions("test-100") is None
 
 
 def test_a_range_beside_a_field_holds():

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         dest="others",
         required=True,
-        help="folders of the second system's",
+        help="folders of the second system's runs",
     )
     parser.add_argument("--split", help="as in results.json (default: all in common)")
     parser.add_argument("--protocol", help="as in results.json (default: all in common)")
@@ -130,9 +130,10 @@ def compare(
                 differences = compare_runs(values[0][metric], values[1][metric], kinds, same_seeds=paired, **options)
                 yield Compared(part, name, metric, differences)
     if not found:
+        had = dict.fromkeys((one.name, p.split, p.protocol) for one in every for p in one.predictions)
         raise RunError(
-            "the runs have no query, protocol and metric in common that was asked for; their protocols are "
-            + "; ".join(sorted({name for one in every for name in one.protocols}))
+            "the runs have no query, protocol and metric in common that was asked for; they have "
+            + "; ".join(f"{name}: split {split}, protocol {protocol}" for name, split, protocol in had)
         )
 
 

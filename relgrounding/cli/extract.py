@@ -9,7 +9,7 @@
 
 Features are comparable only with those of the same model, weights and settings, which the attribute `source` of the
 file names: a run answers about features of the extractor that it was trained on. An interrupted command that is given
-again goes on where it stopped.
+again continues where it stopped.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common(videos, extraction.CLIP_MODELS, "KINETICS400_V1", size=112)
     videos.add_argument("--clip-frames", type=at_least(int, 1), default=16, help="frames of a clip (default: 16)")
     videos.add_argument("--stride", type=at_least(int, 1), default=8, help="frames from clip to clip (default: 8)")
-    videos.add_argument("--fps", type=at_least(float, 0.01), help="frames a second to look at (default: all)")
+    videos.add_argument("--fps", type=at_least(float, 0.01), help="frames per second that are sampled (default: all)")
     videos.add_argument("--batch", type=at_least(int, 1), default=4, help="clips computed at once (default: 4)")
     videos.set_defaults(clips=True)
     images = commands.add_parser("images", help="boxes of images and their features")
@@ -75,7 +75,12 @@ def _common(parser: argparse.ArgumentParser, models: Sequence[str], weights: str
         "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"
     )
     parser.add_argument("--seed", type=at_least(int, 0), default=0, help="of random weights (default: 0)")
-    parser.add_argument("--size", type=at_least(int, 16), default=size, help="pixels that the model sees")
+    parser.add_argument(
+        "--size",
+        type=at_least(int, 16),
+        default=size,
+        help=f"side of the model's input in pixels (default: {size or 'the usual one'})",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--number-ids", action="store_true", help="ids are the numbers that end the names, as COCO's")
     parser.add_argument(

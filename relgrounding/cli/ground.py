@@ -39,14 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--video-features", help="(clips, dim) as .npy, .npz or .pt, HDF5, or a folder; or a URL")
     parser.add_argument("--regions", help="file of region features, in any format of docs/data.md; or a URL")
-    parser.add_argument("--item", help="id of the video or image in an HDF5 file")
+    parser.add_argument("--item", help="id of the video or image in a file or folder of several")
     parser.add_argument("--image", help="a picture, whose name is the id, or the id alone")
     parser.add_argument(
         "--duration", type=float, help="of the video, in seconds; files of `relgrounding extract` hold it"
     )
     parser.add_argument("--query", help="the sentence")
     parser.add_argument("--batch", metavar="JSONL", help="many questions, one per line; a file or a URL")
-    parser.add_argument("--out", type=local, default=Path("answer"), help="name of the .png and .json, or the folder")
+    parser.add_argument(
+        "--out",
+        type=local,
+        help="name of the .png and .json (default: answer), or with --batch the folder (default: answers)",
+    )
     parser.add_argument("--images", type=local, help="with --batch: folder of the pictures")
     parser.add_argument("--word-vectors", type=local, help="the run's file of word vectors, for words new to it")
     parser.add_argument("--select", choices=["score", "vote"], help="selection method of moments (default: the run's)")
@@ -68,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("video_features", "regions", "batch"):
         given = getattr(arguments, name)
         setattr(arguments, name, local_path(given) if given else None)
+    arguments.out = arguments.out or Path("answers" if arguments.batch else "answer")
     path = arguments.checkpoint
     folder, name = (path.parent, path.name) if path.suffix == ".pt" else (path, "best.pt")
     _check_outputs(arguments, folder)
@@ -193,22 +198,23 @@ class ImageAsker(Asker):
         """Raise ValueError where the options are those of videos, or the regions are missing."""
         if self.arguments.video_features:
             raise ValueError("this run answers about images: give --regions and --image")
+        if self.arguments.duration is not None or self.arguments.select:
+            raise ValueError("--duration and --select are for runs on videos; this run answers about images")
         if not self.arguments.regions and not self.grounder.config.dataset.generated:
             raise ValueError("--regions is missing: the HDF5 file of region features")
         given = (self.arguments.batch, self.arguments.image, self.arguments.item, self.arguments.regions)
         if not any(given):
-            raise ValueError("--image is missing: the id of a generated scene, such as test-0-00000-a")
+            raise ValueError(f"--image is missing: the id of a generated image, such as {self.items.example()}")
 
     def source(self, item: str | None, duration: float | int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Take the regions from a file, or those of a generated scene."""
+        """Take the regions from a file, or those of a generated image."""
         if self.arguments.regions:
             return self.arguments.regions, {"item": item}, {"image": item}
-        scenes = self.items.scenes(item or "")
-        if scenes is None:
-            raise ValueError(
-                f"'{item}' is not a generated scene of this run; give --regions, or an id as test-0-00000-a"
-            )
-        return scenes[item or ""], {}, {"image": item}
+        regions = self.items.regions(item or "")
+        if regions is None:
+            some = self.items.example()
+            raise ValueError(f"'{item}' is not a generated image of this run; give --regions, or an id such as {some}")
+        return regions, {}, {"image": item}
 
     def draw(self, path: Path, answers: "list[Answer]", record: dict[str, Any], picture: "np.ndarray | None") -> None:
         """Draw the boxes in the picture or among the other regions."""
@@ -236,6 +242,8 @@ def single(asker: Asker, arguments: argparse.Namespace) -> None:
     if arguments.image:
         photo = local_only(arguments.image, "a picture")
         if photo.suffix:
+            if not photo.exists():
+                raise ValueError(f"--image: {photo} does not exist; without a picture give the id, as in {photo.stem}")
             picture = read_picture(photo)
             names = picture_ids(photo)
             known = asker.grounder.ids(arguments.regions) if arguments.regions else []

@@ -180,7 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clip features of Charades-STA from the action intervals",
         description=f"Share of each clip covered by each of the 157 actions, plus noise. {NOT_VISUAL.capitalize()}.",
     )
-    actions.add_argument("--clips", type=at_least(int, 1), default=32, help="clips a video (default: 32)")
+    actions.add_argument("--clips", type=at_least(int, 1), default=32, help="clips per video (default: 32)")
     actions.add_argument(
         "--noise", type=at_least(float, 0), default=0.1, help="standard deviation of the noise (default: 0.1)"
     )
@@ -209,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     annotated.add_argument("out", metavar="OUT", type=local, help="HDF5 file to make or to replace")
     annotated.add_argument("--dataset", required=True, metavar="NAME", help="flickr30k, refcoco, refcoco+ or refcocog")
-    annotated.add_argument("--splits", nargs="+", default=(), help="to read (default: all)")
+    annotated.add_argument("--splits", nargs="+", default=(), help="splits to read (default: all)")
     annotated.add_argument("--root", type=local, help="folder of the annotations (default: $RELGROUNDING_DATA)")
     annotated.set_defaults(prepare=boxes)
     indexed = commands.add_parser(
@@ -237,7 +237,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     from relgrounding.features.convert import FORMATS
     from relgrounding.io._regular import MAX_BYTES
 
-    command.description = "Convert features; the same command goes on with what an interruption has left."
+    command.description = "Convert features; the same command continues after an interruption."
     command.add_argument(
         "source", metavar="IN", type=local, nargs="+", help="file, or folder of files; several, such as one per split"
     )
@@ -254,7 +254,7 @@ def add_features(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--shard", metavar="i/n", type=shard_number, help="make the ith of n shards alone, in any order"
     )
-    command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: found out by looking)")
+    command.add_argument("--format", choices=sorted(FORMATS), default="", help="of IN (default: detected)")
     command.add_argument(
         "--pca", metavar="N|FILE", type=pca, help="keep N principal components, or use those of another OUT.pca.npz"
     )

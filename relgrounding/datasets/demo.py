@@ -60,7 +60,7 @@ class Demo(Dataset):
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Generate the scenes of "train" or "test"; see `make_scenes`."""
         if split not in ("train", "test"):
-            raise ConfigError(f"data.test_splits: {split!r} is not a split of the embedded scenes; they have 'test'")
+            raise ConfigError(f"{split!r} is not a split of the generated scenes; they have 'train' and 'test'")
         pairs = self.config.demo_pairs if split == "train" else max(1, self.config.demo_pairs // 10)
         queries, store = make_scenes(split, pairs, self.seed, self.config.demo_noise)
         return Annotations(queries, {}, {}, store)

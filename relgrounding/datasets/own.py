@@ -229,7 +229,8 @@ def _split(entry: dict[str, Any], split: str, where: str) -> str:
     value = entry.get("split")
     if not isinstance(value, str) or printable(value) != value:
         raise BadAnnotation(
-            f'{where}: which split? give every line a "split", or one file a split and "{{split}}" in data.queries'
+            f'{where}: no "split"; give it on every line, or make one file per split and write "{{split}}" for its name'
+            " in data.queries"
         )
     return value
 

@@ -7,7 +7,7 @@ from relgrounding.evaluation._image import ImageEvaluator, image_floors, image_o
 from relgrounding.evaluation._kinds import QUERY_KINDS, query_kind
 from relgrounding.evaluation._misses import Miss, name_misses
 from relgrounding.evaluation._nms import temporal_nms
-from relgrounding.evaluation._results import format_table, make_entry, read_results, write_results
+from relgrounding.evaluation._results import above_oracle, format_table, make_entry, read_results, write_results
 from relgrounding.evaluation._selection import select_by_score, select_by_vote, votes
 from relgrounding.evaluation._video import VideoEvaluator, video_oracle
 from relgrounding.evaluation._video_floors import ConstantSegments, fit_constant_segments, video_floors
@@ -19,6 +19,7 @@ __all__ = [
     "ImageEvaluator",
     "Miss",
     "VideoEvaluator",
+    "above_oracle",
     "compare_runs",
     "fit_constant_segments",
     "format_table",

@@ -72,7 +72,7 @@ def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
 
     A line above each table names data set, split, protocol and number of queries: as columns they would make the table
     of moments too wide for a terminal. Entries with the same data, floors and oracle share a table. Accuracies by kind
-    are shown if there are at most four kinds.
+    are shown if there are at most four kinds. A floor above the oracle is explained below the tables.
 
     Args:
         entries: as returned by `make_entry`.
@@ -86,7 +86,30 @@ def format_table(entries: Sequence[Mapping[str, Any]]) -> str:
     for entry in entries:
         shared = [[entry[name] for name in _HEADING], _columns(entry["metrics"]), entry["floors"], entry["oracle"]]
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(entry)
-    return "\n\n".join(_table(group) for group in groups.values())
+    notes = dict.fromkeys(filter(None, (above_oracle(group[0]) for group in groups.values())))
+    return "\n\n".join([*(_table(group) for group in groups.values()), *notes])
+
+
+def above_oracle(entry: Mapping[str, Any]) -> str:
+    """Return a sentence about floors that score above the oracle, or an empty text where none does.
+
+    The oracle selects among the candidates of the model, but a floor such as a constant segment may answer anything.
+
+    Args:
+        entry: as returned by `make_entry`.
+    """
+    oracle, columns = entry["oracle"], _columns(entry["metrics"])
+    found = {
+        name: [m for m in columns if round(values[m], 1) > round(oracle[m], 1)]
+        for name, values in entry["floors"].items()
+    }
+    parts = [f"{name} in {', '.join(metrics)}" for name, metrics in found.items() if metrics]
+    if not parts:
+        return ""
+    return (
+        f"Above the oracle: {'; '.join(parts)}. The oracle takes the best candidate of the model, and such a floor is "
+        "not limited to the candidates. Candidates that fit the right answers better would raise the oracle."
+    )
 
 
 def write_results(path: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:

@@ -361,7 +361,10 @@ class RegionFeatures(_Store):
         """Read everything but the ids and, where they stay in the file, features and boxes."""
         missing = [name for name in self._NAMES if member(file, name, str(self.path)) is None]
         if missing:
-            raise BadFeatures(f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout")
+            raise BadFeatures(
+                f"{self.path} lacks {', '.join(missing)}; docs/features.md has the flat ragged layout, to which "
+                "relgrounding prepare features converts others"
+            )
         found = {name: self._member(name) for name in self._NAMES}
         if found["features"].ndim != 2:
             raise BadFeatures(f"features in {self.path} has shape {found['features'].shape}, expected (regions, dim)")

@@ -87,8 +87,9 @@ class Stores:
         store = self.open(path)
         if item is None:
             if len(store.ids) != 1:
+                some = next(iter(store.ids), "ID")
                 raise ValueError(
-                    f"{path} holds {len(store.ids)} items; say which: item='{next(iter(store.ids), 'ID')}'"
+                    f"{path} holds {len(store.ids)} items; say which: --item {some}, in Python item='{some}'"
                 )
             item = store.ids[0]
         if item not in store:

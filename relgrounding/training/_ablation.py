@@ -335,7 +335,8 @@ class Cell:
         text = f"{self.mean:.1f} ± {self.deviation:.1f}"
         if self.differences:
             spread = statistics.stdev(self.differences) if len(self.differences) > 1 else 0.0
-            text += f" ({statistics.fmean(self.differences):+.1f} ± {spread:.1f})"
+            # Adding 0 turns a difference of -0.0 into 0.0.
+            text += f" ({round(statistics.fmean(self.differences), 1) + 0:+.1f} ± {spread:.1f})"
         return text
 
 

@@ -41,10 +41,9 @@ def ablation_figure(
             axis.errorbar(means, [k + shift for k in at], xerr=deviations, **style)
             if metric in part.get(line, {}):
                 axis.axvline(part[line][metric][0], color=colour, linewidth=0.7, linestyle=":")
-        axis.set_title(name)
         axis.set_xlabel("percent")
         axis.grid(axis="y", linewidth=0.3)
-        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+        axis.legend(title=name, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
     axes[0].set_yticks(range(len(rows)), rows)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure

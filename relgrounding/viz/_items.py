@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +42,13 @@ class Items:
 
     @cached_property
     def _regions(self) -> Mapping[str, Regions] | RegionFeatures:
-        if self.config.dataset.generated:
+        dataset = self.config.dataset
+        if isinstance(dataset, Demo):
             return {}
         try:
-            return open_features(self.config.dataset.feature_file(), "regions")
+            if dataset.generated:
+                return ChainMap(*(dict(dataset.read(split).store) for split in self.config.data.test_splits))
+            return open_features(dataset.feature_file(), "regions")
         except UNREADABLE:
             return {}
 
@@ -58,6 +62,17 @@ class Items:
         if scene is not None:
             return scene.size
         return self._regions[item].size if item in self._regions else None
+
+    def regions(self, item: str) -> Regions | None:
+        """Return the regions of an image of a generated data set; None where this id is none of its test splits."""
+        scenes = self.scenes(item)
+        if scenes is not None:
+            return scenes[item]
+        return self._regions[item] if self.config.dataset.generated and item in self._regions else None
+
+    def example(self) -> str:
+        """Return the id of an image of a generated data set."""
+        return next(iter(self.config.dataset.read(self.config.data.test_splits[0]).store))
 
     def boxes(self, item: str) -> list[list[float]]:
         """Return all boxes of an image; none of a generated scene."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relgrounding.evaluation import above_oracle
 from relgrounding.viz._breakdown import QueryGroup, breakdowns
 from relgrounding.viz._curves import line_chart
 from relgrounding.viz._figure import describe, speakers
@@ -177,6 +178,8 @@ def _results(runs: Sequence[Run]) -> str:
         classes += ["run"] * len(entries) + ["oracle"]
         parts.append(f"<h3>{html.escape(f'{dataset}, split {split}, {protocol}, {queries} queries')}</h3>")
         parts.append(_table(["answer", *(m.replace(",", ", ") for m in metrics)], rows, classes))
+        if above := above_oracle(first):
+            parts.append(f'<p class="note">{html.escape(above)}</p>')
     note = "Floors do not see the query; the oracle takes the best proposal. All in percent."
     if len(runs) > 1 and any(len(entries) < len(runs) for entries in tables.values()):
         note += " Runs share a table where data set, split, protocol and queries are the same."

@@ -106,7 +106,7 @@
   function line(query) {
     const tr = element("tr");
     const text = element("td", undefined, "whole text");
-    text.append(element("div", query[TEXT]), element("small", `${query[ID]}, ${query[ITEM]}`));
+    text.append(element("div", query[TEXT]), element("small", query[ID] === query[ITEM] ? query[ID] : `${query[ID]}, ${query[ITEM]}`));
     const drawing = element("td", undefined, "whole draw");
     const [svg, caption] = kind.draw(query);
     drawing.append(svg, element("small", caption));

@@ -101,6 +101,8 @@ def test_configurations_go_by_name(tmp_path, monkeypatch, capsys):
     assert set(packaged_configs()) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
     assert load_config("charades_vgn") == load_config(ROOT / "configs" / "charades_vgn.yaml")
     assert find_config("ccl", "ablations").is_file()
+    with pytest.raises(ConfigError, match=r"no grid 'cll': .*FILE\.yaml; did you mean 'ccl'"):
+        find_config("cll", "ablations")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--show", "train.epochs=3", "refcoco_ign"]) == 0
     shown = capsys.readouterr().out
@@ -218,6 +220,13 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
     for _ in _printing.progress(range(3), desc="work", unit="item"):
         pass
     assert capsys.readouterr().err == ""
+    with _printing.progress(total=2, desc="runs", unit="run") as bar:
+        for _ in range(20):
+            bar.set_postfix_str("first, second")
+            time.sleep(0.02)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 10
+    assert all(line.endswith("first, second]") for line in lines)
 
 
 def test_a_command_that_never_looks_ends_at_the_first_interruption(monkeypatch, capsys):

@@ -89,7 +89,10 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
     video, image = write_run(tmp_path / "v", 0.1), write_run(tmp_path / "i", 0.1, video=False)
     for words, message in (
         ([video, "--with", image], "one run is about videos, another about images"),
-        ([video, "--with", video, "--protocol", "x"], "their protocols are official, select=score; official, select"),
+        (
+            [video, "--with", video, "--protocol", "x"],
+            "they have v: split test, protocol official, select=score; v: split test",
+        ),
         ([video, "--with", video, "--metric", "R@9"], "no query, protocol and metric in common"),
         ([video, "--with", video, "--confidence", "95"], "--confidence is 95.0; give a share"),
         ([video, "--with", video, "--resamples", "9999999"], "--resamples is 9999999; give 1 to 1,000,000"),

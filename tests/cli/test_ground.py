@@ -120,9 +120,13 @@ def test_what_is_missing_for_an_image_is_said(scene_run, tmp_path, capsys):
     for words, message in [
         (["--video-features", "x.npy"], "answers about images"),
         ([], "--image is missing"),
-        (["--image", "test-9-00000-a"], "is not a generated scene of this run"),
+        (
+            ["--image", "test-9-00000-a"],
+            "is not a generated image of this run; give --regions, or an id such as test-0-00000-a",
+        ),
+        (["--image", "test-0-00000-a", "--select", "vote"], "--select are for runs on videos"),
         (["--image", str(tmp_path / "bad.jpg")], "is not a readable picture"),
-        (["--image", str(tmp_path / "gone.jpg")], "gone.jpg"),
+        (["--image", str(tmp_path / "gone.jpg")], "gone.jpg does not exist; without a picture give the id, as in gone"),
     ]:
         assert tool.main(["--checkpoint", str(scene_run), "--query", "x", *words]) == 2
         assert message in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_splits_by_file_or_by_line(tmp_path):
         load_own(tmp_path / "{split}.jsonl", "video", "test")
     path = write(tmp_path / "q.jsonl", VIDEO | {"split": "train"}, VIDEO | {"split": "test"})
     assert [q.id for q in load_own(path, "video", "test").queries] == ["2"]
-    with pytest.raises(BadAnnotation, match=r"line 1: which split\? give every line a \"split\""):
+    with pytest.raises(BadAnnotation, match=r"line 1: no \"split\"; give it on every line"):
         load_own(write(path, VIDEO), "video", "test")
 
 

@@ -17,6 +17,7 @@ def test_public_names() -> None:
         "Miss",
         "QUERY_KINDS",
         "VideoEvaluator",
+        "above_oracle",
         "compare_runs",
         "fit_constant_segments",
         "format_table",

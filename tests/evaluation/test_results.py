@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding.evaluation import format_table, make_entry, read_results, write_results
+from relgrounding.evaluation import above_oracle, format_table, make_entry, read_results, write_results
 
 
 def entry(**changes: object) -> dict:
@@ -53,6 +53,15 @@ def test_the_table_of_moments_fits_a_terminal() -> None:
     values = {f"R@{n},IoU={m}": 100.0 for n in (1, 5) for m in (0.1, 0.3, 0.5, 0.7)} | {"mIoU": 100.0}
     table = format_table([entry(metrics=values, floors={"whole video": values}, oracle=values)])
     assert max(map(len, table.splitlines())) <= 160
+
+
+def test_a_floor_above_the_oracle_is_explained_once() -> None:
+    floors = {"constant": {"R@1": 100.0, "mIoU": 92.3}, "random": {"R@1": 10.0, "mIoU": 75.0}}
+    one = {"metrics": {"R@1": 50.0, "mIoU": 6.0}, "floors": floors, "oracle": {"R@1": 100.0, "mIoU": 75.0}}
+    assert above_oracle(entry(**one)).startswith("Above the oracle: constant in mIoU. The oracle takes")
+    assert format_table([entry(**one), entry(**one, protocol="other")]).count("Above the oracle") == 1
+    assert above_oracle(entry()) == ""
+    assert "Above" not in format_table([entry()])
 
 
 def test_other_metrics_get_a_table_of_their_own() -> None:

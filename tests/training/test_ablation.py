@@ -1,4 +1,5 @@
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_the_grids_that_come_with_the_project_are_valid(name):
     found = grid_jobs(grid, Path("runs"))
     rows = sum(name in (row.only or grid.experiments) for row in grid.rows.values() for name in grid.experiments)
     assert len(found) == rows * len(grid.seeds)
+    check_runs(grid, found)
+
+
+def test_the_grid_of_the_documentation_is_valid(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "grids.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "grid.yaml").write_text(example)
+    grid = read_grid(tmp_path / "grid.yaml")
+    found = grid_jobs(grid, tmp_path)
+    assert len(found) == 4
     check_runs(grid, found)
 
 

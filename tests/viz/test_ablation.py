@@ -16,7 +16,7 @@ def test_each_row_is_a_line_and_each_metric_a_colour():
     pytest.importorskip("matplotlib")
     figure = ablation_figure(PARTS, ["a", "b"], line="a")
     first, second = figure.axes
-    assert [axis.get_title() for axis in figure.axes] == ["first", "second"]
+    assert [axis.get_legend().get_title().get_text() for axis in figure.axes] == ["first", "second"]
     assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
     points = {bar.get_label(): bar.lines[0].get_xdata().tolist() for bar in first.containers}
     assert points == {"Acc": [40.0, 42.0], "mIoU": [30.0]}

@@ -10,12 +10,12 @@ Writes OUT/table.md, OUT/differences.md (each row against its reference, query b
 bootstrap intervals over queries and seeds), both as numbers in OUT/cells.json and OUT/differences.json, and, with the
 extra `plot`, as OUT/plot.png and OUT/differences.png; the runs go to --runs. A run's folder ends with a hash of its
 settings: a grid may be extended and its rows renamed, and rows with equal settings share a run. A run that is done is
-not run again; one that failed is. Ctrl-C keeps the state of every run; the same command goes on from there.
+not run again; one that failed is. Ctrl-C keeps the state of every run; the same command continues from there.
 
 With --launcher local, the runs stop, and keep their state, when this command ends, even if it is killed. With
 --launcher submitit (extra `cluster`), each run is a job of Slurm, or with --cluster local a process of this machine;
-jobs go on when this command ends, and the same command waits for them. A row that starts from another one is submitted
-by this command once that is done.
+jobs continue when this command ends, and the same command waits for them. A row that starts from another one is
+submitted by this command once that is done.
 """
 
 import argparse
@@ -182,7 +182,9 @@ def write(
     texts["differences.md"] = intervals + facts + differences_text(grid, compared)
     for file, text in texts.items():
         with replacing(out / file) as beside:
-            beside.write_text(masked(f"# {grid.name}\n\n{grid.note.strip()}\n\n{text}"), encoding="utf-8")
+            beside.write_text(
+                masked("\n\n".join(filter(None, [f"# {grid.name}", grid.note.strip(), text]))), encoding="utf-8"
+            )
     numbers = {
         name: {row: {title: cell.values for title, cell in cells.items()} for row, cells in part.items()}
         for name, part in found.items()
