@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -71,8 +72,9 @@ class _Lines(tqdm):
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         """Write a line, at most one every `SECONDS`: for loops that wait for what others do."""
-        if self._time() - self.last_print_t >= SECONDS:
-            self.last_print_t = self._time()
+        now = time.time()  # as tqdm reads it
+        if not self.disable and now - self.last_print_t >= SECONDS:
+            self.last_print_t = now
             super().refresh(*args, **kwargs)
 
     def clear(self, nolock: bool = False) -> None:
