@@ -74,7 +74,9 @@ class Own(Dataset):
         for split in names:
             if found and split not in found:
                 known = ", ".join(sorted(found))[:200]
-                raise ConfigError(f"data.test_splits: {paths[0]} has no line of split {split!r}; it has {known}")
+                raise ConfigError(
+                    f"{paths[0]} has no line of split {split!r}; it has {known} (data.test_splits, --split)"
+                )
 
 
 class OwnQueries(NamedTuple):

@@ -188,7 +188,8 @@ class RunFolder:
         """
         path = self.path / name
         if not os.path.isfile(path):
-            remedy = "start the run without --resume" if name == "last.pt" else "has the run finished an epoch?"
+            epoch = "has the run finished an epoch? A folder of evaluate --out has no weights"
+            remedy = "start the run without --resume" if name == "last.pt" else epoch
             raise RunError(f"{path} does not exist; {remedy}")
         try:
             content = io.BytesIO(path.read_bytes())

@@ -281,6 +281,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
             *(settings.dataset, split, cut, len(queries), 100 * cut / len(queries), settings.max_words),
         )
     if not queries:
+        dataset.check_splits([split])  # names the splits that there are
         raise ConfigError(f"{settings.dataset} {split}: no query can be used; relgrounding prepare verify says why")
     return Split(queries, store, found.durations)
 

@@ -76,6 +76,9 @@ def test_missing_features_stop_or_are_skipped(tmp_path, caplog):
         make_task(settings(tmp_path, "vgn"))
     with pytest.raises(ConfigError, match="no query can be used"):
         make_task(settings(tmp_path, "vgn", "data.on_error=skip"))
+    (tmp_path / "all.jsonl").write_text('{"split": "hard", "video": "v1", "duration": 8.0, "query": "red"}\n')
+    with pytest.raises(ConfigError, match=r"all\.jsonl has no line of split 'train'; it has hard"):
+        make_task(settings(tmp_path, "vgn", f"data.queries={tmp_path}/all.jsonl"))
 
 
 def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
