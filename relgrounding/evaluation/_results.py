@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,8 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def _columns(metrics: Mapping[str, float]) -> tuple[str, ...]:
+def _columns(metrics: Iterable[str]) -> tuple[str, ...]:
+    metrics = tuple(metrics)
     kinds = [name for name in metrics if ",kind=" in name]
     return tuple(name for name in metrics if name not in kinds or len(kinds) <= _MAX_KINDS)
 
