@@ -59,7 +59,8 @@ def show_error(text: object, error: BaseException | None = None) -> None:
 def _write(text: object, file: Any, end: str = "\n") -> None:
     lines = "\n".join(map(printable, masked(str(text)).split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
-    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=file, end=end)
+    # With its end in one write: other processes may print between two.
+    print(lines.encode(encoding, "backslashreplace").decode(encoding) + end, file=file, end="")
 
 
 class _Lines(tqdm):

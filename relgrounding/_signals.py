@@ -151,15 +151,21 @@ def pending() -> int | None:
     return _caught.first
 
 
-def agree(values: Sequence[float] = ()) -> tuple[list[float], int | None]:
+def agree(
+    values: Sequence[float] = (), meanwhile: Callable[[], object] | None = None
+) -> tuple[list[float], int | None]:
     """Return the sum of each number over the processes of a job, and the number of a signal that came to any of them.
 
     All processes call it in step. A process without others has its own numbers.
+
+    Args:
+        values: the numbers of this process.
+        meanwhile: see `summed`.
     """
     if not is_joined():
         return list(values), pending()
     flags = [float(pending() == number) for number in STOPPING]
-    sums = summed([*values, *flags])
+    sums = summed([*values, *flags], meanwhile)
     come = [number for number, flag in zip(STOPPING, sums[len(values) :], strict=True) if flag]
     return sums[: len(values)], next(iter(come), None)
 
@@ -181,7 +187,8 @@ def ended(stop: KeyboardInterrupt, words: str) -> int:
     state.seen, state.saying = True, time.monotonic()
     if is_main() and not state.said:
         with contextlib.suppress(OSError):  # the terminal is gone, which is what SIGHUP says
-            print(f"\nstopped by {signal.Signals(number).name}; {words}", file=sys.stderr, flush=True)
+            said = f"\nstopped by {signal.Signals(number).name}; {words}\n"
+            print(said, file=sys.stderr, end="", flush=True)
     state.said, state.saying = True, 0.0
     return 128 + number
 

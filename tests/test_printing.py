@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relgrounding._printing import brief, printable, show
+from relgrounding._printing import brief, printable, show, show_error
 from relgrounding.datasets import load_own
 from relgrounding.io import Problems
 from tools import ablate, compare, evaluate, extract, figures, ground, misses, prepare, report, train
@@ -37,6 +37,16 @@ def test_a_stream_that_cannot_write_a_character_shows_its_number():
     show("Straße \x1b\nb", stream, end="")
     stream.flush()
     assert stream.buffer.getvalue() == rb"Stra\xdfe \x1b" + b"\nb"
+
+
+def test_a_line_and_its_end_are_written_at_once(monkeypatch):
+    written = []
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "write", written.append)
+    show("one", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    show_error("two")
+    assert [text for text in written if text] == ["one\n", "error: two\n"]
 
 
 def test_a_value_that_cannot_be_written_is_named():
