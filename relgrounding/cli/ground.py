@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from relgrounding._files import check_output, check_output_folder, local_only, replacing
 from relgrounding._names import check_name
-from relgrounding._printing import brief, note, printable, progress, show
+from relgrounding._printing import brief, counted, note, printable, progress, show
 from relgrounding.cli import local
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 BLUE = "#123f96"
 ERRORS = (ValueError, OSError, KeyError)
+LEAST_WEIGHT = 0.005
+"""Of messages that are shown with --explain."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -344,11 +346,13 @@ def _explained(found: "Explanation") -> str:
         lines += ["", "the best answer attends to: " + ", ".join(f"{word} {w:.2f}" for word, w in found.attention)]
     if not found.neighbours:
         return "\n".join([*lines, "", "it got no messages: the model passes none, or keeps no weights of them"])
-    rows = []
-    for n in found.neighbours:
+    rows, heard = [], [n for n in found.neighbours if n.weight >= LEAST_WEIGHT]
+    for n in heard:
         itself = n.proposal == found.answer.proposal
         sender = "itself" if itself else " ".join(f"{value:.{digits}f}" for value in n.proposal)
         opened = ", ".join(f"{word} {change:+.2f}" for word, change in n.opened_by())
         rows.append([f"{n.weight:.2f}", n.edge_type, sender, n.layer, opened])
     head = ["weight", "edge", "from", "layer", "opened by"]
-    return "\n".join([*lines, "", "messages to it:", tabulate(rows, headers=head, disable_numparse=True)])
+    others = len(found.neighbours) - len(heard)
+    more = [f"and {counted(others, 'message')} of a weight below {LEAST_WEIGHT}"] if others else []
+    return "\n".join([*lines, "", "messages to it:", tabulate(rows, headers=head, disable_numparse=True), *more])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from relgrounding._printing import show
+from relgrounding._printing import counted, show
 from relgrounding.cli import local
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         choices = np.array([scored.proposals[i][top[i][0]].tolist() for i in queries])
         rows += rows_of(protocol, choices, [query.targets for query in queries.values()])
     videos = len({query.item for query in queries.values()})
-    show(f"{len(queries)} queries of {videos} videos held out of the training split; right: IoU of {IOU} or more")
+    count = f"{len(queries):,}, of {counted(videos, 'video')}"
+    show(f"queries held out of the training split: {count}; right: IoU of {IOU} or more")
     head = ["protocol", "target", "queries", *(kind.value for kind in Miss), "median length, s"]
     show(tabulate(rows, head, floatfmt=".1f"))

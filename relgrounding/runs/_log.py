@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from relgrounding._files import replacing, synchronise
+from relgrounding.io._regular import check_regular
 
 Record = dict[str, Any]
 PROGRESS = ("step", "epoch", "seconds")
@@ -49,9 +50,15 @@ class RunLog:
         Args:
             step: of the checkpoint.
             epoch: number of finished epochs at the checkpoint.
+
+        Raises:
+            UnsafeFile: the log is not a regular file.
         """
         self._events = None
-        content = self.path.read_bytes() if self.path.is_file() else b""
+        content = b""
+        if self.path.exists():
+            check_regular(self.path)
+            content = self.path.read_bytes()
         records = [(line, _record(line)) for line in content.splitlines(keepends=True)]
         kept = [(line, r) for line, r in records if r is not None and r["step"] <= step and r["epoch"] <= epoch]
         # A killed process may not have written the final line break, without which the next line would be lost, too.

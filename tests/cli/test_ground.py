@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from relgrounding import Grounder
+from relgrounding.cli.ground import LEAST_WEIGHT
 from relgrounding.datasets.demo import make_scenes
 from relgrounding.features import write_region_features
 
@@ -48,9 +49,12 @@ def test_the_best_answer_is_explained(video_run, scene_run, tmp_path, capsys):
         assert "the best answer attends to: person 0." in printed
         assert [word for word, _ in why["attention"]] == ["person", "opens", "it"]
         assert 0 < len(why["neighbours"]) <= 5
-        for said in why["neighbours"]:
+        heard = [said for said in why["neighbours"] if said["weight"] >= LEAST_WEIGHT]
+        for said in heard:
             assert f"{said['weight']:.2f}" in printed
             assert said["edge_type"] in printed
+        others = len(why["neighbours"]) - len(heard)
+        assert ("a weight below 0.005" in printed) == (others > 0)
         assert _is_png(tmp_path / f"{name}.png")
 
 

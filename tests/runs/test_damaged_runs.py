@@ -15,6 +15,7 @@ import torch
 
 from relgrounding import Grounder
 from relgrounding._files import clear_parts, replacing
+from relgrounding.io import UnsafeFile
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome, points
@@ -234,6 +235,12 @@ def test_what_was_logged_after_a_checkpoint_is_cut(tmp_path):
     again.log({"step": 4, "epoch": 1, "seconds": 0.0, "epoch_loss": 5.0})
     assert points(tmp_path) == [("epoch_loss", 4, 5.0), ("loss", 2, 2.0), ("loss", 4, 4.0)]
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4, 4]
+
+
+def test_a_log_that_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(UnsafeFile, match=r"log.jsonl is a FIFO, not a regular file"):
+        RunFolder(tmp_path).rewind(0, 0)
 
 
 def test_unfinished_files_are_those_of_replacing_alone(tmp_path):
