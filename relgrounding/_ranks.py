@@ -365,15 +365,23 @@ def any_rank(flag: bool) -> bool:
     return summed([float(flag)])[0] > 0
 
 
-def summed(values: Sequence[float]) -> list[float]:
-    """Return the sum over the processes of each number; the same bits in each of them."""
+def summed(values: Sequence[float], meanwhile: Callable[[], object] | None = None) -> list[float]:
+    """Return the sum over the processes of each number; the same bits in each of them.
+
+    Args:
+        values: of this process.
+        meanwhile: called in a job once they are on their way; it sends nothing.
+    """
     if not _joined:
         return list(values)
     import torch
     import torch.distributed as dist
 
     total = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(total)
+    sending = dist.all_reduce(total, async_op=True)
+    if meanwhile is not None:
+        meanwhile()
+    sending.wait()
     return total.tolist()
 
 

@@ -155,6 +155,3 @@ class PieceSampler:
     def steps(self) -> Iterator[list[Piece]]:
         """Yield the pieces of this process for each step that is left of the epoch."""
         return (pieces[self.own] for pieces in self.all_steps())
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (piece.queries for pieces in self.steps() for piece in pieces if piece.queries)

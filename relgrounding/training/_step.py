@@ -1,7 +1,7 @@
 """A step of training: losses of the pieces of a batch, gradients over all processes, clipping, update."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +151,9 @@ class Step:
         for objective in objectives.values():
             objective.split(len(draws.numbers))
 
-    def __call__(self, pieces: Sequence[Loaded], rate: float, number: int) -> Done:
+    def __call__(
+        self, pieces: Sequence[Loaded], rate: float, number: int, meanwhile: Callable[[], object] | None = None
+    ) -> Done:
         """Update the parameters.
 
         On a GPU, this does not wait for it; whether the gradient was finite is known once `Done.read` is called, which
@@ -161,6 +163,7 @@ class Step:
             pieces: of the batch that are this process's.
             rate: learning rate.
             number: of the step, for messages.
+            meanwhile: called in a job while this process waits for the others; it sends nothing.
 
         Raises:
             RunError: the gradient is not finite.
@@ -168,7 +171,7 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        losses, loss, signal, norm = self._add_gradients(pieces)
+        losses, loss, signal, norm = self._add_gradients(pieces, meanwhile)
         self._clip(norm)
         done = Done(number, Numbers([norm, *losses]), loss, signal)
         if norm.device.type != "cuda":
@@ -189,7 +192,9 @@ class Step:
         if norm.device.type != "cpu" or not norm < 0.99 * most:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
 
-    def _add_gradients(self, pieces: Sequence[Loaded]) -> tuple[list[Tensor], float | None, int | None, Tensor]:
+    def _add_gradients(
+        self, pieces: Sequence[Loaded], meanwhile: Callable[[], object] | None
+    ) -> tuple[list[Tensor], float | None, int | None, Tensor]:
         """Set the gradients to those of all pieces of all processes.
 
         Returns:
@@ -216,7 +221,7 @@ class Step:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
             return losses, None, None, norm
         own = sum((loss.item() for loss in losses), 0.0)
-        (total, *given), signal = agree([own, *self.gradients.give()])
+        (total, *given), signal = agree([own, *self.gradients.give()], meanwhile)
         return losses, total, signal, self.gradients.take(given)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,8 +1,10 @@
 """The training loop."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from itertools import tee
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -26,6 +28,29 @@ from relgrounding.training._same import check_same
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
 from relgrounding.training._step import Done, Loaded, Step
 from relgrounding.training._task import Task, build_model, check_backend
+
+T = TypeVar("T")
+
+
+class _Ahead(Generic[T]):
+    """An iterator, not over None, whose next value can be fetched before it is asked for."""
+
+    def __init__(self, values: Iterator[T]) -> None:
+        self._values = values
+        self._fetched: deque[T | None] = deque()
+
+    def fetch(self) -> None:
+        if not self._fetched:
+            self._fetched.append(next(self._values, None))
+
+    def __iter__(self) -> "_Ahead[T]":
+        return self
+
+    def __next__(self) -> T:
+        self.fetch()
+        if (value := self._fetched.popleft()) is None:
+            raise StopIteration
+        return value
 
 
 class Trainer:
@@ -77,7 +102,7 @@ class Trainer:
         self.cut = job_cut(self.config)
         count = proposal_counter(task.train.queries, task.train.store, task.modality)
         self.pieces = PieceSampler(self.sampler, self.cut, rank() if is_joined() else 0, count)
-        self.loader = make_loader(collator, self.pieces, self.config.data.workers)
+        self.collator = collator
         self.steps_per_epoch = len(self.sampler)
         if saved is None or saved["model"].keys() != self.model.state_dict().keys():  # members that it lacks are new
             items = OneQueryPerItem(collator.queries, self.config.eval.batch_size)
@@ -94,6 +119,7 @@ class Trainer:
             "finished": False,
             "losses": [],
         }
+        self._batches: _Ahead[list[Loaded]] = _Ahead(iter(()))
         self._between_steps = True
         self._done: Done | None = None
         self._norm = 0.0
@@ -225,8 +251,10 @@ class Trainer:
 
     def _loaded(self) -> Iterator[list[Loaded]]:
         """Yield the pieces of this process for each step that is left of the epoch, with their tensors."""
-        batches = iter(self.loader)
-        for pieces in self.pieces.steps():
+        steps, ahead = tee(self.pieces.steps())
+        queries = (piece.queries for pieces in ahead for piece in pieces if piece.queries)
+        batches = iter(make_loader(self.collator, queries, self.config.data.workers))
+        for pieces in steps:
             step: list[Loaded] = []
             for piece in pieces:
                 batch = next(batches) if piece.queries else None
@@ -242,8 +270,9 @@ class Trainer:
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["step"] - state["epoch"] * self.steps_per_epoch
         self._epoch_began = state["seconds"]
+        self._batches = _Ahead(self._loaded())
         bar = progress(
-            self._loaded(),
+            self._batches,
             desc=f"{self._stage_name}epoch {state['epoch'] - state['stage_start'] + 1}/{self.stage.epochs}",
             total=self.steps_per_epoch,
             initial=self.sampler.start,
@@ -289,7 +318,7 @@ class Trainer:
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         shape = config.schedule, config.halve_every
         factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
-        done = self.step(pieces, self.stage.learning_rate * factor, number)
+        done = self.step(pieces, self.stage.learning_rate * factor, number, self._batches.fetch)
         self._settle()
         self._done = done
         if self.device.type != "cuda":

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from relgrounding.config import ConfigError, load_config
-from relgrounding.modalities import Piece
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, learning_rate_factor, make_task
 from tests.training.tiny import tiny_config
@@ -43,8 +42,8 @@ def test_a_step_is_that_of_adam_with_these_rates_and_this_penalty(tmp_path):
     other = copy.deepcopy(trainer.model)
     adam = torch.optim.Adam(other.parameters(), lr=0, betas=(0.8, 0.99), weight_decay=0.05, fused=True)
     trainer.model.train()
-    for factor, batch in zip((1 / 2, 1, math.sqrt(2 / 3)), trainer.loader, strict=False):
-        trainer._step([(Piece(batch.queries, 1.0), batch)])
+    for factor, pieces in zip((1 / 2, 1, math.sqrt(2 / 3)), trainer._loaded(), strict=False):
+        trainer._step(pieces)
         for mine, theirs in zip(other.parameters(), trainer.model.parameters(), strict=True):
             mine.grad = theirs.grad
         adam.param_groups[0]["lr"] = 1e-3 * factor
