@@ -3,9 +3,10 @@
 1. What a step costs (`benchmarks.cost`): operations and bytes of `charades_vgn` (stage 1) and `flickr30k_ign`, with
    their batches as they are read, and a count of the operators that a step calls.
 2. The speed of `relgrounding train` under torchrun with 1 and with 2 processes of one thread each, and the same whole
-   batch: that of the configuration, and a larger one. Runs take turns, so that whatever else the machine does meets
-   both; the first steps of each do not count, and each is stopped once it has its steps. Speed is queries per second of
-   training, between lines of log.jsonl, with reading of data and without validation.
+   batch: that of the configuration, and a larger one. Beside them, as what the machine can give, two trainings of one
+   process and half of the batch at once, which share nothing. Runs take turns, so that whatever else the machine does
+   meets all; the first steps of each do not count, and each is stopped once it has its steps. Speed is queries per
+   second of training, between lines of log.jsonl, with reading of data and without validation.
 3. What the model says of more processors: by default H100s in nodes of eight, with the peaks of their data sheets and
    with efficiency, costs of calls and latencies that are assumptions (`--help` names each). Nothing of this part was
    measured.
@@ -13,7 +14,7 @@
 Writes OUT/scaling.json and, with the extra `plot`, OUT/scaling.png, prints the tables, and with `--page` puts them
 into docs/scaling.md.
 
-DATA holds the files of both configurations (docs/data.md). The default takes some five minutes on two cores, of which
+DATA holds the files of both configurations (docs/data.md). The default takes some twenty minutes on two cores, of which
 nothing else should need any; `--measured FILE` takes part 2 from an earlier scaling.json.
 """
 
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import machine, outputs
 from benchmarks.cost import Machine, Sizes, Workload, crossing, flops, gathered_bytes, gradient_bytes
-from benchmarks.scaling_report import GPUS, PROCESSES, draw, tables, write_page
+from benchmarks.scaling_report import GPUS, RUNS, draw, tables, write_page
 from relgrounding.config import Config, load_config
 from relgrounding.modalities import make_loader, training_batches
 from relgrounding.objectives import OBJECTIVES
@@ -115,49 +116,58 @@ def _mean(values: list[float]) -> int:
     return round(statistics.fmean(values))
 
 
-def speeds(name: str, words: list[str], batch: int, options: argparse.Namespace) -> Iterator[tuple[int, float]]:
-    """Yield the number of processes and the queries per second of runs that take turns, with a whole batch."""
-    words = [*words, f"data.batch_size={batch}"]
+def speeds(name: str, words: list[str], batch: int, options: argparse.Namespace) -> Iterator[tuple[str, float]]:
+    """Yield a kind of runs, of `RUNS`, and their queries per second; the kinds take turns, with a whole batch."""
     for turn in range(options.turns):
-        for processes in PROCESSES if turn % 2 == 0 else PROCESSES[::-1]:
-            said = f"{name}, batch {batch}, {processes} processes, turn {turn + 1} of {options.turns}: running"
+        for kind, (jobs, processes) in list(RUNS.items())[:: 1 - 2 * (turn % 2)]:
+            said = f"{name}, batch {batch}, {kind}, turn {turn + 1} of {options.turns}: running"
             print(said, file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory() as folder:
-                yield processes, speed(name, words, batch, processes, Path(folder), options)
+            with contextlib.ExitStack() as stack:
+                started = [
+                    stack.enter_context(_job(name, [*words, f"data.batch_size={batch // jobs}"], processes, options))
+                    for _ in range(jobs)
+                ]
+                while not all(has_steps() for has_steps, _ in started):
+                    time.sleep(0.2)
+                yield kind, sum(rate(_lines(log), batch // jobs, options.warm) for _, log in started)
 
 
-def speed(name: str, words: list[str], batch: int, processes: int, folder: Path, options: argparse.Namespace) -> float:
-    """Return the queries per second of a training of its own, which is stopped after its steps."""
+@contextlib.contextmanager
+def _job(
+    name: str, words: list[str], processes: int, options: argparse.Namespace
+) -> Iterator[tuple[Callable[[], bool], Path]]:
+    """Start a training; give a function that tells whether it has its steps, and its log; stop it in the end."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     settings = [f"data.root={options.data.absolute()}", "name=run", "device=cpu", "train.log_every=5", *words]
-    command = [sys.executable, *launcher, "-m", "relgrounding", "train", name, "--runs", str(folder), "--threads", "1"]
-    log, printed = folder / "run" / "log.jsonl", folder / "printed"
-    needed = options.warm + options.steps
-    with printed.open("wb") as out:
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "printed").open("w+b") as printed:
+        command = [sys.executable, *launcher, "-m", "relgrounding", "train", name, "--runs", folder, "--threads", "1"]
+        log = Path(folder) / "run" / "log.jsonl"
         job = subprocess.Popen(
             [*command, *settings],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            stdout=out,
+            stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+        def has_steps() -> bool:
+            if job.poll() is not None:
+                printed.seek(0)
+                sys.exit(f"{' '.join(command)} ended: {printed.read().decode(errors='replace')[-2000:]}")
+            return bool(lines := _lines(log)) and lines[-1]["step"] >= options.warm + options.steps
+
         try:
-            while not (log.is_file() and _lines(log)[-1:] and _lines(log)[-1]["step"] >= needed):
-                if job.poll() is not None:
-                    sys.exit(f"{' '.join(command)} ended: {printed.read_text(errors='replace')[-2000:]}")
-                time.sleep(0.2)
-            found = rate(_lines(log), batch, options.warm)
+            yield has_steps, log
         finally:
             job.send_signal(signal.SIGTERM)
             try:
                 job.wait(60)
             except subprocess.TimeoutExpired:
                 job.kill()
-    return found
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    content = log.read_bytes()
+    content = log.read_bytes() if log.is_file() else b""
     return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
@@ -191,12 +201,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=outputs.folder, default=ROOT / "benchmarks" / "results", help="default: %(default)s"
     )
-    parser.add_argument("--turns", type=int, default=2, help="runs of each kind; 0: none (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each kind; 0: none (default: %(default)s)")
     parser.add_argument(
         "--batches", type=int, nargs="*", default=[256], help="whole batches beside the configured (default: 256)"
     )
     parser.add_argument("--warm", type=int, default=5, help="first steps, which do not count (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="steps that count (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="steps that count (default: %(default)s)")
     parser.add_argument(
         "--features", nargs="+", default=[], metavar="NAME=FILE", help="features of a configuration that are elsewhere"
     )
@@ -226,12 +236,12 @@ def main() -> None:
         if options.measured or not options.turns:
             continue
         for batch in sorted({config.data.batch_size, *options.batches}):
-            by_count: dict[str, list[float]] = {str(n): [] for n in PROCESSES}
-            for processes, speed_of in speeds(name, words, batch, options):
-                said = f"{name}, batch {batch}, {processes} processes: {speed_of:.0f} queries per second"
+            by_kind: dict[str, list[float]] = {kind: [] for kind in RUNS}
+            for kind, speed_of in speeds(name, words, batch, options):
+                said = f"{name}, batch {batch}, {kind}: {speed_of:.0f} queries per second"
                 print(said, file=sys.stderr, flush=True)
-                by_count[str(processes)].append(speed_of)
-            found["measured"][f"{name}, {batch}"] = by_count
+                by_kind[kind].append(speed_of)
+            found["measured"][f"{name}, {batch}"] = by_kind
     if options.measured:
         before = json.loads(options.measured.read_text())
         found |= {key: before[key] for key in ("measured", "machine")}

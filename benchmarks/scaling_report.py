@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.report import table
 
-PROCESSES = (1, 2)
+RUNS = {"1 process": (1, 1), "2 processes": (1, 2), "2 apart": (2, 1)}
+"""Trainings at once, and the processes of each; "2 apart" have half of the batch each and share nothing."""
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SHOWN = ("2", "8", "64", "512")
 
@@ -57,10 +58,10 @@ def _measured(found: dict[str, Any]) -> str:
     facts = found["machine"]
     rows = []
     for name, of in found["measured"].items():
-        one, two = (statistics.median(of[str(n)]) for n in PROCESSES)
-        cells = [f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})" for v in (of[str(n)] for n in PROCESSES)]
-        rows.append([name, *cells, f"{two / one:.2f}", f"{50 * two / one:.0f} %"])
-    head = ["configuration, whole batch", "1 process", "2 processes", "speed-up", "efficiency"]
+        cells = [f"{statistics.median(of[k]):.0f} ({min(of[k]):.0f} to {max(of[k]):.0f})" for k in RUNS]
+        one, two, apart = (statistics.median(of[kind]) for kind in RUNS)
+        rows.append([name, *cells, f"{two / one:.2f}", f"{apart / one:.2f}"])
+    head = ["configuration, whole batch", *RUNS, "speed-up", "apart"]
     where = ", ".join(f"{facts[key]}" for key in ("processor", "memory", "system") if key in facts)
     load = f"; {facts['load before the run']}" if "load before the run" in facts else ""
     return f"{table(rows, head)}\n\nMachine: {where}; torch {facts.get('torch', '')}{load}."
@@ -110,14 +111,14 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def _draw_measured(axis: Any, measured: dict[str, Any]) -> None:
     names = list(measured)
-    ones = [statistics.median(measured[name]["1"]) for name in names]
-    for index, processes in enumerate(PROCESSES):
-        medians = [statistics.median(measured[name][str(processes)]) for name in names]
-        at = [k + 0.4 * index - 0.2 for k in range(len(names))]
-        label = f"{processes} process{'es' * (processes > 1)}"
-        axis.bar(at, medians, 0.38, color=("#0072b2", "#d55e00")[index], label=label)
+    ones = [statistics.median(measured[name]["1 process"]) for name in names]
+    for index, (kind, colour) in enumerate(zip(RUNS, ("#0072b2", "#d55e00", "#999999"), strict=True)):
+        medians = [statistics.median(measured[name][kind]) for name in names]
+        at = [k + 0.28 * (index - 1) for k in range(len(names))]
+        axis.bar(at, medians, 0.26, color=colour, label=kind)
         for x, median, one in zip(at, medians, ones, strict=True):
-            axis.text(x, median, f"{median:.0f}\n× {median / one:.2f}", ha="center", va="bottom", fontsize=8)
+            label = f"× {median / one:.2f}" if index else f"{median:.0f}"
+            axis.text(x, median, label, ha="center", va="bottom", fontsize=8)
     axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names], fontsize=9)
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
     axis.set(ylabel="queries per second", title="Measured: one thread per process")
