@@ -64,7 +64,8 @@ class Steps:
         model = trainer.model.double().eval()
         if given:
             model.load_state_dict(torch.load(given)["weights"])
-        first = next(iter(trainer.loader))
+        loaded = hasattr(trainer, "loader")  # by commits before a process read ahead
+        first = next(iter(trainer.loader)) if loaded else trainer.collator(next(iter(trainer.sampler)))
         batch = type(first)(**{f.name: _double(getattr(first, f.name)) for f in dataclasses.fields(first)})
         trainer.generator.manual_seed(0)
         if hasattr(trainer, "objectives"):

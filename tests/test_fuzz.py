@@ -151,6 +151,7 @@ def test_what_is_damaged_is_read_or_refused_by_a_documented_error(tmp_path, monk
     fuzz(random.Random(seed), tmp_path, count)
 
 
+@pytest.mark.slow
 def test_results_of_a_grid_that_are_damaged_are_refused_by_name(tmp_path):
     rng, grid = random.Random(0), read_grid(FILES[-1])
     column = grid.experiments["flickr30k_ign"].columns[0]

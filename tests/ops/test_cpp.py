@@ -43,6 +43,7 @@ def run_report(**environment):
     return done.stdout.strip(), done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_compiler_everything_runs_and_the_reason_is_said(tmp_path):
     reason, _ = run_report(PATH=str(tmp_path), RELGROUNDING_CACHE=str(tmp_path / "cache"), CXX="")
     assert reason.startswith("the PATH does not have a C++ compiler: c++, g++ or clang++; install one")

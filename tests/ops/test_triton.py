@@ -38,6 +38,7 @@ def test_a_node_that_every_node_points_at_and_that_points_at_every_node():
     compare(task, draw_inputs(1, task.shapes, torch.float32), "triton")
 
 
+@pytest.mark.slow
 def test_sums_over_the_batch_in_several_parts():
     task = problem("gated_sum", [270], 0.03, dim=2)
     compare(task, draw_inputs(1, task.shapes, torch.float32), "triton")

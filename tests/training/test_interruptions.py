@@ -51,7 +51,12 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+QUICK = "between forward and backward", "while best.pt or last.pt is written", "final evaluation"
+"""Places of the default run; the others are slow."""
+SLOW = [pytest.param(place, marks=pytest.mark.slow) for place in PLACES if place not in QUICK]
+
+
+@pytest.mark.parametrize("place", [*QUICK, *SLOW])
 def test_a_signal_at_a_place(whole, tmp_path, monkeypatch, capsys, place):
     owner, name, nth, number, step = PLACES[place]
     before = place == "before the first step"
@@ -83,10 +88,10 @@ def kill() -> None:
     [
         (torch.optim.Adam, "step", 13, False),
         (RunFolder, "log", 3, False),  # the last line of epoch 1; then its own
-        (RunFolder, "log", 6, False),
+        pytest.param(RunFolder, "log", 6, False, marks=pytest.mark.slow),
         (RunFolder, "save", 4, False),  # best.pt or last.pt of epoch 2 is there, and nothing after it
-        (RunFolder, "save", 5, False),
-        (RunFolder, "save", 5, True),
+        pytest.param(RunFolder, "save", 5, False, marks=pytest.mark.slow),
+        pytest.param(RunFolder, "save", 5, True, marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_died_at_a_place(whole, tmp_path, monkeypatch, owner, name, nth, before):
@@ -117,9 +122,9 @@ def stopped_and_resumed(runs, monkeypatch, words, owner, name, nth, act):
     "place",
     [
         (RunFolder, "keep", 1, kill),  # mil.pt is there, stage 2 is not begun
-        (_trainer.Trainer, "_begin_stage", 2, kill),
+        pytest.param((_trainer.Trainer, "_begin_stage", 2, kill), marks=pytest.mark.slow),
         (torch.optim.Adam, "step", 13, stop(signal.SIGTERM)),
-        (RunFolder, "save", 4, kill),
+        pytest.param((RunFolder, "save", 4, kill), marks=pytest.mark.slow),
     ],
 )
 def test_both_stages(whole_stages, tmp_path, monkeypatch, place):
@@ -137,8 +142,8 @@ def whole_rounds(tmp_path_factory):
     "place",
     [
         (RunFolder, "keep", 2, kill),  # cotrain-1.pt is there, the second round is not begun
-        (_trainer.Trainer, "_begin_stage", 3, kill),
-        (torch.optim.Adam, "step", 21, stop(signal.SIGTERM)),
+        pytest.param((_trainer.Trainer, "_begin_stage", 3, kill), marks=pytest.mark.slow),
+        pytest.param((torch.optim.Adam, "step", 21, stop(signal.SIGTERM)), marks=pytest.mark.slow),
     ],
 )
 def test_rounds_of_co_training(whole_rounds, tmp_path, monkeypatch, place):
