@@ -117,8 +117,8 @@ def _draw_measured(axis: Any, measured: dict[str, Any]) -> None:
         at = [k + 0.28 * (index - 1) for k in range(len(names))]
         axis.bar(at, medians, 0.26, color=colour, label=kind)
         for x, median, one in zip(at, medians, ones, strict=True):
-            label = f"× {median / one:.2f}" if index else f"{median:.0f}"
-            axis.text(x, median, label, ha="center", va="bottom", fontsize=8)
+            label = f"×{median / one:.2f}" if index else f"{median:.0f}"
+            axis.text(x, median, label, ha="center", va="bottom", fontsize=7)
     axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names], fontsize=9)
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
     axis.set(ylabel="queries per second", title="Measured: one thread per process")

@@ -133,9 +133,12 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    """Say which keys may be meant: those of the same name in other sections, a similar one, or all of the section."""
+    """Say which keys may be meant: those of the same or a similar name, in the section first, or all of the section."""
     section, _, name = key.rpartition(".")
-    near = [k for k in known if k.rpartition(".")[2] == name] or difflib.get_close_matches(key, known, n=1)
+    names = [k.rpartition(".")[2] for k in known]
+    meant = [name] if name in names else difflib.get_close_matches(name, names, n=1)
+    near = [k for k, its_name in zip(known, names, strict=True) if its_name in meant]
+    near = [k for k in near if k.rpartition(".")[0] == section] or near
     if len(near) == 1:
         return f"the nearest one is '{near[0]}'"
     if near:

@@ -42,6 +42,8 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
         (["train.epoch=3"], r"there is no key 'train.epoch'; the nearest one is 'train.epochs'"),
         (["epochs=3"], "the nearest ones are 'train.epochs', 'ccl.epochs', 'cotrain.epochs'"),
         (["lr=3"], "no key 'lr'; there is name, seed, "),
+        (["train.lr=3"], "no key 'train.lr'; there is train.objectives, .*train.learning_rate"),
+        (["train.batchsize=3"], "no key 'train.batchsize'; the nearest ones are 'data.batch_size', 'eval.batch_size'"),
         (["modle.top_r=3"], r"there is no key 'modle'; the nearest one is 'model'"),
         (["train.epochs=many"], r"train.epochs: .*'many'"),
         (["model.relation=gnn"], r"model.relation: there is no relation module 'gnn'; there is graph, none"),

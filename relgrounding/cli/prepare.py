@@ -23,6 +23,7 @@ from pathlib import Path
 
 from relgrounding._files import HDF5, check_output
 from relgrounding._printing import printable, show
+from relgrounding._ranks import world_size
 from relgrounding._settings import ConfigError
 from relgrounding.cli import MOST_SHARDS, at_least, is_whole, local, own_shard, shard_number
 
@@ -107,6 +108,7 @@ def features(args: argparse.Namespace) -> None:
         )
         + (f", with {made.images_left_out} images of no other box" if made.images_left_out else "")
         + (f", {len(files)} of {shards} shards" if shards else "")
+        + (", the others by other processes of the job" if shards and args.shard is None and world_size() > 1 else "")
         + ("; whichever shard is last makes the index" if not made.complete else "")
     )
 

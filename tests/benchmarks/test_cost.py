@@ -90,11 +90,21 @@ def test_the_speed_is_that_between_lines_of_the_log_after_the_first_steps():
     assert rate([*lines, {"step": 30, "seconds": 99.0, "epoch_loss": 1.0}], 40, 10) == pytest.approx(40 / 0.3)
 
 
+def _efficiency(modelled, case):
+    """The least and the most speed per GPU of the configurations, in percent, as text by number of GPUs."""
+    by_number = {n: [round(100 * of[case][n] / int(n)) for of in modelled.values()] for n in ("64", "512")}
+    return {n: f"{min(values)} to {max(values)}" for n, values in by_number.items()}
+
+
 def test_the_page_holds_the_tables_of_the_published_figures(tmp_path):
     root = Path(__file__).parents[2]
     found = json.loads((root / "benchmarks" / "results" / "scaling.json").read_text())
     text = (root / "docs" / "scaling.md").read_text()
     assert all(content in text for content in tables(found).values())
+    said = " ".join(text.split())
+    each, gathered = (_efficiency(found["modelled"], case) for case in ("a batch each", "a batch each, gathered"))
+    assert f"keeps {each['512']} % of the speed per GPU at 64 nodes" in said
+    assert f"{gathered['64']} % of the speed per GPU at eight nodes, {gathered['512']} % at 64" in said
     page = tmp_path / "page.md"
     page.write_text("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in ("cost", "measured", "modelled")))
     write_page(page, found)

@@ -327,6 +327,16 @@ def test_verify_checks_every_shard(tmp_path):
     assert "it is half-written or another one" in rows(config)["features: file"].meaning
 
 
+def test_a_process_of_a_job_says_that_the_other_shards_are_made_by_others(tmp_path, monkeypatch, capsys):
+    one = source(tmp_path / "one.h5", "clips")
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "here", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert prepare.main(["features", str(one), str(tmp_path / "s"), "--shards", "2"]) == 0
+    assert "1 of 2 shards, the others by other processes of the job; whichever shard is last makes" in (
+        capsys.readouterr().out
+    )
+
+
 def test_commands_make_and_index_a_store(tmp_path, capsys):
     one = source(tmp_path / "one.h5", "clips")
     assert prepare.main(["features", str(one), str(tmp_path / "s"), "--shards", "2"]) == 0
