@@ -213,9 +213,22 @@ def run_command(main: Callable[..., int]) -> NoReturn:
 
 
 def ignore_signals(_: int = 0) -> None:
-    """Ignore signals in a loading process: the main process handles those to the whole group and ends its workers."""
+    """Ignore signals in a loading process: the main process handles those to the whole group and ends its workers.
+
+    The SIGTERM by which it ends them, at the latest when Python exits and waits for them, is obeyed.
+    """
     for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM or not hasattr(signal, "sigwaitinfo"):
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey_parent(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _handle(number: int, _: FrameType | None) -> None:

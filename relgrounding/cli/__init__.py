@@ -166,7 +166,13 @@ def _expected(module: ModuleType) -> tuple[type[Exception], ...]:
 
 
 def _in_words(error: Exception) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    first, *lines = text.splitlines() or [""]
+    if not (first.startswith("Caught ") and "in DataLoader worker process" in first):
+        return text
+    # A loading process tells its error below a traceback, whose lines are indented, and by the name of its class.
+    place = max((i for i, line in enumerate(lines, 1) if line.startswith("  ")), default=0)
+    return "\n".join(lines[place:]).partition(": ")[2] or text
 
 
 def _explained(module: ModuleType, name: str, program: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import tee
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +52,10 @@ class _Ahead(Generic[T]):
         if (value := self._fetched.popleft()) is None:
             raise StopIteration
         return value
+
+    def close(self) -> None:
+        """Let go of the values, and of the processes that load them."""
+        self._values, self._fetched = iter(()), deque()
 
 
 class Trainer:
@@ -279,7 +284,8 @@ class Trainer:
             unit="batch",
             quiet=self.quiet,
         )
-        with bar:
+        # An interruption that ends the epoch early must not leave loading processes, for which Python would wait.
+        with closing(self._batches), bar:
             look_together()
             for pieces in bar:
                 signal = self._step(pieces).signal

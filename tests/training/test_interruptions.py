@@ -17,6 +17,7 @@ from relgrounding.runs import RunFolder
 from relgrounding.training import _trainer
 from tests.reliability.outcome import differences, outcome
 from tests.training.stopping import at, config_file, run, stop
+from tests.training.tiny import tiny_words
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["train.epochs=1", "ccl.epochs=2", "ccl.bank_size=50", "ccl.edges=rewired"]
@@ -250,3 +251,27 @@ def test_two_signals_and_a_background_job(whole, tmp_path):
     assert not list(twice.rglob("*.part"))
     assert run(twice, "--resume") == 0
     assert differences(whole, outcome(twice / "run")) == []
+
+
+FAILS_IN_A_LOADING_PROCESS = """
+from relgrounding import cli
+from relgrounding.training import _trainer
+
+def make_loader(collator, batches, workers):
+    return made(type("Fails", (), {"queries": collator.queries, "__call__": fails})(), batches, workers)
+
+def fails(*_):
+    raise OSError(5, "vanished", "f.h5")
+
+made, _trainer.make_loader = _trainer.make_loader, make_loader
+cli.main_process()
+"""
+
+
+def test_an_error_in_a_loading_process_is_one_line_and_ends_the_command(tmp_path):
+    words = ["train", "demo", *tiny_words("data.workers=2"), f"--runs={tmp_path}"]
+    command = [sys.executable, "-c", FAILS_IN_A_LOADING_PROCESS, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: [Errno 5] vanished: 'f.h5'")

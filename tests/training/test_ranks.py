@@ -1,5 +1,6 @@
 """Laws of several processes: their gradients are those of one process, and all of them stay the same."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -186,6 +187,15 @@ def test_a_signal_to_one_process_stops_all_and_the_rest_follows_bit_for_bit(tmp_
     assert trained(1, same, [*words, "train.accumulate=2"], resume=True) == [0]
     one, other = outcome(whole), outcome(same)
     assert differences(one["last.pt"]["model"], other["last.pt"]["model"]) == []
+
+
+def stopped_with_workers(folder):
+    ended = run(folder, ["data.workers=1"], False, 3, 1)
+    return ended, len(multiprocessing.active_children())
+
+
+def test_processes_that_a_signal_stops_leave_no_loading_process(tmp_path):
+    assert together(2, stopped_with_workers, tmp_path / "run") == [(signal.SIGTERM, 0)] * 2
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):
