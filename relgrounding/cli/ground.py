@@ -303,13 +303,13 @@ def batch(asker: Asker, arguments: argparse.Namespace) -> None:
 
 
 def _question(line: str, name: str) -> tuple[str, str, float | int | None]:
-    from relgrounding.io._values import check_text, parse_json
+    from relgrounding.io._values import check_text, is_number, parse_json
 
     asked = parse_json(line, "the question", "write one object per line")
     if not isinstance(asked, dict) or not isinstance(asked.get("query"), str) or not isinstance(asked.get(name), str):
         raise ValueError(f'a question is {{"{name}": ID, "query": SENTENCE, ...}}, both in quotes')
     duration = asked.get("duration")
-    if duration is not None and (isinstance(duration, bool) or not isinstance(duration, (int, float))):
+    if duration is not None and not is_number(duration):
         raise ValueError(f"duration is {brief(duration)}; give the length of the video in seconds")
     seconds = None if duration is None else float(duration)
     return check_text(asked["query"], "query", "the question"), asked[name], seconds

@@ -12,6 +12,9 @@ from relgrounding._files import check_output, replacing
 from relgrounding._printing import printable, show
 from relgrounding.cli import local
 
+HEAD = b"<!doctype html>"
+"""First bytes of every page, and of a file that may be replaced by one."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
@@ -24,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from relgrounding.runs import run_files
     from relgrounding.viz import read_run, report_page
 
-    out = check_output(arguments.out or arguments.runs[-1] / "report.html", run_files(arguments.runs))
+    out = check_output(arguments.out or arguments.runs[-1] / "report.html", run_files(arguments.runs), HEAD)
     page = report_page([read_run(path) for path in arguments.runs])
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")

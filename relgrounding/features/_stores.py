@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding._files import local_only
-from relgrounding._printing import get_logger
+from relgrounding._printing import brief, get_logger
 from relgrounding.io._errors import BadFeatures, MissingFeatures, UnsafeFile
 from relgrounding.io._hdf5 import attribute, damage, member, names, open_hdf5, read, read_texts
-from relgrounding.io._ids import Spellings, did_you_mean
+from relgrounding.io._ids import Spellings, check_id, did_you_mean
 from relgrounding.io._regular import MAX_BYTES, check_regular, existing
+from relgrounding.io._values import LONGEST, SHORTEST
 
 __all__ = ["ClipFeatures", "RegionFeatures", "Regions"]
 
@@ -163,7 +164,7 @@ class ClipFeatures(_Store):
 
     def find(self, key: str) -> str | None:
         """Return the id under which the file holds a video, see `_Store.find`."""
-        if key in self._kept or member(self._open(), key, str(self.path)) is not None:
+        if check_id(key) in self._kept or member(self._open(), key, str(self.path)) is not None:
             return key  # without a list of all names, which takes its time
         return super().find(key)
 
@@ -395,8 +396,11 @@ def stated_duration(dataset: h5py.Dataset, where: str) -> float | None:
     if found is None:
         return None
     value = np.asarray(found)
-    if value.dtype.kind not in "fiu" or value.size != 1 or not 0 < value.item() < np.inf:
-        raise BadFeatures(f"{where} has the attribute duration {value}; expected seconds above 0")
+    if value.dtype.kind not in "fiu" or value.size != 1 or not SHORTEST <= value.item() <= LONGEST:
+        raise BadFeatures(
+            f"{where} has the attribute duration {brief(value)}; expected the seconds of the video, {SHORTEST} to "
+            f"{LONGEST:.0f}"
+        )
     return float(value.item())
 
 

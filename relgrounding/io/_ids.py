@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
+from relgrounding._printing import brief
 from relgrounding.io._errors import BadFeatures
 
 _PICTURES = "jpg jpeg png bmp gif tif tiff webp"
@@ -19,12 +20,24 @@ def canonical_id(text: str) -> str:
     >>> [canonical_id(name) for name in ("COCO_train2014_000000581857.jpg", "000000581857", "s13-d21.avi", "v_1.5")]
     ['581857', '581857', 's13-d21', 'v_1.5']
     """
-    name = text
+    name = check_id(text)
     while (match := _ENDING.search(name)) and match.start():
         name = name[: match.start()]
     if match := _COCO.fullmatch(name):
         name = match[1]
     return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
+
+
+def check_id(key: object) -> str:
+    """Return what an item is asked for by.
+
+    Raises:
+        TypeError: it is not text, such as COCO's number of an image, or the 0 that a loop over a store begins with.
+    """
+    if not isinstance(key, str):
+        kind = type(key).__name__
+        raise TypeError(f"an id is text, such as '581857', not {brief(key)} ({kind}); the attribute ids lists them all")
+    return key
 
 
 class Spellings:

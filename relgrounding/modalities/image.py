@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relgrounding._printing import brief
 from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query, columns
 from relgrounding.evaluation import ImageEvaluator, image_floors, image_oracle
@@ -18,6 +19,7 @@ from relgrounding.evaluation._image import READINGS
 from relgrounding.features import ClipFeatures, RegionFeatures, Regions, Vocabulary, attribute_words, open_features
 from relgrounding.features.convert import detect_format
 from relgrounding.graphs import GraphStructure, spatial_structure
+from relgrounding.io._values import LARGEST
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -251,7 +253,7 @@ class Image(Modality):
         corners = as_array(boxes).astype(np.float32)
         if corners.shape != (len(content), 4):
             raise ValueError(f"boxes have shape {corners.shape}; {len(content)} regions need ({len(content)}, 4)")
-        size = tuple(int(v) for v in as_array(image_size).ravel())
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size is {image_size}; give (width, height) in pixels")
-        return Regions(content, corners, (size[0], size[1])), {}
+        size = as_array(image_size).ravel()
+        if len(size) != 2 or size.dtype.kind not in "fiu" or not ((size >= 1) & (size <= LARGEST)).all():
+            raise ValueError(f"image_size is {brief(image_size)}; give (width, height) in pixels, 1 to {LARGEST}")
+        return Regions(content, corners, (int(size[0]), int(size[1]))), {}

@@ -1,7 +1,6 @@
 """Videos: the candidates are windows of clips, the edges connect windows that overlap in time."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relgrounding._host import on_host
+from relgrounding._printing import brief
 from relgrounding._settings import ConfigError, number
 from relgrounding.datasets import Annotations, Query
 from relgrounding.evaluation import (
@@ -34,6 +34,7 @@ from relgrounding.graphs import (
     temporal_structure,
     window_proposals,
 )
+from relgrounding.io._values import LONGEST, SHORTEST
 from relgrounding.modalities._batches import Batch, Texts
 from relgrounding.modalities._inputs import Stores, as_array, checked, load_array, of_many
 from relgrounding.modalities._modality import TOP, Modality, Scored, register_modality
@@ -376,8 +377,10 @@ class Video(Modality):
                 "a video needs its duration in seconds: duration=31.2 "
                 "(only HDF5 files of `relgrounding extract` hold it)"
             )
-        if not 0 < float(duration) < math.inf:
-            raise ValueError(f"duration is {duration}; give the length of the video in seconds, above 0")
+        if isinstance(duration, str) or not SHORTEST <= duration <= LONGEST:
+            raise ValueError(
+                f"duration is {brief(duration)}; give the length of the video in seconds, {SHORTEST} to {LONGEST:.0f}"
+            )
         if stated is not None and _differ(float(duration), stated):
             raise ValueError(
                 f"the video is {float(duration):g} s long as given, but {stated:g} s in {features}; leave the duration "

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def test_many_questions_with_one_of_no_use(video_run, tmp_path, capsys):
     again = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert again == answers
     assert "holds a separator of paths" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("duration", ["1e308", "NaN", "9" * 400, "1e-300", '"9"', "true"])
+def test_a_question_with_a_duration_of_no_video_is_refused(video_run, tmp_path, capsys, duration):
+    folder, _, _ = video_run
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(f'{{"video": "v0", "query": "person runs", "duration": {duration}}}\n')
+    words = ["--checkpoint", str(folder / "run"), "--batch", str(questions), "--out", str(tmp_path / "out")]
+    assert tool.main([*words, "--video-features", str(folder / "clips.h5"), "--no-figures"]) == 2
+    assert re.search("line 1: duration is .*; give the length of the video in seconds", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

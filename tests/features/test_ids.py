@@ -1,11 +1,14 @@
 """One rule for ids, whatever the format."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
 from relgrounding.config import load_config
-from relgrounding.features import ClipFeatures, RegionFeatures
+from relgrounding.features import ClipFeatures, RegionFeatures, Regions, write_clip_features, write_region_features
 from relgrounding.features.convert import convert_features
 from relgrounding.io import BadFeatures, MissingFeatures
 from relgrounding.io._ids import canonical_id
@@ -84,3 +87,24 @@ def test_other_spellings_are_not_missing(tmp_path):
     rows = {row.check: row for row in verify_config(load_config(None, [*settings, "data.queries='{split}.jsonl'"]))}
     assert rows["features: items missing"].found == "0"
     assert "features: items unused" not in rows
+
+
+def test_an_id_that_is_not_text_is_an_error_that_says_so(tmp_path):
+    write_clip_features(tmp_path / "clips.h5", [("7", np.zeros((2, 3), np.float32))], {"description": "zeros"})
+    regions = Regions(np.zeros((1, 3), np.float32), np.array([[0, 0, 5, 5]], np.float32), (9, 9))
+    write_region_features(tmp_path / "regions.h5", [("7", regions)], {"description": "zeros"})
+    code = (  # without the type checker of the tests, whose own error would come first
+        "import sys; from relgrounding.features import open_features\n"
+        "for path in sys.argv[1:]:\n"
+        "    store = open_features(path)\n"
+        "    assert 7 not in store\n"
+        "    for ask in (lambda: store[7], lambda: store.find(7), lambda: list(store)):\n"
+        "        try:\n"
+        "            ask()\n"
+        "        except TypeError as error:\n"
+        "            print(error)\n"
+    )
+    paths = [str(tmp_path / "clips.h5"), str(tmp_path / "regions.h5")]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    message = "an id is text, such as '581857', not {} (int); the attribute ids lists them all"
+    assert done.stdout.splitlines() == [message.format(number) for number in (7, 7, 0)] * 2

@@ -146,6 +146,9 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
         ((clips,), {}, "needs its duration in seconds"),
         ((clips,), {"duration": 0}, "duration is 0"),
         ((clips,), {"duration": float("nan")}, "duration is nan"),
+        ((clips,), {"duration": 1e308}, r"duration is 1e\+308; give .* in seconds, 0\.001 to 10000000"),
+        ((clips,), {"duration": 1e-300}, "duration is 1e-300"),
+        ((clips,), {"duration": 10**400}, "duration is 1000"),
         ((clips[:, :4],), {"duration": 5}, "width 4, but the run was trained on width 5"),
         ((clips[0],), {"duration": 5}, r"shape \(5,\)"),
         ((clips[:0],), {"duration": 5}, r"expected numbers \(clips >= 1, 5\)"),
@@ -167,6 +170,8 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
         (None, None, "need its boxes"),
         (regions.boxes[:1], regions.size, r"boxes have shape \(1, 4\)"),
         (regions.boxes, (640,), "give .width, height."),
+        (regions.boxes, (10**400, 480), r"give .width, height. in pixels, 1 to 1000000"),
+        (regions.boxes, np.array([np.nan, 480]), r"image_size is \[ *nan 480"),
         (regions.boxes[:, [2, 3, 0, 1]], regions.size, "box"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -202,7 +207,11 @@ def test_the_duration_may_stand_in_the_file(video_run):
     assert grounder.ground("the door", folder / "clips.h5", item="v1") == told
     with pytest.raises(ValueError, match=r"is 25 s long as given, but 12\.5 s in .*clips\.h5; leave the duration out"):
         grounder.ground("the door", folder / "clips.h5", item="v1", duration=25)
-    with pytest.raises(ValueError, match="has the attribute duration long; expected seconds above 0"):
+    with pytest.raises(ValueError, match="has the attribute duration long; expected the seconds of the video"):
         grounder.ground("the door", folder / "clips.h5", item="v2")
+    with h5py.File(folder / "clips.h5", "a") as file:
+        file["v2"].attrs["duration"] = 1e308
+    with pytest.raises(ValueError, match=r"attribute duration 1e\+308; expected .* 0\.001 to 10000000"):
+        Grounder.from_run(folder / "run").ground("the door", folder / "clips.h5", item="v2")
     with pytest.raises(ValueError, match="needs its duration in seconds"):
         grounder.ground("the door", folder / "clips.h5", item="v0")

@@ -95,6 +95,16 @@ def test_videos_and_images_do_not_mix(tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
+def test_a_page_replaces_a_page_and_no_other_file(tmp_path, capsys):
+    run, out = str(runs.write_run(tmp_path / "run", 1.0)), tmp_path / "compare.html"
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    assert tool.main([run, "--out", str(out)]) == tool.main([run, "--out", str(out)]) == 0
+    assert tool.main([run, "--out", str(notes)]) == 2
+    assert "notes.txt is a file of another kind, and is not replaced; remove it" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
 def test_the_header_says_where_a_run_comes_from_and_what_was_not_recorded(pages):
     def facts(page):
         return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
