@@ -171,6 +171,14 @@ def test_a_split_that_there_is_not_is_found_before_training(tmp_path, capsys):
     assert not (tmp_path / "t").exists()
 
 
+def test_missing_test_annotations_are_found_before_training(tmp_path, capsys):
+    (tmp_path / "charades_sta").mkdir()
+    (tmp_path / "charades_sta" / "charades_sta_train.txt").write_text("AAAAA 0.0 5.0##a person sits.\n")
+    assert cli.main(["train", "charades_vgn", f"data.root={tmp_path}", "name=t", "--runs", str(tmp_path)]) == 2
+    assert "charades_sta_test.txt not found; download" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "split", "known"),
     [("charades_vgn", "val", "train, test"), ("refcoco_ign", "testC", "train, val, testA, testB")],
