@@ -14,8 +14,8 @@
 Writes OUT/scaling.json and, with the extra `plot`, OUT/scaling.png, prints the tables, and with `--page` puts them
 into docs/scaling.md.
 
-DATA holds the files of both configurations (docs/data.md). The default takes some twenty minutes on two cores, of which
-nothing else should need any; `--measured FILE` takes part 2 from an earlier scaling.json.
+DATA holds the files of both configurations (docs/data.md). The default takes some fifteen minutes on two cores, of
+which nothing else should need any; `--measured FILE` takes part 2 from an earlier scaling.json.
 """
 
 import argparse

@@ -347,6 +347,8 @@ def _explained(found: "Explanation") -> str:
     if not found.neighbours:
         return "\n".join([*lines, "", "it got no messages: the model passes none, or keeps no weights of them"])
     rows, heard = [], [n for n in found.neighbours if n.weight >= LEAST_WEIGHT]
+    if not heard:
+        return "\n".join([*lines, "", f"messages to it: all of a weight below {LEAST_WEIGHT}"])
     for n in heard:
         itself = n.proposal == found.answer.proposal
         sender = "itself" if itself else " ".join(f"{value:.{digits}f}" for value in n.proposal)

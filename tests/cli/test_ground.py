@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from relgrounding import Grounder
-from relgrounding.cli.ground import LEAST_WEIGHT
+from relgrounding.cli.ground import LEAST_WEIGHT, _explained
 from relgrounding.datasets.demo import make_scenes
 from relgrounding.features import write_region_features
+from relgrounding.predictor import Answer, Explanation, Neighbour
 
 pytest.importorskip("matplotlib", reason="pictures need the extra `plot`")
 
@@ -57,6 +58,21 @@ def test_the_best_answer_is_explained(video_run, scene_run, tmp_path, capsys):
         others = len(why["neighbours"]) - len(heard)
         assert ("a weight below 0.005" in printed) == (others > 0)
         assert _is_png(tmp_path / f"{name}.png")
+
+
+def test_messages_without_weight_are_no_empty_table():
+    def explained(weights):
+        neighbours = [Neighbour((3.0, 4.0), "relation.0", "near", weight, ()) for weight in weights]
+        return _explained(Explanation(Answer((1.0, 2.0), 0.5), (), tuple(neighbours)))
+
+    assert explained([0.004, 0.001]) == "\nmessages to it: all of a weight below 0.005"
+    assert explained([0.7, 0.001]).splitlines()[1:] == [
+        "messages to it:",
+        "weight    edge    from       layer       opened by",
+        "--------  ------  ---------  ----------  -----------",
+        "0.70      near    3.00 4.00  relation.0",
+        "and 1 message of a weight below 0.005",
+    ]
 
 
 def test_an_image_by_photo_by_id_and_a_generated_scene(scene_run, tmp_path):
