@@ -114,13 +114,12 @@ def _runs(places: list[int], unit: Tensor, block: Tensor, work: Tensor, count: i
     same_unit = unit[where[1:]] == unit[where[:-1]]
     same_block = (block[where[1:]] == block[where[:-1]]) & (block[where[1:]] >= 0)
     parted = [0, *(same_unit.int() + (same_unit | same_block).int()).tolist(), 0]
-    done = work[where].cumsum(0)
-    even = torch.searchsorted(done * pieces, torch.arange(1, pieces) * done[-1], right=True).tolist()
+    done = [0, *work[where].cumsum(0).tolist()]
     bounds = [0]
     for piece in range(1, pieces):
-        middle, best = piece * size // pieces, even[piece - 1]
+        middle, share = piece * size // pieces, piece * done[-1]
         near = range(middle - reach, middle + reach + 1)
-        bounds.append(min(near, key=lambda at: (parted[at], abs(at - best), at)))
+        bounds.append(min(near, key=lambda at: (parted[at], abs(done[at] * pieces - share), at)))
     bounds += [size] * (count - pieces + 1)
     return [places[start:end] for start, end in pairwise(bounds)]
 

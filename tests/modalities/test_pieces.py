@@ -66,3 +66,15 @@ def test_pieces_get_as_many_proposals_as_the_others_where_queries_allow():
     assert [len(piece.queries) for piece in pieces] == [3, 4, 5]
     blocks = torch.arange(12) // 6
     assert [len(p.queries) for p in Cut(2).pieces(list(range(12)), alone, blocks, heavy)] == [6, 6]  # these come first
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=40))
+def test_the_larger_half_is_as_small_as_the_queries_allow(proposals):
+    size = len(proposals)
+    alone, none = torch.arange(size), torch.full((size,), -1)
+    found = [
+        sum(proposals[i] for i in p.queries) for p in Cut(2).pieces(range(size), alone, none, torch.tensor(proposals))
+    ]
+    reach = max(0, min(-(-(size // 2) // 4), (size // 2 - 2) // 2)) if size > 3 else size
+    bounds = range(size // 2 - reach, size // 2 + reach + 1) if size > 3 else [size]
+    assert max(found) == min(max(sum(proposals[:at]), sum(proposals[at:])) for at in bounds)
