@@ -6,6 +6,8 @@ import platform
 
 import torch
 
+from relgrounding._printing import counted
+
 PACKAGES = ("torch", "dgl", "torch-geometric", "pyg-lib", "torch-scatter", "triton", "numpy")
 
 
@@ -37,7 +39,7 @@ def facts(device: torch.device) -> dict[str, str]:
         f"{os.getloadavg()[0]:.1f} processes ready to run, one-minute mean" if hasattr(os, "getloadavg") else "unknown"
     )
     found = {
-        "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        "processor": f"{processor()}, {os.cpu_count()} cores, {counted(torch.get_num_threads(), 'thread')} used",
         "memory": f"{_total_memory() / 2**30:.0f} GiB",
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "load before the run": load,

@@ -95,13 +95,15 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", beside: Iterable[str] = ()) -> Path:
+def check_output(
+    path: Path, sources: Iterable[Path] = (), head: bytes | tuple[bytes, ...] = b"", beside: Iterable[str] = ()
+) -> Path:
     """Return the path of an output file if it may be written; to be called before the work.
 
     Args:
         path: of the file to create or replace.
         sources: input files, which must not be replaced.
-        head: first bytes of a file that may be replaced; empty: any file may.
+        head: first bytes of a file that may be replaced, or those of several kinds; empty: any file may.
         beside: suffixes of further files that are written next to it.
 
     Raises:
@@ -123,7 +125,8 @@ def check_output(path: Path, sources: Iterable[Path] = (), head: bytes = b"", be
             raise ConfigError(f"{other} is a link or not a file, and would be written; remove it")
     if head and os.path.isfile(path) and os.path.getsize(path):
         with open(path, "rb") as file:
-            if file.read(len(head)) != head:
+            longest = max(map(len, head)) if isinstance(head, tuple) else len(head)
+            if not file.read(longest).startswith(head):
                 raise ConfigError(f"{path} is a file of another kind, and is not replaced; remove it, or name another")
     return path
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ERRORS = (ValueError,)
 MOST_RESAMPLES = 1_000_000
+HEAD = b"ours: "
+"""First bytes of the tables, and of a file that may be replaced by them."""
 
 
 class Compared(NamedTuple):
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     from relgrounding.viz import read_run
 
     if arguments.out:
-        check_output(arguments.out, run_files([*arguments.runs, *arguments.others]))
+        check_output(arguments.out, run_files([*arguments.runs, *arguments.others]), HEAD)
     if not 0 < arguments.confidence < 1:
         raise ValueError(f"--confidence is {arguments.confidence}; give a share between 0 and 1, such as 0.95")
     if not 1 <= arguments.resamples <= MOST_RESAMPLES:
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     found = list(compare(ours, theirs, *wanted, **options))
     names = [", ".join(printable(one.name) for one in side) for side in (ours, theirs)]
     how = "the same seeds, in pairs" if seeds_match(ours, theirs) else "other seeds"
-    text = f"ours: {names[0]}\ntheirs: {names[1]} ({how})\n\n" + as_tables(found, arguments.confidence)
+    text = f"{HEAD.decode()}{names[0]}\ntheirs: {names[1]} ({how})\n\n" + as_tables(found, arguments.confidence)
     show(text)
     if arguments.out:
         with replacing(arguments.out) as beside:

@@ -32,6 +32,8 @@ BLUE = "#123f96"
 ERRORS = (ValueError, OSError, KeyError)
 LEAST_WEIGHT = 0.005
 """Of messages that are shown with --explain."""
+ANSWER, ANSWERS, PNG = (b'{\n  "image": ', b'{\n  "video": '), b'{"line": ', b"\x89PNG\r\n\x1a\n"
+"""First bytes of an answer, of many answers, and of a picture; a file that begins otherwise is not replaced."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,11 +101,11 @@ def _check_outputs(arguments: argparse.Namespace, run: Path) -> None:
         *([local_only(arguments.image, "a picture")] if arguments.image else []),
     ]
     if arguments.batch:
-        check_output(check_output_folder(arguments.out, read) / "answers.jsonl", read)
+        check_output(check_output_folder(arguments.out, read) / "answers.jsonl", read, ANSWERS)
         return
     out = _stem(check_output(arguments.out))
-    for ending in (".json", ".png"):
-        check_output(out.with_name(out.name + ending), read)
+    check_output(out.with_name(out.name + ".json"), read, ANSWER)
+    check_output(out.with_name(out.name + ".png"), read, PNG)
 
 
 class Asker:

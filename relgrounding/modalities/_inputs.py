@@ -119,9 +119,12 @@ def of_many(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (*HDF5, ".tsv")
 
 
-def as_array(values: object) -> np.ndarray:
-    """Return a tensor, an array or a list as an array."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+def as_array(values: object, what: str) -> np.ndarray:
+    """Return a tensor, an array or a list as an array; a message calls it `what`."""
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    except (ValueError, TypeError) as error:  # rows of different lengths; bfloat16
+        raise ValueError(f"{what} cannot be read as an array: {error}") from None
 
 
 def checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray:

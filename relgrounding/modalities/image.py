@@ -249,11 +249,12 @@ class Image(Modality):
             raise ValueError(
                 "an image's features need its boxes=(regions, 4) in pixels and its image_size=(width, height)"
             )
-        content = checked(as_array(features), dim, "the features", "regions")
-        corners = as_array(boxes).astype(np.float32)
-        if corners.shape != (len(content), 4):
-            raise ValueError(f"boxes have shape {corners.shape}; {len(content)} regions need ({len(content)}, 4)")
-        size = as_array(image_size).ravel()
+        content = checked(as_array(features, "the features"), dim, "the features", "regions")
+        corners, wanted = as_array(boxes, "boxes"), (len(content), 4)
+        if corners.shape != wanted or corners.dtype.kind not in "fiu":
+            has = f"{corners.shape}, {corners.dtype}"
+            raise ValueError(f"boxes have shape {has}; {len(content)} regions need numbers {wanted}")
+        size = as_array(image_size, "image_size").ravel()
         if len(size) != 2 or size.dtype.kind not in "fiu" or not ((size >= 1) & (size <= LARGEST)).all():
             raise ValueError(f"image_size is {brief(image_size)}; give (width, height) in pixels, 1 to {LARGEST}")
-        return Regions(content, corners, (int(size[0]), int(size[1]))), {}
+        return Regions(content, corners.astype(np.float32), (int(size[0]), int(size[1]))), {}

@@ -367,7 +367,7 @@ class Video(Modality):
             path = Path(features)
             where = str(path)
             content = stores.read(path, item) if of_many(path) else load_array(path)
-        clips = checked(as_array(content), dim, where, "clips")
+        clips = checked(as_array(content, where), dim, where, "clips")
         duration: Any = facts.get("duration")
         stated = stores.duration(features, item)
         if duration is None:

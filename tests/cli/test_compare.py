@@ -57,6 +57,10 @@ def test_the_table_does_not_replace_a_file_of_a_run(tmp_path, capsys):
         assert main(["compare", str(ours), "--with", str(theirs), "--out", str(out)]) == 2
         assert "would be replaced; name another output" in capsys.readouterr().err
         assert out.read_bytes() == before
+    (mine := tmp_path / "mine.md").write_text("mine")
+    assert main(["compare", str(ours), "--with", str(theirs), "--out", str(mine)]) == 2
+    assert "mine.md is a file of another kind, and is not replaced" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
 
 
 def test_runs_are_paired_by_seed_and_queries_by_id(tmp_path):

@@ -60,6 +60,22 @@ def test_the_best_answer_is_explained(video_run, scene_run, tmp_path, capsys):
         assert _is_png(tmp_path / f"{name}.png")
 
 
+def test_an_answer_replaces_answers_alone(video_run, tmp_path, capsys):
+    folder, _, _ = video_run
+    given = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "clips.h5")]
+    ask = [*given, "--item", "v1", "--duration", "12", "--query", "person opens it", "--out", str(tmp_path / "a")]
+    (tmp_path / "q").write_text(json.dumps({"video": "v1", "duration": 12, "query": "it"}))
+    batch = [*given, "--batch", str(tmp_path / "q"), "--out", str(tmp_path)]
+    for name, words in (("a.json", ask), ("a.png", ask), ("answers.jsonl", batch)):
+        assert tool.main(words) == 0  # the second time, over what the first one wrote
+        assert tool.main(words) == 0
+        (tmp_path / name).write_text('{"mine": 1}')
+        assert tool.main(words) == 2
+        assert f"{name} is a file of another kind, and is not replaced" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == '{"mine": 1}'
+        (tmp_path / name).unlink()
+
+
 def test_messages_without_weight_are_no_empty_table():
     def explained(weights):
         neighbours = [Neighbour((3.0, 4.0), "relation.0", "near", weight, ()) for weight in weights]

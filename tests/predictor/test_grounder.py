@@ -169,6 +169,9 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
     for boxes, size, message in [
         (None, None, "need its boxes"),
         (regions.boxes[:1], regions.size, r"boxes have shape \(1, 4\)"),
+        (regions.boxes.astype(str), regions.size, r"boxes have shape .*, <U\d+; \d+ regions need numbers \(\d+, 4\)"),
+        ([[1, 2, 3, 4], [5]], regions.size, "boxes cannot be read as an array: .*inhomogeneous"),
+        (regions.boxes, "640x480", "image_size is 640x480; give .width, height."),
         (regions.boxes, (640,), "give .width, height."),
         (regions.boxes, (10**400, 480), r"give .width, height. in pixels, 1 to 1000000"),
         (regions.boxes, np.array([np.nan, 480]), r"image_size is \[ *nan 480"),
