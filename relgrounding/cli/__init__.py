@@ -136,9 +136,12 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
                 return _signals.ended(_signals.Interrupted(number), arguments.left())
             if not isinstance(error, _expected(module)):
                 raise
-            left = arguments.left() if isinstance(error, OSError) and error.errno is not None else ""
+            said = _in_words(error)
+            # The system's own errors; those of loading processes come without their numbers.
+            failed = isinstance(error, OSError) and (error.errno is not None or said != str(error))
+            left = arguments.left() if failed else ""
             if not is_told(error):
-                show_error(f"{printable(_in_words(error))}{left and '; '}{left}", error)
+                show_error(f"{printable(said)}{left and '; '}{left}", error)
             return 2
 
 

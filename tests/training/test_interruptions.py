@@ -274,4 +274,5 @@ def test_an_error_in_a_loading_process_is_one_line_and_ends_the_command(tmp_path
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("error: [Errno 5] vanished: 'f.h5'")
+    said = "error: [Errno 5] vanished: 'f.h5'; the same command with --resume continues from step 0"
+    assert ended.stderr.splitlines()[-1].startswith(said)
