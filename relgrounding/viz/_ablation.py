@@ -18,7 +18,7 @@ def ablation_figure(
 
     Args:
         parts: (mean, deviation) by experiment, row and metric; those that are absent are not drawn.
-        rows: their order, from the top.
+        rows: their order, from the top; those without a value are not drawn.
         line: the row whose mean is drawn across the panel.
 
     Raises:
@@ -28,6 +28,7 @@ def ablation_figure(
     drawn = {name: part for name, part in parts.items() if any(row in part for row in rows)}
     if not drawn:
         raise ValueError("no run of the grid has results yet; there is nothing to draw")
+    rows = [row for row in rows if any(part.get(row) for part in drawn.values())]
     figure = new_figure(2.2 + 3.4 * len(drawn), 1.6 + 0.34 * len(rows))
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for axis, (name, part) in zip(axes, drawn.items(), strict=True):

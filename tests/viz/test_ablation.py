@@ -14,7 +14,7 @@ PARTS = {
 
 def test_each_row_is_a_line_and_each_metric_a_colour():
     pytest.importorskip("matplotlib")
-    figure = ablation_figure(PARTS, ["a", "b"], line="a")
+    figure = ablation_figure(PARTS, ["a", "not run", "b"], line="a")
     first, second = figure.axes
     assert [axis.get_legend().get_title().get_text() for axis in figure.axes] == ["first", "second"]
     assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]

@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,13 +170,14 @@ def write(
     reference += reference and (" or to the row named." if any(row.reference for row in grid.rows.values()) else ".")
     means = f"Mean and standard deviation over the seeds {', '.join(map(str, grid.seeds))}.{reference} "
     intervals = (
-        "Difference from the reference in points, with 95 % bootstrap intervals over queries and seeds, by kind of "
+        "Difference from the reference in points, with 95 % bootstrap intervals over queries and seeds, or over "
+        "queries alone where each seed has its own (generated scenes), by kind of query (in brackets: their number). "
     )
-    intervals += "query (in brackets: their number). "
+    only = f" --only {shlex.join(arguments.only)}" if arguments.only else ""
     facts = (
         f"{finished} of {len(results)} runs{f', {len(failed)} failed' if failed else ''}; "
         f"torch {torch.__version__}, Python {platform.python_version()}.\n\n"
-        f"`relgrounding ablate {arguments.grid} --out {out}`\n\n"
+        f"`relgrounding ablate {arguments.grid} --out {out}{only}`\n\n"
     )
     compared = differences(grid, runs, jobs)
     texts = {"table.md": means + facts + grid_table(grid, runs, jobs)}
