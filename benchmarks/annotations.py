@@ -4,7 +4,7 @@ Writes 10^4 to 10^7 invented queries about 1,000 videos, nearly all sentences di
 trains 20 steps of a small VGN on them, in a new process each: once without an index of the file, which it makes (cold),
 and once with it (warm). Measured are the peak of resident memory, as the system counts it, the seconds from the start
 of the process to the end of the first step, steps per second, and the processor time of it all. The results are in
-annotations.json and annotations.png. The 10^7 took 15 minutes of processor time, the others together two.
+annotations.json and annotations.png. The 10^7 took 17 minutes of processor time, the others together two.
 """
 
 import argparse
