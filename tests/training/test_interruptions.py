@@ -52,7 +52,7 @@ PLACES = {
 }
 
 
-QUICK = "between forward and backward", "while best.pt or last.pt is written", "final evaluation"
+QUICK = "between forward and backward", "while best.pt or last.pt is written"
 """Places of the default run; the others are slow."""
 SLOW = [pytest.param(place, marks=pytest.mark.slow) for place in PLACES if place not in QUICK]
 
@@ -88,7 +88,8 @@ def kill() -> None:
     ("owner", "name", "nth", "before"),
     [
         (torch.optim.Adam, "step", 13, False),
-        (RunFolder, "log", 3, False),  # the last line of epoch 1; then its own
+        # The last line of epoch 1; then its own.
+        pytest.param(RunFolder, "log", 3, False, marks=pytest.mark.slow),
         pytest.param(RunFolder, "log", 6, False, marks=pytest.mark.slow),
         (RunFolder, "save", 4, False),  # best.pt or last.pt of epoch 2 is there, and nothing after it
         pytest.param(RunFolder, "save", 5, False, marks=pytest.mark.slow),
