@@ -155,18 +155,19 @@ HEAPS = [
 ]
 
 
-@pytest.mark.parametrize("change", HEAPS)
-def test_texts_whose_storage_would_keep_the_library_busy_for_good(tmp_path, change):
-    path = heap(tmp_path / "x.h5", change)
+def test_texts_whose_storage_would_keep_the_library_busy_for_good(tmp_path):
+    paths = [heap(tmp_path / f"{number}.h5", change) for number, change in enumerate(HEAPS)]
     code = (
         "import sys; from relgrounding.features import ClipFeatures; from relgrounding.io import DataError\n"
-        "try: ClipFeatures(sys.argv[1]).attributes\nexcept DataError as error: print(error)"
+        "for path in sys.argv[1:]:\n"
+        "    try: ClipFeatures(path).attributes\n"
+        "    except DataError as error: print(error, flush=True)"
     )
     # In a process of its own: what is not refused cannot be interrupted from Python.
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=100, cwd=ROOT, check=True
-    )
-    assert "is damaged, cut off or not HDF5: " in done.stdout
+    words = [sys.executable, "-c", code, *paths]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, cwd=ROOT, check=True)
+    named = [line.split(" is damaged, cut off or not HDF5: ")[0] for line in done.stdout.splitlines()]
+    assert [Path(name).name for name in named] == [path.name for path in paths]
 
 
 def test_a_text_of_a_kind_that_does_not_exist(tmp_path):

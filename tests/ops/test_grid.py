@@ -102,12 +102,14 @@ def test_finite_differences_agree(operator, backend):
     # In an interpreter one direction at a time takes too long.
     assert torch.autograd.gradcheck(task.run(backend), inputs, fast_mode=backend in TRITON)
     if backend not in TRITON:
-        assert torch.autograd.gradgradcheck(task.run(backend), inputs)
+        assert torch.autograd.gradgradcheck(task.run(backend), inputs, fast_mode=operator == "gru")  # many weights
 
 
 @pairs
 @pytest.mark.parametrize("linear", [True, False])
 def test_gradients_and_gradient_penalties_of_some_inputs_only(operator, backend, linear):
+    if backend in TRITON and linear:
+        pytest.skip("there are no penalties, and the rest is the same")
     task = problem(operator, [3, 0, 2], 0.6, heads=2, dim=2)
     drawn = draw_inputs(0, task.shapes)
     every = values_and_gradients(task.run(backend), drawn)[-len(drawn) :]
@@ -264,6 +266,8 @@ def test_neither_the_order_of_edges_nor_the_rest_of_the_batch_matters(operator, 
 @pytest.mark.parametrize("scale", [30.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_scores_are_a_choice_and_not_an_overflow(operator, backend, scale, dtype):
+    if backend in TRITON and not CUDA and dtype == torch.float64:
+        pytest.skip("too slow in Triton's interpreter, and less than float32 tells")
     task = problem(operator, [9, 5, 0, 8], 0.4, copies=2, heads=2, dim=4)
     inputs = [x.detach() for x in draw_inputs(5, task.shapes)]
     for scores in (*inputs[1:3], *inputs[4:]):

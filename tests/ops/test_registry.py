@@ -98,7 +98,8 @@ def test_a_backend_without_a_rank_runs_by_its_name_alone():
         ops.gated_sum(structure, *draw_inputs(0, [(3, 2), (3,), (3,), (3, 2)]))
 
 
-@pytest.mark.parametrize("kind", ["right", pytest.param("wrong", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["right", "wrong"])
 def test_the_grid_runs_on_a_backend_from_outside(kind):
     chosen = "toy and (parallel or penalties or order)"
     # The types of a package are checked only where no plugin imports it first.

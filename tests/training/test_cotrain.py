@@ -79,10 +79,10 @@ def test_the_run_is_read_by_evaluate_and_by_a_grounder(run):
         assert [list(a.proposal) for a in answers] == [t["proposal"] for t in line["top"]]
 
 
-SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (3, 7, 14)]
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (3, 5, 7, 14)]
 
 
-@pytest.mark.parametrize("stop_after", [5, 10, *SLOW])
+@pytest.mark.parametrize("stop_after", [10, *SLOW])
 def test_an_interrupted_run_equals_one_that_is_not(run, tmp_path, monkeypatch, stop_after):
     whole, folder = run[0], RunFolder(tmp_path / "parts")
     train_until(monkeypatch, stop_after, folder, *ROUNDS)

@@ -47,10 +47,10 @@ def test_stage_2_from_another_run_takes_its_weights_and_words(tmp_path, capsys):
     assert "does not exist" in capsys.readouterr().err
 
 
-SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 8)]
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 8, 13)]
 
 
-@pytest.mark.parametrize("stop_after", [5, 13, *SLOW])
+@pytest.mark.parametrize("stop_after", [5, *SLOW])
 def test_an_interrupted_run_of_both_stages_equals_one_that_is_not(tmp_path, monkeypatch, stop_after):
     words = [*STAGES, "model.dropout=0.2"]
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
