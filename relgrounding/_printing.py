@@ -66,6 +66,10 @@ def _write(text: object, file: Any, end: str = "\n") -> None:
 class _Lines(tqdm):
     """Progress as whole lines, for a log: one after every `SECONDS`, none about what is over before."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._written = time.monotonic()
+        super().__init__(*args, **kwargs)
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write a line; tqdm gives a message of its own only to clear a bar."""
         if msg is None and (self.n or self.postfix):
@@ -73,9 +77,10 @@ class _Lines(tqdm):
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         """Write a line, at most one every `SECONDS`: for loops that wait for what others do."""
-        now = time.time()  # as tqdm reads it
-        if not self.disable and now - self.last_print_t >= SECONDS:
-            self.last_print_t = now
+        # A time of its own: by `last_print_t`, tqdm knows what it has counted. It may ask a moment too early.
+        now = time.monotonic()
+        if not self.disable and now - self._written >= 0.9 * SECONDS:
+            self._written = now
             super().refresh(*args, **kwargs)
 
     def clear(self, nolock: bool = False) -> None:

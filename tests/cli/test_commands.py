@@ -228,6 +228,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
     for _ in _printing.progress(range(3), desc="work", unit="item"):
         pass
     assert capsys.readouterr().err == ""
+    bar = _printing.progress(range(40), desc="work", unit="item")
+    for done in bar:
+        time.sleep(0.01)
+        bar.refresh()  # as a thread of tqdm does where iterations are slow
+        assert bar.n <= done + 1
+    assert all("/40 [" in line for line in capsys.readouterr().err.splitlines())
     with _printing.progress(total=2, desc="runs", unit="run") as bar:
         for _ in range(20):
             bar.set_postfix_str("first, second")
