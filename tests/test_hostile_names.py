@@ -15,7 +15,7 @@ from tests.training.tiny import TINY, tool
 NAMES = ["..", "", "../valuable", "ABSOLUTE", "a/b", "${oc.env:HOME}", "\uff0e\uff0e", "x" * 300, "a\0b", " a"]
 MORE = [".", " ", "a/../../valuable", "a\\b", "${name}", "\u2025", "a\uff0fb", "a\nb", "a\u202eb", "a\u2066b", "a ",
         "a\u3000", "\ufeffa"]  # fmt: skip
-MORE = [pytest.param(name, marks=pytest.mark.slow) for name in MORE]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MORE]
 tools = {name: tool(name) for name in ("train", "evaluate", "ablate", "ground", "prepare", "extract", "figures",
                                        "report", "misses", "compare")}  # fmt: skip
 
@@ -114,7 +114,7 @@ FINE = {("start", ""), ("output of prepare", "a/b"), ("output of extract", "a/b"
 """No start is stage 1, and an output is a path, `a/b` as good a one as any."""
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MORE], ids=lambda name: ascii(name)[1:20])
+@pytest.mark.parametrize("name", [*NAMES, *SLOW], ids=lambda name: ascii(name)[1:20])
 def test_no_command_changes_anything_for_a_hostile_name(here, tmp_path, name, capsys):
     name = str(here / "valuable") if name == "ABSOLUTE" else name
     (tmp_path / "photo.png").touch()
