@@ -17,10 +17,10 @@ from relgrounding._urls import is_url
 from relgrounding.config import Config, ConfigError, load_config
 from relgrounding.io import Problems
 from relgrounding.runs import Record, RunFolder, flat, hold_run
-from relgrounding.training._evaluate import results_table, score_run, write_scores
+from relgrounding.training._evaluate import FLOORS, results_table, score_run, write_scores
 from relgrounding.training._resume import nothing_left, resumes
 from relgrounding.training._same import PATHS, check_settings_same
-from relgrounding.training._task import make_task, make_test_task, with_data, words_of_start
+from relgrounding.training._task import Task, make_task, make_test_task, with_data, words_of_start
 from relgrounding.training._trainer import Trainer
 
 
@@ -200,8 +200,7 @@ def evaluate(
         if other is not None:
             config.name = other.path.resolve().name
             config.data.test_splits = list(splits or config.data.test_splits)
-            on_main(other.write_beginning, folder, config)
-            on_main(write_scores, task, other, results, lines)
+            on_main(_fill, other, folder, config, task, results, lines)
     return TrainedRun((other or folder).path, config, results, results_table(results, len(lines)))
 
 
@@ -212,6 +211,19 @@ def _make_empty(folder: RunFolder, trained: RunFolder) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     if there := min(folder.path.iterdir(), default=None):
         raise ConfigError(f"{folder.path} is not empty, it holds {there.name}; name a new folder")
+
+
+def _fill(
+    folder: RunFolder, trained: RunFolder, config: Config, task: Task, results: list[Record], lines: list[Record]
+) -> None:
+    """Write what was found into a folder that `_make_empty` made; if that fails it is empty again, for another try."""
+    try:
+        folder.write_beginning(trained, config)
+        write_scores(task, folder, results, lines)
+    except BaseException:
+        for name in ("config.yaml", "log.jsonl", FLOORS, "predictions.jsonl"):
+            (folder.path / name).unlink(missing_ok=True)
+        raise
 
 
 def _config_of(folder: RunFolder, words: Sequence[str]) -> Config:

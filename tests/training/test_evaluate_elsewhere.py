@@ -1,5 +1,6 @@
 """Evaluation where only the test data is, and on other data."""
 
+import errno
 import json
 import logging
 import shutil
@@ -83,6 +84,22 @@ def test_results_of_other_data_are_kept_in_a_folder_that_is_read_like_a_run(run,
     assert evaluate(words) == 2
     assert "kept is not empty, it holds config.yaml; name a new folder" in capsys.readouterr().err
     assert evaluate([*words, "--write"]) == 2
+
+
+def test_what_could_not_be_written_whole_leaves_an_empty_folder_for_another_try(run, capsys, monkeypatch):
+    root, _ = run
+    words = [str(root / "run"), "--data", f"root={root}/elsewhere", "--out", str(root / "kept")]
+
+    def full(path, _):
+        assert {"config.yaml", "predictions.jsonl"} <= {one.name for one in path.parent.iterdir()}
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write_results", full)
+        assert evaluate(words) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((root / "kept").iterdir())
+    assert evaluate(words) == 0
 
 
 def test_explanations_are_added_to_the_predictions_when_asked_for(run, capsys, monkeypatch):
