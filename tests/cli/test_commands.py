@@ -220,10 +220,13 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
     from relgrounding import _printing
 
     monkeypatch.setattr(_printing, "SECONDS", 0.05)
+    began = time.monotonic()
     for _ in _printing.progress(range(20), desc="work", unit="item"):
         time.sleep(0.02)
+    # As many as the time allows, which is longer where the machine is busy.
+    most = (time.monotonic() - began) / 0.045 + 1
     lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) <= 10
+    assert 1 <= len(lines) <= most
     assert all(line.startswith("work: ") for line in lines)
     for _ in _printing.progress(range(3), desc="work", unit="item"):
         pass
@@ -234,12 +237,14 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
         bar.refresh()  # as a thread of tqdm does where iterations are slow
         assert bar.n <= done + 1
     assert all("/40 [" in line for line in capsys.readouterr().err.splitlines())
+    began = time.monotonic()
     with _printing.progress(total=2, desc="runs", unit="run") as bar:
         for _ in range(20):
             bar.set_postfix_str("first, second")
             time.sleep(0.02)
+    most = (time.monotonic() - began) / 0.045 + 1
     lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) <= 10
+    assert 1 <= len(lines) <= most
     assert all(line.endswith("first, second]") for line in lines)
 
 
@@ -266,6 +271,7 @@ def signals(monkeypatch):
         raise SystemExit(status)
 
     before = {number: signal.getsignal(number) for number in _signals.STOPPING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a script ignore it
     monkeypatch.setattr(_signals, "_caught", None)
     monkeypatch.setattr(os, "_exit", end)
     yield _signals
