@@ -209,6 +209,10 @@ def _make_empty(folder: RunFolder, trained: RunFolder) -> None:
     trained.read_log()
     check_output_folder(folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)
+    _check_empty(folder)
+
+
+def _check_empty(folder: RunFolder) -> None:
     if there := min(folder.path.iterdir(), default=None):
         raise ConfigError(f"{folder.path} is not empty, it holds {there.name}; name a new folder")
 
@@ -216,7 +220,8 @@ def _make_empty(folder: RunFolder, trained: RunFolder) -> None:
 def _fill(
     folder: RunFolder, trained: RunFolder, config: Config, task: Task, results: list[Record], lines: list[Record]
 ) -> None:
-    """Write what was found into a folder that `_make_empty` made; if that fails it is empty again, for another try."""
+    """Write what was found into a folder that is still empty; if that fails it is empty again, for another try."""
+    _check_empty(folder)  # so that what is deleted below was written here
     try:
         folder.write_beginning(trained, config)
         write_scores(task, folder, results, lines)

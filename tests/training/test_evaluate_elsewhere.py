@@ -15,6 +15,7 @@ from relgrounding.features import ClipFeatures, tokenize, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Trainer, evaluate_run, make_task, with_data
 from relgrounding.training import _evaluate as evaluation
+from relgrounding.training import _run as runs
 from relgrounding.viz import read_run
 from tests.training.own import COLOURS, images, settings, videos
 from tests.training.tiny import tool
@@ -100,6 +101,20 @@ def test_what_could_not_be_written_whole_leaves_an_empty_folder_for_another_try(
     assert "No space left on device" in capsys.readouterr().err
     assert not list((root / "kept").iterdir())
     assert evaluate(words) == 0
+
+
+def test_what_somebody_else_wrote_meanwhile_is_kept(run, capsys, monkeypatch):
+    root, _ = run
+    score_run = runs.score_run
+
+    def meanwhile(*args, **kwargs):
+        (root / "kept" / "config.yaml").write_text("name: other\n")
+        return score_run(*args, **kwargs)
+
+    monkeypatch.setattr(runs, "score_run", meanwhile)
+    assert evaluate([str(root / "run"), "--data", f"root={root}/elsewhere", "--out", str(root / "kept")]) == 2
+    assert "kept is not empty, it holds config.yaml; name a new folder" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in (root / "kept").iterdir()] == [("config.yaml", "name: other\n")]
 
 
 def test_explanations_are_added_to_the_predictions_when_asked_for(run, capsys, monkeypatch):
