@@ -12,8 +12,15 @@ from benchmarks.criteria import memory_limit
 from benchmarks.measure import Row
 
 matplotlib.use("Agg")
-# One colour per library; the line style tells its members apart.
-COLOURS = {"ours": "#0072b2", "dgl": "#d55e00", "pyg": "#009e73", "torch": "#cc79a7", "limit": "#555555"}
+# One colour per library, and per layer of ours that is compared with another; the line style tells members apart.
+COLOURS = {
+    "ours": "#0072b2",
+    "dgl": "#d55e00",
+    "pyg": "#009e73",
+    "torch": "#cc79a7",
+    "limit": "#555555",
+    "EdgeGatedGCN": "#56b4e9",
+}
 STYLES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1)))
 Lines = dict[str, list[tuple[float, float]]]
 

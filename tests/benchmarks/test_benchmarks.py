@@ -317,7 +317,7 @@ def test_every_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     from benchmarks.plots import draw
 
-    rows = [_row(case, name, 2.0) for case in cases.HEADLINE.values() for name in ("ours.auto", "dgl.gspmm")]
+    rows = [_row(case, p.name, 2.0) for layer, case in cases.HEADLINE.items() for p in providers.select(layer)]
     for series in ("density", "scaling", "batch"):
         # As many of one library as there are backends: each has a style of its own.
         for scale, backend in product((1, 2), ("auto", *ops.available_backends())):
