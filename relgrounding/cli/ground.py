@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder, name = (path.parent, path.name) if path.suffix == ".pt" else (path, "best.pt")
     _check_outputs(arguments, folder)
     grounder = Grounder.from_run(folder, name, arguments.word_vectors)
-    if bool(arguments.query) == bool(arguments.batch):
+    if (arguments.query is None) == (arguments.batch is None):
         raise ValueError("give either --query or --batch")
     answer = batch if arguments.batch else single
     answer(ASKERS[grounder.modality.item](grounder, arguments), arguments)

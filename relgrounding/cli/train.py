@@ -21,7 +21,7 @@ import threading
 from relgrounding._printing import show
 from relgrounding._ranks import joined, on_main
 from relgrounding._settings import ConfigError
-from relgrounding.cli import local
+from relgrounding.cli import at_least, local
 
 LEFT = "the same command with --resume goes on from the last checkpoint, if there is one"
 
@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     start.add_argument("--overwrite", action="store_true", help="replace the run of this name, once training can begin")
     parser.add_argument("--show", action="store_true", help="print every setting with its value, and stop")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: as many as there are cores)")
+    parser.add_argument(
+        "--threads", type=at_least(int, 1), help="of the CPU (default: $OMP_NUM_THREADS, or one per core)"
+    )
     # Of a program that starts this one: when it ends, standard input does, and the run stops and keeps its state.
     parser.add_argument("--stop-with-stdin", action="store_true", help=argparse.SUPPRESS)
 

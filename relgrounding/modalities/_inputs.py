@@ -133,7 +133,7 @@ def checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray
         raise ValueError(f"{where} has shape {features.shape}, {features.dtype}; expected numbers ({what} >= 1, {dim})")
     if features.shape[1] != dim:
         raise ValueError(
-            f"{where} has features of width {features.shape[1]}, but the run was trained on width {dim}; "
+            f"{where}: features of width {features.shape[1]}, but the run was trained on width {dim}; "
             "take the features from the same extractor"
         )
     content = features.astype(np.float32)

@@ -100,6 +100,8 @@ class RunFolder:
             ConfigError: it is invalid.
         """
         path = self.path / "config.yaml"
+        if not os.path.isdir(self.path):
+            raise RunError(f"{self.path} is not a run: there is no such folder; relgrounding train makes one")
         if not os.path.isfile(path):
             raise RunError(f"{self.path} is not a run: it has no config.yaml; relgrounding train makes one")
         settings = read_yaml(path)
@@ -188,7 +190,10 @@ class RunFolder:
         """
         path = self.path / name
         if not os.path.isfile(path):
-            epoch = "has the run finished an epoch? A folder of evaluate --out has no weights"
+            epoch = (
+                "no epoch of the run is finished: continue it with relgrounding train --resume (and a folder of "
+                "evaluate --out has no weights)"
+            )
             remedy = "start the run without --resume" if name == "last.pt" else epoch
             raise RunError(f"{path} does not exist; {remedy}")
         try:

@@ -69,6 +69,13 @@ def test_words_that_are_no_options_are_shown_without_control_characters(words, e
     assert printed.replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("count", ["0", "-2"])
+def test_training_needs_a_thread(count, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "--threads", count])
+    assert f"argument --threads: {count} is less than 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion_knows_every_command_and_option(shell, capsys):
     pytest.importorskip("shtab")

@@ -151,6 +151,7 @@ def test_a_question_with_a_duration_of_no_video_is_refused(video_run, tmp_path, 
     ("words", "message"),
     [
         ([], "give either --query or --batch"),
+        (["--query", "x", "--batch", "y"], "give either --query or --batch"),
         (["--query", "x"], "--video-features is missing"),
         (["--query", "x", "--image", "a"], "answers about videos"),
         (["--query", "x", "--video-features", "gone.npy", "--duration", "3"], "does not exist"),

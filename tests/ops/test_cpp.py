@@ -195,6 +195,14 @@ def test_the_gated_layers_keep_to_their_memory(kind, density):
     assert peak <= 4 * 80 * 256 * 4 + 16 * structure.num_edges + weights
 
 
+@needs_compiler
+def test_a_trace_is_refused(monkeypatch):
+    # Its sizes are tensors: the kernels would read their addresses as numbers.
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace cannot record C\+\+ kernels; use torch\.compile, or"):
+        nn.GatedSum(4, 4, 3, backend="cpp")(random_structure([5], 0.5), torch.randn(5, 4))
+
+
 widths = st.integers(0, 70)
 
 

@@ -183,8 +183,10 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
 
 def test_a_run_that_cannot_be_restored_says_so(video_run, tmp_path):
     folder, _, _ = video_run
-    with pytest.raises(RunError, match="is not a run"):
+    with pytest.raises(RunError, match="nothing is not a run: there is no such folder"):
         Grounder.from_run(tmp_path / "nothing")
+    with pytest.raises(RunError, match=r"gone\.pt does not exist; no epoch of the run is finished: continue it with"):
+        Grounder.from_run(folder / "run", checkpoint="gone.pt")
     (folder / "run" / "bad.pt").write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match=r"bad\.pt cannot be restored"):
         Grounder.from_run(folder / "run", checkpoint="bad.pt")
