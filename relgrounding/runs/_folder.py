@@ -191,8 +191,8 @@ class RunFolder:
         path = self.path / name
         if not os.path.isfile(path):
             epoch = (
-                "no epoch of the run is finished: continue it with relgrounding train --resume; a folder of evaluate "
-                "--out has no weights at all"
+                "if no epoch of the run is finished, continue it with relgrounding train --resume; a folder of "
+                "evaluate --out has no weights at all"
             )
             remedy = "start the run without --resume" if name == "last.pt" else epoch
             raise RunError(f"{path} does not exist; {remedy}")

@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_restored_says_so(video_run, tmp_path):
     folder, _, _ = video_run
     with pytest.raises(RunError, match="nothing is not a run: there is no such folder"):
         Grounder.from_run(tmp_path / "nothing")
-    with pytest.raises(RunError, match=r"gone\.pt does not exist; no epoch of the run is finished: continue it with"):
+    with pytest.raises(RunError, match=r"gone\.pt does not exist; if no epoch of the run is finished, continue"):
         Grounder.from_run(folder / "run", checkpoint="gone.pt")
     (folder / "run" / "bad.pt").write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match=r"bad\.pt cannot be restored"):
