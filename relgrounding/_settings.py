@@ -234,7 +234,8 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; `relgrounding configs` lists those that come with the package"
+            f"{path}: no such file; `relgrounding configs` lists those that come with the package, and a setting is "
+            "given as key=value"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None

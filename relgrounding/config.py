@@ -297,11 +297,12 @@ def make_config(settings: Iterable[tuple[str, Any]], old: bool = False) -> Confi
     settings = [(where, rename_settings(update, where, old)) for where, update in settings]
     kind = config_class(*_named([update for _, update in settings]))
     merged = OmegaConf.structured(kind)
-    sections = [f.name for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)]
+    sections = {f.name: f.type for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)}
     for where, update in settings:
-        for name in sections:
+        for name, settings_class in sections.items():
             if isinstance(update, dict) and not isinstance(update.get(name) or {}, Mapping):
-                raise ConfigError(f"{where}: {name} is a section; give its settings, such as those of {name}.*, in it")
+                keys = ", ".join(f"{name}.{f.name}" for f in dataclasses.fields(settings_class))
+                raise ConfigError(f"{where}: {name} is a section; its settings are {keys}")
         if isinstance(update, dict):
             update = {name: value or {} if name in sections else value for name, value in update.items()}
         if old:

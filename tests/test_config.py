@@ -37,7 +37,8 @@ def test_the_resolved_yaml_reads_back_as_the_same_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train=1"], r"'train=1': train is a section; give its settings"),
+        (["train=1"], r"'train=1': train is a section; its settings are train\.objectives, "),
+        (["model=ign"], r"'model=ign': model is a section; its settings are model\.name, "),
         (["train.objectives=[ccl]"], r"train.objectives: ccl is a stage of its own after the first; set ccl.epochs"),
         (["train.epoch=3"], r"there is no key 'train.epoch'; the nearest one is 'train.epochs'"),
         (["epochs=3"], "the nearest ones are 'train.epochs', 'ccl.epochs', 'cotrain.epochs'"),

@@ -120,13 +120,14 @@ def compare(
     every = [*ours, *theirs]
     check_alike(every)
     names = [name for name in every[0].protocols if all(name in one.protocols for one in every)]
-    found = False
+    found, known = False, dict[str, None]()
     for name in [n for n in names if protocol in (None, n)]:
         matched = _matched(ours, theirs, name, paired)
         for part in dict.fromkeys(first[0].split for first, _ in matched if split in (None, first[0].split)):
             rows = [sides for sides in matched if sides[0][0].split == part]
             kinds = [query_kind(first[0].text) for first, _ in rows]
             values = [_measured(every[0].view, answers) for answers in zip(*rows, strict=True)]
+            known |= dict.fromkeys(values[0])
             for metric in [m for m in values[0] if metrics is None or m in metrics]:
                 found = True
                 differences = compare_runs(values[0][metric], values[1][metric], kinds, same_seeds=paired, **options)
@@ -136,6 +137,7 @@ def compare(
         raise RunError(
             "the runs have no query, protocol and metric in common that was asked for; they have "
             + "; ".join(f"{name}: split {split}, protocol {protocol}" for name, split, protocol in had)
+            + (f"; metrics: {', '.join(known)}" if known else "")
         )
 
 

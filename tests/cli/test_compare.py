@@ -97,7 +97,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
             [video, "--with", video, "--protocol", "x"],
             "they have v: split test, protocol official, select=score; v: split test",
         ),
-        ([video, "--with", video, "--metric", "R@9"], "no query, protocol and metric in common"),
+        ([video, "--with", video, "--metric", "R@9"], "; metrics: R@1,IoU=0.3, R@1,IoU=0.5, "),
         ([video, "--with", video, "--confidence", "95"], "--confidence is 95.0; give a share"),
         ([video, "--with", video, "--resamples", "9999999"], "--resamples is 9999999; give 1 to 1,000,000"),
         ([video, f"{video}/.", "--with", video], f"{video} is given twice as a run of one system"),
