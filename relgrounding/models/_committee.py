@@ -25,12 +25,14 @@ class Plan(NamedTuple):
         temperature: of the first member's posterior, above 0.
         earlier_weight: w, weight of what came before each member, from 0 to 1.
         ranked: maps a batch and the scores of the first member to what stands for them, from 0 to 1; None: the scores.
+        first_alone: whether all members learn from the first one alone.
     """
 
     members: Sequence[Any]
     temperature: float = 1.0
     earlier_weight: float = 1.0
     ranked: Callable[[Any, Tensor], Tensor] | None = None
+    first_alone: bool = False
 
 
 class Committee(System):
@@ -46,6 +48,7 @@ class Committee(System):
         a_0 = p_0,   a_n proportional to q_n p_n
 
     so that with w = 1/2 the third member learns from p_0^(1/2) p_1, and three members answer with p_0^(1/2) p_1 p_2.
+    With `Plan.first_alone`, all members learn from p_0, and answer with the same a_n.
 
     The scores of a lone member are its own. Those of more are the softmax over an item's proposals of the weighted mean
     of the members' log-odds, which is log a_n divided by the sum of the weights: the order is that of a_n, and so is,
@@ -108,7 +111,7 @@ class Committee(System):
     @torch.no_grad()
     def target(self, batch: Any) -> Float[Tensor, " nodes"]:
         """Return the distribution q that the member in training learns from, over the proposals of each item."""
-        weights = self._powers(self._active - 1)
+        weights = [1.0] if self.plan.first_alone else self._powers(self._active - 1)
         total = sum(self._scaled(weights))
         return item_log_softmax(total * self._mean(batch, weights), batch.structure.batch_num_nodes).exp()
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -47,8 +47,12 @@ class CoTrainingConfig:
     of the committee differ more than those of its first member, and their vote needs another temperature."""
     temperature: float = number(0.5, above=0)
     """Temperature of the posterior of the first member; below 1, it is sharper."""
+    teachers: Literal["all", "first"] = "all"
+    """Whom a member learns from: all members before it, or the first one alone, so that the others err independently
+    of one another."""
     earlier_weight: float = number(0.5, least=0, most=1)
-    """The next member learns from what this one learnt from, to this power, times the posterior of this one."""
+    """The next member learns from what this one learnt from, to this power, times the posterior of this one. With
+    `teachers: first` this power only weighs the answers."""
 
 
 def posterior_loss(
@@ -117,7 +121,8 @@ class CoTraining(Objective):
         if config.target != "score":
             modality = MODALITIES.get(MODELS.get(model.name).modality)()
             ranked = partial(modality.ranked_by, selection=config.target, settings=evaluation)
-        return Plan((model, *students), config.temperature, config.earlier_weight, ranked)
+        first_alone = config.teachers == "first"
+        return Plan((model, *students), config.temperature, config.earlier_weight, ranked, first_alone)
 
     @classmethod
     def tells(cls, config: CoTrainingConfig) -> bool:

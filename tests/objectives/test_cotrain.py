@@ -101,6 +101,19 @@ def test_the_rounds_of_the_finding():
     assert torch.equal(model(batch), model.members[0](batch))
 
 
+def test_members_that_learn_apart_learn_from_the_first_and_answer_together():
+    model, batch = _committee(3, "cotrain.temperature=0.5", "cotrain.teachers=first")
+    counts = batch.structure.batch_num_nodes.tolist()
+    posterior = torch.cat([part.softmax(0) for part in (2 * log_odds(model.members[0](batch))).split(counts)])
+    answers = model(batch)
+    torch.testing.assert_close(model.target(batch), posterior)
+    model.plan = model.plan._replace(first_alone=False)
+    assert torch.equal(model(batch), answers)
+    assert not torch.allclose(model.target(batch), posterior)
+    model.begin(1)
+    torch.testing.assert_close(model.target(batch), posterior)
+
+
 def test_gradients_and_dropout_are_those_of_the_member_in_training():
     task = make_task(tiny_config(*ON, "model.dropout=0.3"))
     model, batch = build_model(task), task.collator(task.train)(range(4))
