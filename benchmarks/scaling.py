@@ -140,6 +140,7 @@ def _job(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     settings = [f"data.root={options.data.absolute()}", "name=run", "device=cpu", "train.log_every=5", *words]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "printed").open("w+b") as printed:
+        launcher += ["--log-dir", folder]
         command = [sys.executable, *launcher, "-m", "relgrounding", "train", name, "--runs", folder, "--threads", "1"]
         log = Path(folder) / "run" / "log.jsonl"
         job = subprocess.Popen(

@@ -106,7 +106,7 @@ def torchrun(options: Sequence[str], words: Sequence[str], folder: Path) -> Chil
 
     def agent() -> None:
         SubprocessHandler._popen = popen  # type: ignore[method-assign, assignment]
-        torch.distributed.run.main([*options, SCRIPT, *words])
+        torch.distributed.run.main([*options, "--log-dir", str(folder / "log"), SCRIPT, *words])
 
     folder.mkdir(exist_ok=True)
     return Child(agent, folder / "said")

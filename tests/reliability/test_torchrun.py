@@ -100,7 +100,8 @@ def test_an_error_of_all_processes_is_said_once_and_ends_the_job_at_once(tmp_pat
 @pytest.mark.slow
 def test_the_command_as_a_user_gives_it(whole, tmp_path):
     """A real torchrun, whose processes are found in what it starts."""
-    command = [sys.executable, "-m", "torch.distributed.run", *TWO, "--max-restarts", "1", "tools/train.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", *TWO, "--max-restarts", "1"]
+    command += ["--log-dir", str(tmp_path / "log"), "tools/train.py"]
     command += ["--runs", str(tmp_path), "--config", str(config_file(tmp_path)), "--resume", "auto", *SHORT]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     agent = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
