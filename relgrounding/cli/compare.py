@@ -2,6 +2,7 @@
 
     relgrounding compare runs/edges-0 runs/edges-1 runs/edges-2 --with runs/none-0 runs/none-1 runs/none-2
     relgrounding compare runs/charades_vgn --with runs/other --protocol "official, select=score" --out difference.md
+    relgrounding compare runs/edges-0 --with runs/none-0 --words second third 2nd 3rd
 
 Reads predictions.jsonl of the runs. Queries and seeds are resampled (--resamples times); runs of the same seeds are
 compared in pairs. Generated scenes differ between seeds: there, queries alone are resampled. Words tell the kind of a
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="as in results.json (default: all in common)")
     parser.add_argument("--protocol", help="as in results.json (default: all in common)")
     parser.add_argument("--metric", nargs="+", help="names of metrics (default: all)")
+    parser.add_argument("--words", nargs="+", help="only queries with one of these words (default: all)")
     parser.add_argument("--confidence", type=float, default=0.95, help="confidence level (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--out", type=local, help="file to write the tables to, besides printing them")
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         if doubled := [path for path, real in zip(side, paths, strict=True) if paths.count(real) > 1]:
             raise ValueError(f"{doubled[0]} is given twice as a run of one system; give each seed's run once")
     ours, theirs = ([read_run(path) for path in paths] for paths in (arguments.runs, arguments.others))
-    wanted = arguments.split, arguments.protocol, arguments.metric
+    wanted = arguments.split, arguments.protocol, arguments.metric, arguments.words
     options = {"confidence": arguments.confidence, "resamples": arguments.resamples}
     found = list(compare(ours, theirs, *wanted, **options))
     names = [", ".join(printable(one.name) for one in side) for side in (ours, theirs)]
@@ -95,6 +97,7 @@ def compare(
     split: str | None = None,
     protocol: str | None = None,
     metrics: Sequence[str] | None = None,
+    words: Sequence[str] | None = None,
     **options: float | int,
 ) -> Iterator[Compared]:
     """Yield the differences of every split, protocol and metric that all runs have.
@@ -105,10 +108,11 @@ def compare(
         split: its name; None: all.
         protocol: its name; None: all.
         metrics: their names; None: all.
+        words: only queries with one of these words, whatever its case; None: all.
         options: of `relgrounding.evaluation.paired_bootstrap`.
 
     Raises:
-        RunError: videos and images mixed, or nothing in common.
+        RunError: videos and images mixed, or nothing in common; no query has one of the words.
     """
     from relgrounding.evaluation import compare_runs, query_kind
     from relgrounding.runs import RunError
@@ -122,7 +126,7 @@ def compare(
     names = [name for name in every[0].protocols if all(name in one.protocols for one in every)]
     found, known = False, dict[str, None]()
     for name in [n for n in names if protocol in (None, n)]:
-        matched = _matched(ours, theirs, name, paired)
+        matched = [sides for sides in _matched(ours, theirs, name, paired) if _holds(sides[0][0].text, words)]
         for part in dict.fromkeys(first[0].split for first, _ in matched if split in (None, first[0].split)):
             rows = [sides for sides in matched if sides[0][0].split == part]
             kinds = [query_kind(first[0].text) for first, _ in rows]
@@ -135,10 +139,18 @@ def compare(
     if not found:
         had = dict.fromkeys((one.name, p.split, p.protocol) for one in every for p in one.predictions)
         raise RunError(
-            "the runs have no query, protocol and metric in common that was asked for; they have "
+            "the runs have no query, protocol and metric in common that was asked for"
+            + (f", with {' or '.join(words)}; " if words else "; ")
+            + "they have "
             + "; ".join(f"{name}: split {split}, protocol {protocol}" for name, split, protocol in had)
             + (f"; metrics: {', '.join(known)}" if known else "")
         )
+
+
+def _holds(text: str, words: Sequence[str] | None) -> bool:
+    from relgrounding.features import tokenize
+
+    return words is None or not {word.lower() for word in words}.isdisjoint(tokenize(text))
 
 
 def _matched(ours: "Sequence[Run]", theirs: "Sequence[Run]", protocol: str, paired: bool) -> list[tuple[list, list]]:

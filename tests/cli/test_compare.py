@@ -50,6 +50,14 @@ def test_moments_by_every_metric_and_kind(tmp_path, capsys):
     assert "[" not in kinds["other"][3]
 
 
+def test_queries_are_chosen_by_words(tmp_path, capsys):
+    ours, theirs = (str(write_run(tmp_path / name, 0.1)) for name in ("a", "b"))
+    assert main(["compare", ours, "--with", theirs, "--words", "5", "Number", "--metric", "mIoU"]) == 0
+    assert rows_of(capsys.readouterr().out, "mIoU")["all"][0] == "29"  # one text of 30 is hostile
+    assert main(["compare", ours, "--with", theirs, "--words", "17", "umber", "--metric", "mIoU"]) == 0
+    assert rows_of(capsys.readouterr().out, "mIoU")["all"][0] == "1"
+
+
 def test_the_table_does_not_replace_a_file_of_a_run(tmp_path, capsys):
     ours, theirs = (write_run(tmp_path / name, 0.1) for name in ("a", "b"))
     for out in (ours / "config.yaml", theirs / "predictions.jsonl"):
@@ -98,6 +106,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
             "they have v: split test, protocol official, select=score; v: split test",
         ),
         ([video, "--with", video, "--metric", "R@9"], "; metrics: R@1,IoU=0.3, R@1,IoU=0.5, "),
+        ([video, "--with", video, "--words", "zebra", "gnu"], "asked for, with zebra or gnu; they have v: "),
         ([video, "--with", video, "--confidence", "95"], "--confidence is 95.0; give a share"),
         ([video, "--with", video, "--resamples", "9999999"], "--resamples is 9999999; give 1 to 1,000,000"),
         ([video, f"{video}/.", "--with", video], f"{video} is given twice as a run of one system"),
