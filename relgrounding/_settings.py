@@ -213,7 +213,7 @@ def find_config(given: str | os.PathLike, folder: str = "") -> Path:
         raise ConfigError(f"{given} is a URL: a configuration has to be on this machine; copy it, and name the copy")
     if str(given) in packaged:
         return packaged[str(given)]
-    if path.suffix or len(path.parts) != 1 or os.path.lexists(path):
+    if path.suffix in (".yaml", ".yml") or len(path.parts) != 1 or os.path.lexists(path):
         return path
     near = difflib.get_close_matches(str(given), packaged, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
@@ -234,8 +234,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; `relgrounding configs` lists those that come with the package, and a setting is "
-            "given as key=value"
+            f"{path}: no such file; `relgrounding configs` lists those that come with the package"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None

@@ -302,7 +302,7 @@ def make_config(settings: Iterable[tuple[str, Any]], old: bool = False) -> Confi
         for name, settings_class in sections.items():
             if isinstance(update, dict) and not isinstance(update.get(name) or {}, Mapping):
                 keys = ", ".join(f"{name}.{f.name}" for f in dataclasses.fields(settings_class))
-                raise ConfigError(f"{where}: {name} is a section; its settings are {keys}")
+                raise ConfigError(f"{where}: {name} is a section; its settings are {keys or 'none'}")
         if isinstance(update, dict):
             update = {name: value or {} if name in sections else value for name, value in update.items()}
         if old:

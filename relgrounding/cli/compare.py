@@ -112,7 +112,7 @@ def compare(
         options: of `relgrounding.evaluation.paired_bootstrap`.
 
     Raises:
-        RunError: videos and images mixed, or nothing in common; no query has one of the words.
+        RunError: videos and images mixed, or nothing in common; no query has one of the words, or no run a metric.
     """
     from relgrounding.evaluation import compare_runs, query_kind
     from relgrounding.runs import RunError
@@ -143,8 +143,10 @@ def compare(
             + (f", with {' or '.join(words)}; " if words else "; ")
             + "they have "
             + "; ".join(f"{name}: split {split}, protocol {protocol}" for name, split, protocol in had)
-            + (f"; metrics: {', '.join(known)}" if known else "")
+            + (f"; their metrics: {'; '.join(known)}" if known else "")
         )
+    if unknown := [name for name in metrics or () if name not in known]:
+        raise RunError(f"there is no metric {unknown[0]!r}; the metrics are {'; '.join(known)}")
 
 
 def _holds(text: str, words: Sequence[str] | None) -> bool:

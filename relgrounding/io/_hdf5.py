@@ -61,7 +61,7 @@ def member(group: h5py.Group, name: str, where: str) -> Any:
         UnsafeFile: a link to elsewhere, a virtual dataset, or one whose numbers lie in another file.
         BadFeatures: the file is damaged.
     """
-    if "/" in name or name in ("", "."):
+    if "/" in name or "\0" in name or name in ("", "."):  # the library reads a name up to its first NUL
         return None
     with damage(where):
         # h5py's own `get` and `[]` look everything up several times.

@@ -134,10 +134,13 @@ def nothing_left(folder: RunFolder, config: Config) -> str:
         return ""
     planned = stages(config)
     early = state["epoch"] - state["stage_start"] < planned[state["stage"] - 1].epochs
-    keys = " or ".join(["train.epochs", *(f"{name}.epochs" for name, kind in config.classes.items() if kind.follows)])
-    raised = "train.patience, none of the last was better" if early else keys
+    keys = ["train.epochs", *(f"{name}.epochs" for name, kind in config.classes.items() if kind.follows)]
+    before = {stage.key for stage in planned[:-1]}
+    free = [key for key in keys[keys.index(planned[-1].key) :] if key not in before]
+    raised = "train.patience, none of the last was better" if early else " or ".join(free)
     epochs = counted(state["epoch"], "epoch")
-    return f"{folder.path} is finished, with its results, after {epochs}; to go on, raise {raised}"
+    go_on = f"; to go on, raise {raised}" if raised else ""
+    return f"{folder.path} is finished, with its results, after {epochs}{go_on}"
 
 
 def as_kept(value: Any) -> Any:

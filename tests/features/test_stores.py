@@ -11,7 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relgrounding.features import ClipFeatures, RegionFeatures, Regions, write_clip_features, write_region_features
+from relgrounding.features import (
+    ClipFeatures,
+    RegionFeatures,
+    Regions,
+    _stores,
+    write_clip_features,
+    write_region_features,
+)
 
 MEMORY = pytest.mark.parametrize("in_memory", [True, False, None])
 
@@ -44,11 +51,21 @@ def test_clips_come_back(clip_file, in_memory):
     assert store.attributes == {"description": "ones", "seed": 1}
     assert "a" in store
     assert "c" not in store
+    assert "a\0b" not in store  # HDF5 reads a name up to its first NUL
     for _ in range(2):
         np.testing.assert_array_equal(store["b"], np.ones((2, 3), dtype=np.float32))
     assert store["b"].dtype == np.float32
     with pytest.raises(KeyError, match=r"no features of 'c' in .*clips\.h5 \(2 ids"):
         store["c"]
+
+
+def test_a_first_read_opens_its_dataset_once(clip_file, monkeypatch):
+    store, opened, member = ClipFeatures(clip_file), [], _stores.member
+    assert store.dim == 3
+    monkeypatch.setattr(_stores, "member", lambda file, key, where: opened.append(key) or member(file, key, where))
+    for key in ("b", "a", "b", "b.avi"):
+        store[key]
+    assert opened == ["b", "a", "b.avi"]
 
 
 @MEMORY

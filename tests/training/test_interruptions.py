@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -148,8 +149,12 @@ def whole_rounds(tmp_path_factory):
         pytest.param((torch.optim.Adam, "step", 21, stop(signal.SIGTERM)), marks=pytest.mark.slow),
     ],
 )
-def test_rounds_of_co_training(whole_rounds, tmp_path, monkeypatch, place):
+def test_rounds_of_co_training(whole_rounds, tmp_path, monkeypatch, capsys, place):
     assert differences(whole_rounds, stopped_and_resumed(tmp_path, monkeypatch, ROUNDS, *place)) == []
+    capsys.readouterr()
+    assert run(tmp_path, *ROUNDS, "--resume") == 0
+    # The epochs of all rounds are one setting, and the first round cannot go on.
+    assert re.search(r"is finished, with its results, after \d epochs$", capsys.readouterr().out)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
@@ -160,7 +165,7 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
     assert run(tmp_path, *words, "--resume", "data.workers=1") == 0
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "is finished, with its results, after 1 epoch;" in said
+    assert "is finished, with its results, after 1 epoch; to go on, raise train.epochs or ccl.epochs or" in said
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")} == before
 
 
