@@ -78,7 +78,7 @@ def waits_of_steps(config, gpu):
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
     [
-        ("charades_vgn", {}, [{}, {}]),
+        ("charades_vgn", {"cotrain.rounds": 1}, [{}, {}]),
         pytest.param("charades_vgn_paper", {}, [{}], marks=pytest.mark.slow),
         ("refcoco_ign", {"data.category_columns": 3, "data.geometry_columns": 1}, [{}, {}, {}]),
         # How many edges CCL leaves of a graph follows from gradients.
