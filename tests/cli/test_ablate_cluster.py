@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -133,8 +134,8 @@ class _Other(Work):
 
     code: str = ""
 
-    def command(self) -> list[str]:
-        return [sys.executable, "-c", self.code]
+    def command(self, logs: str) -> list[str]:
+        return [sys.executable, "-c", self.code, logs]
 
 
 def _other(folder: Path, code: str) -> _Other:
@@ -183,6 +184,20 @@ def test_a_training_that_fails_says_how_with_the_end_of_its_log(tmp_path):
     training.wait(60.0)
     log = tmp_path / "run" / "train.log"
     assert training.poll() == [f"exit status 1: [rank 1] error: no metric; all of it is in {log}", "up"]
+
+
+def test_logs_of_torchrun_do_not_outlive_a_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    code = "import sys; from pathlib import Path; Path(sys.argv[1], 'rank').mkdir(); print(sys.argv[1])"
+    training = Training(_other(tmp_path, code))
+    training.wait(60.0)
+    assert training.poll() == []
+    assert Path((tmp_path / "run" / "train.log").read_text().strip()).parent == tmp_path / "temporary"
+    assert not any((tmp_path / "temporary").iterdir())
+    command = Work("run", "runs", "demo", (), threads=1, processes=2).command("logs")
+    assert command[command.index("--log-dir") + 1] == "logs"
 
 
 def _wait(true, seconds: float = 120) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,10 @@ class Work:
         """Folder of the run."""
         return Path(self.runs) / self.name
 
-    def command(self) -> list[str]:
-        """Return the command that trains it, or goes on with it."""
+    def command(self, logs: str) -> list[str]:
+        """Return the command that trains it, or goes on with it; of several processes, with a folder for their logs."""
         several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+        several += ["--log-dir", logs]
         command = [sys.executable, *(several if self.processes > 1 else []), "-m", "relgrounding", "train"]
         command += ["--config", self.file, "--runs", self.runs, "--stop-with-stdin", "--threads", str(self.threads)]
         return [*command, *self.words, *(["--resume"] if (self.folder / "last.pt").is_file() else [])]
@@ -65,11 +67,13 @@ class Training:
     def __init__(self, work: Work) -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         self.log, self._together = work.folder / "train.log", work.processes > 1
+        # torchrun makes folders below it, and leaves them.
+        self._logs = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "PYTHONPATH": search_path()}
         with self.log.open("ab") as log:
             self._begun = log.tell()
             self._process = subprocess.Popen(
-                work.command(),
+                work.command(self._logs.name),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -82,6 +86,7 @@ class Training:
         code = self._process.poll()
         if code is None:
             return None
+        self._logs.cleanup()
         if self._process.stdin is not None:
             self._process.stdin.close()
         if code == 0:
