@@ -5,9 +5,10 @@ stop (SIGTERM) at a random moment, up to three times per run. Then they go on: b
 auto``, in the end on one, two or three processes, or by themselves with torchrun's ``--max-restarts``.
 
 What must hold: the whole job ends within ``train.timeout`` of the kill and leaves no process behind, every checkpoint
-is whole, and the run ends. Where the number of processes stayed the same, its checkpoints with their random states,
-log, TensorBoard points, predictions and results equal, but for seconds, those of a run that was left alone. On another
-number of processes it has taken the same number of steps. Exit status 0: all of this held.
+is whole (where torchrun restarts the processes, it is read at the end), and the run ends. Where the number of processes
+stayed the same, its checkpoints with their random states, log, TensorBoard points, predictions and results equal, but
+for seconds, those of a run that was left alone. On another number of processes it has taken the same number of steps.
+Exit status 0: all of this held.
 
 Linux only. Processes are forked (`tests.reliability.forked`); nothing is killed but what this script has started.
 """
@@ -269,11 +270,11 @@ class Campaign:
             self.faults.append(f"{kill}: {error}")
 
     def table(self) -> str:
-        """Return what happened."""
-        rows = []
+        """Return what happened to the runs that a kill met before they ended."""
+        rows, killed = [], [run for run in self.runs if run["kills"]]
         for kind, processes in itertools.product(KINDS, SIZES):
             kills = [kill for kill in self.kills if (kill.kind, kill.processes) == (kind, processes)]
-            runs = [run for run in self.runs if (run["kind"], run["processes"]) == (kind, processes)]
+            runs = [run for run in killed if (run["kind"], run["processes"]) == (kind, processes)]
             count = collections.Counter(kill.signal for kill in kills)
             row = [f"{kind}, {processes} processes", count["SIGKILL"], count["SIGTERM"]]
             row += [f"{max((kill.ended for kill in kills), default=0.0):.1f}"]
@@ -282,10 +283,10 @@ class Campaign:
                 row += [f"{sum(run['as it must'] for run in those)} of {len(those)}"]
             rows.append(row)
         heads = ["", "SIGKILL", "SIGTERM", "slowest end, s", "equal, on as many", "ended, on more or fewer"]
-        early, by_itself = sum(kill.moment == 0 for kill in self.kills), sum(run["by itself"] for run in self.runs)
+        early, by_itself = sum(kill.moment == 0 for kill in self.kills), sum(run["by itself"] for run in killed)
         return (
             tabulate(rows, heads, tablefmt="pipe")
-            + f"\n\n{len(self.kills)} kills of {len(self.runs)} runs, {early} before training had begun; {by_itself} "
+            + f"\n\n{len(self.kills)} kills of {len(killed)} runs, {early} before training had begun; {by_itself} "
             + f"runs were restarted by torchrun itself; faults: {len(self.faults)}"
         )
 

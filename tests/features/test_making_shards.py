@@ -1,6 +1,7 @@
 """Shards made by one process or by several, interrupted or not, hold each item once and become one store."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from relgrounding.features import ClipFeatures, index_shards, open_features
 from relgrounding.features.convert import convert_features
 from relgrounding.features.convert._output import Output
 from relgrounding.features.shards import read_index, shard_name
-from relgrounding.io import BadFeatures, DataError
+from relgrounding.io import BadFeatures, DataError, MissingFile
 from relgrounding.modalities._inputs import Stores
 from tests.datasets.checking import verify_config
 from tests.features.test_extract import Fake
@@ -358,3 +359,22 @@ def test_commands_make_and_index_a_store(tmp_path, capsys):
     assert ClipFeatures(one).ids == open_features(tmp_path / "s").ids
     assert prepare.main(["features", str(one), str(tmp_path / "s"), "--shards", "2", "--shard", "1/3"]) == 2
     assert "--shard 1/3 is not one of --shards 2" in capsys.readouterr().err
+
+
+@KINDS
+def test_a_store_that_lacks_a_shard_is_not_converted(tmp_path, kind):
+    convert_features(source(tmp_path / "one.h5", kind), tmp_path / "many", shards=3)
+    (tmp_path / "many" / shard_name(2, 3)).unlink()
+    (tmp_path / "many" / "index.json").unlink()
+    for out, shards in (("out.h5", 0), ("out", 2)):
+        with pytest.raises(MissingFile, match="holds 2 of 3 shards; number 2 is missing"):
+            convert_features(tmp_path / "many", tmp_path / out, shards=shards)
+        assert not (tmp_path / out).exists()
+
+
+@KINDS
+def test_an_id_in_two_files_is_an_error_that_names_both(tmp_path, kind):
+    one, other = source(tmp_path / "one.h5", kind), tmp_path / "other.h5"
+    write(other, kind, [("w", 0), ("v03", 1)], ATTRIBUTES)
+    with pytest.raises(BadFeatures, match=rf"^{re.escape(f'{one} and {other}')}: 'v03' comes twice"):
+        convert_features([one, other], tmp_path / "out.h5")

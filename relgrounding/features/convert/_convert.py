@@ -22,7 +22,7 @@ from relgrounding.features.convert._shards import Target, check_targets, split
 from relgrounding.features.convert._sources import Entry, Item, Joined, Options, Source, folder_files
 from relgrounding.features.convert._tables import PrefixRegions, TableRegions
 from relgrounding.features.convert._vinvl import VinvlRegions
-from relgrounding.features.shards import MADE_OF, is_store, read_index
+from relgrounding.features.shards import MADE_OF, SHARD, check_complete, is_store, read_index
 from relgrounding.io._errors import BadFeatures, Problems
 from relgrounding.io._hdf5 import damage, member, names, open_hdf5
 from relgrounding.io._regular import MAX_BYTES, check_regular, existing
@@ -173,7 +173,9 @@ def open_source(
             continue
         many = path.is_dir() and not _one_item_a_file(format)
         if many and (format or set() < _endings(path) <= set(FILE_OF_MANY)):
-            files += folder_files(path, FILE_OF_MANY, options.follow_links)
+            found = folder_files(path, FILE_OF_MANY, options.follow_links)
+            check_complete(path, [file.name for file in found if file.name.startswith(SHARD)])
+            files += found
         else:
             files.append(path)
     formats = [format or detect_format(path, options.follow_links) for path in files]

@@ -87,23 +87,29 @@ class Source:
         self.path, self.problems, self.options = path, problems, options
         self.entries: list[Entry] = []
         self.left_out, self.without, self.first = 0, 0, ""
-        seen: dict[str, str] = {}
+        seen: dict[str, int] = {}
         for entry in self.index():
-            key = canonical_id(entry.id)
+            key, name = canonical_id(entry.id), entry.name or entry.id
             if entry.rows == 0:
                 self.without += 1
             elif key not in seen:
-                seen[key] = entry.id
-                self.entries.append(replace(entry, id=key, name=entry.name or entry.id))
-            elif seen[key] == entry.id:
-                problems.add(BadFeatures(f"{path}: {entry.id!r} comes twice; keep one of them"))
+                seen[key] = len(self.entries)
+                self.entries.append(replace(entry, id=key, name=name))
             else:
-                both = f"{seen[key]!r} and {entry.id!r}"
-                problems.add(BadFeatures(f"{path}: {both} both have the id {key!r}; rename or remove one of them"))
+                first = self.entries[seen[key]]
+                where = " and ".join(dict.fromkeys(str(self.path_of(one)) for one in (first, entry)))
+                wrong = f"{name!r} comes twice; keep one of them"
+                if first.name != name:
+                    wrong = f"{first.name!r} and {name!r} both have the id {key!r}; rename or remove one of them"
+                problems.add(BadFeatures(f"{where}: {wrong}"))
 
     def index(self) -> Any:
         """Yield the entries, in an order that does not change from call to call."""
         raise NotImplementedError
+
+    def path_of(self, entry: Entry) -> Path:
+        """Return the path of the source of an entry."""
+        return self.path
 
     def read(self, entry: Entry) -> Item:
         """Return one item."""
@@ -140,6 +146,11 @@ class Joined(Source):
         for source in self._sources:
             for entry in source.entries:
                 yield replace(entry, at=(source, entry))
+
+    def path_of(self, entry: Entry) -> Path:
+        """Return the path of the source that an entry is of."""
+        source, _ = entry.at
+        return source.path
 
     def read(self, entry: Entry) -> Item:
         """Return one item."""

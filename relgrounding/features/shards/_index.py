@@ -22,6 +22,8 @@ LARGEST = 2**24
 """Bytes of an index, of some 100,000 shards."""
 MOST = 2**40
 """Of items, and of the width of a feature."""
+SHARD = "shard-"
+"""What the names of shards that the library makes begin with."""
 _NUMBERED = re.compile(r"(.*)-([0-9]{1,6})-of-([0-9]{1,6})(\.\w+)")
 
 
@@ -92,7 +94,7 @@ def shard_name(number: int, count: int) -> str:
     >>> shard_name(3, 16)
     'shard-00003-of-00016.h5'
     """
-    return f"shard-{number:05}-of-{count:05}.h5"
+    return f"{SHARD}{number:05}-of-{count:05}.h5"
 
 
 def hdf5_files(folder: Path) -> list[Path]:
