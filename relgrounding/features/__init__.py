@@ -1,6 +1,7 @@
 """Features of clips, regions and words: stores, writers, converters and extraction."""
 
-from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions
+from relgrounding.features._regions import RegionFeatures, Regions
+from relgrounding.features._stores import ClipFeatures
 from relgrounding.features._writers import write_clip_features, write_region_features
 from relgrounding.features.shards import index_shards, open_features
 from relgrounding.features.vocabulary import Vocabulary, load_word_vectors, tokenize

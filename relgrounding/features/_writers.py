@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from relgrounding._files import replacing
-from relgrounding.features._stores import Regions
+from relgrounding.features._regions import Regions
 from relgrounding.io._errors import BadFeatures
 
 __all__ = ["write_clip_features", "write_region_features"]

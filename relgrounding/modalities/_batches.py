@@ -94,8 +94,8 @@ class Texts:
 
     def _keep(self, vocabulary: Vocabulary, max_words: int) -> None:
         self._made_of = vocabulary, max_words
-        self._tokens = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(vocabulary.encode(text)[:max_words]))
-        self._importance = lru_cache(KEPT_TEXTS)(lambda text: torch.tensor(word_importance(tokenize(text))[:max_words]))
+        self._tokens = lru_cache(KEPT_TEXTS)(lambda text: vocabulary.encode(text)[:max_words])
+        self._importance = lru_cache(KEPT_TEXTS)(lambda text: word_importance(tokenize(text))[:max_words])
 
     def __getstate__(self) -> tuple[Any, ...]:
         # Loading processes that are not forked start with nothing kept.
@@ -115,17 +115,21 @@ class Texts:
         tokens = [self._tokens(query.text) for query in queries]
         index = torch.tensor(indices)
         return {
-            "words": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+            "words": _padded(tokens),
             "word_lengths": torch.tensor([len(t) for t in tokens]),
-            "importance": torch.nn.utils.rnn.pad_sequence(
-                [self._importance(query.text) for query in queries], batch_first=True
-            ),
+            "importance": _padded([self._importance(query.text) for query in queries]).float(),
             "item": self.item[index].long(),
             "text": self.text[index].long(),
             "group": self.group[index],
             "block": torch.full_like(index, -1),
             "queries": list(indices),
         }
+
+
+def _padded(rows: Sequence[list[int] | list[float]]) -> Tensor:
+    """Return rows of numbers as a matrix, with zeros behind the shorter ones."""
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
 
 
 def identities(queries: Sequence[Query]) -> tuple[Int[Tensor, " queries"], ...]:

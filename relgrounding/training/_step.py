@@ -148,6 +148,7 @@ class Step:
         self.average, self.config, self.draws = average, config, draws
         self.gradients = Gradients(parameters) if is_joined() else None
         self._logged: list[tuple[float, dict[str, Tensor]]] = []
+        self._with_values = 1.0  # processes that have values to log
         for objective in objectives.values():
             objective.split(len(draws.numbers))
 
@@ -221,7 +222,8 @@ class Step:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
             return losses, None, None, norm
         own = sum((loss.item() for loss in losses), 0.0)
-        (total, *given), signal = agree([own, *self.gradients.give()], meanwhile)
+        has_values = float(any(values for _, values in self._logged))
+        (total, self._with_values, *given), signal = agree([own, has_values, *self.gradients.give()], meanwhile)
         return losses, total, signal, self.gradients.take(given)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -236,6 +238,8 @@ class Step:
 
     def logged(self) -> dict[str, float]:
         """Return the values that the objectives log, of the last step: means over the pieces, by weight."""
+        if not self._with_values:  # gathering them would let processes wait for each other
+            return {}
         own = [(weight, {name: v.item() for name, v in values.items()}) for weight, values in self._logged]
         found: dict[str, list[tuple[float, float]]] = {}
         for weight, values in (piece for process in gather(own) for piece in process):

@@ -19,6 +19,7 @@ from relgrounding.features import (
     write_clip_features,
     write_region_features,
 )
+from relgrounding.io import BadFeatures
 
 MEMORY = pytest.mark.parametrize("in_memory", [True, False, None])
 
@@ -89,6 +90,38 @@ def test_regions_come_back(tmp_path, in_memory, counts):
 
 
 # what Python 3.12 warns of is what is tested: a process with threads that forks
+NUMBERS = st.sampled_from([0.0, 0.5, 1.0, 3.0, 40.0, 90.0, 200.0, -5.0, 3e38, np.inf, np.nan])
+FINE = (1.0, 2.0, 30.0, 20.0)
+BOX = st.sampled_from([FINE, FINE, (3.0, 2.0, 3.0, 9.0), (-5.0, 2.0, 3.0, 9.0), (0.0, 0.0, 1.0, 1.0)]) | st.tuples(
+    *[NUMBERS] * 4
+)
+FEATURE = st.sampled_from([0.0, 1.0, -3e38, 3e38, np.inf, np.nan])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(images=st.lists(st.lists(st.tuples(BOX, FEATURE), max_size=3), min_size=1, max_size=3), data=st.data())
+def test_a_store_in_memory_refuses_and_leaves_out_what_one_on_disk_does(tmp_path, images, data):
+    sizes = data.draw(
+        st.lists(st.sampled_from([(100, 50), (1, 1), (2, 1)]), min_size=len(images), max_size=len(images))
+    )
+    rows = [row for image in images for row in image]
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file["boxes"] = np.array([box for box, _ in rows], dtype=np.float32).reshape(-1, 4)
+        file["features"] = np.array([[3e38, feature] for _, feature in rows], dtype=np.float32).reshape(-1, 2)
+        file["offsets"] = np.cumsum([0, *map(len, images)])
+        file["ids"], file["sizes"] = [f"i{k}" for k in range(len(images))], sizes
+
+    def answers(in_memory):
+        store = RegionFeatures(tmp_path / "any.h5", in_memory)
+        for key in store.ids:
+            try:
+                yield [np.asarray(part).tolist() for part in store[key]]
+            except BadFeatures as error:
+                yield str(error)
+
+    assert list(answers(in_memory=True)) == list(answers(in_memory=False))
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @MEMORY
 @pytest.mark.parametrize("kind", ["clips", "regions"])

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from relgrounding.features._stores import RegionFeatures, usable_boxes
+from relgrounding.features._regions import RegionFeatures, usable_boxes
 from relgrounding.features.convert._hdf5 import Hdf5Source, Numbers, dataset_of
 from relgrounding.features.convert._sources import (
     FEATURE_KEYS,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from relgrounding._files import sha256
-from relgrounding.features._stores import RegionFeatures
+from relgrounding.features._regions import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError, require
 from relgrounding.features.extraction._weights import build
 from relgrounding.features.shards import open_features

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relgrounding._names import check_name
-from relgrounding.features._stores import RegionFeatures
+from relgrounding.features._regions import RegionFeatures
 from relgrounding.features.extraction._errors import ExtractionError
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".3gp")

@@ -11,7 +11,8 @@ import numpy as np
 from relgrounding._files import local_only, replacing, sha256
 from relgrounding._printing import progress
 from relgrounding._signals import look
-from relgrounding.features._stores import ClipFeatures, RegionFeatures
+from relgrounding.features._regions import RegionFeatures
+from relgrounding.features._stores import ClipFeatures
 from relgrounding.features.shards._index import INDEX, TABLE, TEXTS, Index, Shard, shard_files
 from relgrounding.features.shards._lookup import doubled, tables
 from relgrounding.io._errors import BadFeatures, check_id

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from relgrounding._files import local_only
-from relgrounding.features._stores import ClipFeatures, RegionFeatures, Regions, _Store
+from relgrounding.features._regions import RegionFeatures, Regions
+from relgrounding.features._stores import ClipFeatures, _Store
 from relgrounding.features.shards._index import INDEX, Index, read_index
 from relgrounding.features.shards._lookup import Lookup
 from relgrounding.io._errors import BadFeatures, MissingFeatures
