@@ -63,8 +63,8 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         logger.warning("%s", message)  # with a single sentence the run can still be scored
     elif without:
         logger.warning(
-            "%d of the first %d batches hold no negative (one %s alone, or one sentence alone): nothing is learnt from "
-            "such batches by MIL; more %ss, or a larger data.batch_size, make them rare",
+            "no negative in %d of the first %d batches (one %s alone, or one sentence alone), from which MIL learns "
+            "nothing; more %ss, or a larger data.batch_size, make such batches rare",
             *(without, total, word, word),
         )
     if config.data.block_by and len(train) > 1 and not (batches.block(range(len(train))) >= 0).any():

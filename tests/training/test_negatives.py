@@ -54,7 +54,7 @@ def test_batches_without_a_negative_are_named_once(caplog):
     alone = sum(
         not ((item[b] != item[b[0]]).any() and (text[b] != text[b[0]]).any()) for b in BatchSampler(group, 2, 0)
     )
-    assert record.getMessage().startswith(f"{alone} of the first 45 batches hold no negative (one image alone, or one")
+    assert record.getMessage().startswith(f"no negative in {alone} of the first 45 batches (one image alone, or one")
 
 
 def test_one_sentence_for_all_is_named_and_trained_on(caplog):
