@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relgrounding._host import Numbers
-from relgrounding._ranks import everywhere, gather, is_joined, to_main
+from relgrounding._ranks import everywhere, gather, is_joined, is_main, to_main
 from relgrounding._signals import agree, pending
 from relgrounding._summing import Sum
 from relgrounding.config import TrainConfig
@@ -33,12 +33,14 @@ class Done:
         numbers: its norm and its losses, which may still be on their way to the host.
         loss: of the batch, if it is known already.
         signal: number of a signal that came to any process.
+        due: whether the main process is to write a checkpoint.
     """
 
     number: int
     numbers: Numbers
     loss: float | None
     signal: int | None
+    due: bool
 
     def read(self) -> tuple[float, float]:
         """Return the loss of the batch, before the update, and the norm of the gradient, before it was clipped.
@@ -153,7 +155,12 @@ class Step:
             objective.split(len(draws.numbers))
 
     def __call__(
-        self, pieces: Sequence[Loaded], rate: float, number: int, meanwhile: Callable[[], object] | None = None
+        self,
+        pieces: Sequence[Loaded],
+        rate: float,
+        number: int,
+        due: bool = False,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Done:
         """Update the parameters.
 
@@ -164,6 +171,7 @@ class Step:
             pieces: of the batch that are this process's.
             rate: learning rate.
             number: of the step, for messages.
+            due: whether a checkpoint is due; that of the main process counts in all of them.
             meanwhile: called in a job while this process waits for the others; it sends nothing.
 
         Raises:
@@ -172,9 +180,10 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        losses, loss, signal, norm = self._add_gradients(pieces, meanwhile)
+        losses = self._add_gradients(pieces)
+        norm, loss, signal, due = self._meet(losses, due, meanwhile)
         self._clip(norm)
-        done = Done(number, Numbers([norm, *losses]), loss, signal)
+        done = Done(number, Numbers([norm, *losses]), loss, signal, due)
         if norm.device.type != "cuda":
             done.read()
         self.optimizer.step()
@@ -193,15 +202,8 @@ class Step:
         if norm.device.type != "cpu" or not norm < 0.99 * most:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
 
-    def _add_gradients(
-        self, pieces: Sequence[Loaded], meanwhile: Callable[[], object] | None
-    ) -> tuple[list[Tensor], float | None, int | None, Tensor]:
-        """Set the gradients to those of all pieces of all processes.
-
-        Returns:
-            The losses of the pieces of this process; in a job, whose processes add up numbers on the host, the loss of
-            all of them, and a signal to any; and the norm of the gradients.
-        """
+    def _add_gradients(self, pieces: Sequence[Loaded]) -> list[Tensor]:
+        """Set the gradients to those of the pieces of this process, and return their losses."""
         self._logged, kind = [], self.parameters[0].device.type
         losses: list[Tensor] = []
         for i, (piece, batch) in enumerate(pieces):
@@ -218,13 +220,24 @@ class Step:
                     loss.backward()
             losses.append(loss.detach())
             self._logged.append((piece.weight, logged))
+        return losses
+
+    def _meet(
+        self, losses: Sequence[Tensor], due: bool, meanwhile: Callable[[], object] | None
+    ) -> tuple[Tensor, float | None, int | None, bool]:
+        """Set the gradients to their sums over all processes, which exchange all that they agree on.
+
+        Returns:
+            The norm of the gradients; in a job, the loss of all pieces and a signal to any process; and whether a
+            checkpoint is due.
+        """
         if self.gradients is None:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-            return losses, None, None, norm
+            return norm, None, None, due
         own = sum((loss.item() for loss in losses), 0.0)
-        has_values = float(any(values for _, values in self._logged))
-        (total, self._with_values, *given), signal = agree([own, has_values, *self.gradients.give()], meanwhile)
-        return losses, total, signal, self.gradients.take(given)
+        flags = float(any(values for _, values in self._logged)), float(due and is_main())
+        (total, self._with_values, dues, *given), signal = agree([own, *flags, *self.gradients.give()], meanwhile)
+        return self.gradients.take(given), total, signal, dues > 0
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of the objectives, and values to log."""

@@ -12,7 +12,7 @@ import torch
 from relgrounding._files import clear_parts
 from relgrounding._heap import keep_freed_memory
 from relgrounding._printing import counted, note, printable, progress, show
-from relgrounding._ranks import from_main, is_joined, is_main, on_main, rank, take_from_main
+from relgrounding._ranks import is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
 from relgrounding.config import Config, ConfigError
 from relgrounding.modalities import OneQueryPerItem, PieceSampler, make_loader, proposal_counter, training_batches
@@ -288,7 +288,7 @@ class Trainer:
         with closing(self._batches), bar:
             look_together()
             for pieces in bar:
-                signal = self._step(pieces).signal
+                done = self._step(pieces)
                 state["step"] += 1
                 self._between_steps = True
                 if state["step"] % config.log_every == 0:
@@ -300,19 +300,11 @@ class Trainer:
                     rate = self.optimizer.param_groups[0]["lr"]
                     values = {"loss": recent, "learning_rate": rate, "gradient_norm": self._norm}
                     self._log(values | self.step.logged())
-                if self._is_due():
+                if done.due or (config.save_every > 0 and state["step"] % config.save_every == 0):
                     self._save("last.pt")
-                if signal is not None:
-                    raise Interrupted(signal)
+                if done.signal is not None:
+                    raise Interrupted(done.signal)
         self._finish_epoch()
-
-    def _is_due(self) -> bool:
-        """Whether last.pt is to be written before the end of the epoch."""
-        train, since = self.config.train, time.monotonic() - self._saved
-        if train.save_every > 0 and self.state["step"] % train.save_every == 0:
-            return True
-        # The clocks of processes differ; nothing is sent where minutes do not count.
-        return train.save_minutes > 0 and from_main(60 * train.save_minutes <= since)
 
     @property
     def _stage_name(self) -> str:
@@ -324,7 +316,8 @@ class Trainer:
         total, start = self.stage.epochs * self.steps_per_epoch, self.state["stage_start"] * self.steps_per_epoch
         shape = config.schedule, config.halve_every
         factor = learning_rate_factor(number - start, config.warmup_steps, total, *shape)
-        done = self.step(pieces, self.stage.learning_rate * factor, number, self._batches.fetch)
+        due = 0 < 60 * config.save_minutes <= time.monotonic() - self._saved
+        done = self.step(pieces, self.stage.learning_rate * factor, number, due, self._batches.fetch)
         self._settle()
         self._done = done
         if self.device.type != "cuda":

@@ -6,11 +6,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from relgrounding._ranks import rank
 from relgrounding.config import ConfigError
 from relgrounding.runs import RunError, RunFolder
 from relgrounding.training import Trainer, _trainer, make_task
 from relgrounding.training._step import rounded_products
 from relgrounding.training._trainer import check_precision
+from tests.ranks import together
 from tests.reliability.outcome import differences, outcome
 from tests.training.stopping import at, run
 from tests.training.test_interruptions import Killed, kill
@@ -103,22 +105,31 @@ def test_a_killed_run_goes_on_from_the_last_write(whole, tmp_path, monkeypatch, 
     assert differences(whole, outcome(tmp_path / "run")) == []
 
 
-def test_minutes_count_from_the_last_write(tmp_path, monkeypatch):
+def writes(folder, *seconds):
+    """The steps after which last.pt is written every minute, where a step takes so many seconds on each process."""
     clock, saved = [0.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    trainer = Trainer(make_task(tiny_config("train.save_minutes=1")), RunFolder(tmp_path / "run"), quiet=True)
-    monkeypatch.setattr(trainer, "_finish_epoch", lambda: trainer.state.update(finished=True))
-    step, save = trainer._step, trainer._save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock[0])
+        trainer = Trainer(make_task(tiny_config("train.save_minutes=1")), RunFolder(folder), quiet=True)
+        patch.setattr(trainer, "_finish_epoch", lambda: trainer.state.update(finished=True))
+        step, save = trainer._step, trainer._save
 
-    def slow(*args):
-        clock[0] += 25.0
-        return step(*args)
+        def slow(*args):
+            clock[0] += seconds[rank()]
+            return step(*args)
 
-    monkeypatch.setattr(trainer, "_step", slow)
-    monkeypatch.setattr(trainer, "_save", lambda name: (saved.append(trainer.state["step"]), save(name)))
-    trainer.steps_per_epoch, steps = 10, trainer.steps_per_epoch
-    trainer.run()
-    assert saved == [0, *range(3, steps + 1, 3)]
+        patch.setattr(trainer, "_step", slow)
+        patch.setattr(trainer, "_save", lambda name: (saved.append(trainer.state["step"]), save(name)))
+        trainer.run()
+    return saved
+
+
+def test_minutes_count_from_the_last_write(tmp_path):
+    assert writes(tmp_path / "run", 25.0) == [0, 3]  # of 5 steps
+
+
+def test_the_minutes_of_the_main_process_count(tmp_path):
+    assert together(2, writes, tmp_path / "run", 25.0, 1000.0) == [[0, 3]] * 2
 
 
 def test_a_run_in_bfloat16_is_like_one_in_float32(tmp_path, capsys):
