@@ -436,7 +436,9 @@ class Grounder:
         if not new:
             return
         # With a known word, so that a file without any of the new words is not an error.
-        known, table = load_word_vectors(self._vector_file, Vocabulary([self._anchor, *new]))
+        known, table = load_word_vectors(
+            self._vector_file, Vocabulary([self._anchor, *new]), offset=self.config.data.word_offset
+        )
         for system in self.model.systems:
             embedding = system.embedding
             assert isinstance(embedding, WordEmbedding)  # narrows the type for mypy
@@ -451,7 +453,7 @@ class Grounder:
         embedding = self.model.systems[0].embedding
         if not isinstance(embedding, WordEmbedding):
             raise ValueError(f"{path}: the run trained its word vectors from scratch and does not read a file")
-        _, table = load_word_vectors(path, Vocabulary([self._anchor]))
+        _, table = load_word_vectors(path, Vocabulary([self._anchor]), offset=self.config.data.word_offset)
         if table.shape[1] != embedding.dim or not torch.equal(table[2], embedding.vectors[2].cpu()):
             raise ValueError(f"{path} is not the file of word vectors that the run was trained with")
         self._vector_file = path

@@ -31,6 +31,9 @@ class DataConfig:
     s3://bucket/features.h5."""
     word_vectors: str = ""
     """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
+    word_offset: float = number(0.0, least=0)
+    """Added to the vector of each word, so that words with the same vector differ: numbers drawn by the word, with this
+    times the standard deviation of the vector's; 0: the vectors of the file."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])
     """Splits of the final table, read once, after model selection."""
     validation: float = number(0.06, above=0, below=1)

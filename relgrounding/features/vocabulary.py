@@ -131,16 +131,22 @@ class Vocabulary:
 
 
 def load_word_vectors(
-    path: str | Path, vocabulary: Vocabulary, cache: str | Path | None = None
+    path: str | Path, vocabulary: Vocabulary, cache: str | Path | None = None, offset: float = 0.0
 ) -> tuple[Vocabulary, Float[Tensor, "words dim"]]:
     """Load the vectors of a vocabulary's words; words without one leave it, and so share the number of unknown words.
 
-    A word that the file holds only without its accents has the vector of that one.
+    A word that the file holds only without its accents has the vector of that one. Some files were pruned, and give
+    many words the vector of another: "first" and "second" are then the same to a model. An offset tells them apart,
+
+        v_w + offset * std(v_w) * n_w
+
+    with the standard deviation of the numbers of v_w, and n_w of N(0, 1), drawn by the word alone.
 
     Args:
         path: text file, one line per word: the word, then its numbers, all separated by one space (GloVe's format).
         vocabulary: words whose vectors are wanted.
         cache: folder that keeps what was read as .npz, named by the file's path, size and time and the vocabulary.
+        offset: size of the offsets, from 0 (the vectors of the file).
 
     Returns:
         The words that have a vector, in their order, and the (number of words, dim) float32 table of that vocabulary.
@@ -164,9 +170,25 @@ def load_word_vectors(
             "expected one line per word, the word and its numbers separated by spaces"
         )
     table = torch.zeros(len(known), vectors.shape[1])
-    table[UNKNOWN + 1 :] = torch.from_numpy(vectors[[row[word] for word in words]])
+    vectors = vectors[[row[word] for word in words]]
+    if offset:
+        own = np.stack([_drawn(word, vectors.shape[1]) for word in words])
+        vectors = vectors + np.float32(offset) * vectors.std(1, keepdims=True) * own
+    table[UNKNOWN + 1 :] = torch.from_numpy(vectors)
     table[UNKNOWN] = table[UNKNOWN + 1 :].mean(0)
     return known, table
+
+
+def _drawn(word: str, dim: int) -> np.ndarray:
+    """Return numbers of N(0, 1) that depend on a word alone."""
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(dim, dtype=np.float32)
+
+
+def shared_vectors(vectors: Float[Tensor, "words dim"]) -> list[int]:
+    """Return the rows of a table of word vectors, but for padding and unknown words, that another one equals."""
+    _, first, count = np.unique(vectors[UNKNOWN + 1 :].numpy(), axis=0, return_inverse=True, return_counts=True)
+    return (np.flatnonzero(count[first.reshape(-1)] > 1) + UNKNOWN + 1).tolist()
 
 
 def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> tuple[list[str], np.ndarray]:

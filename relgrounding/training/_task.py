@@ -19,6 +19,7 @@ from relgrounding.datasets import Annotations, Dataset, Query, columns, find_fil
 from relgrounding.datasets._fingerprint import file_digest, queries_digest
 from relgrounding.datasets._stream import first_rows
 from relgrounding.features import Vocabulary, load_word_vectors
+from relgrounding.features.vocabulary import shared_vectors
 from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
 from relgrounding.io._ids import did_you_mean
 from relgrounding.modalities import Collator, Modality
@@ -33,6 +34,7 @@ logger = get_logger("relgrounding.training")
 
 UNREAD = {
     "word_vectors": "the vectors are in the checkpoint",
+    "word_offset": "the vectors are in the checkpoint",
     "validation": "it is about training",
     "train_queries": "it is about training",
     "batch_size": "it is about training; eval.batch_size is the run's",
@@ -143,8 +145,20 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
     vectors = None
     if settings.word_vectors:
         path = find_file(settings, settings.word_vectors, "data.word_vectors", "leave it empty to train word vectors")
-        known, vectors = load_word_vectors(path, known, cache=cache_folder())
+        known, vectors = load_word_vectors(path, known, cache_folder(), settings.word_offset)
+        _tell_shared(known, vectors)
     return Task(config, train, validation, known, vectors, dict(train.durations))
+
+
+def _tell_shared(words: Vocabulary, vectors: Tensor) -> None:
+    """Warn of words that a model cannot tell apart."""
+    if shared := shared_vectors(vectors):
+        group = [row for row in shared if vectors[row].equal(vectors[shared[0]])]
+        logger.warning(
+            "%d of %d words have the vector of another word, such as %s: to the model they are one word; "
+            "data.word_offset=1 tells them apart",
+            *(len(shared), len(words.to_list()), " and ".join(words.to_list()[row - 2] for row in group[:2])),
+        )
 
 
 def make_test_task(config: Config, folder: RunFolder) -> Task:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relgrounding.datasets import load_charades, load_flickr30k, load_refcoco
 from relgrounding.features import Vocabulary, load_word_vectors, tokenize
+from relgrounding.features.vocabulary import shared_vectors
 
 LINES = "the 1 2\nred 3 4\nbox 5 7\n. . . 0 0\nred 9 9\n"
 
@@ -129,6 +130,25 @@ def test_header_of_word2vec_is_skipped(tmp_path):
     (tmp_path / "v.txt").write_text("2 2\nred 3 4\nbox 5 7\n")
     _, table = load_word_vectors(tmp_path / "v.txt", Vocabulary(["red", "2"]))
     assert table[2:].tolist() == [[3, 4]]
+
+
+def test_an_offset_tells_words_with_one_vector_apart_by_the_word_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    one, other = (rng.standard_normal(400).astype(np.float32) * size + 3 for size in (1, 5))
+    rows = {"first": one, "second": one, "box": other, "third": one}
+    (tmp_path / "v.txt").write_text("".join(f"{w} {' '.join(map(str, v))}\n" for w, v in rows.items()))
+    plain = load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)))[1]
+    assert shared_vectors(plain) == [2, 3, 5]
+    words, table = load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)), offset=0.5)
+    assert shared_vectors(table) == []
+    noise = (table[2:] - plain[2:]) / (0.5 * plain[2:].std(1, correction=0, keepdim=True))
+    assert noise.mean(1).abs().max() < 0.15
+    torch.testing.assert_close(noise.std(1), torch.ones(4), atol=0.1, rtol=0)
+    assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.2
+    torch.testing.assert_close(table[1], table[2:].mean(0))
+    fewer, again = load_word_vectors(tmp_path / "v.txt", Vocabulary(["third", "first"]), tmp_path, offset=0.5)
+    for word in fewer.to_list():
+        assert again[fewer.encode(word)].equal(table[words.encode(word)])
 
 
 @pytest.mark.parametrize("line", ["red 1", "red 1 x", "red 1 nan"])

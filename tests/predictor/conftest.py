@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 
 from relgrounding.datasets import Query
-from relgrounding.features import ClipFeatures, Vocabulary, write_clip_features
+from relgrounding.features import ClipFeatures, Vocabulary, load_word_vectors, write_clip_features
 from relgrounding.runs import RunFolder
 from relgrounding.training import Split, Task, Trainer, build_model, evaluate_run
 from relgrounding.training import make_task as make_whole_task
@@ -54,17 +53,16 @@ def video_run(tmp_path):
 
 
 @pytest.fixture
-def pretrained_run(video_run):
-    """A folder with vectors.txt, and a run that was trained with those of the training words."""
+def pretrained_run(video_run, request):
+    """A folder with vectors.txt, and a run that was trained with those of the training words, and an offset."""
     folder, _, _ = video_run
-    known = Vocabulary.from_texts(SENTENCES[:2])
+    known, offset = Vocabulary.from_texts(SENTENCES[:2]), getattr(request, "param", 0.0)
     rng = np.random.default_rng(0)
     words = {word: rng.standard_normal(4).round(4) for word in known.to_list()}
-    vectors = torch.zeros(len(known), 4)
-    for number, word in enumerate(known.to_list(), start=2):
-        vectors[number] = torch.from_numpy(words[word])
     lines = [f"{w} {' '.join(f'{v:.4f}' for v in vector)}" for w, vector in {**words, "quickly": np.ones(4)}.items()]
     (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
+    _, vectors = load_word_vectors(folder / "vectors.txt", known, offset=offset)
     task = video_task(folder / "clips.h5", vectors)
+    task.config.data.word_offset = offset
     save_run(folder / "pretrained", task)
     return folder, task

@@ -114,6 +114,7 @@ def test_a_file_with_one_item_needs_no_name(scene_run, tmp_path):
         grounder.ground("red", tmp_path / "two.h5", item="b")
 
 
+@pytest.mark.parametrize("pretrained_run", [0.0, 1.0], indirect=True)
 def test_a_word_that_training_never_met_is_unknown_until_the_vectors_are_given(pretrained_run):
     folder, task = pretrained_run
     file = folder / "vectors.txt"
