@@ -121,6 +121,20 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
     assert make_task(load_config(None, TINY)).fingerprint() == {}
 
 
+def test_words_with_one_vector_are_named_and_told_apart_by_an_offset(tmp_path, caplog):
+    videos(tmp_path, True)
+    vectors = dict(zip(["one", *COLOURS], ["1 2", "3 4", "5 6", "3 4", "7 8"], strict=False))
+    (tmp_path / "vectors.txt").write_text("\n".join(f"{word} {numbers}" for word, numbers in vectors.items()))
+    words = ["vgn", f"data.word_vectors={tmp_path}/vectors.txt"]
+    make_task(settings(tmp_path, *words))
+    (record,) = (record for record in caplog.records if "vector" in record.getMessage())
+    told = "2 of 5 words have the vector of another word, such as green and red: "
+    assert record.getMessage().startswith(told)
+    caplog.clear()
+    make_task(settings(tmp_path, *words, "data.word_offset=1"))
+    assert "vector" not in caplog.text
+
+
 @pytest.mark.parametrize("model", ["vgn", "ign"])
 def test_lengths_and_sizes_that_disagree_stop_or_are_skipped(tmp_path, caplog, model):
     if model == "vgn":
