@@ -65,7 +65,8 @@ def paired_bootstrap(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: no query, no seed, shapes that do not match, or a value that is not finite.
+        ValueError: no query, no seed, shapes that do not match, a value that is not finite, or a confidence or number
+            of resamples out of its range.
 
     Source: `scipy.stats.bootstrap`; Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007, for the
     resampling of both.
@@ -75,6 +76,10 @@ def paired_bootstrap(
     >>> difference.mean, difference.low, difference.high
     (50.0, 0.0, 100.0)
     """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; give a number between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; give at least 1")
     first, second = _table(ours, "ours"), _table(theirs, "theirs")
     if len(first) != len(second):
         raise ValueError(f"ours has {len(first)} queries, theirs {len(second)}; give the same queries to both")

@@ -97,7 +97,8 @@ def unchecked_votes(
 
 
 def _weights(scores: Float[Tensor, "queries proposals"], temperature: float) -> Float[Tensor, "queries proposals"]:
-    centred = (scores - scores.mean(dim=1, keepdim=True)).to(torch.float64)
+    scores = scores.to(torch.float64)
+    centred = scores - scores.mean(dim=1, keepdim=True)
     spread = centred.square().mean(dim=1, keepdim=True).sqrt()
     # Equal scores (a lone proposal among them) have no spread: they vote alike.
     return torch.softmax(temperature * centred / spread.clamp(min=torch.finfo(torch.float64).tiny), dim=1)

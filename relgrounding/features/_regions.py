@@ -260,7 +260,7 @@ def _surely_fine(features: np.ndarray, boxes: np.ndarray, offsets: np.ndarray, s
     with np.errstate(invalid="ignore", over="ignore"):
         finite = np.isfinite(features.sum(1, dtype=np.float32))
         start, end = np.hsplit(boxes.astype(np.float32), 2)
-        centre, size = (start + end) / 2, np.repeat(sizes.astype(np.int64), np.diff(offsets), axis=0)
+        centre, size = (start + end) / 2, np.repeat(sizes.astype(np.int64), np.diff(offsets.astype(np.int64)), axis=0)
         usable = (end > start) & (end > 1) & (centre >= 0) & (centre <= size)  # of infinite ones none is true
     failed = np.concatenate([[0], np.cumsum(~(finite & usable.all(1)))])
     return failed[offsets[1:]] == failed[offsets[:-1]]

@@ -47,7 +47,7 @@ def from_dgl(graph: dgl.DGLGraph) -> GraphStructure:
         )
     # DGL replaces the index of a graph when edges or nodes are added or removed.
     index, counts = graph._graph, _item_sizes(graph)
-    version = None if counts is None else counts._version
+    version = None if counts is None or counts.is_inference() else counts._version
     kept = vars(graph).get(_KEPT)
     if kept is not None and kept[0] is index and kept[1] is counts and kept[2] == version:
         return kept[3]
@@ -147,9 +147,10 @@ def _pyg_nodes(data: Any) -> Tensor | int | None:
         return data.ptr.diff()
     if getattr(data, "batch", None) is None:
         return data.num_nodes
-    if (data.batch.diff() < 0).any():
+    items = data.batch.long()  # differences of unsigned numbers are never negative
+    if (items.diff() < 0).any():
         raise ValueError("from_pyg: batch is not ascending; sort the nodes by item")
-    return torch.bincount(data.batch)
+    return torch.bincount(items)
 
 
 def to_pyg(structure: GraphStructure) -> Any:

@@ -77,9 +77,9 @@ class ProposalPooling(nn.Module):
         if self.reduce == "max":
             return window_max(clips, spans, item)
         check_spans(spans, item, clips)
-        start, end = spans.long().unbind(1)
+        (start, end), item = spans.long().unbind(1), item.long()  # bytes would select as a mask
         stop = torch.full_like(end, clips.shape[1]) if lengths is None else lengths.long()[item]
-        return self._mean(clips, start, end, item.long(), stop)
+        return self._mean(clips, start, end, item, stop)
 
     def _mean(self, clips: Tensor, start: Tensor, end: Tensor, item: Tensor, stop: Tensor) -> Tensor:
         place, first, last = torch.arange(clips.shape[1], device=clips.device), start, end

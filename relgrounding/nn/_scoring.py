@@ -43,7 +43,7 @@ class TopRScore(nn.Module):
             raise ValueError(
                 f"TopRScore: scores have the shape {tuple(scores.shape)}; give one score per node, (nodes,)"
             )
-        counts = on_host(batch_num_nodes)
+        counts = on_host(batch_num_nodes).long()
         empty = (counts < 1).nonzero()
         if len(empty):
             raise ValueError(f"item {int(empty[0])} has no proposals, so it has no score; drop it from the batch")

@@ -97,6 +97,11 @@ def test_kinds_are_compared_on_their_own_queries():
         ),
         (np.zeros((0, 1)), np.zeros((0, 1)), {}, r"ours has the shape \(0, 1\)"),
         (np.full((2, 1), np.nan), np.zeros((2, 1)), {}, "ours holds a value that is not finite"),
+        *(
+            (np.zeros((2, 1)), np.zeros((2, 1)), {"confidence": c}, "confidence is ")
+            for c in (2.0, 0.0, -1.0, math.nan)
+        ),
+        (np.zeros((2, 1)), np.zeros((2, 1)), {"resamples": 0}, "resamples is 0"),
     ],
 )
 def test_what_cannot_be_compared(ours, theirs, options, message):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relgrounding.evaluation import select_by_score, select_by_vote, temporal_nms
+from relgrounding.evaluation import select_by_score, select_by_vote, temporal_nms, votes
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -85,6 +85,11 @@ def test_vote_ignores_shift_and_scale_of_scores(case: tuple[torch.Tensor, torch.
         votes = slow_votes(segments.tolist(), row.tolist(), 2.0)
         best = int(select_by_vote(segments, other[None], keep=1)[0, 0])
         assert votes[best] == pytest.approx(max(votes), rel=1e-6)
+
+
+def test_scores_near_the_end_of_their_range_vote_as_smaller_ones_do() -> None:
+    segments, scores = torch.tensor([[0.0, 1], [0.5, 1.5], [5, 6]]), torch.tensor([[2.0, 1, 1]])
+    torch.testing.assert_close(votes(segments, scores * 1e38), votes(segments, scores))
 
 
 def test_an_overlap_equal_to_the_threshold_is_kept() -> None:

@@ -108,7 +108,7 @@ def test_a_store_in_memory_refuses_and_leaves_out_what_one_on_disk_does(tmp_path
     with h5py.File(tmp_path / "any.h5", "w") as file:
         file["boxes"] = np.array([box for box, _ in rows], dtype=np.float32).reshape(-1, 4)
         file["features"] = np.array([[3e38, feature] for _, feature in rows], dtype=np.float32).reshape(-1, 2)
-        file["offsets"] = np.cumsum([0, *map(len, images)])
+        file["offsets"] = np.cumsum([0, *map(len, images)]).astype(data.draw(st.sampled_from(["u1", "i4", "u8"])))
         file["ids"], file["sizes"] = [f"i{k}" for k in range(len(images))], sizes
 
     def answers(in_memory):

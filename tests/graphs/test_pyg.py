@@ -98,9 +98,10 @@ def test_errors(arguments, message):
 
 
 def test_nodes_must_be_sorted_by_item_and_a_batch_has_items(pyg):
-    data = pyg.Data(edge_index=torch.zeros(2, 0, dtype=torch.int64), batch=torch.tensor([0, 1, 0]))
-    with pytest.raises(ValueError, match="batch is not ascending; sort the nodes by item"):
-        graphs.from_pyg(data)
+    for dtype in (torch.int64, torch.uint8):
+        batch = torch.tensor([0, 1, 0], dtype=dtype)
+        with pytest.raises(ValueError, match="batch is not ascending; sort the nodes by item"):
+            graphs.from_pyg(pyg.Data(edge_index=torch.zeros(2, 0, dtype=torch.int64), batch=batch))
     with pytest.raises(ValueError, match="the structure has no items"):
         graphs.to_pyg(graphs.temporal_structure([[0, 1]]).select([]))
 

@@ -12,10 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.memory import allocated
-from relgrounding import graphs
+from relgrounding import graphs, nn, ops
 from relgrounding.graphs import GraphStructure
 from relgrounding.graphs._items._flat import counted_by_source, sorted_by_source
 from tests.graphs.multigraphs import FIELDS, TYPES, assert_equal, build, in_edges, multigraphs
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+@pytest.mark.parametrize("made_there", [False, True])
+@pytest.mark.parametrize("backend", [name for name in ops.backend_names() if "triton" not in name])
+def test_a_graph_that_was_used_in_inference_mode_can_be_trained_on(backend, made_there, as_tensors):
+    layers = {
+        nn.GraphAttention(4, 6, 2, backend=backend): lambda: graphs.temporal_graph([[0, 4], [2, 6]], 0.1),
+        nn.EdgeGatedGCN(4, 6, 11, backend=backend): lambda: graphs.spatial_graph([[0, 0, 4, 4], [3, 3, 9, 9]], (9, 9)),
+    }
+    for layer, make in layers.items():
+        with torch.inference_mode(made_there):
+            graph = graphs.from_dgl(make()) if as_tensors else make()
+        with torch.inference_mode():
+            layer(graph, torch.ones(2, 4))
+        out, *_ = layer(graph, torch.ones(2, 4), return_attention=True)
+        loss = out.sum() + layer(graph, torch.ones(2, 4)).sum()
+        torch.autograd.grad(loss, list(layer.parameters()), create_graph=True)
 
 
 @given(multigraphs(), st.data())

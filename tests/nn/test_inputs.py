@@ -58,6 +58,25 @@ def test_what_does_not_fit_a_layer_is_one_sentence(what):
 
 
 @pytest.mark.usefixtures("_unchecked_types")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_items_and_numbers_of_any_integer_type_are_the_same(dtype):
+    random = torch.Generator().manual_seed(0)
+    item, lengths, spans = torch.tensor([1, 0, 1]), torch.tensor([3, 2]), torch.tensor([[0, 2], [1, 2], [1, 3]])
+    clips, words, proposals = (torch.randn(shape, generator=random) for shape in ((2, 3, 4), (2, 3, 4), (3, 4)))
+    attention = nn.ProposalToWordAttention(4, 4, 4)
+
+    def answers(item, lengths, spans):
+        return [
+            attention(proposals, words, lengths, item)[0],
+            nn.ProposalPooling("mean", 1.0, 3.0)(clips, spans, item, lengths),
+            nn.ProposalPooling()(clips, spans, item),
+            nn.TopRScore(1000)(torch.arange(5.0), lengths),
+        ]
+
+    torch.testing.assert_close(answers(*(x.to(dtype) for x in (item, lengths, spans))), answers(item, lengths, spans))
+
+
+@pytest.mark.usefixtures("_unchecked_types")
 def test_numbers_that_do_not_fit_are_refused():
     for call, said in (
         (lambda: pad_nodes(torch.ones(3), torch.tensor([4, -1])), "one number of at least 0 per item"),

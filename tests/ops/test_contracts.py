@@ -390,7 +390,9 @@ refused("lengths have shape (3,); beside", ops.gru, x, torch.tensor([2, 1, 1]), 
 def test_no_item_at_all():
     nothing = torch.zeros(0, dtype=torch.int64)
     a, b, w, s = (torch.zeros(shape) for shape in [(0, 4), (0, 5, 4), (4,), (0, 5, 6)])
-    assert [x.shape for x in ops.additive_attention(a, b, w, s, nothing, nothing)] == [(0, 6), (0, 5)]
+    for backend in ops.backend_names("additive_attention"):
+        results = ops.additive_attention(a, b, w, s, nothing, nothing, backend)
+        assert [x.shape for x in results] == [(0, 6), (0, 5)]
     assert ops.window_max(torch.zeros(2, 3, 4), torch.zeros(0, 2).long(), nothing).shape == (0, 4)
     weights = [torch.zeros(12, 3), torch.zeros(12, 4), torch.zeros(12), torch.zeros(12)] * 2
     assert ops.gru(torch.zeros(0, 5, 3), nothing, weights).shape == (0, 5, 8)

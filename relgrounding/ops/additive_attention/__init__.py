@@ -62,7 +62,7 @@ def additive_attention(
     if torch.compiler.is_compiling():
         context, gamma = _opaque(proposals, words, weight, values, word_lengths, item, text=backend)
         return context, gamma
-    item = on_host(item)
+    item = on_host(item).long()  # differences of unsigned numbers are never negative
     counts = torch.bincount(item, minlength=len(words)).tolist()
     order = None if (item.diff() >= 0).all() else item.argsort(stable=True)
     if order is not None:

@@ -21,7 +21,9 @@ def additive_attention_naive(
 
     The nodes are sorted by item, `counts` has their number in each.
     """
-    item_N = torch.repeat_interleave(to_device(torch.tensor(counts), a_NA.device), output_size=len(a_NA))
+    item_N = torch.repeat_interleave(
+        to_device(torch.tensor(counts, dtype=torch.int64), a_NA.device), output_size=len(a_NA)
+    )
     logits_NL = torch.tanh(a_NA.unsqueeze(1) + b_BLA.index_select(0, item_N)) @ w_A
     padding_BL = torch.arange(s_BLW.shape[1], device=s_BLW.device) >= lengths.unsqueeze(1)
     gamma_NL = torch.softmax(logits_NL.masked_fill(padding_BL.index_select(0, item_N), -torch.inf), -1)
