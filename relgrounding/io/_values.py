@@ -88,7 +88,8 @@ def check_seconds(value: object, name: str, where: str) -> float:
         BadAnnotation: it is not a number, below 0.001, or above 10,000,000.
     """
     if not is_number(value) or not SHORTEST <= value <= LONGEST:
+        given = repr(brief(value)) if isinstance(value, str) else brief(value)
         raise BadAnnotation(
-            f"{where}: {name} is {brief(value)}; expected the seconds of the video, {SHORTEST} to {LONGEST:.0f}"
+            f"{where}: {name} is {given}; expected the seconds of the video, {SHORTEST} to {LONGEST:.0f}"
         )
     return float(value)

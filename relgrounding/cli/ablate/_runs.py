@@ -44,13 +44,15 @@ class Local:
 
     Args:
         runs: folder of the runs.
-        at_once: how many, between which the cores are shared out.
+        at_once: how many; the cores are shared out between them, unless OMP_NUM_THREADS gives the threads of each.
         processes: of each.
     """
 
     def __init__(self, runs: Path, at_once: int, processes: int = 1) -> None:
         self.runs, self.processes = runs, processes
-        self.threads = max(1, (os.cpu_count() or 1) // (at_once * processes))
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        shared = (os.cpu_count() or 1) // (at_once * processes)
+        self.threads = max(1, int(given) if given.isascii() and given.isdecimal() else shared)
         self._started: list[Training] = []
 
     def find(self, job: "Job") -> None:
