@@ -259,3 +259,10 @@ def test_jobs_outlive_the_command_that_submitted_them_and_the_next_one_waits_for
     assert tool("ablate").main(words) == 1
     assert submitted(bad, runs).facts["id"] != before
     assert {name: (runs / name / "last.pt").stat().st_mtime_ns for name in times} == times
+
+
+def test_runs_here_have_the_threads_of_the_environment_or_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for given, threads in (("3", 3), ("0", 1), ("", 2), ("all", 2)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert Local(tmp_path, 2, processes=2).threads == threads
