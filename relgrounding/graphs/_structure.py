@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -25,14 +25,17 @@ EDGES = ("indices", "etype", "out_indices", "out_edges")
 T = TypeVar("T")
 
 
-class kept_property(cached_property[T]):
-    """Computed on first use, and outside inference mode, whose tensors no backward pass could save later."""
+def _outside_inference(function: Callable[["GraphStructure"], T]) -> Callable[["GraphStructure"], T]:
+    """Let a function make no tensors of inference mode: they are kept, and no backward pass could save them later."""
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if not torch.is_inference_mode_enabled():
-            return super().__get__(instance, owner)
+    @wraps(function)
+    def run(structure: "GraphStructure") -> T:
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            return function(structure)
         with torch.inference_mode(False):
-            return super().__get__(instance, owner)
+            return function(structure)
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class GraphStructure:
     out_edges: Int64[Tensor, " edges"]
 
     def __post_init__(self) -> None:
-        if torch.is_inference_mode_enabled():
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 given = {name: x for name, x in vars(self).items() if isinstance(x, Tensor) and x.is_inference()}
                 copies = {id(x): x.clone() for x in given.values()}
@@ -309,7 +312,8 @@ class GraphStructure:
         # A compiler cannot trace a cache; it computes these once per graph by itself.
         return self._find_destinations() if torch.compiler.is_compiling() else self._destinations
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _destinations(self) -> Tensor:
         return self._find_destinations()
 
@@ -322,7 +326,8 @@ class GraphStructure:
         """(E,) type of each edge, sorted by source as `out_indices`; computed once."""
         return self.etype[self.out_edges] if torch.compiler.is_compiling() else self._out_etype
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _out_etype(self) -> Tensor:
         return self.etype[self.out_edges]
 
@@ -334,7 +339,8 @@ class GraphStructure:
         """
         return torch.stack([self.sources, self.destinations])
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def item_indptr(self) -> Int64[Tensor, " items_plus_one"]:
         """(B + 1,) the nodes of item b are ``item_indptr[b] : item_indptr[b + 1]``."""
         return self._there(offsets(on_host(self.batch_num_nodes)))
@@ -344,7 +350,8 @@ class GraphStructure:
         """(N,) item that each node belongs to, ascending; computed once."""
         return self._find_node_item() if torch.compiler.is_compiling() else self._node_item
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _node_item(self) -> Tensor:
         sizes = on_host(self.batch_num_nodes)
         return self._there(torch.arange(len(sizes)).repeat_interleave(sizes, output_size=self.num_nodes))
@@ -353,7 +360,8 @@ class GraphStructure:
         items = torch.arange(len(self.batch_num_nodes), device=self.device)
         return torch.repeat_interleave(items, self.batch_num_nodes, output_size=self.num_nodes)
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def num_pairs(self) -> int:
         """Number of ordered pairs of nodes of one item, a node with itself included."""
         return int(on_host(self.batch_num_nodes).square().sum())
@@ -391,18 +399,21 @@ class GraphStructure:
             out_edges=self.out_edges[edges] - edges.start,
         )
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def item_edges(self) -> list[int]:
         """First edge of each item, and the number of all edges."""
         return on_host(self.indptr)[on_host(self.item_indptr)].tolist()
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def groups(self) -> tuple[ItemGroup, ...]:
         """The items as padded matrices, a few at a time; items without nodes left out. Waits for the device."""
         sizes = on_host(self.batch_num_nodes).tolist()
         return item_groups(sizes, self.indices, self.destinations, self.etype, self.num_types)
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def most_parallel(self) -> int:
         """Largest number of edges from one node to another one, 1 where there is none.
 
@@ -422,7 +433,8 @@ class GraphStructure:
             other.__dict__["most_parallel"] = 1
         return other
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def tiles(self) -> Tiles | None:
         """The edges as a byte for any two nodes of an item; None where they are too many. See `most_parallel`."""
         longest = self._longest
@@ -431,7 +443,8 @@ class GraphStructure:
         # Not kept: only edges with a number of their own ask for `tile_cells`.
         return Tiles.of(longest, self.most_parallel, self.num_nodes, self._find_cells(), self.etype, self.num_types)
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def tile_cells(self) -> Int64[Tensor, " edges"]:
         """(E,) where each edge is in the flat planes of `tiles`."""
         return self._find_cells()
@@ -449,7 +462,8 @@ class GraphStructure:
         """The graph with every edge reversed and its type kept; computed once."""
         return self._turn() if torch.compiler.is_compiling() else self._reversed
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _reversed(self) -> "GraphStructure":
         return self._with_fewer(self._turn())
 
@@ -519,7 +533,8 @@ class GraphStructure:
             graph, _ = getattr(self, name)
         return graph
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _heterograph(self) -> tuple[dgl.DGLGraph, object]:
         if self.num_types == 1:
             graph = _dgl_graphs.of_one_type(self.indptr, self.indices, self.batch_num_nodes, self.edge_types[0])
@@ -530,7 +545,8 @@ class GraphStructure:
         graph = _dgl_graphs.heterograph(*columns, self.edge_types, self.batch_num_nodes)
         return graph, graph._graph
 
-    @kept_property
+    @cached_property
+    @_outside_inference
     def _homogeneous(self) -> tuple[dgl.DGLGraph, object]:
         graph = _dgl_graphs.of_one_type(self.indptr, self.indices, self.batch_num_nodes)
         return graph, graph._graph
