@@ -185,10 +185,12 @@ def _drawn(word: str, dim: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(dim, dtype=np.float32)
 
 
-def shared_vectors(vectors: Float[Tensor, "words dim"]) -> list[int]:
-    """Return the rows of a table of word vectors, but for padding and unknown words, that another one equals."""
-    _, first, count = np.unique(vectors[UNKNOWN + 1 :].numpy(), axis=0, return_inverse=True, return_counts=True)
-    return (np.flatnonzero(count[first.reshape(-1)] > 1) + UNKNOWN + 1).tolist()
+def words_that_share(vocabulary: Vocabulary, vectors: Float[Tensor, "words dim"]) -> list[list[str]]:
+    """Return the groups of two words or more that have the same vector."""
+    groups: dict[bytes, list[str]] = {}
+    for word, vector in zip(vocabulary.to_list(), vectors[UNKNOWN + 1 :].numpy(), strict=True):
+        groups.setdefault(vector.tobytes(), []).append(word)
+    return [words for words in groups.values() if len(words) > 1]
 
 
 def _read_cached(path: Path, words: Sequence[str], cache: str | Path | None) -> tuple[list[str], np.ndarray]:

@@ -19,7 +19,7 @@ from relgrounding.datasets import Annotations, Dataset, Query, columns, find_fil
 from relgrounding.datasets._fingerprint import file_digest, queries_digest
 from relgrounding.datasets._stream import first_rows
 from relgrounding.features import Vocabulary, load_word_vectors
-from relgrounding.features.vocabulary import shared_vectors
+from relgrounding.features.vocabulary import words_that_share
 from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
 from relgrounding.io._ids import did_you_mean
 from relgrounding.modalities import Collator, Modality
@@ -152,12 +152,11 @@ def make_task(config: Config, vocabulary: list[str] | None = None) -> Task:
 
 def _tell_shared(words: Vocabulary, vectors: Tensor) -> None:
     """Warn of words that a model cannot tell apart."""
-    if shared := shared_vectors(vectors):
-        group = [row for row in shared if vectors[row].equal(vectors[shared[0]])]
+    if groups := words_that_share(words, vectors):
         logger.warning(
             "%d of %d words have the vector of another word, such as %s: to the model they are one word; "
             "data.word_offset=1 tells them apart",
-            *(len(shared), len(words.to_list()), " and ".join(words.to_list()[row - 2] for row in group[:2])),
+            *(sum(map(len, groups)), len(words.to_list()), " and ".join(groups[0][:2])),
         )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relgrounding.datasets import load_charades, load_flickr30k, load_refcoco
 from relgrounding.features import Vocabulary, load_word_vectors, tokenize
-from relgrounding.features.vocabulary import shared_vectors
+from relgrounding.features.vocabulary import words_that_share
 
 LINES = "the 1 2\nred 3 4\nbox 5 7\n. . . 0 0\nred 9 9\n"
 
@@ -137,10 +137,10 @@ def test_an_offset_tells_words_with_one_vector_apart_by_the_word_alone(tmp_path)
     one, other = (rng.standard_normal(400).astype(np.float32) * size + 3 for size in (1, 5))
     rows = {"first": one, "second": one, "box": other, "third": one}
     (tmp_path / "v.txt").write_text("".join(f"{w} {' '.join(map(str, v))}\n" for w, v in rows.items()))
-    plain = load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)))[1]
-    assert shared_vectors(plain) == [2, 3, 5]
+    words, plain = load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)))
+    assert words_that_share(words, plain) == [["first", "second", "third"]]
     words, table = load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)), offset=0.5)
-    assert shared_vectors(table) == []
+    assert words_that_share(words, table) == []
     noise = (table[2:] - plain[2:]) / (0.5 * plain[2:].std(1, correction=0, keepdim=True))
     assert noise.mean(1).abs().max() < 0.15
     torch.testing.assert_close(noise.std(1), torch.ones(4), atol=0.1, rtol=0)

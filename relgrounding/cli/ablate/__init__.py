@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=local, help="folder of table and plot; not needed with --list")
     parser.add_argument("--runs", type=local, help="folder of the runs (default: runs/NAME of the grid)")
     count = at_least(int, 1)
-    parser.add_argument("--jobs", type=count, help="runs at a time (default: one per core; Slurm: all)")
+    parser.add_argument(
+        "--jobs",
+        type=count,
+        help="runs at a time (default: one per core; Slurm: all), which share the cores unless $OMP_NUM_THREADS is set",
+    )
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="run these only (default: all)")
     parser.add_argument("--table", action="store_true", help="run nothing, write what there is")
     parser.add_argument("--list", action="store_true", help="run nothing, print the state of each run")
