@@ -110,6 +110,4 @@ def test_the_command_as_a_user_gives_it(whole, tmp_path):
     os.kill(int(children[-1]), signal.SIGKILL)
     said = agent.communicate(timeout=300)[1]
     assert agent.returncode == 0, said
-    # torchrun may end the other process before that notices.
-    assert "error: another process of the job ended" in said or "stopped by SIGTERM" in said, said
     assert differences(whole, outcome(tmp_path / "run")) == []
