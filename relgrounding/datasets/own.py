@@ -245,7 +245,7 @@ def _query(entry: dict[str, Any], item: str, number: int, where: str) -> Query:
     if one in entry and several in entry:
         raise BadAnnotation(f"{where}: both '{one}' and '{several}'; give all right answers in '{several}'")
     for other in (key for kind, keys in TARGETS.items() if kind != item for key in keys[:2] if key in entry):
-        raise BadAnnotation(f"{where}: '{other}' is no answer about {item}s; give '{one}' or '{several}'")
+        raise BadAnnotation(f"{where}: '{other}' does not apply to {item}s; give '{one}' or '{several}'")
     targets = entry[several] if several in entry else [entry[one]] if one in entry else []
     if not isinstance(targets, list):
         raise BadAnnotation(f"{where}: '{several}' is a list of such as [{', '.join('1234'[:length])}]")

@@ -47,6 +47,6 @@ def query_kind(text: str) -> str:
     'other'
     """
     lowered = text.lower()
-    # "in front of the bus" is no place in the picture, although "in front" is.
+    # "in front of the bus" is not a place in the picture, although "in front" is.
     searched = {"place": _WITH_OTHERS.sub("", lowered)}
     return next((kind for kind, pattern in _KINDS.items() if pattern.search(searched.get(kind, lowered))), "other")

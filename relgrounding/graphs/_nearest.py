@@ -40,7 +40,7 @@ def nearest_pairs(
     rounding: Float64[Tensor, " items"],
     by_number: bool = False,
 ) -> list[Pairs]:
-    """Of each destination's pairs, those with the k sources whose centres are nearest; ties by the source's number.
+    """Of each destination's pairs, those with the k nearest centres; of equally near ones, those with lower indices.
 
     Args:
         pairs: the pairs that are considered are those whose number is not 0.

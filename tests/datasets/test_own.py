@@ -53,7 +53,7 @@ def test_splits_by_file_or_by_line(tmp_path):
         ("video", VIDEO | {"segment": [3, 3000]}, "lies outside 31.2; is it in seconds"),
         ("video", VIDEO | {"lenght": 3}, "unknown key 'lenght'; known are id, video"),
         ("video", VIDEO | {"segment": [0, 1], "segments": [[1, 2]]}, "both 'segment' and 'segments'; give all"),
-        ("video", VIDEO | {"box": [0, 0, 1, 1]}, "'box' is no answer about videos; give 'segment' or 'segments'"),
+        ("video", VIDEO | {"box": [0, 0, 1, 1]}, "'box' does not apply to videos; give 'segment' or 'segments'"),
         ("video", VIDEO | {"duration": "31.2"}, "duration is '31.2'; expected the seconds"),
         ("video", IMAGE, "no 'video'; name the video"),
         ("image", IMAGE | {"size": [640]}, r"size is \[640\]; give width and height"),

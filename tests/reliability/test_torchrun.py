@@ -110,4 +110,5 @@ def test_the_command_as_a_user_gives_it(whole, tmp_path):
     os.kill(int(children[-1]), signal.SIGKILL)
     said = agent.communicate(timeout=300)[1]
     assert agent.returncode == 0, said
+    assert list(tmp_path.glob("log/*/attempt_1")), said  # it was started again
     assert differences(whole, outcome(tmp_path / "run")) == []

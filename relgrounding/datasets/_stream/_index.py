@@ -154,7 +154,7 @@ def open_index(path: Path, what: str, fill: Callable[["IndexWriter"], None]) -> 
         fill: reads the lines into a new index.
 
     Raises:
-        DataError: as `fill`; there is no folder for a cache.
+        DataError: as `fill`, or no cache directory can be written.
         OSError: the index cannot be written.
     """
     cache = cache_folder()

@@ -15,7 +15,7 @@ BESIDE = (".part", ".journal", ".sha256")
 
 
 class Target(NamedTuple):
-    """A file to write, and the items that belong in it; 0 is the number of what is no shard."""
+    """A file to write, and the items that belong in it; number 0 is a file that is not a shard."""
 
     number: int
     path: Path
