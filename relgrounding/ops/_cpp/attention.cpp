@@ -3,7 +3,9 @@
 // N nodes, E edges, H heads, D width of a head. Row-major: feat, out, grad, d_feat (N, H, D); src, dst, d_src, d_dst
 // (N, H); alpha (H, E), edges in the order of the destinations. indptr, indices, out_indptr, out_indices,
 // out_edges as in `GraphStructure`. Each number is written by one thread, in an order that no number of threads changes.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "exponential.h"
 #include "parallel.h"
@@ -59,12 +61,13 @@ static void softmax(int64_t first, int64_t last, const int64_t* indptr, const in
     }
     multiply_by_sign(logit + begin, n, T(1), slope, alpha + begin);
     for (int64_t i = first; i < last; i++) {
-        const T shift = largest(alpha + indptr[i], indptr[i + 1] - indptr[i]);
+        // Where all logits of a node are minus infinity, their exponentials below are tiny; else the sum is 1 or more.
+        const T shift = std::max(largest(alpha + indptr[i], indptr[i + 1] - indptr[i]), std::numeric_limits<T>::lowest());
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) alpha[e] -= shift;
     }
     exponentials(alpha + begin, n);
     for (int64_t i = first; i < last; i++) {
-        const T scale = 1 / total(alpha + indptr[i], indptr[i + 1] - indptr[i]);
+        const T sum = total(alpha + indptr[i], indptr[i + 1] - indptr[i]), scale = sum < T(0.5) ? 0 : 1 / sum;
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) alpha[e] *= scale;
     }
     multiply_by_sign(logit + begin, n, T(1), T(-1), alpha + begin);

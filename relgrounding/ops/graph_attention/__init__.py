@@ -29,7 +29,8 @@ def graph_attention(
         alpha_ij = softmax over the in-edges j -> i of  leaky_relu(score_src_j + score_dst_i)
         out_i    = sum over the in-edges of  alpha_ij feat_j
 
-    Edge types are ignored; each of several parallel edges counts. A node without in-edges gets zeros.
+    Edge types are ignored; each of several parallel edges counts. A node without in-edges gets zeros. A score of
+    minus infinity takes the node's edges out, those that it is the source or the destination of.
 
     Second derivatives (`create_graph=True`) are those of "naive", in its time and memory; the two Triton backends
     refuse them.

@@ -99,9 +99,10 @@ def signed_weights(graph: Copies, src_M: Tensor, dst_M: Tensor, shift_M: Tensor 
     logit_F += dst_M.index_select(0, graph.destinations)
     weight_F = torch.nn.functional.leaky_relu(logit_F, slope)
     if shift_M is None:
-        shift_M = segment_max(weight_F, graph.indptr)
+        shift_M = segment_max(weight_F, graph.indptr).clamp_min_(torch.finfo(weight_F.dtype).min)
     weight_F -= shift_M.index_select(0, graph.destinations)
-    scale_M = segment_sum(weight_F.exp_(), graph.indptr).reciprocal_()
+    # Where all logits of a node are minus infinity, the weights are zero, not 0 / 0.
+    scale_M = segment_sum(weight_F.exp_(), graph.indptr).clamp_min_(torch.finfo(weight_F.dtype).tiny).reciprocal_()
     weight_F *= scale_M.index_select(0, graph.destinations)
     # At 0 the leaky ReLU has its negative slope, which the sign of a sum that cancels to +0 would not show.
     return weight_F.copysign_(logit_F.sub_(torch.finfo(logit_F.dtype).tiny))

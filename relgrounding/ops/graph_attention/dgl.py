@@ -32,5 +32,10 @@ def graph_attention_dgl(
         return graph_attention_naive(structure, feat_NHD, score_src_NH, score_dst_NH, negative_slope)
     graph = structure.homogeneous()
     logit_EH = dgl.ops.u_add_v(graph, score_src_NH.unsqueeze(-1), score_dst_NH.unsqueeze(-1))
-    alpha_EH = dgl.ops.edge_softmax(graph, torch.nn.functional.leaky_relu(logit_EH, negative_slope))
+    logit_EH = torch.nn.functional.leaky_relu(logit_EH, negative_slope)
+    taken_out = logit_EH == -torch.inf
+    if taken_out.any():  # DGL's softmax makes NaN where a node has no other logits
+        alpha_EH = dgl.ops.edge_softmax(graph, logit_EH.clamp_min(torch.finfo(logit_EH.dtype).min))
+        return dgl.ops.u_mul_e_sum(graph, feat_NHD, alpha_EH.masked_fill(taken_out, 0))
+    alpha_EH = dgl.ops.edge_softmax(graph, logit_EH)
     return dgl.ops.u_mul_e_sum(graph, feat_NHD, alpha_EH)
