@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from relgrounding._registry import Registry
 from relgrounding._settings import ConfigError, number
 from relgrounding._urls import is_url, masked
+from relgrounding.features.vocabulary import LARGEST_OFFSET
 from relgrounding.io._errors import Problems
 from relgrounding.io._remote import fetched, local_path
 
@@ -31,7 +32,7 @@ class DataConfig:
     s3://bucket/features.h5."""
     word_vectors: str = ""
     """Vectors in GloVe's text format, as given or below `root`; empty: word vectors are trained from scratch."""
-    word_offset: float = number(0.0, least=0)
+    word_offset: float = number(0.0, least=0, most=LARGEST_OFFSET)
     """Added to the vector of each word, so that words with the same vector differ: numbers drawn by the word, with this
     times the standard deviation of the vector's; 0: the vectors of the file."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])

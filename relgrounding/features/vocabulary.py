@@ -20,6 +20,7 @@ from relgrounding._signals import look
 __all__ = ["Vocabulary", "load_word_vectors", "tokenize"]
 
 PADDING, UNKNOWN = 0, 1
+LARGEST_OFFSET = 100
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 # Chinese and Japanese are written without spaces: each of their characters is a word.
 _EACH = r"\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}"
@@ -146,7 +147,7 @@ def load_word_vectors(
         path: text file, one line per word: the word, then its numbers, all separated by one space (GloVe's format).
         vocabulary: words whose vectors are wanted.
         cache: folder that keeps what was read as .npz, named by the file's path, size and time and the vocabulary.
-        offset: size of the offsets, from 0 (the vectors of the file).
+        offset: size of the offsets, from 0 (the vectors of the file) to 100.
 
     Returns:
         The words that have a vector, in their order, and the (number of words, dim) float32 table of that vocabulary.
@@ -154,8 +155,10 @@ def load_word_vectors(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no word has a vector, or the line of a word does not hold its numbers.
+        ValueError: no word has a vector, the line of a word does not hold its numbers, or an offset out of its range.
     """
+    if not 0 <= offset <= LARGEST_OFFSET:
+        raise ValueError(f"offset is {offset}; give a number from 0 to {LARGEST_OFFSET}")
     wanted = vocabulary.to_list()
     found, vectors = _read_cached(
         Path(path), [*wanted, *(_plain(word) for word in wanted if not word.isascii())], cache

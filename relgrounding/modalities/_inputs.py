@@ -109,7 +109,7 @@ def load_array(path: Path) -> np.ndarray:
         source = kind(path, Problems(), Options())
     except BadFeatures as error:
         raise ValueError(
-            f"{path} is not a plain {path.suffix} file ({error}); write it with numpy.save(path, array)"
+            f"{path} cannot be read as the features of one item ({error}); write them with numpy.save(path, array)"
         ) from None
     return source.read(source.entries[0]).features
 

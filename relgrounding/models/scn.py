@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from relgrounding._settings import ConfigError, number
+from relgrounding.features.vocabulary import UNKNOWN
 from relgrounding.modalities import VideoBatch
 from relgrounding.models._system import WIDEST, System, first_weight, register_model
 from relgrounding.nn import DecoderStack, ProposalPooling, sinusoidal_positions
@@ -103,6 +104,8 @@ class SCN(System):
     def check(cls, config: SCNConfig) -> None:
         if config.answer_by == "completion" and not config.parts:
             raise ConfigError("model.answer_by=completion needs parts to complete sentences from; give model.parts=15")
+        if config.parts == 1:
+            raise ConfigError("model.parts is 1, and all windows are alike in one part; give 2 or more, or 0")
         if config.width % config.heads or config.width % 2:
             raise ConfigError(
                 f"model.width ({config.width}) must be even and a multiple of model.heads ({config.heads})"
@@ -200,6 +203,8 @@ class SCN(System):
         words = (length < batch.word_lengths[:, None]).unsqueeze(1).expand(hidden.shape[:3])
         # Padding is not predicted: over a large vocabulary that is most of the work.
         logits, target = widened(self.predict(hidden[words])), batch.words.unsqueeze(1).expand_as(words)[words]
+        # Words of which only a vector was learned since training, as `Grounder` does, are predicted as unknown ones.
+        target = target.masked_fill(target >= logits.shape[1], UNKNOWN)
         each = nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
         losses = each.new_zeros(words.shape).masked_scatter(words, each)
         return losses.sum(2) / batch.word_lengths[:, None]

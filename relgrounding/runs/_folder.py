@@ -34,6 +34,16 @@ ORIGIN = ("started", "versions")
 """Sections of config.yaml that are not settings."""
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder holds the configuration of a run."""
+    config = path / "config.yaml"
+    with contextlib.suppress(ConfigError):
+        settings = {} if config.is_symlink() or not config.is_file() else read_yaml(config)
+        versions = settings.get("versions")
+        return isinstance(versions, dict) and "relgrounding" in versions
+    return False
+
+
 class RunError(Masked, RuntimeError):
     """A run folder cannot be used as requested; the message says what to do."""
 
@@ -194,7 +204,12 @@ class RunFolder:
                 "if no epoch of the run is finished, continue it with relgrounding train --resume; a folder of "
                 "evaluate --out has no weights at all"
             )
-            remedy = "start the run without --resume" if name == "last.pt" else epoch
+            begin = (
+                "copy best.pt there to continue from its epoch, or train the run again with --overwrite"
+                if (self.path / "best.pt").is_file() and not self._keeps_average()
+                else "start the run without --resume"
+            )
+            remedy = begin if name == "last.pt" else epoch
             raise RunError(f"{path} does not exist; {remedy}")
         try:
             content = io.BytesIO(path.read_bytes())
@@ -254,10 +269,16 @@ class RunFolder:
                 f"{self.path} holds a run: continue it with --resume, replace it with --overwrite, or give this run "
                 "another name with name=..."
             )
-        if not os.path.isdir(self.path) or os.path.isfile(self.path / "config.yaml"):
+        if not os.path.isdir(self.path):
             return
-        own = {".lock", "train.log"}  # written before a run starts
+        begun = is_run(self.path)
+        own = {".lock", "train.log", *(("config.yaml", "tensorboard") if begun else ())}  # of before the first last.pt
         others = [name for name in sorted(os.listdir(self.path)) if name not in own and not is_part(name)]
+        if others and begun:
+            raise RunError(
+                f"{self.path} holds {others[0]} of a run, and no last.pt; replace it all with --overwrite, or give "
+                "this run another name with name=..."
+            )
         if others:
             raise RunError(f"{self.path} holds {others[0]} and is not a run; give this run another name with name=...")
 

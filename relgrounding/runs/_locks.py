@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from relgrounding._printing import get_logger
-from relgrounding._settings import ConfigError, read_yaml
 from relgrounding._urls import masked
-from relgrounding.runs._folder import RunError, RunFolder
+from relgrounding.runs._folder import RunError, RunFolder, is_run
 
 logger = get_logger("relgrounding.training")
 
@@ -96,7 +95,7 @@ def _must_be_run(path: Path) -> bool:
         raise RunError(f"{path} is a link or a file; --overwrite deletes only run folders: remove it yourself")
     if os.listdir(path) in ([], [LOCK]):
         return False
-    if _is_run(path):
+    if is_run(path):
         return True
     raise RunError(
         f"{path} is not a run folder: it has no config.yaml with the section 'versions' of a run; --overwrite deletes "
@@ -104,20 +103,10 @@ def _must_be_run(path: Path) -> bool:
     )
 
 
-def _is_run(path: Path) -> bool:
-    """Whether a folder holds the configuration of a run."""
-    config = path / "config.yaml"
-    with contextlib.suppress(ConfigError):
-        settings = {} if config.is_symlink() or not config.is_file() else read_yaml(config)
-        versions = settings.get("versions")
-        return isinstance(versions, dict) and "relgrounding" in versions
-    return False
-
-
 def _check_kept(path: Path, read: Mapping[str, Path]) -> None:
     """Raise RunError if other runs, or what the new run reads, would be deleted with the folder of a run."""
     for inner in path.rglob("config.yaml"):
-        if inner.parent != path and _is_run(inner.parent):
+        if inner.parent != path and is_run(inner.parent):
             raise RunError(f"{path} holds another run, {inner.parent}, which --overwrite would delete; move it away")
     for key, source in read.items():
         there = source.resolve()
@@ -151,9 +140,9 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder that holds nothing, or nothing but the lock file."""
+    """Remove the lock file from a folder that is not a run, and the folder if it holds nothing else."""
     with contextlib.suppress(OSError):
-        if os.listdir(path) in ([], [LOCK]):
+        if not is_run(path):
             (path / LOCK).unlink(missing_ok=True)
             os.rmdir(path)
 

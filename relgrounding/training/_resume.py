@@ -51,6 +51,19 @@ def check_settings(folder: RunFolder, config: Config) -> None:
         )
 
 
+def check_words(start: RunFolder, config: Config) -> None:
+    """Compare the word vectors of a run with those of one that starts from its weights, which hold them.
+
+    Raises:
+        RunError: the offsets of words differ.
+    """
+    was, now = start.read_config().data.word_offset, config.data.word_offset
+    if was != now:
+        raise RunError(
+            f"{start.path} was trained with data.word_offset={was:g}, not {now:g}; give data.word_offset={was:g}"
+        )
+
+
 def check_teacher(start: RunFolder, config: Config) -> None:
     """Compare the model of a run with the one that is trained from it without being changed.
 
@@ -91,10 +104,11 @@ def load_whole(folder: RunFolder, config: Config) -> dict[str, Any]:
         raise RunError(f"{path} cannot be restored: it lacks the state of {', '.join(needed)}")
     then = stages(folder.read_config())
     begun = max((number for number in range(state["stage"]) if planned[number].start_from), default=0)
+    passed = {planned[number].key for number in range(begun, state["stage"] - 1)}
     for number in range(begun, state["stage"] - 1):
         key = planned[number].key
         if planned[number].epochs > then[number].epochs:
-            rest = f"; {stage.key} may" if stage.key != key else ""
+            rest = f"; {stage.key} may" if stage.key not in passed else ""
             raise RunError(f"{key} cannot rise: {folder.path} is past stage {number + 1}{rest}")
     # Not the saved value: the last checkpoint may precede the end of the run, and the run may have been extended since.
     state["finished"] = stage_is_over(state, config) and state["stage"] == len(planned)

@@ -24,7 +24,7 @@ from relgrounding.training._average import Average
 from relgrounding.training._draws import Draws
 from relgrounding.training._evaluate import LAST, validation_metrics
 from relgrounding.training._negatives import job_cut
-from relgrounding.training._resume import check_teacher, load_whole, stage_is_over
+from relgrounding.training._resume import check_teacher, check_words, load_whole, stage_is_over
 from relgrounding.training._same import check_same
 from relgrounding.training._schedule import learning_rate_factor, planned, stages
 from relgrounding.training._step import Done, Loaded, Step
@@ -177,6 +177,7 @@ class Trainer:
                 f"{start.path} was trained with another vocabulary; stage 2 needs the same: pass it to make_task"
             )
         if start is not self.folder:
+            on_main(check_words, start, self.config)
             saved |= {"model": first_member(saved["model"])}
             if self.stage.member:
                 on_main(check_teacher, start, self.config)

@@ -2,12 +2,14 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from relgrounding._printing import counted
 from relgrounding.config import Config
 from relgrounding.predictor import Neighbour
 from relgrounding.runs import RunError, RunFolder
@@ -109,6 +111,13 @@ def read_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{folder.path / 'predictions.jsonl'}: {error!r}; {REPEAT}") from None
     if not predictions:
         raise RunError(f"{folder.path}: no query has a right answer to compare with; give some in the annotations")
+    found = Counter(f"split {p.split}, protocol {p.protocol}" for p in predictions)
+    stated = Counter({f"split {e.get('split')}, protocol {e.get('protocol')}": e["queries"] for e in results})
+    if differing := [part for part in [*stated, *found] if found[part] != stated[part]]:
+        raise RunError(
+            f"{folder.path / 'predictions.jsonl'} has {counted(found[differing[0]], 'answer')} of {differing[0]}, and "
+            f"results.json says {stated[differing[0]]}; {REPEAT}"
+        )
     text = (folder.path / "config.yaml").read_text(encoding="utf-8-sig")
     return Run(folder.path.resolve().name, config, text, folder.read_origin(), log, results, predictions)
 

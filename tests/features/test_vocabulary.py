@@ -146,6 +146,9 @@ def test_an_offset_tells_words_with_one_vector_apart_by_the_word_alone(tmp_path)
     torch.testing.assert_close(noise.std(1), torch.ones(4), atol=0.1, rtol=0)
     assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.2
     torch.testing.assert_close(table[1], table[2:].mean(0))
+    for offset in (-1.0, 1e4, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"offset is {offset}; give a number from 0 to 100"):
+            load_word_vectors(tmp_path / "v.txt", Vocabulary(list(rows)), offset=offset)
     fewer, again = load_word_vectors(tmp_path / "v.txt", Vocabulary(["third", "first"]), tmp_path, offset=0.5)
     for word in fewer.to_list():
         assert again[fewer.encode(word)].equal(table[words.encode(word)])

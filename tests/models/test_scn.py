@@ -9,6 +9,7 @@ import torch
 from relgrounding.config import ConfigError, load_config, model_name
 from relgrounding.datasets import Query
 from relgrounding.features import Vocabulary, tokenize, word_importance
+from relgrounding.features.vocabulary import UNKNOWN
 from relgrounding.graphs import ending_windows
 from relgrounding.modalities import VideoCollator
 from relgrounding.models import SCN, SCNConfig
@@ -120,6 +121,17 @@ def test_answers_by_completion_are_the_odds_of_the_loss_by_parts():
     expected = -model.part_losses(batch, batch.spans, batch.structure.node_item, masked)
     torch.testing.assert_close(torch.logit(model(batch)), expected)
     assert not torch.allclose(model(batch), model.ground(batch))
+    # Words met after training, as `Grounder` adds them, have a vector and no logit: they are predicted as unknown.
+    *_, words = batch.words.shape
+    known = model.embedding.num_embeddings
+    batch.words = torch.where(torch.arange(words) == 0, known, batch.words)
+    with_new, batch.words = batch.words, batch.words.clamp_max(known - 1)
+    vectors = model.embedding(batch.words)
+    model.embedding.forward = lambda ids: vectors
+    batch.words = with_new
+    found = model(batch)
+    batch.words = torch.where(with_new == known, UNKNOWN, with_new)
+    torch.testing.assert_close(found, model(batch))
 
 
 @pytest.mark.parametrize("clips", [1, 2, 5, 8, 13, 32])
@@ -156,6 +168,7 @@ def test_settings_and_name():
             r"model\.width \(30\) must be even and a multiple of model\.heads",
         ),
         (["train.objectives=[scn]", "model.answer_by=completion"], r"needs parts .* give model\.parts=15"),
+        (["train.objectives=[scn]", "model.parts=1"], r"model\.parts is 1, and all windows are alike"),
         (["train.objectives=[scn]", "scn.completed=2"], r"scn\.completed: .* give model\.parts, or 0"),
         (["train.objectives=[scn]", "model.parts=3", "scn.completed=4"], r"scn\.completed is 4, but 3 windows are"),
         (["train.objectives=[scn]", "model.hidden=3"], r"model\.hidden is a setting of arn, ign, vgn"),

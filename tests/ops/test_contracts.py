@@ -157,13 +157,14 @@ def test_a_bias_of_minus_infinity_takes_an_edge_out_also_where_its_gate_overflow
 
 @backends
 @floats
-@pytest.mark.parametrize("sources, destinations", [([1], []), ([0, 2], []), ([0, 1, 2, 4], []), ([], [1]), ([2], [3])])
-def test_a_score_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype, sources, destinations):
+@pytest.mark.parametrize("taken", [([1], []), ([0, 2], []), ([0, 1, 2, 4], []), ([], [1]), ([2], [3])])
+def test_a_score_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype, taken):
+    sources, destinations = taken
     edges = [(0, 1, 0), (2, 1, 1), (1, 1, 1), (1, 3, 2), (4, 3, 2), (3, 4, 0), (0, 1, 0)]
     left = [edge for edge in edges if edge[0] not in sources and edge[1] not in destinations]
     feat, *scores = (x.detach() for x in draw_inputs(0, [(5, 2, 3), (5, 2), (5, 2)], dtype))
     masked = [score.clone() for score in scores]
-    for score, nodes in zip(masked, (sources, destinations), strict=True):
+    for score, nodes in zip(masked, taken, strict=True):
         score[nodes] = -torch.inf
     results = []
     for some, columns in ((edges, masked), (left, scores)):

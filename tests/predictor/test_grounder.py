@@ -154,8 +154,8 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
         ((clips[0],), {"duration": 5}, r"shape \(5,\)"),
         ((clips[:0],), {"duration": 5}, r"expected numbers \(clips >= 1, 5\)"),
         ((holed,), {"duration": 5}, "not finite in row 3"),
-        ((folder / "object.npy",), {"duration": 5}, "is not a plain .npy file"),
-        ((folder / "text.npy",), {"duration": 5}, "is not a plain .npy file"),
+        ((folder / "object.npy",), {"duration": 5}, "cannot be read as the features of one item"),
+        ((folder / "text.npy",), {"duration": 5}, "cannot be read as the features of one item"),
         ((clips,), {"duration": 5, "select": "best"}, "it is 'score' or 'vote'"),
     ]
     for arguments, more, message in cases:

@@ -107,6 +107,8 @@ def test_rounds_from_another_run_share_its_model(run, tmp_path):
     assert int(again.model.active) == 2
     with pytest.raises(RunError, match=r"first member, but model.relation is 'graph' there and 'none' here"):
         Trainer(make_task(tiny_config(*words, "model.relation=none")), RunFolder(tmp_path / "fourth"), quiet=True)
+    with pytest.raises(RunError, match=r"first was trained with data\.word_offset=0, not 1; give data\.word_offset=0"):
+        Trainer(make_task(tiny_config(*words, "data.word_offset=1")), RunFolder(tmp_path / "fourth"), quiet=True)
     assert not nothing_left(found[0], tiny_config(*words, "cotrain.epochs=2"))
     with pytest.raises(RunError, match=r"model.relation is 'graph' there"):
         nothing_left(found[0], tiny_config(*words, "model.relation=none"))
@@ -126,6 +128,8 @@ def test_a_finished_run_goes_on_with_rounds_and_past_ones_keep_their_epochs(tmp_
     assert int(folder.load("best.pt")["model"]["active"]) == 3
     with pytest.raises(RunError, match=r"cotrain.epochs cannot rise: .* is past stage 2$"):
         train(folder, *words, "cotrain.epochs=2", resume=True)
+    with pytest.raises(RunError, match=r"train.epochs cannot rise: .* is past stage 1$"):
+        train(folder, "train.epochs=2", "model.standardise=true", "cotrain.epochs=1", resume=True)
 
 
 def test_words_that_are_met_later_reach_every_member(tmp_path):

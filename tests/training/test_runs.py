@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import relgrounding
 from relgrounding.config import ConfigError
-from relgrounding.runs import RunError, RunFolder
-from relgrounding.training import Trainer, evaluate_run
+from relgrounding.runs import RunError, RunFolder, hold_run
+from relgrounding.training import Trainer, evaluate_run, train_run
 from tests.evaluation.recount import recount
 from tests.training.tiny import TINY, same, tiny_config, tool, train, train_until
 
@@ -112,6 +113,42 @@ def test_a_folder_of_something_else_is_not_trained_into(tmp_path):
         train(RunFolder(tmp_path / "run"))
     (tmp_path / "run" / "thesis.txt").unlink()
     train(RunFolder(tmp_path / "run"), "train.epochs=1")
+
+
+def test_a_configuration_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(RunError, match=r"run holds config\.yaml and is not a run"):
+        train_run(tiny_config(), RunFolder(tmp_path / "run"), quiet=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    assert (tmp_path / "run" / "config.yaml").read_text() == "mine: 1\n"
+
+
+@pytest.mark.parametrize("resume", [False, True, "auto"])
+def test_what_is_left_of_a_run_without_its_last_checkpoint_is_not_replaced(tmp_path, resume):
+    run = relgrounding.train(tiny_config(), runs=tmp_path, quiet=True)
+    relgrounding.evaluate(run, out=tmp_path / "answers", quiet=True)
+    (run.path / "last.pt").unlink()
+    for folder in (run.path, tmp_path / "answers"):
+        config = tiny_config(f"name={folder.name}", "seed=1")
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+        message = (
+            r"last\.pt does not exist" if resume is True else r"of a run, and no last\.pt; replace it all with --over"
+        )
+        with pytest.raises(RunError, match=message):
+            relgrounding.train(config, runs=tmp_path, resume=resume, quiet=True)
+        assert all(path.read_bytes() == content for path, content in before.items())
+        if not resume:
+            again = relgrounding.train(config, runs=tmp_path, overwrite=True, quiet=True)
+            assert again.config.seed == 1
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with hold_run(folder):
+        folder.write_config(tiny_config())
+        folder.rewind(0, 0)
+    assert relgrounding.train(tiny_config(), runs=tmp_path, resume="auto", quiet=True).results
 
 
 def test_training_stops_early_when_the_validation_metric_does_not_rise(tmp_path, monkeypatch):

@@ -125,6 +125,13 @@ def test_runs_without_anything_in_common_and_broken_ones_are_refused(folders, tm
         match_runs([first, read_run(other)])
     with pytest.raises(RunError, match="is not a run"):
         read_run(tmp_path / "nothing")
+    lines = (other / "predictions.jsonl").read_text().splitlines(keepends=True)
+    for some in (lines[:-1], [*lines, lines[0]], [lines[0].replace("reduced, ", "foo, "), *lines[1:]]):
+        (other / "predictions.jsonl").write_text("".join(some))
+        with pytest.raises(
+            RunError, match=r"predictions.jsonl has \d+ answers of split .*, and results.json says 30; repeat"
+        ):
+            read_run(other)
     (other / "predictions.jsonl").write_text('{"split": "test", "protocol": "x"}\n')
     with pytest.raises(RunError, match="repeat it with"):
         read_run(other)
@@ -136,6 +143,8 @@ def test_runs_without_anything_in_common_and_broken_ones_are_refused(folders, tm
 def test_queries_without_a_right_answer_are_left_out(tmp_path):
     folder = write_run(tmp_path / "run", 1.0)
     change_lines(folder, lambda line: line | {"targets": []} if line["id"] == "q3" else line)
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps([entry | {"queries": 29} for entry in results]))
     assert {p.id for p in read_run(folder).predictions} == {f"q{i}" for i in range(30) if i != 3}
     change_lines(folder, lambda line: line | {"targets": []})
     with pytest.raises(RunError, match="no query has a right answer to compare with"):
