@@ -16,6 +16,7 @@ from relgrounding.features import (
     RegionFeatures,
     Regions,
     _stores,
+    open_features,
     write_clip_features,
     write_region_features,
 )
@@ -281,3 +282,13 @@ def test_a_file_is_closed_with_its_store(clip_file, region_file, kind):
     del store
     gc.collect()
     assert not file  # an open one may call into an interpreter that has ended
+
+
+def test_a_file_of_regions_is_not_read_as_clips_and_a_video_may_be_called_offsets(tmp_path):
+    write_region_features(tmp_path / "regions.h5", [("a", regions(2))])
+    assert open_features(tmp_path / "regions.h5").ids == ["a"]
+    with pytest.raises(BadFeatures, match=r"regions\.h5 holds features of regions, expected clips; name another store"):
+        open_features(tmp_path / "regions.h5", "clips")
+    write_clip_features(tmp_path / "clips.h5", [("offsets", np.ones((2, 3)))])
+    for kind in ("", "clips"):
+        assert open_features(tmp_path / "clips.h5", kind)["offsets"].shape == (2, 3)

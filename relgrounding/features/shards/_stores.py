@@ -17,7 +17,7 @@ from relgrounding.features._stores import ClipFeatures, _Store
 from relgrounding.features.shards._index import INDEX, Index, read_index
 from relgrounding.features.shards._lookup import Lookup
 from relgrounding.io._errors import BadFeatures, MissingFeatures
-from relgrounding.io._hdf5 import check_texts, names, open_hdf5, read_text_of
+from relgrounding.io._hdf5 import check_texts, member, open_hdf5, read_text_of
 
 _DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 MOST_OPEN = 256 if _DESCRIPTORS == resource.RLIM_INFINITY else max(8, min(256, _DESCRIPTORS // 4))
@@ -55,9 +55,13 @@ def open_features(path: str | Path, kind: str = "", in_memory: bool | None = Non
         if kind and index.kind != kind:
             raise BadFeatures(f"{path} holds features of {index.kind}, expected {kind}; name another store")
         return ClipShards(path) if index.kind == "clips" else RegionShards(path)
-    if not kind:
+    if kind != "regions":
         with open_hdf5(path) as file:
-            kind = "regions" if "offsets" in names(file, str(path)) else "clips"
+            offsets = member(file, "offsets", str(path))
+            regions = offsets is not None and getattr(offsets, "ndim", 1) == 1  # a video of this name has (clips, dim)
+        if kind and regions:
+            raise BadFeatures(f"{path} holds features of regions, expected {kind}; name another store")
+        kind = "regions" if regions else "clips"
     return ClipFeatures(path, in_memory) if kind == "clips" else RegionFeatures(path, in_memory)
 
 
