@@ -204,12 +204,9 @@ class RunFolder:
                 "if no epoch of the run is finished, continue it with relgrounding train --resume; a folder of "
                 "evaluate --out has no weights at all"
             )
-            begin = (
-                "copy best.pt there to continue from its epoch, or train the run again with --overwrite"
-                if (self.path / "best.pt").is_file() and not self._keeps_average()
-                else "start the run without --resume"
-            )
-            remedy = begin if name == "last.pt" else epoch
+            if name == "last.pt":
+                self.check_new()
+            remedy = "start the run without --resume" if name == "last.pt" else epoch
             raise RunError(f"{path} does not exist; {remedy}")
         try:
             content = io.BytesIO(path.read_bytes())
@@ -275,9 +272,10 @@ class RunFolder:
         own = {".lock", "train.log", *(("config.yaml", "tensorboard") if begun else ())}  # of before the first last.pt
         others = [name for name in sorted(os.listdir(self.path)) if name not in own and not is_part(name)]
         if others and begun:
+            copy = "copy best.pt there to continue from its epoch, " if self._holds_epoch() else ""
             raise RunError(
-                f"{self.path} holds {others[0]} of a run, and no last.pt; replace it all with --overwrite, or give "
-                "this run another name with name=..."
+                f"{self.path} holds {others[0]} of a run, but last.pt does not exist; {copy}replace it all with "
+                "--overwrite, or give this run another name with name=..."
             )
         if others:
             raise RunError(f"{self.path} holds {others[0]} and is not a run; give this run another name with name=...")
@@ -289,17 +287,18 @@ class RunFolder:
 
     def _damaged(self, name: str, reason: str) -> RunError:
         others = [n for n in ("last.pt", "best.pt") if n != name and (self.path / n).is_file()]
-        if name == "last.pt" and self._keeps_average():  # of best.pt the weights are the average
+        if name == "last.pt" and not self._holds_epoch():
             others = []
         remedy = f"copy {others[0]} over it to continue from there, or " if others else ""
         return RunError(
             f"{self.path / name} cannot be restored: {reason}; {remedy}train the run again with --overwrite"
         )
 
-    def _keeps_average(self) -> bool:
+    def _holds_epoch(self) -> bool:
+        """Whether best.pt is there and can be continued from, which its weights cannot if they are an average."""
         with contextlib.suppress(ConfigError, RunError):
-            return self.read_config().train.ema > 0
-        return False
+            return (self.path / "best.pt").is_file() and not self.read_config().train.ema > 0
+        return (self.path / "best.pt").is_file()
 
     def _replace(self, name: str, content: bytes | memoryview) -> None:
         self.check_there()

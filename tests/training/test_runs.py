@@ -132,10 +132,10 @@ def test_what_is_left_of_a_run_without_its_last_checkpoint_is_not_replaced(tmp_p
     for folder in (run.path, tmp_path / "answers"):
         config = tiny_config(f"name={folder.name}", "seed=1")
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
-        message = (
-            r"last\.pt does not exist" if resume is True else r"of a run, and no last\.pt; replace it all with --over"
-        )
-        with pytest.raises(RunError, match=message):
+        copied = "copy best.pt there to continue from its epoch, " if folder == run.path else ""
+        with pytest.raises(
+            RunError, match=rf"of a run, but last\.pt does not exist; {copied}replace it all with --over"
+        ):
             relgrounding.train(config, runs=tmp_path, resume=resume, quiet=True)
         assert all(path.read_bytes() == content for path, content in before.items())
         if not resume:
