@@ -157,18 +157,20 @@ def test_a_bias_of_minus_infinity_takes_an_edge_out_also_where_its_gate_overflow
 
 @backends
 @floats
-@pytest.mark.parametrize("taken", [([1], []), ([0, 2], []), ([0, 1, 2, 4], []), ([], [1]), ([2], [3])])
-def test_a_score_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype, taken):
-    sources, destinations = taken
-    edges = [(0, 1, 0), (2, 1, 1), (1, 1, 1), (1, 3, 2), (4, 3, 2), (3, 4, 0), (0, 1, 0)]
-    left = [edge for edge in edges if edge[0] not in sources and edge[1] not in destinations]
-    feat, *scores = (x.detach() for x in draw_inputs(0, [(5, 2, 3), (5, 2), (5, 2)], dtype))
+def test_a_score_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, dtype):
+    edges, every, left = [(0, 1, 0), (2, 1, 1), (1, 1, 1), (1, 3, 2), (4, 3, 2), (3, 4, 0), (0, 1, 0)], [], []
+    taken = [([1], []), ([0, 2], []), ([0, 1, 2, 4], []), ([], [1]), ([2], [3])]
+    feat, *scores = (x.detach() for x in draw_inputs(0, [(25, 2, 3), (25, 2), (25, 2)], dtype))
     masked = [score.clone() for score in scores]
-    for score, nodes in zip(masked, taken, strict=True):
-        score[nodes] = -torch.inf
+    for first, nodes in zip(range(0, 25, 5), taken, strict=True):
+        for score, rows in zip(masked, nodes, strict=True):
+            score[[first + row for row in rows]] = -torch.inf
+        here = [(first + j, first + i, r) for j, i, r in edges]
+        every += here
+        left += [edge for edge in here if edge[0] - first not in nodes[0] and edge[1] - first not in nodes[1]]
     results = []
-    for some, columns in ((edges, masked), (left, scores)):
-        run = functools.partial(ops.graph_attention, structure_of([5], some), backend=backend)
+    for some, columns in ((every, masked), (left, scores)):
+        run = functools.partial(ops.graph_attention, structure_of([5] * 5, some), backend=backend)
         results.append(values_and_gradients(run, [x.clone().requires_grad_() for x in (feat, *columns)]))
     torch.testing.assert_close(*results)
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from relgrounding._files import is_part
 from relgrounding._signals import STOPPING, run_command
 from relgrounding.features import convert
 from relgrounding.runs import RunFolder
@@ -130,7 +131,8 @@ class Job:
                 torch.load(path, weights_only=True)
             except Exception:  # whatever half a file leads to
                 found.append(path.name)
-        for path in self.run.glob("*.json*"):
+        # What `replacing` had not finished is nothing that is read, and is gone at the end.
+        for path in (path for path in self.run.glob("*.json*") if not is_part(path.name)):
             lines = path.read_bytes().splitlines(keepends=True)
             whole = path.read_bytes() if path.suffix == ".json" else None
             # The last line of the log may be half, which the next process cuts.
