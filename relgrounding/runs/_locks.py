@@ -51,6 +51,7 @@ def hold_run(
             replaced is not a run, holds another one or what the new one reads.
     """
     path, staged = folder.path, None
+    had_lock = os.path.lexists(path / LOCK)
     with contextlib.ExitStack() as stack:
         try:
             if overwrite and os.path.lexists(path) and _must_be_run(path):
@@ -72,7 +73,7 @@ def hold_run(
         try:
             yield settle
         finally:
-            _remove_unused(folder.path)
+            _remove_unused(folder.path, had_lock and folder.path == path)
             folder.path = path
 
 
@@ -139,10 +140,10 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{what}")
 
 
-def _remove_unused(path: Path) -> None:
-    """Remove the lock file from a folder that is not a run, and the folder if it holds nothing else."""
+def _remove_unused(path: Path, had_lock: bool = False) -> None:
+    """Remove a folder that holds nothing but the lock file, or the lock file that a folder of something else got."""
     with contextlib.suppress(OSError):
-        if not is_run(path):
+        if os.listdir(path) in ([], [LOCK]) or not (had_lock or is_run(path)):
             (path / LOCK).unlink(missing_ok=True)
             os.rmdir(path)
 

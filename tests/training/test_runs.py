@@ -122,6 +122,10 @@ def test_a_configuration_of_something_else_is_not_replaced(tmp_path):
         train_run(tiny_config(), RunFolder(tmp_path / "run"), quiet=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
     assert (tmp_path / "run" / "config.yaml").read_text() == "mine: 1\n"
+    (tmp_path / "run" / ".lock").touch()
+    with pytest.raises(RunError, match=r"run holds config\.yaml and is not a run"):
+        train_run(tiny_config(), RunFolder(tmp_path / "run"), quiet=True)
+    assert (tmp_path / "run" / ".lock").exists()
 
 
 @pytest.mark.parametrize("resume", [False, True, "auto"])
