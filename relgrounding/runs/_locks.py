@@ -153,7 +153,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Create a folder if it is missing and hold its lock file.
 
     Raises:
-        RunError: it is already held, or not a plain file.
+        RunError: it is already held, or not the lock file of a run.
         OSError: it cannot be written.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -172,10 +172,13 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in BUSY:
-                raise RunError(f"{path} is in use by {_read_holder(descriptor)}; wait for it, or stop it") from None
+                other = _read_holder(descriptor) or "another process"
+                raise RunError(f"{path} is in use by {other}; wait for it, or stop it") from None
             logger.warning("%s: the file system has no locks (%s); let only one command write to it", path, error)
         if not os.path.lexists(file) or os.lstat(file).st_ino != facts.st_ino:
             raise RunError(f"{path} was just replaced by another process; try again")
+        if facts.st_size and not _read_holder(descriptor):
+            raise RunError(f"{file} was not written by this program; move it away, or choose another folder")
         HELD.add(key)
         holder = {
             "pid": os.getpid(),
@@ -192,8 +195,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _read_holder(descriptor: int) -> str:
+    """Return who wrote a lock file; empty if it is not one of this program, or cannot be read."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return "process {pid} on {host} since {since} ({command!a})".format(**holder)
-    except (ValueError, TypeError, KeyError, OSError):
-        return "another process"
+    except (ValueError, TypeError, KeyError, OSError, RecursionError):
+        return ""

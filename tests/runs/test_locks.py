@@ -112,6 +112,23 @@ def test_a_lock_that_is_a_link_is_not_written_through(tmp_path):
     assert (tmp_path / "valuable").read_text() == "v"
 
 
+@pytest.mark.parametrize("content", ["v", "{}", "[" * 9999, "# poetry\n" * 999])
+def test_a_lock_of_another_program_is_not_written_over(tmp_path, content):
+    (tmp_path / ".lock").write_text(content)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=r"\.lock was not written by"), hold_run(RunFolder(tmp_path), overwrite):
+            pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(".lock", content)]
+
+
+@pytest.mark.parametrize("content", ["", '{"pid": 1, "host": "h", "since": "s", "command": "c"}'])
+def test_a_lock_left_by_a_process_that_died_is_taken_over(tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text(content)
+    with hold_run(RunFolder(tmp_path / "run")):
+        assert f'"pid": {os.getpid()}' in (tmp_path / "run" / ".lock").read_text()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("finished")
