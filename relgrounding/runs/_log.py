@@ -8,7 +8,7 @@ from relgrounding._files import replacing, synchronise
 from relgrounding.io._regular import check_regular
 
 Record = dict[str, Any]
-PROGRESS = ("step", "epoch", "seconds")
+PROGRESS = ("step", "epoch", "stage", "seconds")
 
 
 class RunLog:
@@ -29,7 +29,7 @@ class RunLog:
         """Append a line.
 
         Args:
-            record: numbers by name; "step", "epoch" and "seconds" are the progress of the run.
+            record: numbers by name; "step", "epoch", "stage" and "seconds" are the progress of the run.
         """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

@@ -384,9 +384,9 @@ class Trainer:
         now = time.perf_counter()
         state["seconds"] += now - self._clock
         self._clock = now
-        record = {"step": state["step"], "epoch": state["epoch"], "seconds": round(state["seconds"], 2)}
+        progress = {name: state[name] for name in ("step", "epoch", "stage")}
         if is_main():
-            self.folder.log(record | values)
+            self.folder.log(progress | {"seconds": round(state["seconds"], 2)} | values)
 
     def _save(self, name: str) -> None:
         """Write a checkpoint, with the states of the pieces of all processes."""

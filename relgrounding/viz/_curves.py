@@ -1,6 +1,7 @@
 """Line charts as inline SVG, coloured by the page's style sheet."""
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,11 +15,11 @@ def line_chart(title: str, series: Sequence[Series], dots: bool = False) -> str:
 
     Args:
         title: what is on the y axis.
-        series: name and (x, y) points of each; points that are not finite are left out.
+        series: name and (x, y) points of each; where one is not finite, the line has a gap.
         dots: mark each point.
     """
-    clean = [(name, [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]) for name, points in series]
-    points = [point for _, line in clean for point in line]
+    pieces = [(name, _finite_pieces(points)) for name, points in series]
+    points = [point for _, lines in pieces for line in lines for point in line]
     if not points:
         return ""
     xs, ys = _ticks(0.0, max(x for x, _ in points)), _ticks(min(y for _, y in points), max(y for _, y in points))
@@ -37,15 +38,22 @@ def line_chart(title: str, series: Sequence[Series], dots: bool = False) -> str:
             f'<text x="{position(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
         )
     parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 3}" text-anchor="middle">step</text>')
-    for number, (name, line) in enumerate(clean):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (position(x, y) for x, y in line))
+    for number, (name, lines) in enumerate(pieces):
         label = f"<title>{html.escape(name)}</title>"
-        parts.append(f'<polyline class="line c{number % 5}" points="{path}">{label}</polyline>')
-        if dots or len(line) == 1:
-            parts += [f'<circle class="dot c{number % 5}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
-                      for a, b in (position(x, y) for x, y in line)]  # fmt: skip
+        for line in lines:
+            places = [position(x, y) for x, y in line]
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+            parts.append(f'<polyline class="line c{number % 5}" points="{path}">{label}</polyline>')
+            if dots or len(line) == 1:
+                parts += [f'<circle class="dot c{number % 5}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in places]
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
+
+
+def _finite_pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The stretches of a line between points that are not finite."""
+    grouped = itertools.groupby(points, lambda point: math.isfinite(point[0]) and math.isfinite(point[1]))
+    return [list(piece) for finite, piece in grouped if finite]
 
 
 def _ticks(low: float, high: float) -> list[float]:

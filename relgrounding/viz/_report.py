@@ -2,7 +2,8 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -196,13 +197,24 @@ def _curves(runs: Sequence[Run]) -> str:
     kept = [n for n in names if n == "loss" or (n.startswith("validation/") and not any(w in n for w in LESS_TELLING))]
     charts = []
     for name in kept:
-        series = [
-            (run.name, [(float(line["step"]), float(line[name])) for line in run.log if name in line]) for run in runs
-        ]
+        series = [(run.name, _points(run.log, name)) for run in runs]
         charts.append(line_chart(name.replace("/", ": ").replace(",", ", "), series, dots=name != "loss"))
     if not any(charts):
         return "<p>log.jsonl holds no losses.</p>"
     return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """The points of a curve, with a gap between the losses of two stages, which are of different objectives."""
+    points: list[tuple[float, float]] = []
+    stage = None
+    for line in log:
+        if name in line:
+            if points and name == "loss" and line.get("stage") != stage:
+                points.append((float(line["step"]), math.nan))
+            stage = line.get("stage")
+            points.append((float(line["step"]), float(line[name])))
+    return points
 
 
 def _failures(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:

@@ -85,6 +85,25 @@ def test_groups_of_a_breakdown_hold_every_query_once(pages):
             assert sum(map(int, re.findall(r"</th><td>(\d+)</td>", table))) == queries
 
 
+def _lines(page):
+    """The points of each line of the chart of losses."""
+    chart = re.search(r"<figcaption>loss</figcaption>.*?</figure>", page)[0]
+    return [points.split() for points in re.findall(r'<polyline class="line c0" points="(.*?)"', chart)]
+
+
+def test_the_losses_of_two_stages_are_not_joined_and_those_that_are_not_finite_not_drawn(tmp_path):
+    folder = runs.write_run(tmp_path / "run", 1.0)
+    losses, stages = [3, 2, float("nan"), 2, 1, 9, 8, 7], [1, 1, 1, 1, 1, 2, 2, 3]
+    records = [
+        {"step": step, "epoch": 0, "stage": stage, "seconds": 0.1, "loss": loss}
+        for step, (stage, loss) in enumerate(zip(stages, losses, strict=True), start=1)
+    ]
+    for kept, sizes in ((set(), [2, 2, 2, 1]), ({"stage"}, [2, 5])):  # earlier versions did not log the stage
+        lines = [{k: v for k, v in record.items() if k not in kept} for record in records]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert [len(line) for line in _lines(report_page([read_run(folder)]))] == sizes
+
+
 def test_videos_and_images_do_not_mix(tmp_path, capsys):
     folders = [str(runs.write_run(tmp_path / name, 1.0, video)) for name, video in (("v", True), ("i", False))]
     with pytest.raises(RunError, match="look at them separately"):
