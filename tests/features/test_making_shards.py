@@ -135,7 +135,8 @@ def test_shards_of_other_settings_are_refused_before_the_first_is_complete(tmp_p
     (store / "made_of.json").unlink()  # as where shards were copied without it
     with pytest.raises(BadFeatures, match=rf"{shard_name(1, 2)} was made of other files, or with other settings"):
         convert_features(one, store, shards=2, wanted=[2])
-    for text, reason in (("{", "made_of.json"), ("[]", "does not say what"), ('{"facts": 1}', "does not say what")):
+    texts = ("", "made_of.json"), ("}", "does not say what"), (', "facts": 1}', "does not say what")
+    for text, reason in ((f'{{"made_of": "1"{end}', reason) for end, reason in texts):
         (store / "made_of.json").write_text(text)
         with pytest.raises(BadFeatures, match=f"{reason}.*remove it, and what was made so far"):
             convert_features(one, store, shards=2, wanted=[2])
@@ -378,3 +379,47 @@ def test_an_id_in_two_files_is_an_error_that_names_both(tmp_path, kind):
     write(other, kind, [("w", 0), ("v03", 1)], ATTRIBUTES)
     with pytest.raises(BadFeatures, match=rf"^{re.escape(f'{one} and {other}')}: 'v03' comes twice"):
         convert_features([one, other], tmp_path / "out.h5")
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["index.json", "made_of.json", "ids.txt", "ids.idx"])
+def test_a_file_of_something_else_is_neither_replaced_nor_removed(tmp_path, kind, name):
+    one, folder = source(tmp_path / "one.h5", kind), tmp_path / "web"
+    folder.mkdir()
+    (folder / name).write_text('{"my": "site"}')
+    for shards, wanted in ((2, [1]), (2, [])):
+        with pytest.raises(ConfigError, match=rf"{name} would be replaced, but no feature store has written it"):
+            convert_features(one, folder, shards=shards, wanted=wanted)
+    assert content(folder) == {name: b'{"my": "site"}'}
+    write(folder / "features.h5", kind, [("v", 0)], {})
+    with pytest.raises(ConfigError, match=rf"{name} would be replaced"):
+        index_shards(folder)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ConfigError, match=rf"{name} would be replaced"):
+        index_shards(folder)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "left", ["index.json", "ids.txt ids.idx", "index.json made_of.json ids.txt", "made_of.json ids.idx"]
+)
+def test_what_is_left_of_a_store_is_replaced(tmp_path, kind, left):
+    one, folder = source(tmp_path / "one.h5", kind), tmp_path / "store"
+    convert_features(one, folder, shards=2)
+    whole = content(folder)
+    index = folder / "index.json"
+    index.write_text(json.dumps(json.loads(index.read_text())))  # by another program
+    for name in ("index.json", "made_of.json", "ids.txt", "ids.idx"):
+        if name not in left.split():
+            (folder / name).unlink()
+    index_shards(folder)
+    convert_features(one, folder, shards=2)
+    assert content(folder) == whole
+
+
+def test_an_index_is_made_of_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("nothing", "file"):
+        with pytest.raises(MissingFile, match=f"{name} is not a folder"):
+            index_shards(tmp_path / name)

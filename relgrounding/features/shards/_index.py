@@ -1,7 +1,9 @@
 """`index.json`: what a folder of shards holds. It is small, readable, and as untrusted as any other file."""
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,12 +12,17 @@ from typing import Any, NamedTuple
 
 from relgrounding._names import name_fault
 from relgrounding._printing import brief
+from relgrounding._settings import ConfigError
 from relgrounding.io._errors import BadAnnotation, BadFeatures, MissingFile
 from relgrounding.io._regular import check_regular, read_text
 from relgrounding.io._values import parse_json
 
 INDEX, TEXTS, TABLE = "index.json", "ids.txt", "ids.idx"
+SAID = "made_of.json"
+"""File of a folder that says what its shards are made of, from the moment when the first is begun."""
 FORMAT, VERSION = "relgrounding feature store", 1
+_HEADS = {INDEX: rf'\s*{{\s*"format"\s*:\s*"{FORMAT}"', SAID: r'\s*{\s*"made_of"\s*:\s*"'}
+"""How the two files begin that say what they are."""
 KINDS = ("clips", "regions")
 HDF5 = (".h5", ".hdf5", ".hdf")
 LARGEST = 2**24
@@ -88,6 +95,44 @@ def is_store(path: Path) -> bool:
     return path.is_dir() and (path / INDEX).exists()
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder with a file that making a store would replace, and that no store has written.
+
+    `ids.txt` and `ids.idx` do not say what they are: an `index.json` or `made_of.json` beside them does, or that the
+    last number of the table is the length of the texts.
+
+    Raises:
+        ConfigError: there is one; the message names it.
+    """
+    there = [name for name in (INDEX, SAID, TEXTS, TABLE) if os.path.lexists(folder / name)]
+    own = [name for name, head in _HEADS.items() if name in there and _begins(folder / name, head)]
+    if own or _are_a_pair(folder / TEXTS, folder / TABLE):
+        own += [TEXTS, TABLE]
+    for name in there:
+        if name not in own:
+            raise ConfigError(
+                f"{folder / name} would be replaced, but no feature store has written it; move it away, or name "
+                "another folder"
+            )
+
+
+def _begins(path: Path, head: str) -> bool:
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                return re.match(head.encode(), file.read(1000)) is not None
+    return False
+
+
+def _are_a_pair(texts: Path, table: Path) -> bool:
+    with contextlib.suppress(OSError):
+        if all(path.is_file() and not path.is_symlink() for path in (texts, table)):
+            with table.open("rb") as file:
+                file.seek(-8, os.SEEK_END)
+                return int.from_bytes(file.read(), "little") == texts.stat().st_size
+    return False
+
+
 def shard_name(number: int, count: int) -> str:
     """Return the name of a shard.
 
@@ -106,9 +151,11 @@ def shard_files(folder: Path) -> list[Path]:
     """Return the HDF5 files of a folder by name.
 
     Raises:
-        MissingFile: there are none, or not all of those that belong together by their names.
+        MissingFile: there is no such folder, no such file, or not all of those that belong together by their names.
         BadFeatures: they are parts of different wholes.
     """
+    if not folder.is_dir():
+        raise MissingFile(f"{folder} is not a folder; name one of shards, files such as {shard_name(1, 4)}")
     names = [path.name for path in hdf5_files(folder)]
     if not names:
         raise MissingFile(
@@ -182,7 +229,9 @@ class _Reader:
 
     def read(self, content: Any) -> Index:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise self._wrong("it is not the index of a feature store")
+            raise BadFeatures(
+                f"{self.path}: it is not the index of a feature store; move it away, and then {self.remedy}"
+            )
         if type(content.get("version")) is not int or content["version"] != VERSION:
             raise self._wrong(f"it is of version {brief(content.get('version'))}, this release reads {VERSION}")
         if content.get("kind") not in KINDS:

@@ -13,7 +13,7 @@ from relgrounding._printing import progress
 from relgrounding._signals import look
 from relgrounding.features._regions import RegionFeatures
 from relgrounding.features._stores import ClipFeatures
-from relgrounding.features.shards._index import INDEX, TABLE, TEXTS, Index, Shard, shard_files
+from relgrounding.features.shards._index import INDEX, TABLE, TEXTS, Index, Shard, check_replaceable, shard_files
 from relgrounding.features.shards._lookup import doubled, tables
 from relgrounding.io._errors import BadFeatures, check_id
 from relgrounding.io._hdf5 import member, names, open_hdf5
@@ -54,9 +54,11 @@ def index_shards(folder: str | Path, quiet: bool = True, signed: bool = False) -
         MissingFile: there are no shards, or one is missing.
         UnsafeFile: a shard is not a regular file, or a link out of the folder.
         BadFeatures: a shard is unfinished, damaged, of another kind or width, or an item is in two of them.
+        ConfigError: a file of one of these names was not written by a feature store.
     """
     folder = local_only(folder, "a folder of shards")
     files = shard_files(folder)
+    check_replaceable(folder)
     for path in files:
         check_regular(path, follow_links=False)
         _check_finished(path)

@@ -9,7 +9,7 @@ from relgrounding._files import check_output_folder, replacing, sha256
 from relgrounding._printing import brief
 from relgrounding._settings import ConfigError
 from relgrounding.features._stores import ClipFeatures
-from relgrounding.features.shards._index import INDEX, Index, hdf5_files, shard_name
+from relgrounding.features.shards._index import INDEX, SAID, Index, check_replaceable, hdf5_files, shard_name
 from relgrounding.features.shards._make import MADE_OF, index_shards
 from relgrounding.io._errors import BadAnnotation, BadFeatures, DataError
 from relgrounding.io._regular import read_text
@@ -17,8 +17,6 @@ from relgrounding.io._values import parse_json
 
 BEING_WRITTEN = (".part", ".journal")
 """Endings of what lies beside a shard that is being replaced."""
-SAID = "made_of.json"
-"""File of a folder that says what its shards are made of, from the moment when the first is begun."""
 
 REMEDY = "give all shards the same, or name another folder (extract --overwrite makes this call's shard again)"
 
@@ -113,7 +111,8 @@ def check_folder(folder: Path, count: int, sources: Iterable[Path] = ()) -> None
         sources: what is read.
 
     Raises:
-        ConfigError: it is a file, holds something that is read, or HDF5 files that are not its shards.
+        ConfigError: it is a file, holds something that is read, HDF5 files that are not its shards, or a file of
+            another kind that would be replaced, see `check_replaceable`.
     """
     sources = list(sources)
     check_output_folder(folder, sources)
@@ -126,6 +125,7 @@ def check_folder(folder: Path, count: int, sources: Iterable[Path] = ()) -> None
     other = next((path.name for path in hdf5_files(folder) if path.name not in own), None)
     if other:
         raise ConfigError(f"{folder} holds {other}, which is not one of its {count} shards; remove it, or name another")
+    check_replaceable(folder)
 
 
 def is_made(path: Path, made_of: str) -> bool:
