@@ -2,7 +2,7 @@
 
 from relgrounding.runs._address import address, addressed_folders, flat, name_with_address
 from relgrounding.runs._folder import TRAINED, WHOLE, RunError, RunFolder
-from relgrounding.runs._locks import check_free, hold_run, run_files
+from relgrounding.runs._locks import RunInUse, check_free, hold_run, run_files
 from relgrounding.runs._log import Record
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Record",
     "RunError",
     "RunFolder",
+    "RunInUse",
     "address",
     "addressed_folders",
     "check_free",

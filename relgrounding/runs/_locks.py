@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from relgrounding._printing import get_logger
@@ -31,6 +31,10 @@ LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN)
 HELD: set[tuple[int, int]] = set()
 """Device and inode of each lock file that this process holds."""
+
+
+class RunInUse(RunError):
+    """A process holds the lock of a run; the message names it."""
 
 
 @contextlib.contextmanager
@@ -50,10 +54,10 @@ def hold_run(
         RunError: another process holds the lock (the message names it), the folder cannot be written, or what is to be
             replaced is not a run, holds another one or what the new one reads.
     """
-    path, staged = folder.path, None
-    had_lock = os.path.lexists(path / LOCK)
+    path, staged, before = folder.path, None, None
     with contextlib.ExitStack() as stack:
         try:
+            before = os.listdir(path) if path.is_dir() else None
             if overwrite and os.path.lexists(path) and _must_be_run(path):
                 _check_kept(path, read or {})
                 stack.enter_context(_locked(path))
@@ -73,7 +77,7 @@ def hold_run(
         try:
             yield settle
         finally:
-            _remove_unused(folder.path, had_lock and folder.path == path)
+            _remove_unused(folder.path, before if folder.path == path else None)
             folder.path = path
 
 
@@ -84,7 +88,7 @@ def run_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 
 def check_free(path: Path) -> None:
-    """Raise RunError if another process holds the lock of a run."""
+    """Raise RunInUse if another process holds the lock of a run, and RunError if its lock file is not one."""
     if os.path.lexists(path / LOCK):
         with _locked(path):
             pass
@@ -140,12 +144,19 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{what}")
 
 
-def _remove_unused(path: Path, had_lock: bool = False) -> None:
-    """Remove a folder that holds nothing but the lock file, or the lock file that a folder of something else got."""
+def _remove_unused(path: Path, before: Sequence[str] | None = None) -> None:
+    """Remove a folder that is new and holds nothing but the lock file, or the lock file that another folder got.
+
+    Args:
+        path: of the folder.
+        before: what it held before it was locked; None: it was not there.
+    """
     with contextlib.suppress(OSError):
-        if os.listdir(path) in ([], [LOCK]) or not (had_lock or is_run(path)):
+        if before is None and os.listdir(path) in ([], [LOCK]):
             (path / LOCK).unlink(missing_ok=True)
             os.rmdir(path)
+        elif LOCK not in (before or ()) and not is_run(path):
+            (path / LOCK).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -158,12 +169,14 @@ def _locked(path: Path) -> Iterator[None]:
     """
     path.mkdir(parents=True, exist_ok=True)
     file = path / LOCK
+    made = True
     with contextlib.suppress(FileNotFoundError):
         facts = os.lstat(file)
+        made = False
         if not stat.S_ISREG(facts.st_mode):
-            raise RunError(f"{file} is not a plain file; remove it")
+            raise RunError(f"{file} is not a plain file; move it away, or choose another folder")
         if (facts.st_dev, facts.st_ino) in HELD:  # opening and closing it here would release it
-            raise RunError(f"{path} is in use by this process, {os.getpid()}")
+            raise RunInUse(f"{path} is in use by this process, {os.getpid()}")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     facts = os.fstat(descriptor)
     key = facts.st_dev, facts.st_ino
@@ -173,11 +186,13 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in BUSY:
                 other = _read_holder(descriptor) or "another process"
-                raise RunError(f"{path} is in use by {other}; wait for it, or stop it") from None
+                raise RunInUse(f"{path} is in use by {other}; wait for it, or stop it") from None
             logger.warning("%s: the file system has no locks (%s); let only one command write to it", path, error)
         if not os.path.lexists(file) or os.lstat(file).st_ino != facts.st_ino:
             raise RunError(f"{path} was just replaced by another process; try again")
-        if facts.st_size and not _read_holder(descriptor):
+        # One that is empty was left by a process that died before it wrote, or belongs to another program.
+        ours = _read_holder(descriptor) or (not facts.st_size and (made or os.listdir(path) == [LOCK] or is_run(path)))
+        if not ours:
             raise RunError(f"{file} was not written by this program; move it away, or choose another folder")
         HELD.add(key)
         holder = {
@@ -197,7 +212,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _read_holder(descriptor: int) -> str:
     """Return who wrote a lock file; empty if it is not one of this program, or cannot be read."""
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(os.pread(descriptor, 1 << 14, 0))
         return "process {pid} on {host} since {since} ({command!a})".format(**holder)
     except (ValueError, TypeError, KeyError, OSError, RecursionError):
         return ""

@@ -121,6 +121,37 @@ def test_a_lock_of_another_program_is_not_written_over(tmp_path, content):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(".lock", content)]
 
 
+def test_an_empty_lock_beside_files_of_something_else_stays_empty(tmp_path, finished):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match=r"\.lock was not written by"), hold_run(RunFolder(tmp_path)):
+        pass
+    assert not (tmp_path / ".lock").stat().st_size
+    run = _copy(finished, tmp_path / "runs")
+    (run / ".lock").write_bytes(b"")
+    with hold_run(RunFolder(run)):
+        assert (run / ".lock").stat().st_size
+
+
+@pytest.mark.parametrize("name", [[], [".lock"]])
+def test_a_folder_that_was_there_stays_there(tmp_path, name):
+    for file in name:
+        (tmp_path / file).touch()
+    with hold_run(RunFolder(tmp_path)):
+        pass
+    assert os.listdir(tmp_path) == name
+
+
+def test_a_lock_names_the_longest_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "\U0001f600" * 600])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").touch()
+    for _ in range(2):
+        with hold_run(RunFolder(tmp_path / "run")):
+            kept = (tmp_path / "run" / ".lock").read_bytes()
+        (tmp_path / "run" / ".lock").write_bytes(kept)
+
+
 @pytest.mark.parametrize("content", ["", '{"pid": 1, "host": "h", "since": "s", "command": "c"}'])
 def test_a_lock_left_by_a_process_that_died_is_taken_over(tmp_path, content):
     (tmp_path / "run").mkdir()

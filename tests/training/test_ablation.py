@@ -125,6 +125,16 @@ def test_a_run_that_would_fail_or_lack_a_column_is_named_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["table.md", "cells.json", "differences.png"])
+def test_a_table_of_something_else_is_not_replaced(tmp_path, capsys, name):
+    grid, out = _write(tmp_path / "grid.yaml"), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("# mine")
+    assert ablate_tool.main([str(grid), "--out", str(out), "--runs", str(tmp_path / "runs")]) == 2
+    assert f"{name} would be replaced, but this command has not written it" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "# mine")]
+
+
 def _results(value: float) -> str:
     figures = {"metrics": {"Acc@0.5": value}, "floors": {"random": {"Acc@0.5": 30.0}}, "oracle": {"Acc@0.5": 100.0}}
     return json.dumps([{"split": "test", "protocol": "single", **figures}])

@@ -126,8 +126,12 @@ def check_outputs(arguments: argparse.Namespace, grid: Path) -> None:
     if arguments.out is None:
         raise ConfigError("--out FOLDER is missing: where table and plot go")
     check_output_folder(arguments.out)
-    for name in FILES:
-        check_output(arguments.out / name, [grid])
+    there = [path for name in FILES if os.path.lexists(path := check_output(arguments.out / name, [grid]))]
+    # The table is the first to be written, and says by which command.
+    if there and not (there[0].name == FILES[0] and b"`relgrounding ablate " in there[0].read_bytes()):
+        raise ConfigError(
+            f"{there[0]} would be replaced, but this command has not written it; move it away, or name another folder"
+        )
 
 
 def launcher_of(arguments: argparse.Namespace, runs: Path, count: int) -> tuple[Launcher, int]:

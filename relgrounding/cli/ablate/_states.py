@@ -19,15 +19,17 @@ MOST = 60
 
 def state(job: "Job", runs: Path) -> str:
     """Return "done", "running", "submitted" (to a cluster), "unfinished" or "new"."""
-    from relgrounding.runs import RunError, check_free
+    from relgrounding.runs import RunError, RunInUse, check_free
     from relgrounding.training import job_is_done
 
     if job_is_done(job, runs):
         return "done"
     try:
         check_free(runs / job.name)
-    except RunError:
+    except RunInUse:
         return "running"
+    except RunError:
+        pass  # a lock file of something else: training says so
     found = submitted(job, runs)
     if found is not None and not found.over():
         return "submitted"
