@@ -278,17 +278,24 @@ def convert_features(
             continue
         output = Output(target.path, opened.layout, target.entries, width, dtype, attributes, fingerprint)
         resumed += output.done
-        try:
-            for entry in _bar(target.entries[output.done :], "converting", quiet, len(target.entries), output.done):
-                output.write(_changed(opened.read(entry), components, dtype, entry.id))
-            output.finish()
-        finally:
-            output.close()
+        _fill(output, opened, target.entries, components, dtype, quiet)
     complete = making is None or making.finish(quiet) is not None
     share = components.share if components else 1.0
     rows = sum(entry.rows for entry in items)
     left_out = opened.left_out, opened.without
     return Converted(opened.layout, len(items), rows, width, resumed, problems.total, share, *left_out, complete)
+
+
+def _fill(
+    output: Output, source: Source, entries: Sequence[Entry], components: Components | None, dtype: str, quiet: bool
+) -> None:
+    """Write the items that a file lacks, and finish it."""
+    try:
+        for entry in _bar(entries[output.done :], "converting", quiet, len(entries), output.done):
+            output.write(_changed(source.read(entry), components, dtype, entry.id))
+        output.finish()
+    finally:
+        output.close()
 
 
 def _changed(item: Item, components: Components | None, dtype: str, key: str) -> Item:
