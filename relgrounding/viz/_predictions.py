@@ -95,9 +95,10 @@ def read_run(path: str | os.PathLike) -> Run:
     config = folder.read_config()
     log = folder.read_log()
     for number, line in enumerate(log, start=1):
-        drawn = [line["step"], *(v for k, v in line.items() if k == "loss" or k.startswith("validation/"))]
+        drawn = [line["step"], line.get("stage", 1)]
+        drawn += [v for k, v in line.items() if k == "loss" or k.startswith("validation/")]
         if not all((isinstance(value, int | float) and -1e300 < value < 1e300) or value != value for value in drawn):
-            raise RunError(f"{folder.path / 'log.jsonl'}, line {number}: step, loss and metrics must be numbers")
+            raise RunError(f"{folder.path / 'log.jsonl'}, line {number}: step, stage, loss and metrics must be numbers")
     results = folder.read_results()
     for entry in results:
         if not {type(entry.get(name)) for name in ("dataset", "model", "queries", "seed")} <= {str, int}:

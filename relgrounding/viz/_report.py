@@ -198,7 +198,10 @@ def _curves(runs: Sequence[Run]) -> str:
     charts = []
     for name in kept:
         series = [(run.name, _points(run.log, name)) for run in runs]
-        charts.append(line_chart(name.replace("/", ": ").replace(",", ", "), series, dots=name != "loss"))
+        title = name.replace("/", ": ").replace(",", ", ")
+        if name == "loss" and any(line.get("stage", 1) > 1 for run in runs for line in run.log):
+            title = "loss of each stage"
+        charts.append(line_chart(title, series, dots=name != "loss"))
     if not any(charts):
         return "<p>log.jsonl holds no losses.</p>"
     return f'<div class="charts">{"".join(charts)}</div>'
