@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -127,8 +128,8 @@ def check_outputs(arguments: argparse.Namespace, grid: Path) -> None:
         raise ConfigError("--out FOLDER is missing: where table and plot go")
     check_output_folder(arguments.out)
     there = [path for name in FILES if os.path.lexists(path := check_output(arguments.out / name, [grid]))]
-    # The table is the first to be written, and says by which command.
-    if there and not (there[0].name == FILES[0] and b"`relgrounding ablate " in there[0].read_bytes()):
+    # The table is the first to be written, and says by which command; earlier versions wrote `python tools/ablate.py`.
+    if there and not (there[0].name == FILES[0] and re.search(rb"`.*\bablate(\.py)? .*--out ", there[0].read_bytes())):
         raise ConfigError(
             f"{there[0]} would be replaced, but this command has not written it; move it away, or name another folder"
         )

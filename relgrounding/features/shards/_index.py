@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -104,24 +105,28 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         ConfigError: there is one; the message names it.
     """
-    there = [name for name in (INDEX, SAID, TEXTS, TABLE) if os.path.lexists(folder / name)]
-    own = [name for name, head in _HEADS.items() if name in there and _begins(folder / name, head)]
-    if own or _are_a_pair(folder / TEXTS, folder / TABLE):
-        own += [TEXTS, TABLE]
-    for name in there:
-        if name not in own:
-            raise ConfigError(
-                f"{folder / name} would be replaced, but no feature store has written it; move it away, or name "
-                "another folder"
-            )
+    others = [name for name, head in _HEADS.items() if _is_another(folder / name, head)]
+    own = [name for name in _HEADS if name not in others and os.path.lexists(folder / name)]
+    if not own and not _are_a_pair(folder / TEXTS, folder / TABLE):
+        others += [name for name in (TEXTS, TABLE) if os.path.lexists(folder / name)]
+    if others:
+        raise ConfigError(
+            f"{folder / others[0]} would be replaced, but no feature store has written it; move it away, or name "
+            "another folder"
+        )
 
 
-def _begins(path: Path, head: str) -> bool:
-    with contextlib.suppress(OSError):
-        if path.is_file() and not path.is_symlink():
+def _is_another(path: Path, head: str) -> bool:
+    """Whether there is something that is not a file which begins so."""
+    try:
+        if stat.S_ISREG(os.lstat(path).st_mode):
             with path.open("rb") as file:
-                return re.match(head.encode(), file.read(1000)) is not None
-    return False
+                return re.match(head.encode(), file.read(1000)) is None
+    except FileNotFoundError:  # perhaps since a moment ago: another process begins a shard
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _are_a_pair(texts: Path, table: Path) -> bool:
