@@ -133,6 +133,10 @@ def test_a_table_of_something_else_is_not_replaced(tmp_path, capsys, name):
     assert ablate_tool.main([str(grid), "--out", str(out), "--runs", str(tmp_path / "runs")]) == 2
     assert f"{name} would be replaced, but this command has not written it" in capsys.readouterr().err
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "# mine")]
+    (out / name).unlink()
+    (out / name).symlink_to("nowhere")
+    assert ablate_tool.main([str(grid), "--out", str(out), "--runs", str(tmp_path / "runs")]) == 2
+    assert f"{name} would be replaced" in capsys.readouterr().err
 
 
 def _results(value: float) -> str:
@@ -203,6 +207,7 @@ def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     # A run that was cut off is taken up again; those that are done are left alone.
     before = {job.name: (runs / job.name / "last.pt").stat().st_mtime_ns for job in found}
     (second / "results.json").unlink()
+    (out / "table.md").unlink()
     assert ablate_tool.main([*words, "--only", "demo"]) == 0
     assert f"relgrounding ablate {grid} --out {out} --only demo`" in (out / "table.md").read_text()
     assert (second / "results.json").is_file()

@@ -128,8 +128,9 @@ def check_outputs(arguments: argparse.Namespace, grid: Path) -> None:
         raise ConfigError("--out FOLDER is missing: where table and plot go")
     check_output_folder(arguments.out)
     there = [path for name in FILES if os.path.lexists(path := check_output(arguments.out / name, [grid]))]
-    # The table is the first to be written, and says by which command; earlier versions wrote `python tools/ablate.py`.
-    if there and not (there[0].name == FILES[0] and re.search(rb"`.*\bablate(\.py)? .*--out ", there[0].read_bytes())):
+    # The tables say by which command; earlier versions wrote `python tools/ablate.py`.
+    said = (path.read_bytes() for path in there if path.suffix == ".md" and path.is_file())
+    if there and not any(re.search(rb"`.*\bablate(\.py)? .*--out ", text) for text in said):
         raise ConfigError(
             f"{there[0]} would be replaced, but this command has not written it; move it away, or name another folder"
         )

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,39 +98,36 @@ def is_store(path: Path) -> bool:
 def check_replaceable(folder: Path) -> None:
     """Refuse a folder with a file that making a store would replace, and that no store has written.
 
-    `ids.txt` and `ids.idx` do not say what they are: an `index.json` or `made_of.json` beside them does, or that the
-    last number of the table is the length of the texts.
+    That a folder is one of a store is seen from the beginning of `index.json` or `made_of.json`, or from the last
+    number of `ids.idx`, which is the length of `ids.txt`. One of these is enough: the others may be damaged.
 
     Raises:
         ConfigError: there is one; the message names it.
     """
-    others = [name for name, head in _HEADS.items() if _is_another(folder / name, head)]
-    own = [name for name in _HEADS if name not in others and os.path.lexists(folder / name)]
-    if not own and not _are_a_pair(folder / TEXTS, folder / TABLE):
-        others += [name for name in (TEXTS, TABLE) if os.path.lexists(folder / name)]
-    if others:
-        raise ConfigError(
-            f"{folder / others[0]} would be replaced, but no feature store has written it; move it away, or name "
-            "another folder"
-        )
+    of_store = any(_begins(folder / name, head) for name, head in _HEADS.items())
+    of_store = of_store or _are_a_pair(folder / TEXTS, folder / TABLE)
+    for path in (folder / name for name in (INDEX, SAID, TEXTS, TABLE)):
+        if os.path.lexists(path) and (not of_store or path.is_symlink() or path.is_dir()):
+            raise ConfigError(
+                f"{path} would be replaced, but no feature store has written it; move it away, or name another folder"
+            )
 
 
-def _is_another(path: Path, head: str) -> bool:
-    """Whether there is something that is not a file which begins so."""
-    try:
-        if stat.S_ISREG(os.lstat(path).st_mode):
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _begins(path: Path, head: str) -> bool:
+    with contextlib.suppress(OSError):
+        if _is_plain(path):
             with path.open("rb") as file:
-                return re.match(head.encode(), file.read(1000)) is None
-    except FileNotFoundError:  # perhaps since a moment ago: another process begins a shard
-        return False
-    except OSError:
-        pass
-    return True
+                return re.match(head.encode(), file.read(1000)) is not None
+    return False
 
 
 def _are_a_pair(texts: Path, table: Path) -> bool:
     with contextlib.suppress(OSError):
-        if all(path.is_file() and not path.is_symlink() for path in (texts, table)):
+        if _is_plain(texts) and _is_plain(table):
             with table.open("rb") as file:
                 file.seek(-8, os.SEEK_END)
                 return int.from_bytes(file.read(), "little") == texts.stat().st_size
@@ -234,9 +230,7 @@ class _Reader:
 
     def read(self, content: Any) -> Index:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise BadFeatures(
-                f"{self.path}: it is not the index of a feature store; move it away, and then {self.remedy}"
-            )
+            raise self._wrong("it is not the index of a feature store")
         if type(content.get("version")) is not int or content["version"] != VERSION:
             raise self._wrong(f"it is of version {brief(content.get('version'))}, this release reads {VERSION}")
         if content.get("kind") not in KINDS:
