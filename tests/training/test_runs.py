@@ -123,9 +123,9 @@ def test_a_configuration_of_something_else_is_not_replaced(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
     assert (tmp_path / "run" / "config.yaml").read_text() == "mine: 1\n"
     (tmp_path / "run" / ".lock").touch()
-    with pytest.raises(RunError, match=r"run holds config\.yaml and is not a run"):
+    with pytest.raises(RunError, match=r"\.lock was not written by this program"):
         train_run(tiny_config(), RunFolder(tmp_path / "run"), quiet=True)
-    assert (tmp_path / "run" / ".lock").exists()
+    assert (tmp_path / "run" / ".lock").read_bytes() == b""
 
 
 @pytest.mark.parametrize("resume", [False, True, "auto"])
