@@ -196,9 +196,9 @@ def run_bounded(command: list[str], seconds: float, **variables: str) -> tuple[i
                     said = (said + chunk)[: 1 << 16]
                     if not chunk:
                         process.wait(left)
+            status = process.wait(0)  # before the pipe is closed, which would end what still writes into it
             os.set_blocking(pipe.fileno(), False)
             said += pipe.read(1 << 16) or b""
-        status = process.wait(0)
     except subprocess.TimeoutExpired:
         reason = (
             f"'{shlex.join(command[:1])}' did not end within {seconds:g} s; set CXX to another, or RELGROUNDING_CPP=0"
