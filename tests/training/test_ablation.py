@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from relgrounding.cli.ablate._check import check_runs
+from relgrounding.cli.ablate._states import state
 from relgrounding.config import ConfigError, load_config
-from relgrounding.runs import RunFolder
+from relgrounding.runs import RunFolder, hold_run
 from relgrounding.training import grid_cells, grid_jobs, grid_table, job_is_done, read_grid
 from relgrounding.training._ablation import flat_settings
 from tests.training.tiny import TINY, tool
@@ -123,6 +124,16 @@ def test_a_run_that_would_fail_or_lack_a_column_is_named_before_anything_runs(
     assert "error: run last-MIL-0: " in error
     assert message in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_lock_of_another_program_is_no_run_in_progress(tmp_path):
+    runs = tmp_path / "runs"
+    job = grid_jobs(read_grid(_write(tmp_path / "grid.yaml")), runs)[0]
+    with hold_run(RunFolder(runs / job.name)):
+        assert state(job, runs) == "running"
+    (runs / job.name).mkdir()
+    (runs / job.name / ".lock").write_text("77")
+    assert state(job, runs) == "new"
 
 
 @pytest.mark.parametrize("name", ["table.md", "cells.json", "differences.png"])
