@@ -260,6 +260,16 @@ def test_a_compiler_that_hangs_or_is_broken_has_a_limit_and_a_reason(
         assert f"{caught.value}; going on with slower kernels" in caplog.text
 
 
+def test_a_compiler_that_writes_without_end_is_not_ended_by_its_pipe_before_it_is_asked(monkeypatch):
+    def late(process, timeout=None, wait=subprocess.Popen.wait):
+        time.sleep(0.3)
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", late)
+    with pytest.raises(_cpp.NoKernelsError, match="did not end within"):
+        _cpp.run_bounded(["sh", "-c", "while :; do echo line; done"], 0.1)
+
+
 def test_nothing_that_a_compiler_started_goes_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(_cpp, "VERSION_LIMIT", 0.5)
     sign = tmp_path / "sign"

@@ -142,7 +142,7 @@ def test_a_folder_that_was_there_stays_there(tmp_path, name):
     assert os.listdir(tmp_path) == name
 
 
-def test_a_lock_names_the_longest_command(tmp_path, monkeypatch):
+def test_a_lock_with_the_longest_command_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "\U0001f600" * 600])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.log").touch()

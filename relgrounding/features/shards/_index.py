@@ -106,6 +106,7 @@ def check_replaceable(folder: Path) -> None:
     """
     of_store = any(_begins(folder / name, head) for name, head in _HEADS.items())
     of_store = of_store or _are_a_pair(folder / TEXTS, folder / TABLE)
+    # Asked for what it is, not for a plain file: another process may remove an index at any moment.
     for path in (folder / name for name in (INDEX, SAID, TEXTS, TABLE)):
         if os.path.lexists(path) and (not of_store or path.is_symlink() or path.is_dir()):
             raise ConfigError(
