@@ -247,6 +247,66 @@ def test_additive_attention_in_bfloat16_is_that_in_float32_rounded(width, column
 
 
 @needs_compiler
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    width=st.integers(1, 20),
+    units=st.integers(1, 70),
+    scale=st.sampled_from([1e-4, 0.3, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_gru_of_any_size_with_gates_barely_and_fully_open(lengths, width, units, scale, seed):
+    one = [(3 * units, width), (3 * units, units), (3 * units,), (3 * units,)]
+    inputs = draw_inputs(seed, [(len(lengths), max(lengths), width), *one, *one], scale=scale / units**0.5)
+    results = [
+        values_and_gradients(lambda x, *w, b=name: ops.gru(x, torch.tensor(lengths), w, b), inputs)
+        for name in ("cpp", "naive")
+    ]
+    # Relative to the largest: small states must be right in their last digits, too.
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-30 + 1e-11 * float(expected.abs().max()))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sequence_of_a_gru_depends_on_neither_the_threads_nor_the_others(dtype, threads):
+    items, length, units = 37, 8, 37
+    lengths = torch.randint(1, length + 1, (items,), generator=torch.Generator().manual_seed(0))
+    shapes = [
+        (length, 3 * units),
+        (length, 3 * units),
+        (3 * units, units),
+        (3 * units, units),
+        (3 * units,),
+        (3 * units,),
+    ]
+    gates, gates_back, *weights = (x.detach() for x in draw_inputs(0, shapes, dtype))
+
+    def run(lengths):
+        # All sequences begin alike.
+        rows, count = torch.cat([torch.arange(n) for n in lengths.tolist()]), int(lengths.sum())
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        rzn = [gates[rows].contiguous(), gates_back[rows].contiguous()]
+        hidden, out = gates.new_empty(2, count, units), gates.new_empty(len(lengths), length, 2 * units)
+        _cpp.call("gru_forward", len(lengths), length, units, starts, *rzn, *hidden, *weights, out)
+        found = [gates.new_empty(2, count, columns) for columns in (3 * units, 3 * units, units)]
+        read = *rzn, hidden, *weights[:2], out, torch.ones_like(out)
+        _cpp.call("gru_backward", len(lengths), length, units, starts, *read, *found)
+        return [out, *(x[:, starts[0] : starts[1]].contiguous() for x in found)]
+
+    for first in (0, 20):
+        of_all = []
+        for count in (1, 2, 8):
+            threads(count)
+            of_all.append(run(lengths.roll(-first)))
+        alone = run(lengths.roll(-first)[:1])
+        assert not alone[0].isnan().any()
+        for found in of_all:
+            torch.testing.assert_close([found[0][:1], *found[1:]], alone, rtol=0, atol=0)
+            torch.testing.assert_close(found[0], of_all[0][0], rtol=0, atol=0)
+
+
+@needs_compiler
 def test_under_autocast_additive_attention_reads_bfloat16_beside_weights_in_float32(monkeypatch):
     called = []
     monkeypatch.setattr(sys.modules["relgrounding.ops.additive_attention.cpp"], "call", lambda *x: called.append(x))

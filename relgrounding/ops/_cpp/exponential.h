@@ -1,4 +1,4 @@
-// exp and sigmoid of an array, and the largest and the sum of a short one.
+// exp, exp - 1 and sigmoid, and the largest and the sum of a short one.
 #pragma once
 #include <limits>
 
@@ -18,22 +18,43 @@ template <> struct Float<double> {
     static constexpr int mantissa = 52, bias = 1023, terms = 13;
 };
 
-// exp(x) for x <= 0: 2^k exp(r), k the nearest integer to x / ln 2 and exp(r) its Taylor series, |r| <= ln 2 / 2, whose
-// first term left out is below the type's rounding. Below `lowest`, the smallest normal numbers, it stays that small.
-template <class T> inline Vec<T> exponential(Vec<T> x) {
+// 2^k and r with x = k ln 2 + r, k the nearest integer to x / ln 2, for x <= 0. Below `lowest`, x counts as `lowest`.
+template <class T> struct Split {
+    Vec<T> power, r;
+
+    explicit Split(Vec<T> x) {
+        using F = Float<T>;
+        using Bits = typename Vector<typename F::Bits>::type;
+        x = x < F::lowest ? spread(F::lowest) : x;
+        const Vec<T> shifted = x * F::log2e + F::round, k = shifted - F::round;
+        r = x - k * F::ln2_high - k * F::ln2_low;
+        // The low bits of `shifted` are k, and those of `round` are none.
+        const Bits bits = (Bits)shifted - (Bits)spread(F::round) + F::bias;
+        power = (Vec<T>)(bits << F::mantissa);
+    }
+};
+
+// The Taylor series of exp(r) from r^first / first! on, divided by r^first; |r| <= ln 2 / 2, and the first term left
+// out is below the type's rounding.
+template <class T> inline Vec<T> series(Vec<T> r, int first) {
     using F = Float<T>;
-    using Bits = typename Vector<typename F::Bits>::type;
-    x = x < F::lowest ? spread(F::lowest) : x;
-    Vec<T> shifted = x * F::log2e + F::round;
-    Vec<T> k = shifted - F::round;
-    Vec<T> r = x - k * F::ln2_high - k * F::ln2_low;
     T factorial[F::terms + 1] = {1};
     for (int n = 1; n <= F::terms; n++) factorial[n] = factorial[n - 1] * n;
     Vec<T> sum = spread(1 / factorial[F::terms]);
-    for (int n = F::terms - 1; n >= 0; n--) sum = sum * r + 1 / factorial[n];
-    // The low bits of `shifted` are k, and those of `round` are none.
-    Bits bits = (Bits)shifted - (Bits)spread(F::round) + F::bias;
-    return sum * (Vec<T>)(bits << F::mantissa);
+    for (int n = F::terms - 1; n >= first; n--) sum = sum * r + 1 / factorial[n];
+    return sum;
+}
+
+// exp(x) for x <= 0; below `lowest`, the smallest normal numbers, it stays that small.
+template <class T> inline Vec<T> exponential(Vec<T> x) {
+    const Split<T> split(x);
+    return series<T>(split.r, 0) * split.power;
+}
+
+// exp(x) - 1 for x <= 0, exact to the type's rounding also where it is small.
+template <class T> inline Vec<T> exponential_less_one(Vec<T> x) {
+    const Split<T> split(x);
+    return series<T>(split.r, 1) * split.r * split.power + (split.power - 1);
 }
 
 // Every x becomes its exponential.
@@ -46,17 +67,19 @@ template <class T> inline void exponentials(T* x, int64_t n) {
     std::memcpy(x + e, rest, (n - e) * sizeof(T));
 }
 
-// Every x becomes 1 / (1 + exp(-x)).
+// 1 / (1 + exp(-x))
+template <class T> inline Vec<T> sigmoid(Vec<T> x) {
+    const Vec<T> power = exponential<T>(x > 0 ? -x : x);
+    return (x > 0 ? spread(T(1)) : power) / (1 + power);
+}
+
+// Every x becomes its sigmoid.
 template <class T> inline void sigmoids(T* x, int64_t n) {
-    const auto sigmoid = [](Vec<T> v) {
-        const Vec<T> power = exponential<T>(v > 0 ? -v : v);
-        return (v > 0 ? spread(T(1)) : power) / (1 + power);
-    };
     int64_t e = 0;
-    for (; e + LANES<T> <= n; e += LANES<T>) store(x + e, sigmoid(load(x + e)));
+    for (; e + LANES<T> <= n; e += LANES<T>) store(x + e, sigmoid<T>(load(x + e)));
     T rest[LANES<T>] = {};
     std::memcpy(rest, x + e, (n - e) * sizeof(T));
-    store(rest, sigmoid(load(rest)));
+    store(rest, sigmoid<T>(load(rest)));
     std::memcpy(x + e, rest, (n - e) * sizeof(T));
 }
 

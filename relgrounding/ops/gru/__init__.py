@@ -35,8 +35,9 @@ def gru(
         lengths: (B,) integers, real steps of each sequence, 1 to L.
         weights: as in `torch.nn.GRU`: W (3 H, I), U (3 H, H), b (3 H,), c (3 H,), each with the rows of r, z, n one
             below the other; then the four of the backward direction.
-        backend: "auto", "naive" (step by step), "packed" (all sequences together, on the CPU in float32 and float64) or
-            "pytorch" (PyTorch's own, cuDNN on a GPU, the only one that runs under autocast).
+        backend: "auto", "naive" (step by step), "cpp" (on the CPU in float32 and float64, where there is a compiler),
+            "packed" (all sequences together, likewise without a compiler) or "pytorch" (PyTorch's own, cuDNN on a GPU,
+            the only one that runs under autocast).
 
     Returns:
         (B, L, 2 H), zeros at the padding.
