@@ -310,6 +310,7 @@ def main() -> int:
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         again = [sys.executable, "-m", "benchmarks.kills", *sys.argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **ONE_THREAD})
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C does, it stops the trainings
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.kills, random.Random(arguments.seed))
         campaign.go()

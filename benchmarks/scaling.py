@@ -223,6 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure, and write what was found."""
     options = make_parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C does, it stops the trainings
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": machine.facts(torch.device("cpu")), "cost": {}, "measured": {}, "modelled": {}}
     assumed = Machine(**{value.name: getattr(options, value.name) for value in fields(Machine)})
