@@ -57,7 +57,7 @@ def call(function: str, *arguments: Tensor | int | float | None) -> None:
         RuntimeError: while `torch.jit.trace` records: sizes are tensors there, and what it records would not be this.
     """
     if torch.jit.is_tracing():
-        raise RuntimeError('torch.jit.trace cannot record C++ kernels; use torch.compile, or backend="csr"')
+        raise RuntimeError("torch.jit.trace cannot record C++ kernels; use torch.compile, or set RELGROUNDING_CPP=0")
     dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.is_floating_point())
     name = f"{function}_{str(dtype).removeprefix('torch.')}"
     values = [x.data_ptr() if isinstance(x, Tensor) else 0 if x is None else x for x in arguments]
