@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from relgrounding._files import no_empty_folders
 from relgrounding._printing import get_logger
 from relgrounding._urls import masked
 from relgrounding.runs._folder import RunError, RunFolder, is_run
@@ -44,7 +45,7 @@ def hold_run(
     """Hold the lock of a run while it is written.
 
     Args:
-        folder: of the run; created if missing, and removed again if nothing was written into it.
+        folder: of the run; it and those above it are created if missing, and removed again if nothing was written.
         overwrite: replace the run. Files are written to a hidden folder next to it, which `folder` refers to until the
             yielded function is called: it replaces the old folder by the new one and deletes the old one. An exception
             before that leaves the old run unchanged.
@@ -55,7 +56,7 @@ def hold_run(
             replaced is not a run, holds another one or what the new one reads.
     """
     path, staged, before = folder.path, None, None
-    with contextlib.ExitStack() as stack:
+    with no_empty_folders(path), contextlib.ExitStack() as stack:
         try:
             before = os.listdir(path) if path.is_dir() else None
             if overwrite and os.path.lexists(path) and _must_be_run(path):

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relgrounding._files import check_output_folder, local_only
+from relgrounding._files import check_output_folder, local_only, no_empty_folders
 from relgrounding._printing import silent
-from relgrounding._ranks import before_joining, check_device, in_all, joined, on_main, world_size
+from relgrounding._ranks import before_joining, check_device, in_all, is_main, joined, on_main, world_size
 from relgrounding._signals import held
 from relgrounding._urls import is_url
 from relgrounding.config import Config, ConfigError, load_config
@@ -191,6 +191,7 @@ def evaluate(
     with (
         joined(config.device, config.train.timeout),
         _held_by_main(folder) if write else contextlib.nullcontext(),
+        no_empty_folders(other.path) if other and is_main() else contextlib.nullcontext(),
         silent(quiet),
     ):
         if other is not None:

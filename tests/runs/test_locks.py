@@ -133,6 +133,17 @@ def test_an_empty_lock_beside_files_of_something_else_stays_empty(tmp_path, fini
         assert (run / ".lock").stat().st_size
 
 
+def test_a_run_that_is_refused_leaves_no_new_folder(tmp_path, capsys):
+    words = tiny_words("data.root=nowhere", "data.dataset=refcoco")
+    assert train_tool.main([*words, "--runs", f"{tmp_path}/a/b"]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    with hold_run(RunFolder(tmp_path / "a" / "b" / "run")):
+        (tmp_path / "a" / "b" / "other").mkdir()
+    assert os.listdir(tmp_path / "a" / "b") == ["other"]
+
+
 @pytest.mark.parametrize("name", [[], [".lock"]])
 def test_a_folder_that_was_there_stays_there(tmp_path, name):
     for file in name:

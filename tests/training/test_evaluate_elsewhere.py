@@ -87,7 +87,7 @@ def test_results_of_other_data_are_kept_in_a_folder_that_is_read_like_a_run(run,
     assert evaluate([*words, "--write"]) == 2
 
 
-def test_what_could_not_be_written_whole_leaves_an_empty_folder_for_another_try(run, capsys, monkeypatch):
+def test_what_could_not_be_written_whole_leaves_nothing_for_another_try(run, capsys, monkeypatch):
     root, _ = run
     words = [str(root / "run"), "--data", f"root={root}/elsewhere", "--out", str(root / "kept")]
 
@@ -99,7 +99,10 @@ def test_what_could_not_be_written_whole_leaves_an_empty_folder_for_another_try(
         patch.setattr(evaluation, "write_results", full)
         assert evaluate(words) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert not list((root / "kept").iterdir())
+    assert not (root / "kept").exists()
+    (root / "kept").mkdir()
+    assert evaluate([*words, "--split", "nosuch"]) == 2
+    assert not list((root / "kept").iterdir())  # a folder that was there stays
     assert evaluate(words) == 0
 
 
