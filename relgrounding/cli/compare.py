@@ -112,12 +112,16 @@ def compare(
         options: of `relgrounding.evaluation.paired_bootstrap`.
 
     Raises:
-        RunError: videos and images mixed, or nothing in common; no query has one of the words, or no run a metric.
+        RunError: videos and images mixed, or nothing in common; no query has one of the words, or no run a metric;
+            what is given is not a word.
     """
     from relgrounding.evaluation import compare_runs, query_kind
+    from relgrounding.features import tokenize
     from relgrounding.runs import RunError
     from relgrounding.viz._predictions import check_alike
 
+    if odd := [word for word in words or () if tokenize(word) != [word.lower()]]:
+        raise RunError(f"{odd[0]!r} is not one word of a sentence; give words such as second, left")
     paired = seeds_match(ours, theirs)
     if paired:
         ours, theirs = (sorted(side, key=lambda one: one.config.seed) for side in (ours, theirs))

@@ -107,6 +107,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
         ),
         ([video, "--with", video, "--metric", "R@9"], "; their metrics: R@1,IoU=0.3; R@1,IoU=0.5; "),
         ([video, "--with", video, "--metric", "mIoU", "R@9"], "there is no metric 'R@9'; the metrics are "),
+        ([video, "--with", video, "--words", "next to"], "'next to' is not one word of a sentence"),
+        ([video, "--with", video, "--words", ""], "'' is not one word of a sentence"),
         ([video, "--with", video, "--words", "zebra", "gnu"], "asked for, with zebra or gnu; they have v: "),
         ([video, "--with", video, "--confidence", "95"], "--confidence is 95.0; give a share"),
         ([video, "--with", video, "--resamples", "9999999"], "--resamples is 9999999; give 1 to 1,000,000"),
