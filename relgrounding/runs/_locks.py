@@ -91,7 +91,7 @@ def run_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 def check_free(path: Path) -> None:
     """Raise RunInUse if another process holds the lock of a run, and RunError if its lock file is not one."""
     if os.path.lexists(path / LOCK):
-        with _locked(path):
+        with _locked(path, sign=False):
             pass
 
 
@@ -161,8 +161,12 @@ def _remove_unused(path: Path, before: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, sign: bool = True) -> Iterator[None]:
     """Create a folder if it is missing and hold its lock file.
+
+    Args:
+        path: of the folder.
+        sign: write who holds it.
 
     Raises:
         RunError: it is already held, or not the lock file of a run.
@@ -196,18 +200,24 @@ def _locked(path: Path) -> Iterator[None]:
         if not ours:
             raise RunError(f"{file} was not written by this program; move it away, or choose another folder")
         HELD.add(key)
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "command": shlex.join(map(masked, sys.argv))[:500],
-        }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+        if sign:
+            _sign(descriptor)
         yield
     finally:
         HELD.discard(key)
         os.close(descriptor)
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds a lock file."""
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": shlex.join(map(masked, sys.argv))[:500],
+    }
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
 
 
 def _read_holder(descriptor: int) -> str:

@@ -78,8 +78,11 @@ def test_a_lock_names_its_holder_and_goes_with_it_even_if_a_forked_worker_stays(
                 pass
         os.kill(pid, signal.SIGKILL)
         _wait(lambda: not _alive(pid))
+        before = (path / ".lock").read_bytes()
+        check_free(path)
+        assert (path / ".lock").read_bytes() == before
         with hold_run(RunFolder(path)):
-            pass
+            assert (path / ".lock").read_bytes() != before
 
 
 def test_the_same_process_does_not_hold_a_run_twice_nor_lose_it_by_asking(tmp_path):
