@@ -1,6 +1,7 @@
 """URLs: what is one, what of it may be shown, and what tells its content from that of others."""
 
 import re
+from pathlib import Path
 
 # A path that went through `Path` has one slash left.
 _SCHEME = r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]+:/+)"
@@ -36,6 +37,9 @@ WITH_SIGNATURE = {
     *("skoid", "sktid", "skt", "ske", "sks", "skv"),
 }
 """Those of CloudFront and Azure, which may be anything in a URL without a signature."""
+
+_copies: dict[str, str] = {}
+"""By the path of each copy that this process reads: its URL, as it may be shown."""
 
 
 def is_url(name: object) -> bool:
@@ -85,3 +89,17 @@ class Masked(Exception):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(masked(value) if isinstance(value, str) else value for value in arguments))
+
+
+def note_copy(path: Path, url: str) -> Path:
+    """Return the path of a copy, of which errors are to name the URL."""
+    _copies[str(path)] = url
+    return path
+
+
+def with_urls(text: str) -> str:
+    """Return an error with URLs instead of the copies that it names, and at its end where these are."""
+    for path, url in _copies.items():
+        if path in text:
+            text = f"{text.replace(path, url)}; {url} was read from its copy {path}"
+    return text

@@ -22,7 +22,7 @@ from relgrounding._files import local_only
 from relgrounding._printing import printable, show_error
 from relgrounding._ranks import RankError, check_job, is_told, rank, world_size
 from relgrounding._settings import ConfigError
-from relgrounding._urls import masked
+from relgrounding._urls import masked, with_urls
 
 COMMANDS = ("train", "evaluate", "ground", "prepare", "extract", "ablate", "compare", "figures", "report", "misses",
             "env", "configs", "settings")  # fmt: skip
@@ -141,7 +141,7 @@ def run(name: str, words: Sequence[str] | None = None, program: str = "") -> int
             failed = isinstance(error, OSError) and (error.errno is not None or said != str(error))
             left = arguments.left() if failed else ""
             if not is_told(error):
-                show_error(f"{printable(said)}{left and '; '}{left}", error)
+                show_error(f"{printable(with_urls(said))}{left and '; '}{left}", error)
             return 2
 
 

@@ -22,7 +22,7 @@ from relgrounding._files import clear_parts, replacing
 from relgrounding._printing import get_logger, progress
 from relgrounding._settings import ConfigError
 from relgrounding._signals import look
-from relgrounding._urls import identity, is_url, masked
+from relgrounding._urls import identity, is_url, masked, note_copy
 from relgrounding.io._errors import DataError, MissingFile
 
 logger = get_logger("relgrounding.io")
@@ -74,7 +74,7 @@ def fetched(url: str) -> Path:
             return Path(path)
         members, version = _members(system, path, shown)
     except Unreachable as error:
-        return _last_copy(url, error)
+        return note_copy(_last_copy(url, error), shown)
     folder, key = _place(url)
     copy, name = folder / f"{key}-{version}", _file_name(path)
     if not copy.is_dir():
@@ -87,7 +87,7 @@ def fetched(url: str) -> Path:
                     raise DataError(f"{shown} changed while it was fetched; give the command again")
                 os.replace(copy.with_name(f"{copy.name}.part"), copy)
     mark_used(copy)
-    return copy / name
+    return note_copy(copy / name, shown)
 
 
 def _place(url: str) -> tuple[Path, str]:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from relgrounding.cli import main
 from relgrounding.config import ConfigError, load_config
 from relgrounding.io import BadFeatures, MissingFeatures, MissingFile, UnsafeFile
 from relgrounding.runs import RunFolder
@@ -211,3 +212,19 @@ def test_queries_and_features_of_another_file_system(tmp_path, monkeypatch):
     check_settings(folder, task.config)
     with pytest.raises(MissingFile, match=r"memory://\*\*\*@own/none.h5 does not exist"):
         make_task(settings(tmp_path, "vgn", *words[:2], "data.features=none.h5"))
+
+
+def test_errors_name_the_url_of_what_they_refuse(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "cache"))
+    videos(tmp_path, True)
+    there = fsspec.filesystem("memory")
+    for name in ("train.jsonl", "test.jsonl"):
+        there.pipe(f"/damaged/{name}", (tmp_path / name).read_bytes())
+    there.pipe("/damaged/features.h5", b"no HDF5")
+    words = ["data.dataset=own", "data.queries={split}.jsonl", "data.root=memory://damaged"]
+    command = ["train", "charades_vgn", *words, "data.features=features.h5", "--runs", f"{tmp_path}/runs"]
+    assert main([*command, "data.word_vectors="]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: memory://damaged/features.h5 ")
+    assert error.endswith("features.h5")
+    assert f"; memory://damaged/features.h5 was read from its copy {tmp_path / 'cache' / 'remote'}" in error
