@@ -114,8 +114,8 @@ def _draw_measured(axis: Any, measured: dict[str, Any]) -> None:
     ones = [statistics.median(measured[name]["1 process"]) for name in names]
     for index, (kind, colour) in enumerate(zip(RUNS, ("#0072b2", "#d55e00", "#999999"), strict=True)):
         medians = [statistics.median(measured[name][kind]) for name in names]
-        at = [k + 0.28 * (index - 1) for k in range(len(names))]
-        axis.bar(at, medians, 0.26, color=colour, label=kind)
+        at = [k + 0.31 * (index - 1) for k in range(len(names))]
+        axis.bar(at, medians, 0.28, color=colour, label=kind)
         for x, median, one in zip(at, medians, ones, strict=True):
             label = f"×{median / one:.2f}" if index else f"{median:.0f}"
             axis.text(x, median, label, ha="center", va="bottom", fontsize=7)
