@@ -1,12 +1,10 @@
-"""How memory is taken from the system and handed back, and what is searched for garbage."""
+"""How the C library takes memory from the system and hands it back."""
 
 import contextlib
 import ctypes
-import gc
 import mmap
 import os
 import sys
-from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h."""
@@ -53,19 +51,3 @@ def _grow(library: ctypes.CDLL) -> None:
     if (length := library.sbrk(0) - start) > 0:
         library.madvise(start, length, advice)
     library.free(block)
-
-
-@contextlib.contextmanager
-def unsearched() -> Iterator[None]:
-    """Leave the objects that exist out of Python's searches for garbage.
-
-    A full search looks at all queries of a data set, which stops a training for a quarter of a second where they are
-    some 100,000.
-    """
-    before = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not before:
-            gc.unfreeze()

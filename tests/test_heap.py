@@ -1,6 +1,5 @@
 """What is freed stays with the process, and lies in large pages, unless the environment says otherwise."""
 
-import gc
 import os
 import platform
 import subprocess
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import relgrounding._heap
-from relgrounding._heap import unsearched
 
 FAULTS = """
 import resource, runpy, sys
@@ -60,13 +58,3 @@ def test_the_heap_asks_for_large_pages():
     assert _printed(LARGE, {}) == "True"
     assert _printed(LARGE, {"GLIBC_TUNABLES": ""}) == "False"
     assert _printed(LARGE, {}, str(2**28)) == "False"  # too few addresses: as before
-
-
-def test_what_exists_is_searched_again_afterwards():
-    assert gc.get_freeze_count() == 0
-    with unsearched():
-        assert gc.get_freeze_count() > 0
-        with unsearched():
-            pass
-        assert gc.get_freeze_count() > 0  # whoever has frozen objects keeps them so
-    assert gc.get_freeze_count() == 0

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from relgrounding._files import clear_parts
-from relgrounding._heap import keep_freed_memory, unsearched
+from relgrounding._heap import keep_freed_memory
 from relgrounding._printing import counted, note, printable, progress, show
 from relgrounding._ranks import is_joined, is_main, on_main, rank, take_from_main
 from relgrounding._signals import Interrupted, held, look_together
@@ -197,7 +197,7 @@ class Trainer:
         if state["finished"]:
             on_main(clear_parts, folder.path)
             return
-        with held(self._last_words), unsearched():
+        with held(self._last_words):
             on_main(self._prepare_folder)
             if not on_main(lambda: folder.started):
                 self._save("last.pt")
