@@ -265,7 +265,7 @@ convert.convert_features(sys.argv[1], sys.argv[2], pca=int(sys.argv[3]) or None,
 """
 
 
-@pytest.mark.parametrize(("kind", "pca"), [("clips", 0), ("regions", 2)])
+@pytest.mark.parametrize(("kind", "pca"), [("clips", 0), pytest.param("regions", 2, marks=pytest.mark.slow)])
 def test_a_killed_conversion_goes_on_and_ends_the_same(tmp_path, kind, pca):
     source = write_npy(tmp_path / "in", clips(300)) if kind == "clips" else write_tsv(tmp_path / "in", images(100))
     whole, part = tmp_path / "whole.h5", tmp_path / "part.h5"

@@ -131,7 +131,7 @@ def test_a_lock_of_another_program_is_no_run_in_progress(tmp_path):
     job = grid_jobs(read_grid(_write(tmp_path / "grid.yaml")), runs)[0]
     with hold_run(RunFolder(runs / job.name)):
         assert state(job, runs) == "running"
-    (runs / job.name).mkdir()
+    (runs / job.name).mkdir(parents=True)
     (runs / job.name / ".lock").write_text("77")
     assert state(job, runs) == "new"
 

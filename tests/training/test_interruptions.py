@@ -88,7 +88,7 @@ def kill() -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "nth", "before"),
     [
-        (torch.optim.Adam, "step", 13, False),
+        pytest.param(torch.optim.Adam, "step", 13, False, marks=pytest.mark.slow),
         # The last line of epoch 1; then its own.
         pytest.param(RunFolder, "log", 3, False, marks=pytest.mark.slow),
         pytest.param(RunFolder, "log", 6, False, marks=pytest.mark.slow),
@@ -126,7 +126,7 @@ def stopped_and_resumed(runs, monkeypatch, words, owner, name, nth, act):
     [
         (RunFolder, "keep", 1, kill),  # mil.pt is there, stage 2 is not begun
         pytest.param((_trainer.Trainer, "_begin_stage", 2, kill), marks=pytest.mark.slow),
-        (torch.optim.Adam, "step", 13, stop(signal.SIGTERM)),
+        pytest.param((torch.optim.Adam, "step", 13, stop(signal.SIGTERM)), marks=pytest.mark.slow),
         pytest.param((RunFolder, "save", 4, kill), marks=pytest.mark.slow),
     ],
 )
@@ -198,6 +198,7 @@ def test_more_epochs_train_on_and_other_settings_are_refused(tmp_path, capsys):
     assert "train.epochs is 2 there and 1 here (it may rise)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stage_2_goes_on_without_the_run_that_it_started_from(tmp_path):
     words = ["name=second", "ccl.bank_size=50", f"ccl.start_from={tmp_path / 'first'}"]
     assert run(tmp_path, "name=first", "train.epochs=1") == 0
@@ -238,6 +239,7 @@ run_command(lambda: run(Path({runs!r})))
 """
 
 
+@pytest.mark.slow
 def test_two_signals_and_a_background_job(whole, tmp_path):
     """Real processes, both at once: they take their time to start."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -94,7 +94,9 @@ def whole(tmp_path_factory):
     return outcome(runs / "run")
 
 
-@pytest.mark.parametrize(("often", "kept"), [("train.save_every=3", 12), ("train.save_minutes=1e-9", 13)])
+@pytest.mark.parametrize(
+    ("often", "kept"), [("train.save_every=3", 12), pytest.param("train.save_minutes=1e-9", 13, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_from_the_last_write(whole, tmp_path, monkeypatch, often, kept):
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", at(torch.optim.Adam.step, 14, kill))  # 8 steps an epoch
