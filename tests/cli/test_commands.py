@@ -38,10 +38,11 @@ def test_help_and_version_come_without_torch():
     assert python("-m", "relgrounding", "--version").stdout == f"relgrounding {relgrounding.__version__}\n"
 
 
-def test_grounder_is_imported_without_tensorboard():
+def test_grounder_is_imported_without_what_it_does_not_need():
     done = python("-c", "import sys; from relgrounding import Grounder; print(*sys.modules)")
     assert done.returncode == 0
-    assert not [name for name in done.stdout.split() if name.partition(".")[0] == "tensorboard"]
+    # PyTorch's compiler takes longer to import than PyTorch.
+    assert not {"tensorboard", "torch._dynamo", "sympy"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

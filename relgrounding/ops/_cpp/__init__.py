@@ -32,6 +32,7 @@ from torch import Tensor
 
 from relgrounding._cache import cache_folders, why_unsafe
 from relgrounding._printing import get_logger
+from relgrounding.ops._registry import constant
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 # Seconds; a compiler that hangs has to end some time, and one of many busy processes needs minutes.
@@ -44,7 +45,7 @@ class NoKernelsError(Exception):
     """Why there is no library."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def cpp_reason(*_: object) -> str | None:
     """Why there are no C++ kernels on this machine; None where there are. Compiles them."""
     return _library()[1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from relgrounding.graphs import GraphStructure
+from relgrounding.ops._registry import constant
 
 INSTALL = 'python -m pip install "triton==3.7.1"'
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -24,7 +25,7 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
-@torch.compiler.assume_constant_result
+@constant
 def triton_reason(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the Triton kernels cannot run on a device; None where they can."""
     if not _installed:
