@@ -43,9 +43,8 @@ def whole(tmp_path_factory):
     return outcome(folder / "run")
 
 
-@pytest.mark.parametrize(
-    ("rank", "number"), [(1, signal.SIGKILL), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "number"), [(1, signal.SIGKILL), (0, signal.SIGTERM)])
 def test_torchrun_restarts_a_job_that_lost_a_process(whole, tmp_path, rank, number):
     agent = job(tmp_path, "--resume", "auto", options=(*TWO, "--max-restarts", "1"))
     logged(tmp_path, 4)

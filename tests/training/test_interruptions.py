@@ -121,13 +121,14 @@ def stopped_and_resumed(runs, monkeypatch, words, owner, name, nth, act):
     return outcome(runs / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
         (RunFolder, "keep", 1, kill),  # mil.pt is there, stage 2 is not begun
-        pytest.param((_trainer.Trainer, "_begin_stage", 2, kill), marks=pytest.mark.slow),
-        pytest.param((torch.optim.Adam, "step", 13, stop(signal.SIGTERM)), marks=pytest.mark.slow),
-        pytest.param((RunFolder, "save", 4, kill), marks=pytest.mark.slow),
+        (_trainer.Trainer, "_begin_stage", 2, kill),
+        (torch.optim.Adam, "step", 13, stop(signal.SIGTERM)),
+        (RunFolder, "save", 4, kill),
     ],
 )
 def test_both_stages(whole_stages, tmp_path, monkeypatch, place):
@@ -141,12 +142,13 @@ def whole_rounds(tmp_path_factory):
     return outcome(runs / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
         (RunFolder, "keep", 2, kill),  # cotrain-1.pt is there, the second round is not begun
-        pytest.param((_trainer.Trainer, "_begin_stage", 3, kill), marks=pytest.mark.slow),
-        pytest.param((torch.optim.Adam, "step", 21, stop(signal.SIGTERM)), marks=pytest.mark.slow),
+        (_trainer.Trainer, "_begin_stage", 3, kill),
+        (torch.optim.Adam, "step", 21, stop(signal.SIGTERM)),
     ],
 )
 def test_rounds_of_co_training(whole_rounds, tmp_path, monkeypatch, capsys, place):
@@ -208,6 +210,7 @@ def test_stage_2_goes_on_without_the_run_that_it_started_from(tmp_path):
     assert RunFolder(tmp_path / "second").load("last.pt")["state"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_is_resumed(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", at(torch.optim.Adam.step, 13, kill))

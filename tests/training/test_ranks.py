@@ -166,7 +166,8 @@ def trained(size, folder, words, resume=False, stop_at=-1, rank=0):
     return together(size, run, folder, words, resume, stop_at, rank)
 
 
-@pytest.mark.parametrize(("words", "stop_at"), [(RUN, 5), slow(CCL, 13)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "stop_at"), [(RUN, 5), (CCL, 13)])
 def test_a_signal_to_one_process_stops_all_and_the_rest_follows_bit_for_bit(tmp_path, words, stop_at):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert trained(2, whole, words) == [0, 0]
