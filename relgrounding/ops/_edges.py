@@ -90,8 +90,9 @@ def _softmax_naive(structure: GraphStructure, logit_EH: Tensor) -> Tensor:
         largest_NH = torch.full_like(nodes_NH, torch.finfo(logit_EH.dtype).min)
         largest_NH = largest_NH.scatter_reduce(0, dst[:, None].expand_as(logit_EH), logit_EH, "amax")
     weight_EH = torch.exp(logit_EH - largest_NH.index_select(0, dst))
-    total_NH = nodes_NH.index_add(0, dst, weight_EH).clamp(min=torch.finfo(logit_EH.dtype).tiny)
-    return weight_EH / total_NH.index_select(0, dst)
+    total_NH = nodes_NH.index_add(0, dst, weight_EH)
+    # A sum holds exp(0), unless minus infinity takes out all edges; a tiny one would make an infinite gradient of it.
+    return weight_EH / total_NH.masked_fill(total_NH == 0, 1).index_select(0, dst)
 
 
 def _weighted_sum_naive(structure: GraphStructure, feat_NHD: Tensor, weight_EH: Tensor) -> Tensor:

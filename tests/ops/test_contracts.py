@@ -170,8 +170,13 @@ def test_a_score_of_minus_infinity_is_no_edge_and_none_at_all_is_zero(backend, d
         left += [edge for edge in here if edge[0] - first not in nodes[0] and edge[1] - first not in nodes[1]]
     results = []
     for some, columns in ((every, masked), (left, scores)):
-        run = functools.partial(ops.graph_attention, structure_of([5] * 5, some), backend=backend)
-        results.append(values_and_gradients(run, [x.clone().requires_grad_() for x in (feat, *columns)]))
+        graph = structure_of([5] * 5, some)
+
+        def run(*x, graph=graph):  # a large gradient, as of a loss that is scaled
+            return 1000 * ops.graph_attention(graph, *x, backend=backend)
+
+        found = values_and_gradients(run, [x.clone().requires_grad_() for x in (feat, *columns)])
+        results.append([x / 1000 for x in found])
     torch.testing.assert_close(*results)
 
 
