@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,23 @@ import torch
 _ROUNDING = 2.0**-47
 
 Sides = Literal["any", "not negative", "positive"]
+
+
+def doubles(values: Any) -> np.ndarray:
+    """Return numbers as float64; one of a shorter type is read as the decimal of fewest digits that rounds to it.
+
+    So that 0.1 is 0.1: as a float32 it is nearer to 0.100000001. Decimals of up to seven places are looked for.
+    """
+    given = np.asarray(values)
+    exact = given.astype(np.float64)
+    if given.dtype not in (np.float16, np.float32):
+        return exact
+    read = exact
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are not finite
+        for places in range(7, -1, -1):
+            decimal = np.round(exact, places)
+            read = np.where(decimal.astype(given.dtype) == given, decimal, read)
+    return read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +71,7 @@ def join(arrays: Sequence, width: int, what: str, sides: Sides = "not negative")
     Raises:
         ValueError: a query without rows, a number that is not finite, a side that `sides` does not admit.
     """
-    parts = [np.asarray(a, dtype=np.float64) for a in arrays]
+    parts = [doubles(a) for a in arrays]
     if not parts:
         raise ValueError(f"no {what}: the list is empty; give one entry per query")
     for i, part in enumerate(parts):

@@ -1,11 +1,10 @@
 """Non-maximum suppression of scored segments."""
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64, Real
 from torch import Tensor
 
-from relgrounding.evaluation._arrays import check_rows, overlaps
+from relgrounding.evaluation._arrays import check_rows, doubles, overlaps
 from relgrounding.graphs import temporal_iou
 
 
@@ -53,7 +52,7 @@ def temporal_nms(
 
 def segment_overlaps(segments: Real[Tensor, "proposals 2"]) -> Float64[Tensor, "proposals proposals"]:
     """IoU of all segments with each other, safe to compare with a threshold; 0 where they have no length."""
-    spans = segments.detach().cpu().numpy().astype(np.float64)
+    spans = doubles(segments.detach().cpu())
     check_rows(spans, lambda row: f"segments, row {row}")
     return torch.from_numpy(overlaps(temporal_iou, spans, spans)).to(segments.device)
 

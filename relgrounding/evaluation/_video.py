@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relgrounding.evaluation._arrays import Ragged, check_lengths, join, percent, row_overlaps
+from relgrounding.evaluation._arrays import Ragged, check_lengths, doubles, join, percent, row_overlaps
 from relgrounding.graphs import temporal_iou
 
 MEAN_IOU = "mIoU"
@@ -17,8 +17,9 @@ class VideoEvaluator:
 
     R@n,IoU=m: a moment is correct if its temporal IoU with any of the right moments is >= m. mIoU: mean over queries of
     the best IoU of the first moment. IoU is exact, without "+ 1 second". If times are decimals, or k / n of a decimal
-    duration, an IoU of m counts as such despite rounding. (2D-TAN's evaluation requires > m, which on whole seconds
-    gives lower recalls.)
+    duration, an IoU of m counts as such despite rounding, for m of up to six digits; times in float32 are read as the
+    shortest decimals that round to them. (2D-TAN's evaluation requires > m, which on whole seconds gives lower
+    recalls.)
 
     Args:
         ious: thresholds m, each in (0, 1].
@@ -87,7 +88,7 @@ class VideoEvaluator:
 
     def moments(self, targets: Sequence) -> np.ndarray:
         """(queries, max targets, 2): the right moments of each query; shorter lists repeat their last one."""
-        arrays = [np.asarray(t, dtype=np.float64) for t in targets]
+        arrays = [doubles(t) for t in targets]
         arrays = [a[None] if a.ndim == 1 and len(a) else a for a in arrays]
         return join(arrays, 2, "targets", "any" if self.reversed_targets else "positive").padded()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relgrounding.evaluation._arrays import Ragged, check_lengths, join, overlaps, percent
+from relgrounding.evaluation._arrays import Ragged, check_lengths, doubles, join, overlaps, percent
 from relgrounding.evaluation._video import MEAN_IOU, VideoEvaluator
 from relgrounding.graphs import temporal_iou
 
@@ -158,7 +158,7 @@ def _greedy_cover(hits: np.ndarray, count: int) -> list[int]:
 
 def _check_durations(durations: Sequence, count: int) -> np.ndarray:
     check_lengths("durations", len(durations), "targets", count)
-    lengths = np.asarray(durations, dtype=np.float64)
+    lengths = doubles(durations)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if bad.size:
         raise ValueError(f"duration of query {bad[0]} is {lengths[bad[0]]}; give a positive number of seconds")

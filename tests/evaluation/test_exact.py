@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relgrounding import graphs
 from relgrounding.datasets import load_charades, load_durations
 from relgrounding.evaluation import ImageEvaluator, Miss, VideoEvaluator, name_misses, temporal_nms
-from relgrounding.evaluation._arrays import join
+from relgrounding.evaluation._arrays import doubles, join
 from relgrounding.graphs import naive, window_proposals
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.55, 0.7, 0.95)
@@ -56,6 +56,29 @@ def test_a_moment_counts_if_and_only_if_the_exact_iou_reaches_the_threshold(case
     found = VideoEvaluator(ious=(iou,), ranks=(1,))([[computed]], [moment])
     assert found[f"R@1,IoU={iou}"] == (100.0 if right else 0.0)
     assert (name_misses([computed], [moment], iou) == [Miss.NONE]) == right
+
+
+@given(st.integers(0, 9_999_999), st.integers(0, 7), st.sampled_from([np.float32, np.float16]))
+def test_a_number_of_a_shorter_type_is_the_decimal_that_it_stands_for(digits, places, dtype):
+    if dtype == np.float16:
+        digits %= 1000
+    decimal = digits / 10**places
+    (found,) = doubles(np.array([decimal], dtype=dtype))
+    assert found == decimal or (np.abs(decimal) < 1e-3 and dtype(found) == dtype(decimal))
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.float32])
+def test_ties_count_whatever_the_type_of_the_times(kind):
+    def given(rows):
+        return torch.tensor(rows, dtype=kind) if isinstance(kind, torch.dtype) else np.array(rows, dtype=kind)
+
+    for first in range(60):
+        moment, target = [first / 10, (first + 2) / 10], [first / 10, (first + 4) / 10]
+        for right in (given(target), target):
+            assert VideoEvaluator((0.5,), (1,))([given([moment])], [right])["R@1,IoU=0.5"] == 100
+        assert name_misses([given(moment)], [given([(first + 2) / 10, 9.0])]) == [Miss.ELSEWHERE]
+        box, wanted = [*moment, moment[0] + 1, 7.5], [target[0] + 0, moment[1], moment[0] + 1, 7.5]
+        assert ImageEvaluator("any", 1.0)([given(box)], [[wanted]]) == {"Acc@1.0": 100.0}
 
 
 @given(near_the_threshold())
