@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ ArrayLike = Tensor | np.ndarray | Sequence
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 LARGEST = 2.0**500
 """Largest coordinate and, inverted, smallest side: squares and areas of such are finite, and not zero."""
+DOUBLE, SINGLE = 2.0**-47, 2.0**-20
+"""Shares of the largest coordinate: more than the rounding of float64, and of float32, makes of an equality, and less
+than integers or decimals of a few digits differ by."""
 SMALLEST = 2
 """Pixels: in an image with longer sides, boxes that all end within 1 are fractions of it."""
 
@@ -28,12 +31,19 @@ class Rows:
         counts: (B,) rows of each item.
         single: whether one item was given, not a list.
         given: the number that each item had among those given; None: its own.
+        rounding: `SINGLE` if a number was given in float32, else `DOUBLE`.
     """
 
     values: Float64[Tensor, "rows columns"]
     counts: Int64[Tensor, " items"]
     single: bool
     given: Sequence[int] | None = None
+    rounding: float = DOUBLE
+
+    def tolerance(self) -> Float64[Tensor, " items"]:
+        """What coordinates of an item may differ by and be the same."""
+        largest = torch.segment_reduce(self.values.abs().amax(1), "max", lengths=self.counts, initial=0.0)
+        return largest * self.rounding
 
     def distinct(self) -> tuple["Rows", Int64[Tensor, " items"]]:
         """The items without copies of earlier ones, and for each item its index among them."""
@@ -46,7 +56,7 @@ class Rows:
         values = torch.cat([parts[item] for item in firsts]).to(self.values.device)
         number = {item: number for number, item in enumerate(firsts)}
         number_of_item = torch.tensor([number[item] for item in first_of_item], device=self.counts.device)
-        return Rows(values, self.counts[firsts], self.single, firsts), number_of_item
+        return replace(self, values=values, counts=self.counts[firsts], given=firsts), number_of_item
 
 
 def _tensor(values: ArrayLike) -> Tensor:
@@ -62,12 +72,15 @@ def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
     Raises:
         ValueError: another shape, or an empty list.
     """
+    parts = values if isinstance(values, (list, tuple)) else (values,)
+    # The type's name is the same in NumPy and PyTorch.
+    rounding = SINGLE if any("float32" in str(getattr(part, "dtype", "")) for part in parts) else DOUBLE
     if isinstance(values, (list, tuple)):
         # Tensors of one type are converted in one step, once they are joined.
         kinds = {item.dtype if isinstance(item, Tensor) else None for item in values}
         items = list(values) if len(kinds) == 1 and None not in kinds else [_tensor(item) for item in values]
         if items and all(item.ndim == 1 for item in items):
-            return read_rows(_stacked(items, name, columns), name, columns)
+            return replace(read_rows(_stacked(items, name, columns), name, columns), rounding=rounding)
         single = False
     else:
         whole = _tensor(values)
@@ -85,7 +98,7 @@ def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
             )
     flat = _tensor(items[0] if len(items) == 1 else torch.cat(items))
     counts = torch.tensor([len(item) for item in items], device=flat.device)
-    return Rows(flat, counts, single)
+    return Rows(flat, counts, single, rounding=rounding)
 
 
 def _stacked(items: list[Tensor], name: str, columns: int) -> Tensor:
@@ -145,7 +158,7 @@ def read_boxes(boxes: ArrayLike, box_format: str, name: str = "boxes") -> Rows:
     if box_format == "xyxy":
         return rows
     corner = first if box_format == "xywh" else first - second / 2
-    return Rows(torch.cat((corner, corner + second), dim=1), rows.counts, rows.single, rows.given)
+    return replace(rows, values=torch.cat((corner, corner + second), dim=1))
 
 
 def read_image_sizes(image_size: ArrayLike, rows: Rows) -> Float64[Tensor, "items 2"]:

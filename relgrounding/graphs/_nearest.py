@@ -21,8 +21,6 @@ from relgrounding.graphs._pairs import Pairs, evaluate, structure_of_pairs
 from relgrounding.graphs._structure import GraphStructure
 
 EDGE_TYPES = ("nearest",)
-# Of the largest coordinate: more than rounding makes of an equality of distances, less than decimals differ by.
-ROUNDING = 2.0**-46
 AMONG = ("any", "same", "different", "different_first")
 
 
@@ -102,11 +100,11 @@ def _numbers(
     if image_size is not None:
         check_positions(rows, read_image_sizes(image_size, rows))
     category = _read_categories(categories, among, rows)
-    largest = torch.segment_reduce(rows.values.abs().amax(1), "max", lengths=rows.counts, initial=0.0)
-    pairs = evaluate(partial(_category_pairs, among=among), rows.counts, category[None], largest)
+    rounding = 2 * rows.tolerance()
+    pairs = evaluate(partial(_category_pairs, among=among), rows.counts, category[None], rounding)
     # Twice the centres, which may lie between pixels.
     centres = rows.values[:, :2] + rows.values[:, 2:]
-    nearest = nearest_pairs(pairs, centres, check_count("k", k), largest * ROUNDING, by_number=True)
+    nearest = nearest_pairs(pairs, centres, check_count("k", k), rounding, by_number=True)
     for group in nearest:
         group.number.clamp_(max=1)
     return nearest, rows
@@ -154,7 +152,8 @@ def nearest_graph(
     Args:
         boxes: (T, 4) in pixels; or a list of those, or (B, T, 4).
         k: neighbours per box, at least 1; a box has fewer in-edges where there are fewer other boxes. Of equally
-            distant boxes, the lower number comes first: exact for integers, and for decimals of a few digits.
+            distant boxes, the lower number comes first: exact for integers, and for decimals of a few digits. In
+            float32, distances are equal that differ by less than two millionths of the largest coordinate.
         categories: (T,) a whole number per box; or a list of those. Equal numbers are one category.
         among: which boxes are neighbours: ``any``, those of the ``same`` category, of a ``different`` one, or
             ``different_first``: those of another category, and the same category's after all of them.

@@ -173,7 +173,8 @@ def spatial_graph(
         image_size: (width, height) in pixels, one for all items or one per item.
         box_format: ``xyxy`` (corners), ``xywh`` (first corner, size) or ``cxcywh`` (centre, size).
         distance_ratio: at least 0; phi equal to it gives no edge.
-        overlap_iou: 0 to 1; boxes whose IoU equals it do not overlap. Every rule is exact for integer coordinates.
+        overlap_iou: 0 to 1; boxes whose IoU equals it do not overlap. Every rule is exact for integer coordinates;
+            with others, a direction on the border of two sectors may get either of their types.
 
     Returns:
         Graph with node type ``proposal``, no self-edges; batched for a list, `dgl.unbatch` gives the items.

@@ -4,7 +4,7 @@ from enum import IntEnum
 from functools import partial
 
 import torch
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Int32, Int64
 from torch import Tensor
 
 from relgrounding._dgl import dgl
@@ -66,16 +66,11 @@ def _read(segments: ArrayLike, iou_threshold: float) -> Rows:
     return read_segments(segments)
 
 
-def _rounding(rows: Rows) -> Float64[Tensor, " items"]:
-    """More than rounding makes of an equality, and less than the gap between integers, or decimals of a few digits."""
-    return torch.segment_reduce(rows.values.abs().amax(1), "max", lengths=rows.counts, initial=0.0) * 2.0**-47
-
-
 def _numbers(rows: Rows, iou_threshold: float, self_loops: bool) -> list[Pairs]:
     """1 at every pair that is joined."""
     function = partial(_overlaps, iou_threshold=iou_threshold)
     columns = rows.values.t().contiguous()
-    return evaluate(function, rows.counts, columns, _rounding(rows), diagonal=int(self_loops))
+    return evaluate(function, rows.counts, columns, rows.tolerance(), diagonal=int(self_loops))
 
 
 def temporal_structure(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: bool = True) -> GraphStructure:
@@ -98,7 +93,8 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
 
     Args:
         segments: (T, 2) start, end in any one unit, start < end; or a list of those, or (B, T, 2).
-        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integers and for decimals of a few digits.
+        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integers and for decimals of a few digits; in
+            float32, times that differ by less than a millionth of the largest one are equal.
         self_loops: whether every node has an edge to itself, whatever the threshold.
 
     Returns:
@@ -119,7 +115,7 @@ def _ranks(rows: Rows) -> Int32[Tensor, "2 segments"]:
     times = rows.values.t().flatten()
     order = times.argsort()
     order = order[items[order].argsort(stable=True)]
-    later = times[order].diff() > _rounding(rows)[items[order[1:]]]
+    later = times[order].diff() > rows.tolerance()[items[order[1:]]]
     later |= items[order].diff() > 0
     ranks = torch.zeros(len(times), dtype=torch.int32, device=times.device)
     ranks[order[1:]] = later.cumsum(0).int()
@@ -142,7 +138,7 @@ def _relation_numbers(i: Tensor, j: Tensor, _: Tensor) -> Tensor:
 
 def _related(rows: Rows, nearest: int | None) -> list[Pairs]:
     """Relation number of every pair that is joined."""
-    rounding = _rounding(rows)
+    rounding = rows.tolerance()
     pairs = evaluate(_relation_numbers, rows.counts, _ranks(rows), rounding)
     if nearest is None:
         return pairs
@@ -169,7 +165,8 @@ def temporal_relation_graph(segments: ArrayLike, nearest: int | None = None) -> 
 
     Args:
         segments: (T, 2) start, end in any one unit, start < end; or a list of those, or (B, T, 2). Times that differ
-            by rounding alone are equal: exact for integers and for decimals of a few digits.
+            by rounding alone are equal: exact for integers and for decimals of a few digits; in float32, if they differ
+            by less than a millionth of the largest one.
         nearest: in-edges per segment, at least 1: from the segments whose centres are nearest, ties by number. None
             joins all pairs.
 

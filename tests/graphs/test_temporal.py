@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relgrounding import graphs
-from relgrounding.graphs import GraphStructure, naive
+from relgrounding.graphs import GraphStructure, TemporalRelation, naive
 from tests.graphs.multigraphs import assert_equal
 
 segment = st.tuples(st.integers(0, 20), st.integers(1, 20)).map(lambda s: (s[0], s[0] + s[1]))
@@ -53,6 +53,18 @@ def test_an_iou_equal_to_the_threshold_joins_nothing():
     assert edges(graphs.temporal_graph([[0, 10], [0, 4]], 0.3, False)) == [(0, 1), (1, 0)]
     assert edges(graphs.temporal_graph([[0, 10], [0, 10]], 1.0, False)) == []
     assert edges(graphs.temporal_graph([[0, 10], [10, 20]], 0.0, False)) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, torch.float32])
+def test_decimals_are_exact_in_every_type(dtype):
+    for first in range(30):
+        rows = [[first / 10, (first + 2) / 10], [(first + 1) / 10, (first + 2) / 10], [(first + 2) / 10, 5]]
+        one = torch.tensor(rows, dtype=dtype) if isinstance(dtype, torch.dtype) else np.array(rows, dtype=dtype)
+        for segments in (one, [one], list(one)):
+            assert edges(graphs.temporal_graph(segments, 0.5, False)) == []
+            relations = graphs.temporal_relations(segments)
+            relations = relations[0] if isinstance(relations, list) else relations
+            assert relations.view(3, 3)[0].tolist() == [0, TemporalRelation.FINISHED_BY, TemporalRelation.MEETS]
 
 
 def test_self_loops_do_not_depend_on_the_threshold():
