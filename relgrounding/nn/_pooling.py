@@ -87,7 +87,8 @@ class ProposalPooling(nn.Module):
         share_N = 1 / (end - start).to(torch.promote_types(clips.dtype, torch.float32))
         weight_NC = inside_NC * share_N.unsqueeze(1)
         if self.contrast:
-            margin = torch.ceil((end - start) * self.context).long()
+            # Rounding makes 16 of ceil(0.6 * 25) in float32, and 8 of ceil(0.07 * 100) in float64.
+            margin = torch.ceil((end - start).double() * self.context - 1e-9).long()
             first, last = (start - margin).clamp_min(0), torch.maximum(torch.minimum(end + margin, stop), end)
             around_NC = (place >= first.unsqueeze(1)) & (place < last.unsqueeze(1)) & ~inside_NC
             count_N = (last - first - end + start).clamp_min(1)

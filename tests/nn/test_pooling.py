@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_a_wrong_item_and_a_wrong_reduction_are_named():
 def pool_with_contrast(clips, spans, item, lengths, contrast, context):
     rows = []
     for video, (start, end) in zip(item.tolist(), spans.tolist(), strict=True):
-        margin = math.ceil((end - start) * context)
+        margin = math.ceil((end - start) * Fraction(repr(context)))
         length = int(lengths[video])
         inside = clips[video, start:end].mean(0)
         around = torch.cat(
@@ -101,6 +102,17 @@ def test_contrast_equals_a_loop_with_its_gradient(case, contrast, context):
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     gradients = [torch.autograd.grad((x * weight).sum(), clips)[0] for x in (out, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("context", "width"), [(0.6, 25), (0.3, 50), (0.15, 100), (0.07, 100), (0.3, 90)])
+def test_the_context_has_as_many_clips_as_its_decimal_says(context, width):
+    margin = math.ceil(width * Fraction(repr(context)))
+    clips = torch.zeros(1, 300, 1)
+    clips[0, 100 - margin - 1] = 1
+    spans = torch.tensor([[100, 100 + width]])
+    pool = ProposalPooling("mean", contrast=0.5, context=context)
+    assert pool(clips, spans, torch.zeros(1).long()).item() == 0
+    assert pool(clips.roll(1, 1), spans, torch.zeros(1).long()).item() == pytest.approx(-0.5 / (2 * margin))
 
 
 def test_contrast_by_hand():
