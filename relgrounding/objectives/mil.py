@@ -130,7 +130,7 @@ def draw_negatives(
 
     Args:
         batch_size: number of items, 2 or more.
-        count: number of permutations; a batch of B has B - 1 shifts, and no more are drawn.
+        count: number of permutations, all different; a batch of B has B - 1 shifts, and no more are drawn.
         group: (items,) id of the group of each item, -1 for none.
         generator: source of the randomness, on the CPU.
         block: (items,) id of the block of each item, -1 for none; only read with `hard`.
@@ -151,11 +151,15 @@ def draw_negatives(
     if bool((group >= 0).any()):
         rows.append(_swap_groups(group.cpu(), index))
     if block is not None:
-        rows.extend(_shift_blocks(block, min(hard, count - len(rows)), generator))
+        within = _shift_blocks(block, min(hard, count - len(rows)), generator)
+        rows.extend(row for row in within if not any(row.equal(other) for other in rows))
     shifts = torch.randperm(batch_size - 1, generator=generator) + 1
     if block is not None:
         partners = block[(index + shifts[:, None]) % batch_size]
         shifts = shifts[((partners == block) & (partners >= 0)).sum(1).argsort(stable=True)]
+    if rows:  # one of them may be a shift of the batch
+        is_row = [((shifts[:, None] + index) % batch_size == row).all(1) for row in rows]
+        shifts = shifts[~torch.stack(is_row).any(0)]
     shifted = (index + shifts[: max(count - len(rows), 0), None]) % batch_size
     return torch.cat([torch.stack(rows), shifted]) if rows else shifted
 
@@ -242,6 +246,8 @@ def contrastive_loss(
 
     Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, equation 4.
     """
+    # In a shorter type, 1 - 1e-6 is 1.
+    own, wrong = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (own, wrong))
     right = torch.logit(own, 1e-6) / temperature
     others = (torch.logit(wrong, 1e-6) / temperature).masked_fill(~valid, -torch.inf)
     by_sentence = torch.empty_like(others).scatter(1, negatives, others)

@@ -196,7 +196,9 @@ def reward_loss(
     valid: Bool[Tensor, "items choices"],
     rewards: Float[Tensor, " choices"],
 ) -> Float[Tensor, ""]:
-    """Mean over items and valid choices of -R_k log softmax_k(score_k), R by rank of the loss, the least first.
+    """Mean over items of the mean over valid choices of -R_k log softmax_k(score_k).
+
+    R_k is the reward of the rank of a choice's loss, the lowest first.
 
     Args:
         scores: of the chosen windows.

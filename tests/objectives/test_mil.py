@@ -21,7 +21,9 @@ def test_minimal_pairs_are_swapped_in_the_first_row(pairs, alone, seed):
     generator = torch.Generator().manual_seed(seed)
     group = torch.cat([torch.arange(pairs).repeat_interleave(2), torch.full((alone,), -1)])
     group = group[torch.randperm(len(group), generator=generator)]
-    row = draw_negatives(len(group), 2, group, generator)[0]
+    rows = draw_negatives(len(group), 2, group, generator)
+    assert len(rows) == min(2, len(group) - 1)
+    row = rows[0]
     for i, other in enumerate(row.tolist()):
         if group[i] >= 0:
             assert other != i
@@ -76,6 +78,14 @@ def test_the_cross_entropy_of_a_batch_computed_pair_by_pair():
     torch.testing.assert_close(contrastive_loss(own, wrong, negatives, valid, temperature=0.5), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_cross_entropy_of_a_certain_pair_is_finite(dtype):
+    own, wrong = torch.tensor([1, 0.5], dtype=dtype), torch.tensor([[0.0, 0.5]], dtype=dtype)
+    negatives, valid = torch.tensor([[1, 0]]), torch.ones(1, 2).bool()
+    expected = contrastive_loss(own.float(), wrong.float(), negatives, valid, 1.0)
+    torch.testing.assert_close(contrastive_loss(own, wrong, negatives, valid, 1.0), expected)
+
+
 def test_gradients_of_the_cross_entropy_agree_with_finite_differences():
     own = torch.rand(4, dtype=torch.float64, requires_grad=True)
     wrong = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
@@ -99,6 +109,7 @@ def test_hard_rows_stay_within_blocks_and_pair_no_two_items_twice(block, count, 
         others = [other for other in rows[:within, item].tolist() if other != item]
         assert len(others) == len(set(others)) == min(within, size[b] - 1)
     assert (rows[within:] != torch.arange(len(block))).all()
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
 
 
 def test_the_other_rows_leave_the_blocks_where_a_shift_can():
