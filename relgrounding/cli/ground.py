@@ -170,9 +170,9 @@ class VideoAsker(Asker):
         """Take the features from a file or a folder."""
         features = _in_folder(self.arguments.video_features, item)
         if duration is None and (duration := self.grounder.duration(features, item)) is None:
+            given = '"duration": 31.2 on the line' if self.arguments.batch else "--duration 31.2"
             raise ValueError(
-                "--duration is missing: the length of the video in seconds, such as --duration 31.2; only HDF5 files "
-                "of `relgrounding extract` hold it"
+                f"the length of the video in seconds is missing, which the features do not state: give {given}"
             )
         options = {"item": item, "duration": duration, "select": self.arguments.select}
         return features, options, {"video": item or features.stem, "duration": duration}

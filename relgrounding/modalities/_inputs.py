@@ -130,7 +130,7 @@ def as_array(values: object, what: str) -> np.ndarray:
 def checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray:
     """Return features in float32 after validating their shape, width and values."""
     if features.ndim != 2 or len(features) == 0 or features.dtype.kind not in "fiu":
-        raise ValueError(f"{where} has shape {features.shape}, {features.dtype}; expected numbers ({what} >= 1, {dim})")
+        raise ValueError(f"{where}: shape {features.shape}, {features.dtype}; expected numbers ({what} >= 1, {dim})")
     if features.shape[1] != dim:
         raise ValueError(
             f"{where}: features of width {features.shape[1]}, but the run was trained on width {dim}; "
@@ -138,5 +138,5 @@ def checked(features: np.ndarray, dim: int, where: str, what: str) -> np.ndarray
         )
     content = features.astype(np.float32)
     if not np.isfinite(content).all():
-        raise ValueError(f"{where} is not finite in row {int(np.argmin(np.isfinite(content).all(1)))}")
+        raise ValueError(f"{where}: row {int(np.argmin(np.isfinite(content).all(1)))} is not finite")
     return content

@@ -375,7 +375,7 @@ class Video(Modality):
         if duration is None:
             raise ValueError(
                 "a video needs its duration in seconds: duration=31.2 "
-                "(only HDF5 files of `relgrounding extract` hold it)"
+                "(files that `relgrounding extract` and `prepare features` make may hold it)"
             )
         if isinstance(duration, str) or not SHORTEST <= duration <= LONGEST:
             raise ValueError(

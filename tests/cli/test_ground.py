@@ -203,4 +203,4 @@ def test_a_missing_duration_is_asked_for_as_the_command_spells_it(video_run, cap
     np.save(folder / "v1.npy", task.train.store["v1"])
     words = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "v1.npy"), "--query", "a"]
     assert tool.main(words) == 2
-    assert capsys.readouterr().err.startswith("error: --duration is missing: the length of the video in seconds")
+    assert capsys.readouterr().err.startswith("error: the length of the video in seconds is missing")
