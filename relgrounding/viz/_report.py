@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -16,6 +16,7 @@ from relgrounding.viz._curves import line_chart
 from relgrounding.viz._figure import describe, speakers
 from relgrounding.viz._predictions import Prediction, Run, check_alike, match_protocols
 
+T = TypeVar("T")
 MOST_KINDS = 4
 LESS_TELLING = (",kind=", "R@5", "IoU=0.1", "IoU=0.3")
 
@@ -171,20 +172,44 @@ def _results(runs: Sequence[Run]) -> str:
         metrics = [m for m in first["metrics"] if ",kind=" not in m]
         kinds = [m for m in first["metrics"] if ",kind=" in m]
         metrics += kinds if len(kinds) <= MOST_KINDS else []
-        rows = [[f"floor: {name}", *_numbers(values, metrics)] for name, values in first["floors"].items()]
-        classes = ["floor"] * len(rows)
-        for run, entry in entries:
-            rows.append([f"{run.name} ({entry['model']}, seed {entry['seed']})", *_numbers(entry["metrics"], metrics)])
-        rows.append(["oracle", *_numbers(first["oracle"], metrics)])
-        classes += ["run"] * len(entries) + ["oracle"]
+        named = [(f"{run.name} ({entry['model']}, seed {entry['seed']})", entry) for run, entry in entries]
         parts.append(f"<h3>{html.escape(f'{dataset}, split {split}, {protocol}, {queries} queries')}</h3>")
-        parts.append(_table(["answer", *(m.replace(",", ", ") for m in metrics)], rows, classes))
-        if above := above_oracle(first):
-            parts.append(f'<p class="note">{html.escape(above)}</p>')
+        parts.append(_result_table(named, metrics))
+        for names, above in _distinct([(name, above_oracle(entry)) for name, entry in named]):
+            if above:
+                parts.append(f'<p class="note">{html.escape(f"{names}: {above}" if names else above)}</p>')
     note = "Floors do not see the query; the oracle takes the best proposal. All in percent."
     if len(runs) > 1 and any(len(entries) < len(runs) for entries in tables.values()):
         note += " Runs share a table where data set, split, protocol and queries are the same."
     return f'<p class="note">{note}</p>' + "".join(parts)
+
+
+def _result_table(runs: Sequence[tuple[str, dict[str, Any]]], metrics: Sequence[str]) -> str:
+    """The results of named runs between floors and oracles; one that depends on the run names the runs it is of."""
+    rows: list[list[str]] = []
+    classes: list[str] = []
+
+    def add(kind: str, label: str, found: Iterable[tuple[str, dict[str, int | float]]]) -> None:
+        for names, numbers in _distinct([(run, tuple(_numbers(values, metrics))) for run, values in found]):
+            if any(numbers):
+                rows.append([f"{label} of {names}" if names else label, *numbers])
+                classes.append(kind)
+
+    for floor in dict.fromkeys(floor for _, entry in runs for floor in entry["floors"]):
+        add("floor", f"floor: {floor}", ((run, entry["floors"].get(floor, {})) for run, entry in runs))
+    for run, entry in runs:
+        rows.append([run, *_numbers(entry["metrics"], metrics)])
+        classes.append("run")
+    add("oracle", "oracle", ((run, entry["oracle"]) for run, entry in runs))
+    return _table(["answer", *(m.replace(",", ", ") for m in metrics)], rows, classes)
+
+
+def _distinct(values: Iterable[tuple[str, T]]) -> list[tuple[str, T]]:
+    """Return each value once, after the names of the runs that have it; without names where all runs have the same."""
+    runs: dict[T, list[str]] = {}
+    for run, value in values:
+        runs.setdefault(value, []).append(run)
+    return [(", ".join(names) if len(runs) > 1 else "", value) for value, names in runs.items()]
 
 
 def _numbers(values: dict[str, int | float], metrics: Sequence[str]) -> list[str]:

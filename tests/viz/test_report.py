@@ -24,7 +24,9 @@ def pages(tmp_path_factory):
         for name, shift in (("a<i>", 0.3), ("b", 0.1))
     ]
     images = [read_run(runs.write_run(root / "images", 1.0, video=False, explained=True))]
-    many = [read_run(runs.write_run(root / ("long_name_of_a_run_" * 4 + str(k)), k, queries=9)) for k in range(7)]
+    long = [runs.write_run(root / ("long_name_of_a_run_" * 4 + str(k)), k, queries=9) for k in range(7)]
+    _change_floors(long[3])
+    many = [read_run(folder) for folder in long]
     old = [read_run(runs.write_run(root / "old", 1.0, video, old=True)) for video in (True, False)]
     return {"videos": report_page(videos), "images": report_page(images), "many runs": report_page(many),
             "old videos": report_page(old[:1]), "old images": report_page(old[1:])}  # fmt: skip
@@ -83,6 +85,42 @@ def test_groups_of_a_breakdown_hold_every_query_once(pages):
         assert len(tables) == 3
         for table in tables:
             assert sum(map(int, re.findall(r"</th><td>(\d+)</td>", table))) == queries
+
+
+def _answers(page):
+    """The first number of each row of the results, by its heading."""
+    return dict(re.findall(r'<tr class="(?:floor|run|oracle)"><th>(.*?)</th><td data-name=".*?">(.*?)</td>', page))
+
+
+def _change_floors(folder):
+    """Give a run other floors than `write_run`, one of another name, and a low oracle."""
+    path = folder / "results.json"
+    entries = json.loads(path.read_text())
+    for entry in entries:
+        for values, number in ((entry["floors"]["random"], 15.0), (entry["oracle"], 14.0)):
+            values |= dict.fromkeys(values, number)
+        entry["floors"]["largest"] = dict.fromkeys(entry["metrics"], 30.0)
+    path.write_text(json.dumps(entries))
+
+
+def test_floors_and_oracles_that_differ_between_runs_name_them_and_others_stand_once(tmp_path):
+    folders = [runs.write_run(tmp_path / name, 1.0, video=False) for name in "abc"]
+    _change_floors(folders[2])
+    a, b, c = (f"{name} (ign, seed 0)" for name in "abc")
+    for order in ((0, 1, 2), (2, 0, 1)):
+        page = report_page([read_run(folders[k]) for k in order])
+        assert _answers(page) == {
+            f"floor: random of {a}, {b}": "10.0", f"floor: random of {c}": "15.0", "floor: &lt;b&gt;": "12.0",
+            f"floor: largest of {c}": "30.0", a: "40.0", b: "40.0", c: "40.0",
+            f"oracle of {a}, {b}": "99.0", f"oracle of {c}": "14.0",
+        }  # fmt: skip
+        assert f'<p class="note">{c}: Above the oracle: random in Acc@0.5; largest in Acc@0.5. ' in page
+        assert page.count("Above the oracle") == 1
+    alone = report_page([read_run(folders[2])])
+    assert _answers(alone) == {
+        "floor: random": "15.0", "floor: largest": "30.0", "floor: &lt;b&gt;": "12.0", c: "40.0", "oracle": "14.0"
+    }  # fmt: skip
+    assert '<p class="note">Above the oracle: random' in alone
 
 
 def _lines(page):
