@@ -360,7 +360,8 @@ def table(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> str:
         if not found[name]:
             text = "Not run."
         settings = " ".join([*grid.settings, *experiment.settings])
-        parts.append(f"## {name}\n\n`{experiment.config}` with `{settings}`\n\n{text}\n")
+        ran = f"`{experiment.config}` with `{settings}`" if settings else f"`{experiment.config}`"
+        parts.append(f"## {name}\n\n{ran}\n\n{text}\n")
     return "\n".join(parts)
 
 

@@ -194,6 +194,13 @@ def test_an_experiment_that_was_not_run_says_so(tmp_path):
     assert "floor" not in table
 
 
+def test_the_table_names_the_settings_of_an_experiment_if_there_are_any(tmp_path):
+    for settings, ending in (([], ""), (["train.epochs=1", "model.hidden=8"], " with `train.epochs=1 model.hidden=8`")):
+        grid = read_grid(_write(tmp_path / "grid.yaml", settings=settings))
+        config = grid.experiments["demo"].config
+        assert grid_table(grid, tmp_path / "runs") == f"## demo\n\n`{config}`{ending}\n\nNot run.\n"
+
+
 @pytest.mark.slow
 def test_the_tool_runs_what_is_missing_and_nothing_twice(tmp_path, capsys):
     grid, out, runs = _write(tmp_path / "grid.yaml"), tmp_path / "out", tmp_path / "runs"
