@@ -165,6 +165,10 @@ class Predictor:
         model.load_state_dict(weights)
         return cls(config, model, vocabulary)
 
+    def words_read(self, text: str) -> list[str]:
+        """Return the words of a sentence up to `data.max_words`; the model does not see the rest."""
+        return tokenize(text)[: self.config.data.max_words]
+
     @torch.no_grad()
     def score(
         self,
@@ -221,7 +225,7 @@ class Predictor:
             most: messages of each, those with the highest weights.
         """
         config = self.config
-        words = tokenize(query.text)[: config.data.max_words]
+        words = self.words_read(query.text)
         without = [words[:n] + words[n + 1 :] for n in range(len(words))] if len(words) > 1 else []
         queries = [query, *(replace(query, text=" ".join(others)) for others in without)]
         collator = self.modality.collator(queries, store, self.vocabulary, config.data, **config.graph_options)
@@ -320,9 +324,9 @@ class Grounder:
         return self.predictor.vocabulary
 
     def unknown_words(self, query: str) -> list[str]:
-        """Return the words of a sentence that share the vector of unknown words."""
+        """Return the words of a sentence, among those that are read, that share the vector of unknown words."""
         self.learn_words([query])
-        return [word for word in tokenize(query) if word not in self.vocabulary]
+        return [word for word in self.predictor.words_read(query) if word not in self.vocabulary]
 
     def ground(
         self,

@@ -153,6 +153,13 @@ class Asker:
         """Return a line about the order of the answers, or nothing."""
         return ""
 
+    def cut(self, query: str) -> str:
+        """Return a line about words of a sentence that are not read, or nothing."""
+        from relgrounding.features import tokenize
+
+        words, most = len(tokenize(query)), self.grounder.config.data.max_words
+        return f"only the first {most} of {words} words are read (data.max_words)" * (words > most)
+
 
 class VideoAsker(Asker):
     """Questions about videos."""
@@ -260,6 +267,8 @@ def single(asker: Asker, arguments: argparse.Namespace) -> None:
         print(line)
     if asker.explanation:
         print(_explained(asker.explanation))
+    if line := asker.cut(arguments.query):
+        show(f"note: {line}", sys.stderr)
     if record["unknown_words"]:
         show(f"note: words that the model never met: {', '.join(record['unknown_words'])}", sys.stderr)
     out = _stem(arguments.out)
@@ -300,6 +309,8 @@ def batch(asker: Asker, arguments: argparse.Namespace) -> None:
                 note(f"skipped: {message}", sys.stderr)
                 skipped += 1
                 continue
+            if cut := asker.cut(query):
+                note(f"note: {arguments.batch}, line {number}: {cut}", sys.stderr)
             file.write(json.dumps({"line": number} | record, ensure_ascii=False) + "\n")
     show(f"{len(questions) - skipped} answered, {skipped} skipped; written: {printable(path)}")
 

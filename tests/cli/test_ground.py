@@ -41,6 +41,25 @@ def test_a_npy_file_and_a_sentence(video_run, tmp_path, capsys):
     assert _is_png(tmp_path / "a.png")
 
 
+def test_words_that_are_not_read_are_counted_and_not_called_unknown(video_run, tmp_path, capsys):
+    folder, task, _ = video_run
+    most = task.config.data.max_words
+    long, whole = (f"zebra{' person' * (most - 1)}{rest}" for rest in (" yak gnu it", ""))
+    said = f"only the first {most} of {most + 3} words are read (data.max_words)"
+    given = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "clips.h5"), "--no-figures"]
+    for query, expected in ((long, [f"note: {said}"]), (whole, [])):
+        words = [*given, "--item", "v1", "--duration", "12", "--query", query, "--out", str(tmp_path / "a")]
+        assert tool.main(words) == 0
+        assert capsys.readouterr().err.splitlines() == [*expected, "note: words that the model never met: zebra"]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"video": "v1", "duration": 12, "query": q}) + "\n" for q in (whole, long)))
+    assert tool.main([*given, "--batch", str(questions), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"note: {questions}, line 2: {said}"]
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [answer["unknown_words"] for answer in answers] == [["zebra"]] * 2
+    assert answers[0]["answers"] == answers[1]["answers"]
+
+
 def test_the_best_answer_is_explained(video_run, scene_run, tmp_path, capsys):
     folder, _, _ = video_run
     moments = ["--checkpoint", str(folder / "run"), "--video-features", str(folder / "clips.h5"), "--item", "v1"]
