@@ -381,7 +381,8 @@ def _label(grid: Grid, row: str) -> str:
 def cells(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> dict[str, dict[str, dict[str, Cell]]]:
     """Return the metrics by experiment, row and column title, as far as they were measured.
 
-    Floors and the oracle are rows named "floor: ..." and "oracle". The arguments are those of `measured`.
+    Floors and the oracle are rows named "floor: ..." and "oracle", and "... of ROW" where they differ between rows, as
+    their candidates do. The arguments are those of `measured`.
 
     Raises:
         ConfigError: the results of a run lack a column.
@@ -391,18 +392,30 @@ def cells(grid: Grid, runs: Path, known: Sequence[Job] = ()) -> dict[str, dict[s
     for name, experiment in grid.experiments.items():
         for column in experiment.columns:
             by_row: dict[str, dict[int, float]] = {}
+            shared: dict[str, dict[str, dict[int, float]]] = {}
             for (where, row, seed), results in entries.items():
                 if where == name and results:
                     entry = _entry(name, results, column)
                     by_row.setdefault(row, {})[seed] = float(entry["metrics"][column.metric])
-                    for floor, metrics in entry["floors"].items():
-                        by_row.setdefault(f"floor: {floor}", {})[seed] = float(metrics[column.metric])
-                    by_row.setdefault("oracle", {})[seed] = float(entry["oracle"][column.metric])
+                    floors = {f"floor: {floor}": metrics for floor, metrics in entry["floors"].items()}
+                    for title, metrics in (floors | {"oracle": entry["oracle"]}).items():
+                        shared.setdefault(title, {}).setdefault(row, {})[seed] = float(metrics[column.metric])
+            for title, of_rows in shared.items():
+                by_row |= _once(title, of_rows)
             for row, values in by_row.items():
                 baseline = by_row.get(grid.reference_of(row), {}) if row in grid.rows else {}
                 differences = [values[s] - baseline[s] for s in values if s in baseline]
                 found[name].setdefault(row, {})[column.title] = Cell(values, differences)
     return found
+
+
+def _once(title: str, of_rows: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """Return what rows have in common by seed, under its title; where they differ, that of each row."""
+    common: dict[int, float] = {}
+    for values in of_rows.values():
+        if any(round(common.setdefault(seed, value), 6) != round(value, 6) for seed, value in values.items()):
+            return {f"{title} of {row}": values for row, values in of_rows.items()}
+    return {title: common}
 
 
 def _entry(experiment: str, results: list[dict[str, Any]], column: Column) -> dict[str, Any]:

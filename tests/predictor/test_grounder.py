@@ -153,7 +153,7 @@ def test_what_cannot_be_used_is_named(video_run, scene_run):
         ((clips[:, :4],), {"duration": 5}, "width 4, but the run was trained on width 5"),
         ((clips[0],), {"duration": 5}, r"shape \(5,\)"),
         ((clips[:0],), {"duration": 5}, r"expected numbers \(clips >= 1, 5\)"),
-        ((holed,), {"duration": 5}, "not finite in row 3"),
+        ((holed,), {"duration": 5}, "row 3 is not finite"),
         ((folder / "object.npy",), {"duration": 5}, "cannot be read as the features of one item"),
         ((folder / "text.npy",), {"duration": 5}, "cannot be read as the features of one item"),
         ((clips,), {"duration": 5, "select": "best"}, "it is 'score' or 'vote'"),

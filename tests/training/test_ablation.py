@@ -150,8 +150,8 @@ def test_a_table_of_something_else_is_not_replaced(tmp_path, capsys, name):
     assert f"{name} would be replaced" in capsys.readouterr().err
 
 
-def _results(value: float) -> str:
-    figures = {"metrics": {"Acc@0.5": value}, "floors": {"random": {"Acc@0.5": 30.0}}, "oracle": {"Acc@0.5": 100.0}}
+def _results(value: float, oracle: float = 100.0) -> str:
+    figures = {"metrics": {"Acc@0.5": value}, "floors": {"random": {"Acc@0.5": 30.0}}, "oracle": {"Acc@0.5": oracle}}
     return json.dumps([{"split": "test", "protocol": "single", **figures}])
 
 
@@ -174,6 +174,21 @@ def test_the_table_of_results_computed_by_hand(tmp_path):
         "MIL": "52.0 ± 2.0",
         "floor: random": "30.0 ± 0.0",
         "oracle": "100.0 ± 0.0",
+    }
+
+
+def test_what_differs_between_the_candidates_of_rows_is_told_for_each(tmp_path):
+    grid = read_grid(_write(tmp_path / "grid.yaml", seeds=[0]))
+    for row, oracle in (("MIL", 90.0), ("all--levels", 80.0)):
+        folder = tmp_path / "runs" / f"demo-{row}-0"
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(_results(50.0, oracle))
+    found = grid_cells(grid, tmp_path / "runs")["demo"]
+    values = {row: cells["test, single: Acc@0.5"].values for row, cells in found.items() if row not in grid.rows}
+    assert {row: list(value.values()) for row, value in values.items()} == {
+        "floor: random": [30.0],
+        "oracle of MIL": [90.0],
+        "oracle of all, levels": [80.0],
     }
 
 
