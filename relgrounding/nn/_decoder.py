@@ -47,7 +47,7 @@ class DecoderLayer(nn.Module):
         Args:
             x: (B, N, D). Padding belongs at the end, where no other position sees it.
             memory: (B, M, D) sequences that x attends to; None: it attends to itself alone.
-            there: (B, M), False at padding of the memory; None: there is none.
+            there: (B, M), False at padding of the memory, which holds finite numbers; None: there is none.
 
         Raises:
             TypeError: something else than tensors.
