@@ -62,8 +62,8 @@ class ProposalPooling(nn.Module):
             clips: (B, C, D), padded at the end with anything.
             spans: (N, 2) start and end clip of each proposal, [start, end), 0 <= start < end <= C.
             item: (N,) video of each proposal, in any order.
-            lengths: (B,) clips of each video without its padding, which contrast needs, at most C and not before the end
-                of a span; None: all C.
+            lengths: (B,) clips of each video without its padding, which contrast needs: at most C, and none of a span
+                lies beyond; None: all C.
 
         Returns:
             (N, D).
