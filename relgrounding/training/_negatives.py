@@ -56,11 +56,14 @@ def check_negatives(train: Sequence[Query], held_out: Sequence[Query], config: C
         message = (
             f"no batch has a negative, which is another {word} with another sentence, so nothing can be learnt: "
             f"{len(train)} training queries with {items} different {word}s and {texts} different sentences are left "
-            f"beside {held} held out for validation (data.validation); add {word}s and sentences{remedy}"
+            f"beside {len(held_out)} queries held out for validation (data.validation); "
+            f"add {word}s and sentences{remedy}"
         )
         if items < 2 or texts > 1:
             raise ConfigError(message)
-        logger.warning("%s", message)  # with a single sentence the run can still be scored
+        logger.warning(
+            "%s; all sentences are the same, so the run goes on and is scored, though it learns nothing", message
+        )
     elif without:
         logger.warning(
             "no negative in %d of the first %d batches (one %s alone, or one sentence alone), from which MIL learns "

@@ -58,9 +58,13 @@ def test_batches_without_a_negative_are_named_once(caplog):
 
 
 def test_one_sentence_for_all_is_named_and_trained_on(caplog):
-    check_negatives(queries(("v", "a", ""), ("w", "a", "")), [], tiny_config())
+    held_out = queries(("x", "a", ""), ("x", "a", ""), ("x", "a", ""))
+    check_negatives(queries(("v", "a", ""), ("w", "a", "")), held_out, tiny_config())
     (record,) = caplog.records
-    assert record.getMessage().startswith("no batch has a negative, which is another image with another sentence")
+    text = record.getMessage()
+    assert text.startswith("no batch has a negative, which is another image with another sentence")
+    assert "2 training queries with 2 different images and 1 different sentences are left beside 3 queries held" in text
+    assert text.endswith("all sentences are the same, so the run goes on and is scored, though it learns nothing")
 
 
 def test_stage_2_alone_needs_negatives_only_for_its_mil_loss():
@@ -85,7 +89,7 @@ def test_training_says_why_before_the_first_step(case, count, queries, left):
         make_task(load_config(f"own{count}.yaml"))
     text = str(caught.value)
     assert f"{queries} training queries with {left} different videos and {queries} different sentences are left" in text
-    assert text.endswith("beside 1 held out for validation (data.validation); add videos and sentences")
+    assert text.endswith("beside 20 queries held out for validation (data.validation); add videos and sentences")
 
 
 @pytest.mark.slow
