@@ -84,7 +84,7 @@ def _stated(store: Any, items: Sequence[str], annotations: Annotations, facts: F
             compared += facts.comparable(item, annotations, store)
             text = facts.disagreement(item, annotations, store)
         except BadFeatures as error:
-            text = str(error)
+            text = "" if _unreadable(store, item) else str(error)
         if text:
             differ.append(text)
     if differ:
@@ -92,6 +92,15 @@ def _stated(store: Any, items: Sequence[str], annotations: Annotations, facts: F
         yield Check(check, "as annotated", f"{len(differ):,} differ", "DIFFERS", meaning)
     elif compared:
         yield Check(f"features: {store.states}", "as annotated", f"{compared:,} the same", "ok")
+
+
+def _unreadable(store: Any, item: str) -> bool:
+    """Whether the features of an item cannot be read at all, which the rows of `_contents` report."""
+    try:
+        store[item]
+    except BadFeatures:
+        return True
+    return False
 
 
 def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:

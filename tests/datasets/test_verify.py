@@ -83,6 +83,22 @@ def test_faults_of_features_are_in_their_rows(tmp_path):
     assert differing(config) == {"features: file": "none"}
 
 
+@pytest.mark.parametrize("content", [np.ones((0, 2)), np.ones(2), np.array([b"a", b"b"])])
+def test_features_that_are_not_clips_are_in_one_row(tmp_path, content):
+    config = own(tmp_path, *good())
+    with h5py.File(tmp_path / "features.h5", "a") as file:
+        del file["v1"]
+        file["v1"] = content
+    assert differing(config) == {"features: shape, box or damage": "1"}
+
+
+def test_a_duration_that_is_not_one_is_in_the_row_of_durations(tmp_path):
+    config = own(tmp_path, *good())
+    with h5py.File(tmp_path / "features.h5", "a") as file:
+        file["v1"].attrs["duration"] = -1.0
+    assert differing(config) == {"features: durations": "1 differ"}
+
+
 def test_a_file_that_changed_after_its_conversion(tmp_path):
     config = own(tmp_path, *good(), features="new.h5")
     convert_features(tmp_path / "features.h5", tmp_path / "new.h5")
