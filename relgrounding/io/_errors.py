@@ -145,6 +145,10 @@ class RecordedProblems(Problems):
         if self.total <= MOST_LOGGED + 1:
             self._first.append((type(error).__name__, str(error)))
 
+    def note(self, what: str, count: int, where: object) -> None:
+        """Count what is not an error."""
+        self.notes.update({what: count} if count else {})
+
 
 def check_id(value: object, where: str) -> str:
     """Return the id of a video, an image or a query, where it cannot be mistaken for a path.

@@ -15,12 +15,11 @@ from relgrounding._ranks import before_joining, check_device, in_all, is_main, j
 from relgrounding._signals import held
 from relgrounding._urls import is_url
 from relgrounding.config import Config, ConfigError, load_config
-from relgrounding.io import Problems
 from relgrounding.runs import Record, RunFolder, flat, hold_run
 from relgrounding.training._evaluate import FLOORS, results_table, score_run, write_scores
 from relgrounding.training._resume import nothing_left, resumes
 from relgrounding.training._same import PATHS, check_settings_same
-from relgrounding.training._task import Task, make_task, make_test_task, with_data, words_of_start
+from relgrounding.training._task import Task, check_tests, make_task, make_test_task, with_data, words_of_start
 from relgrounding.training._trainer import Trainer
 
 
@@ -108,7 +107,7 @@ def train_run(
         silent(quiet),
     ):
         check_settings_same(config)
-        on_main(_check_tests, config)
+        on_main(check_tests, config)
         words = on_main(words_of_start, config, folder, resume)
         trainer = Trainer(in_all(make_task, config, words), folder, resume=resume, quiet=quiet)
         settle()
@@ -116,15 +115,6 @@ def train_run(
         with held(folder.progress):
             results, lines = score_run(trainer.task, folder, quiet=quiet)
         return TrainedRun(folder.path, config, results, results_table(results, len(lines)))
-
-
-def _check_tests(config: Config) -> None:
-    """Raise ConfigError or DataError where test splits are missing or cannot be read, before a model is trained."""
-    dataset, splits = config.dataset, config.data.test_splits
-    dataset.check_splits(splits)
-    if not dataset.generated and dataset.splits() is not None:  # else their lines have been looked at
-        for split in splits:
-            dataset.read(split, Problems("skip"))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from relgrounding.datasets._stream import first_rows
 from relgrounding.features import Vocabulary, load_word_vectors
 from relgrounding.features.vocabulary import words_that_share
 from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, Problems
+from relgrounding.io._errors import RecordedProblems
 from relgrounding.io._ids import did_you_mean
 from relgrounding.modalities import Collator, Modality
 from relgrounding.models import System, first_member
@@ -224,6 +225,21 @@ def read_training(config: Config) -> tuple[Split, Split]:
     return Split(train, whole.store, whole.durations), Split(validation, whole.store, whole.durations)
 
 
+def check_tests(config: Config) -> None:
+    """Read the annotations of the test splits, before a model is trained; what is left out is logged by the evaluation.
+
+    Raises:
+        ConfigError, DataError: a split is missing, or its annotations cannot be used.
+    """
+    dataset, splits = config.dataset, config.data.test_splits
+    dataset.check_splits(splits)
+    for split in () if dataset.generated else splits:
+        problems = RecordedProblems(config.data.on_error)
+        found = dataset.read(split, problems)
+        if found.store is None and not with_words(found.queries, problems):
+            raise _no_query(config, split)
+
+
 def check_backend(config: Config) -> None:
     """Raise ConfigError if the backend of a run is not available."""
     if config.backend != "auto" and any(map(config.system.reads_graph, config.committee.members)):
@@ -283,6 +299,7 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
     found = dataset.read(split, problems)
     if found.store is not None:
         return Split(found.queries, found.store, found.durations)
+    found = found._replace(queries=with_words(found.queries, problems))
     queries = usable(found, store, config.modality, problems)
     if problems.total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(problems.counts.items()))
@@ -295,12 +312,27 @@ def _read_split(config: Config, split: str, store: Any) -> Split:
         )
     if not queries:
         dataset.check_splits([split])  # names the splits that there are
-        raise ConfigError(f"{settings.dataset} {split}: no query can be used; relgrounding prepare verify says why")
+        raise _no_query(config, split)
     return Split(queries, store, found.durations)
 
 
+def _no_query(config: Config, split: str) -> ConfigError:
+    return ConfigError(f"{config.data.dataset} {split}: no query can be used; relgrounding prepare verify says why")
+
+
+def with_words(queries: Sequence[Query], problems: Problems) -> Sequence[Query]:
+    """Return the queries that hold a word; `problems` says what becomes of the others."""
+    known = columns(queries)
+    wordless = known.lengths() == 0
+    for row in np.flatnonzero(wordless).tolist():
+        query = queries[row]
+        with problems:
+            raise BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
+    return known.take(np.flatnonzero(~wordless)) if wordless.any() else queries
+
+
 def usable(found: Annotations, store: Any, modality: Modality, problems: Problems) -> Sequence[Query]:
-    """Return the queries that hold a word and whose item has features.
+    """Return the queries whose item has features.
 
     Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
 
@@ -312,17 +344,12 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
     """
     known = columns(found.queries)
     items, item = known.items()
-    first, wordless = first_rows(item, len(items)), known.lengths() == 0
     fine = np.zeros(len(items), dtype=bool)
-    for row in np.union1d(first, np.flatnonzero(wordless)).tolist():
+    for place, row in enumerate(first_rows(item, len(items)).tolist()):
         with problems:
-            query = found.queries[row]
-            if first[item[row]] == row:
-                _check_item(query, found, store, modality, problems)
-                fine[item[row]] = True
-            if wordless[row]:
-                raise BadAnnotation(f"query {query.id!r}: {query.text[:40]!r} holds no word; drop it")
-    kept = fine[item] & ~wordless
+            _check_item(found.queries[row], found, store, modality, problems)
+            fine[place] = True
+    kept = fine[item]
     return found.queries if kept.all() else known.take(np.flatnonzero(kept))
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from relgrounding.cli import main
 from relgrounding.config import ConfigError, load_config
-from relgrounding.io import BadFeatures, MissingFeatures, MissingFile, UnsafeFile
+from relgrounding.io import BadAnnotation, BadFeatures, MissingFeatures, MissingFile, UnsafeFile
 from relgrounding.runs import RunFolder
-from relgrounding.training import Trainer, evaluate_run, make_task
+from relgrounding.training import Trainer, evaluate_run, make_task, train_run
 from relgrounding.training._resume import check_settings
 from tests.evaluation.recount import recount
 from tests.training.own import COLOURS, images, settings, videos
@@ -80,6 +80,38 @@ def test_missing_features_stop_or_are_skipped(tmp_path, caplog):
     (tmp_path / "all.jsonl").write_text('{"split": "hard", "video": "v1", "duration": 8.0, "query": "red"}\n')
     with pytest.raises(ConfigError, match=r"all\.jsonl has no line of split 'train'; it has hard"):
         make_task(settings(tmp_path, "vgn", f"data.queries={tmp_path}/all.jsonl"))
+
+
+LINE = {"video": "v10", "duration": 8.0, "query": "the red one"}
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ([], "own test: no query can be used"),
+        ([LINE | {"segment": [2, 2]}], r"test\.jsonl, line 1: \[2, 2\] is empty or below 0"),
+        ([LINE | {"query": "?!"}], r"query '1': '\?!' holds no word"),
+    ],
+)
+def test_bad_lines_of_the_test_split_end_a_run_before_its_first_step(tmp_path, monkeypatch, stream, lines, error):
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELGROUNDING_CPP", "0")  # no kernels are compiled anew for that cache
+    (videos(tmp_path, True) / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for on_error, message in (("stop", error), ("skip", "own test: no query can be used")):
+        config = settings(tmp_path, "vgn", f"data.stream={stream}", f"data.on_error={on_error}")
+        with pytest.raises((ConfigError, BadAnnotation), match=message):
+            train_run(config, RunFolder(tmp_path / "run"), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_lines_of_the_test_split_are_skipped_and_named_once(tmp_path, caplog):
+    lines = [LINE | {"segment": segment} for segment in ([2, 2], [2, 9])]
+    (videos(tmp_path, True) / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    trained = train_run(settings(tmp_path, "vgn", "data.on_error=skip"), RunFolder(tmp_path / "run"), quiet=True)
+    assert [entry["queries"] for entry in trained.results] == [1, 1]
+    assert caplog.text.count("line 1: [2, 2] is empty") == 1
+    assert caplog.text.count("segments cut at the end of their video: 1") == 1
 
 
 def test_bad_features_are_skipped_before_they_reach_a_batch(tmp_path, caplog):
