@@ -85,6 +85,8 @@ class Annotations(NamedTuple):
         store: features by item, where they come with the annotations; else None, and they are in a file.
         boxes: (n, 4) x1, y1, x2, y2 of all annotated objects by image, where more is annotated than the queries refer
             to; else None.
+        reach: (x, y) of the right and lower ends of the boxes of each image whose size was not known when they were
+            read, to be compared with the size that its features state; else None.
     """
 
     queries: Sequence[Query]
@@ -92,6 +94,7 @@ class Annotations(NamedTuple):
     sizes: dict[str, tuple[int, int]]
     store: Any = None
     boxes: Mapping[str, Any] | None = None
+    reach: Mapping[str, tuple[float, float]] | None = None
 
 
 class Published(NamedTuple):

@@ -59,7 +59,7 @@ def verify(dataset: Dataset, facts: Facts, quiet: bool = True) -> list[Check]:
         items.update(columns(annotations.queries).items()[0])
         whole.durations.update(annotations.durations)
         whole.sizes.update(annotations.sizes)
-    rows.extend(feature_checks(dataset, whole, sorted(items), facts, quiet))
+    rows.extend(feature_checks(dataset, found, whole, sorted(items), facts, quiet))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Whether a feature file fits the queries and holds what it should."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -26,10 +26,16 @@ class Facts(Protocol):
     def open_store(self, path: Path, in_memory: bool = True) -> Any: ...
     def comparable(self, item: str, annotations: Annotations, store: Any) -> bool: ...
     def disagreement(self, item: str, annotations: Annotations, store: Any) -> str: ...
+    def outside(self, annotations: Annotations, items: Collection[str], store: Any) -> Iterator[tuple[int, str]]: ...
 
 
 def feature_checks(
-    dataset: Dataset, annotations: Annotations, wanted: Sequence[str], facts: Facts, quiet: bool
+    dataset: Dataset,
+    splits: Mapping[str, Annotations],
+    annotations: Annotations,
+    wanted: Sequence[str],
+    facts: Facts,
+    quiet: bool,
 ) -> Iterator[Check]:
     """Yield what `verify` finds about the features of a data set; nothing where no features are named."""
     settings = dataset.config
@@ -69,7 +75,10 @@ def feature_checks(
         yield Check("features: items unused", "", f"{len(unused):,}", "note", meaning)
     shared = [item for item in wanted if item not in set(missing)]
     yield from _stated(store, shared, annotations, facts)
-    yield from _contents(store, shared, quiet)
+    usable = yield from _contents(store, shared, quiet)
+    if any(found.reach for found in splits.values()):
+        rows = [f"{split}, {text}" for split in splits for _, text in facts.outside(splits[split], usable, store)]
+        yield _count("annotated boxes outside images", len(rows), rows[0] if rows else "")
 
 
 def _count(what: str, count: int, meaning: str) -> Check:
@@ -103,9 +112,11 @@ def _unreadable(store: Any, item: str) -> bool:
     return False
 
 
-def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
+def _contents(store: Any, items: Sequence[str], quiet: bool) -> Generator[Check, None, list[str]]:
+    """Yield what is checked of the features of each item, and return the items whose features can be used."""
     bad: Counter[str] = Counter()
     first: dict[str, str] = {}
+    usable: list[str] = []
     rows: list[int] = []
     outside = 0
     for item in progress(items, desc="features", unit="item", quiet=quiet):
@@ -117,6 +128,7 @@ def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
             bad[kind] += 1
             first.setdefault(kind, str(error))
             continue
+        usable.append(item)
         rows.append(len(getattr(found, "features", found)))
         boxes = getattr(found, "boxes", np.zeros((0, 4)))
         if len(boxes):
@@ -135,6 +147,7 @@ def _contents(store: Any, items: Sequence[str], quiet: bool) -> Iterator[Check]:
     if left_out:
         meaning = "of no area, or with their centre outside: never proposed; prepare.py features leaves them out"
         yield Check("features: boxes left out", "", f"{sum(left_out.values()):,}", "note", meaning)
+    return usable
 
 
 def _shards(path: Path, quiet: bool) -> Iterator[Check]:

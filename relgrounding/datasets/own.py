@@ -56,8 +56,8 @@ class Own(Dataset):
         path = find_file(self.config, name.replace("{split}", split), "data.queries", REMEDY)
         only = None if "{split}" in name else split
         stream = self.config.stream == "true" or (self.config.stream == "auto" and path.stat().st_size >= STREAMED_FROM)
-        load = stream_own if stream else load_own
-        return Annotations(*load(path, self.item, only, problems or Problems(self.config.on_error)))
+        read = _stream if stream else _load
+        return read(path, self.item, only, problems or Problems(self.config.on_error))
 
     def check_splits(self, names: Sequence[str]) -> None:
         name = self.config.queries
@@ -114,12 +114,16 @@ def load_own(path: str | Path, item: str, split: str | None = None, problems: Pr
         MissingFile: no such file.
         BadAnnotation: a line that is not as above; the message has its number.
     """
+    return OwnQueries(*_load(path, item, split, problems or Problems())[:3])
+
+
+def _load(path: str | Path, item: str, split: str | None, problems: Problems) -> Annotations:
     path, split = _file_of(path, split)
-    problems, known = problems or Problems(), _Known(item, set())
+    known = _Known(item, set())
     lines = (Line(number, 0, text) for number, text in enumerate(read_text(path).split("\n"), start=1))
     queries = [query for _, query in _queries(lines, path, split, known, problems)]
     problems.note(CUT, known.cut, path)
-    return OwnQueries(queries, known.durations, known.sizes)
+    return Annotations(queries, known.durations, known.sizes, reach=known.reach)
 
 
 def stream_own(path: str | Path, item: str, split: str | None = None, problems: Problems | None = None) -> OwnQueries:
@@ -139,14 +143,18 @@ def stream_own(path: str | Path, item: str, split: str | None = None, problems: 
         BadAnnotation: likewise; the file changed while it was in use.
         OSError: the index cannot be written.
     """
+    return OwnQueries(*_stream(path, item, split, problems or Problems())[:3])
+
+
+def _stream(path: str | Path, item: str, split: str | None, problems: Problems) -> Annotations:
     path, split = _file_of(path, split)
-    problems = problems or Problems()
     recorded = RecordedProblems(problems.on_error)
     index = open_index(path, f"own {item} {split!r}", partial(_fill, path, item, split, recorded))
     problems.replay(index.facts["problems"])
     problems.note(CUT, index.facts["cut"], path)
     sizes = {name: (width, height) for name, (width, height) in index.facts["sizes"].items()}
-    return OwnQueries(IndexedQueries(index, partial(_read_again, item)), index.facts["durations"], sizes)
+    queries = IndexedQueries(index, partial(_read_again, item))
+    return Annotations(queries, index.facts["durations"], sizes, reach=index.facts["reach"])
 
 
 def _file_of(path: str | Path, split: str | None) -> tuple[Path, str | None]:
@@ -164,6 +172,7 @@ class _Known:
     ids: Any
     durations: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    reach: dict[str, tuple[float, float]] = field(default_factory=dict)
     cut: int = 0
 
 
@@ -192,7 +201,7 @@ def _fill(path: Path, item: str, split: str | None, problems: RecordedProblems, 
         for line, query in _queries(_counted(read_lines(path), bar), path, split, known, problems):
             writer.add(line.number, line.begin, query)
     writer.facts |= {"cut": known.cut, "problems": problems.recorded}
-    writer.facts |= {"durations": known.durations, "sizes": known.sizes}
+    writer.facts |= {"durations": known.durations, "sizes": known.sizes, "reach": known.reach}
 
 
 def _counted(lines: Iterable[Line], bar: Any) -> Iterator[Line]:
@@ -277,7 +286,7 @@ def _checked(query: Query, entry: dict[str, Any], where: str, known: _Known) -> 
     value = _duration(entry, where) if "video" in entry else _size(entry, where)
     if value is not None and said.setdefault(query.item, value) != value:
         raise BadAnnotation(f"{where}: {query.item!r} is {value} here and {said[query.item]} before; which is right?")
-    limits = value or (LARGEST, LARGEST)
+    limits = said.get(query.item, (LARGEST, LARGEST))
     for target in query.targets:
         if isinstance(limits, float):
             outside = target[0] >= limits or target[1] > limits + OVERHANG
@@ -287,6 +296,10 @@ def _checked(query: Query, entry: dict[str, Any], where: str, known: _Known) -> 
             raise BadAnnotation(f"{where}: {list(target)} lies outside {limits}; is it in seconds or pixels?")
     whole = _within(query, value) if isinstance(value, float) else query
     known.ids.add(query.id)
+    if query.item not in said:
+        for box in query.targets:
+            x, y = known.reach.get(query.item, (0, 0))
+            known.reach[query.item] = max(x, box[2]), max(y, box[3])
     known.cut += sum(before != after for before, after in zip(query.targets, whole.targets, strict=True))
     return whole
 

@@ -1,7 +1,7 @@
 """Interface and registry of modalities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -258,6 +258,19 @@ class Modality(ABC):
             MissingFeatures: the store does not hold the item.
             BadFeatures: its features of the item cannot be used.
         """
+
+    def outside(self, annotations: Annotations, items: Collection[str], store: Any) -> Iterator[tuple[int, str]]:
+        """Yield each query with a right answer outside of its item, where the features alone state its size.
+
+        Args:
+            annotations: of a split.
+            items: those with features that can be used.
+            store: features by item.
+
+        Yields:
+            Index of the query, and a sentence on what is wrong with it.
+        """
+        yield from ()
 
     remedy: ClassVar[str]
     """What to do if features and annotations disagree."""

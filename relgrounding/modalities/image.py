@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -157,6 +157,11 @@ class ImageCollator:
         )
 
 
+def _beyond(corner: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a point lies beyond the lower right corner of an image, by more than rounding explains."""
+    return any(place > limit + PIXELS for place, limit in zip(corner, size, strict=True))
+
+
 @register_modality("image")
 class Image(Modality):
     """Regions (x1, y1, x2, y2) of images, in pixels."""
@@ -231,6 +236,21 @@ class Image(Modality):
         if max(abs(w - width), abs(h - height)) <= PIXELS:
             return ""
         return f"{item!r} is {w} x {h} pixels in the features and {width} x {height} in the annotations"
+
+    def outside(self, annotations: Annotations, items: Collection[str], store: Any) -> Iterator[tuple[int, str]]:
+        reach = annotations.reach if isinstance(store, RegionFeatures) else None
+        # Queries may be millions, in a file: only those about an image with a box that reaches too far are read.
+        far = {item for item in items if item in reach and _beyond(reach[item], store.size(item))} if reach else set()
+        if not far:
+            return
+        names, item = columns(annotations.queries).items()
+        for row in np.flatnonzero(np.array([name in far for name in names])[item]).tolist():
+            query = annotations.queries[row]
+            width, height = store.size(query.item)
+            if wrong := [box for box in query.targets if _beyond(box[2:], (width, height))]:
+                size = f"{width} x {height} pixels in {store.path}"
+                what = f"{list(wrong[0])} lies outside of {query.item!r}, which is {size}"
+                yield row, f"query {query.id!r}: {what}; is it in pixels of that image?"
 
     def read_item(
         self, features: object, item: str | None, stores: Stores, dim: int, **facts: object

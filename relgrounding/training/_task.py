@@ -332,12 +332,12 @@ def with_words(queries: Sequence[Query], problems: Problems) -> Sequence[Query]:
 
 
 def usable(found: Annotations, store: Any, modality: Modality, problems: Problems) -> Sequence[Query]:
-    """Return the queries whose item has features.
+    """Return the queries whose item has features and whose right answers lie within it.
 
     Where bad ones are skipped, the features of every item are read once: a batch cannot do without one of its items.
 
     Args:
-        found: queries of a split, and the durations of its videos.
+        found: annotations of a split.
         store: features by item.
         modality: what items are.
         problems: what becomes of the others.
@@ -350,6 +350,9 @@ def usable(found: Annotations, store: Any, modality: Modality, problems: Problem
             _check_item(found.queries[row], found, store, modality, problems)
             fine[place] = True
     kept = fine[item]
+    for row, text in modality.outside(found, [name for name, has in zip(items, fine, strict=True) if has], store):
+        kept[row] = False
+        problems.add(BadAnnotation(text))
     return found.queries if kept.all() else known.take(np.flatnonzero(kept))
 
 

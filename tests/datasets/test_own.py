@@ -126,6 +126,12 @@ def test_lines_must_agree(tmp_path):
         load_own(write(tmp_path / "q.jsonl", VIDEO | {"id": 7}, VIDEO | {"id": "7"}), "video")
 
 
+def test_a_size_holds_for_the_lines_after_it(tmp_path):
+    line = {"image": "street", "query": "the red car", "box": [0, 0, 700, 100]}
+    with pytest.raises(BadAnnotation, match=r"line 2: \[0\.0, 0\.0, 700\.0, 100\.0\] lies outside \(640, 480\)"):
+        load_own(write(tmp_path / "q.jsonl", IMAGE, line), "image")
+
+
 def test_text_that_is_not_utf_8_names_the_line(tmp_path):
     (tmp_path / "q.jsonl").write_bytes(b'{}\n{"query": "caf\xe9"}\n')
     with pytest.raises(BadAnnotation, match=r"q\.jsonl, line 2: byte 0xe9 is not UTF-8; convert the file"):

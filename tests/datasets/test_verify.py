@@ -119,6 +119,25 @@ def test_boxes_of_images(tmp_path):
     assert differing(config) == {"train: boxes outside images": "1", "features: boxes outside images": "1"}
 
 
+def test_boxes_are_compared_with_the_sizes_of_the_features(tmp_path):
+    boxes = np.array([[0, 0, 5, 5], [4, 4, 9, 9]], np.float32)
+    items = ((f"i{i}", Regions(np.eye(2, dtype=np.float32), boxes, (10, 10))) for i in range(4))
+    write_region_features(tmp_path / "features.h5", items)
+    lines = [{"id": i, "image": f"i{i}", "query": "red", "box": [0, 0, 11, 5]} for i in range(4)]
+    config = own(tmp_path, lines[:3], lines[3:], "ign")
+    assert differing(config) == {}
+    lines[3]["box"] = [0, 0, 5, 11.5]
+    (row,) = [row for row in verify_config(own(tmp_path, lines[:3], lines[3:], "ign")) if row.status == "DIFFERS"]
+    assert (row.check, row.found) == ("features: annotated boxes outside images", "1")
+    assert row.meaning == (
+        f"test, query '3': [0.0, 0.0, 5.0, 11.5] lies outside of 'i3', which is 10 x 10 pixels in "
+        f"{tmp_path}/features.h5; is it in pixels of that image?"
+    )
+    with h5py.File(tmp_path / "features.h5", "a") as file:
+        file["features"][6] = np.nan
+    assert differing(config) == {"features: NaN or infinity": "1"}
+
+
 @pytest.mark.parametrize(
     ("annotated", "stated", "agree"),
     [

@@ -190,6 +190,26 @@ def test_lengths_and_sizes_that_disagree_stop_or_are_skipped(tmp_path, caplog, m
     assert "own train: 7 queries left, skipped 3 BadFeatures" in caplog.text
 
 
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize("later", [{}, {"size": [10, 10]}])
+def test_boxes_outside_of_images_stop_or_are_skipped(tmp_path, monkeypatch, caplog, stream, later):
+    monkeypatch.setenv("RELGROUNDING_CACHE", str(tmp_path / "cache"))
+    images(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    lines += [lines[3] | {"box": [0, 0, 5, 20]}, lines[4] | {"box": [0, 0, 11, 11]}, lines[3] | later]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    words = ("ign", f"data.stream={stream}")
+    where = r"query '11': \[0\.0, 0\.0, 5\.0, 20\.0\] lies outside of 'i3', which is 10 x 10 pixels in .*features\.h5"
+    with pytest.raises(BadAnnotation, match=where):
+        make_task(settings(tmp_path, *words))
+    task = make_task(settings(tmp_path, *words, "data.on_error=skip"))
+    kept = sorted([*task.train.queries, *task.validation.queries], key=lambda query: int(query.id))
+    assert [query.id for query in kept] == [str(i) for i in range(1, 14) if i != 11]
+    assert "own train: 12 queries left, skipped 1 BadAnnotation" in caplog.text
+    shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
+    assert len(task.test("test").queries) == 12
+
+
 def test_sentences_that_are_cut_are_named_once(tmp_path, caplog):
     make_task(settings(videos(tmp_path, True), "vgn", "data.max_words=2"))
     (record,) = caplog.records

@@ -33,7 +33,7 @@ from relgrounding.io._errors import BadAnnotation, DataError
 
 logger = get_logger("relgrounding.datasets")
 
-FORMAT = 2
+FORMAT = 3
 """Of the files: to be raised with every change of what they hold."""
 COLUMNS = {
     "begin": "int64",
