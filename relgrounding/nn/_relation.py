@@ -83,8 +83,8 @@ class _Relation(nn.Module):
     def silent(self, x: Float[Tensor, "nodes in_dim"]) -> Float[Tensor, "nodes out_dim"]:
         """Return what each node gets without messages from other nodes.
 
-        Graph attention: W x + b, as with a self-loop alone, whose weight is 1. Gated sums: the share of the node itself;
-        zeros if there is none.
+        Graph attention: W x + b, as with a self-loop alone, whose weight is 1. Gated sums: the share of the node
+        itself; zeros if there is none.
 
         Raises:
             TypeError: x is not a tensor.
