@@ -111,6 +111,6 @@ def test_the_grid_runs_on_a_backend_from_outside(kind):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
     assert done.returncode == (kind == "wrong"), done.stdout[-3000:] + done.stderr[-3000:]
     if kind == "wrong":
-        assert "many steps of a loop-dtype0-gated_sum-toy]" in done.stdout
+        assert "many steps of a loop-float64-gated_sum-toy]" in done.stdout
     else:
         assert int(done.stdout.split(" passed")[0].split()[-1]) > 5
