@@ -24,6 +24,9 @@ def select_by_score(
 
     Returns:
         Indices of the segments, best first; -1 where there are fewer.
+
+    Raises:
+        ValueError: as `temporal_nms`.
     """
     return temporal_nms(segments, scores, nms_threshold, keep)
 
@@ -51,6 +54,9 @@ def select_by_vote(
     Returns:
         Indices of the segments, best first; -1 where there are fewer.
 
+    Raises:
+        ValueError: as `votes` and `temporal_nms`.
+
     >>> segments = torch.tensor([[0.0, 8.0], [1.0, 9.0], [2.0, 10.0], [20.0, 30.0], [40.0, 50.0]])
     >>> scores = torch.tensor([[0.80, 0.79, 0.80, 0.81, 0.10]])
     >>> select_by_score(segments, scores, keep=1), select_by_vote(segments, scores, keep=1)
@@ -75,12 +81,18 @@ def votes(
     Args:
         segments: start, end in any unit.
         scores: finite; higher is better.
-        temperature: 0 weights all votes equally; larger values count high-scored proposals more.
+        temperature: at least 0, which weights all votes equally; larger values count high-scored proposals more.
         prior: from 0 to 1.
 
     Returns:
         From -prior to 1.
+
+    Raises:
+        ValueError: an argument out of range, a score or segment that is not finite, or a segment that ends before it
+            starts.
     """
+    if not (temperature >= 0 and 0 <= prior <= 1):
+        raise ValueError(f"temperature is {temperature}, prior {prior}; give one from 0 on, and one from 0 to 1")
     check_scores(scores)
     return unchecked_votes(segments, scores, temperature, prior)
 

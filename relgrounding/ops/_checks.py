@@ -47,10 +47,17 @@ def _leaves(values: Tensor, least: int, most: int) -> bool:
     return bool(low < least or high > most)
 
 
+def _check_whole(name: str, numbers: Tensor) -> None:
+    """Raise if numbers are not integers: kernels would round them, or read them as such."""
+    if numbers.is_floating_point():
+        raise ValueError(f"{name} are {numbers.dtype}; give integers")
+
+
 def check_lengths(lengths: Tensor, limit: int, what: str) -> None:
-    """Raise if a length is not in 1 to `limit`."""
+    """Raise if a length is not an integer from 1 to `limit`."""
     if torch.compiler.is_compiling():
         return
+    _check_whole("lengths", lengths)
     lengths = on_host(lengths)
     if _leaves(lengths, 1, limit):
         row = int(((lengths < 1) | (lengths > limit)).nonzero()[0])
@@ -64,6 +71,7 @@ def check_item(item: Tensor, items: int) -> None:
     """Raise if a proposal belongs to an item that does not exist."""
     if torch.compiler.is_compiling():
         return
+    _check_whole("items", item)
     item = on_host(item)
     if _leaves(item, 0, items - 1):
         row = int(((item < 0) | (item >= items)).nonzero()[0])

@@ -92,6 +92,12 @@ def test_scores_near_the_end_of_their_range_vote_as_smaller_ones_do() -> None:
     torch.testing.assert_close(votes(segments, scores * 1e38), votes(segments, scores))
 
 
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"prior": 2.0}, {"prior": -0.1}])
+def test_a_vote_out_of_range_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"temperature is .*, prior .*; give one from 0 on, and one from 0 to 1"):
+        select_by_vote(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5]]), **options)
+
+
 def test_an_overlap_equal_to_the_threshold_is_kept() -> None:
     segments = torch.tensor([[0.0, 10.0], [0.0, 5.0]])
     assert temporal_nms(segments, torch.tensor([[2.0, 1.0]]), 0.5, 2).tolist() == [[0, 1]]

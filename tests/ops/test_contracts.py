@@ -394,6 +394,8 @@ for changed, shape in wrong:
     refused("have shape", ops.additive_attention, *given, item)
 empty = torch.tensor([1, 0, 1, 1])
 refused("sentence 1 has length 0; lengths are 1 to 5", ops.additive_attention, *fine[:4], empty, item)
+refused("lengths are torch.float32; give integers", ops.additive_attention, *fine[:4], fine[4].float(), item)
+refused("items are torch.float64; give integers", ops.additive_attention, *fine, item.double())
 refused("proposal 0 belongs to item 4; there are 4, counted from 0", ops.additive_attention, *fine, item + 4)
 clips = torch.zeros(1, 8, 1)
 for span in ([2, 2], [-1, 2], [3, 9]):
@@ -409,7 +411,7 @@ refused("lengths have shape (3,); beside", ops.gru, x, torch.tensor([2, 1, 1]), 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("refused") == 17
+    assert done.stdout.count("refused") == 19
 
 
 def test_no_item_at_all():
