@@ -71,13 +71,15 @@ def join(arrays: Sequence, width: int, what: str, sides: Sides = "not negative")
     Raises:
         ValueError: a query without rows, a number that is not finite, a side that `sides` does not admit.
     """
-    parts = [doubles(a) for a in arrays]
+    parts = [np.asarray(a) for a in arrays]
     if not parts:
         raise ValueError(f"no {what}: the list is empty; give one entry per query")
     for i, part in enumerate(parts):
         if part.ndim != 2 or part.shape[1] != width or len(part) == 0:
             raise ValueError(f"{what} of query {i} have shape {part.shape}; expected (n, {width}) with n >= 1")
-    rows = Ragged(np.concatenate(parts), np.array([len(part) for part in parts]))
+    one_type = len({part.dtype for part in parts}) == 1  # then all are read at once
+    values = doubles(np.concatenate(parts)) if one_type else np.concatenate([doubles(part) for part in parts])
+    rows = Ragged(values, np.array([len(part) for part in parts]))
     check_rows(rows.values, lambda row: f"{what} of query {np.searchsorted(rows.starts, row, side='right') - 1}", sides)
     return rows
 

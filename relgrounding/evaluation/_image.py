@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relgrounding.evaluation._arrays import Ragged, check_lengths, doubles, join, percent, row_overlaps
+from relgrounding.evaluation._arrays import Ragged, check_lengths, join, percent, row_overlaps
 from relgrounding.graphs import box_iou
 
 READINGS = ("single", "union", "any")
@@ -60,7 +60,7 @@ class ImageEvaluator:
 
     def hits(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
         """Whether each query's box is correct, (queries,) bool; arguments as for the call."""
-        rows = join([doubles(p)[None] for p in predictions], 4, "predictions")
+        rows = join([np.asarray(p)[None] for p in predictions], 4, "predictions")
         return self.row_hits(rows, targets)
 
     def row_hits(self, rows: Ragged, targets: Sequence) -> np.ndarray:
@@ -70,7 +70,7 @@ class ImageEvaluator:
 
     def overlaps(self, predictions: Sequence, targets: Sequence) -> np.ndarray:
         """IoU of each query's box with its target, as `reading` says, (queries,); arguments as for the call."""
-        rows = join([doubles(p)[None] for p in predictions], 4, "predictions")
+        rows = join([np.asarray(p)[None] for p in predictions], 4, "predictions")
         return self._row_overlaps(rows, targets)
 
     def _row_overlaps(self, rows: Ragged, targets: Sequence) -> np.ndarray:

@@ -5,7 +5,7 @@ from enum import Enum
 
 import numpy as np
 
-from relgrounding.evaluation._arrays import as_decimals, check_lengths, doubles, join, row_overlaps
+from relgrounding.evaluation._arrays import as_decimals, check_lengths, join, row_overlaps
 from relgrounding.evaluation._video import VideoEvaluator
 from relgrounding.graphs import temporal_iou
 
@@ -42,7 +42,7 @@ def name_misses(
     ['too short', 'too long', 'shifted', 'elsewhere']
     """
     check_lengths("choices", len(choices), "targets", len(targets))
-    chosen = join([doubles(c)[None] for c in choices], 2, "choices").values
+    chosen = join([np.asarray(c)[None] for c in choices], 2, "choices").values
     several = VideoEvaluator(reversed_targets=reversed_targets).moments(targets)
     # Sorted by time, so that ties do not depend on the order of the list.
     order = np.lexsort((several[..., 1], several[..., 0]), axis=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relgrounding.evaluation._arrays import Ragged, check_lengths, doubles, join, percent, row_overlaps
+from relgrounding.evaluation._arrays import Ragged, check_lengths, join, percent, row_overlaps
 from relgrounding.graphs import temporal_iou
 
 MEAN_IOU = "mIoU"
@@ -88,7 +88,7 @@ class VideoEvaluator:
 
     def moments(self, targets: Sequence) -> np.ndarray:
         """(queries, max targets, 2): the right moments of each query; shorter lists repeat their last one."""
-        arrays = [doubles(t) for t in targets]
+        arrays = [np.asarray(t) for t in targets]
         arrays = [a[None] if a.ndim == 1 and len(a) else a for a in arrays]
         return join(arrays, 2, "targets", "any" if self.reversed_targets else "positive").padded()
 
