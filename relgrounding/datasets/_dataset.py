@@ -159,7 +159,7 @@ class Dataset(ABC):
     generated: ClassVar[bool] = False
     """Whether it is generated from the seed: `read` returns the features, and no file can be missing or change."""
     by_kind: ClassVar[bool] = False
-    """Whether results are reported for each kind of query, too."""
+    """Whether results about images are reported for each kind of query, too."""
 
     def __init__(self, config: Any, seed: int = 0, item: str = "") -> None:
         self.config, self.seed, self.item = config, seed, item

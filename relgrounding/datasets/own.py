@@ -46,6 +46,7 @@ class Own(Dataset):
     """Your own videos or images."""
 
     Config = OwnConfig
+    by_kind = True
 
     def read(self, split: str, problems: Problems | None = None) -> Annotations:
         """Read `data.queries`; see `load_own`."""

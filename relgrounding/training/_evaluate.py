@@ -28,6 +28,8 @@ LAST = "last"
 """Value of `train.select_metric` with which the last epoch counts as the best."""
 MOST_FOR_FLOORS = 100_000
 """Training queries that floors are fitted on: a grid of segments is compared with each."""
+MOST_KINDS = 20
+"""With more kinds of queries than these, results are not reported by kind."""
 logger = get_logger("relgrounding.training")
 
 
@@ -59,8 +61,9 @@ def split_metrics(task: Task, split: Split, scored: Scored, variant: str) -> dic
 
 
 def kinds(task: Task, split: Split) -> list[str] | None:
-    """Return the kind of each query if the data set reports results by kind."""
-    return [q.kind for q in split.queries] if task.dataset.by_kind else None
+    """Return the kind of each query, or "none", if the data set reports results by kind and the split has a few kinds."""
+    found = [query.kind for query in split.queries] if task.dataset.by_kind else []
+    return [kind or "none" for kind in found] if any(found) and len(set(found)) <= MOST_KINDS else None
 
 
 def validation_metrics(model: System, task: Task, quiet: bool = False) -> tuple[str, dict[str, float]]:

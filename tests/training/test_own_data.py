@@ -44,6 +44,19 @@ def test_images_with_right_answers(tmp_path):
     assert {(line["item"], *line["size"]) for line in lines} == {("i10", 10, 10), ("i11", 10, 10)}
 
 
+def test_results_about_images_by_kind(tmp_path):
+    images(tmp_path)
+    with (tmp_path / "test.jsonl").open("a") as file:
+        for kind, box in (("far", [0, 0, 5, 5]), ("near", [4, 4, 9, 9])):
+            line = {"image": "i10", "query": "the red one", "box": box, "kind": kind}
+            file.write(f"\n{json.dumps(line)}")
+    _, _, results = run(settings(tmp_path, "ign"), tmp_path / "run")
+    names = {f"Acc@0.5,kind={kind}" for kind in ("far", "near", "none")}
+    assert set(results[0]["metrics"]) == set(results[0]["floors"]["largest"]) == {"Acc@0.5", *names}
+    # Of the same sentence about the same image, one of two regions is right each time.
+    assert results[0]["metrics"]["Acc@0.5,kind=far"] + results[0]["metrics"]["Acc@0.5,kind=near"] == 100
+
+
 def test_without_right_answers_there_are_predictions_and_no_metrics(tmp_path):
     table, lines, results = run(settings(videos(tmp_path, False), "vgn"), tmp_path / "run")
     assert table == "no query has a right answer to compare with: 4 predictions, no metrics"
