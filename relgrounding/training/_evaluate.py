@@ -61,7 +61,7 @@ def split_metrics(task: Task, split: Split, scored: Scored, variant: str) -> dic
 
 
 def kinds(task: Task, split: Split) -> list[str] | None:
-    """Return the kind of each query, or "none", if the data set reports results by kind and the split has a few kinds."""
+    """Return the kind of each query, or "none", if the data set reports by kind and the split has a few kinds."""
     found = [query.kind for query in split.queries] if task.dataset.by_kind else []
     return [kind or "none" for kind in found] if any(found) and len(set(found)) <= MOST_KINDS else None
 

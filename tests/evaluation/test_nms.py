@@ -92,7 +92,9 @@ def test_scores_near_the_end_of_their_range_vote_as_smaller_ones_do() -> None:
     torch.testing.assert_close(votes(segments, scores * 1e38), votes(segments, scores))
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"prior": 2.0}, {"prior": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"prior": 2.0}, {"prior": -0.1}]
+)
 def test_a_vote_out_of_range_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"temperature is .*, prior .*; give one from 0 on, and one from 0 to 1"):
         select_by_vote(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5]]), **options)
