@@ -31,7 +31,7 @@ class Rows:
         counts: (B,) rows of each item.
         single: whether one item was given, not a list.
         given: the number that each item had among those given; None: its own.
-        rounding: `SINGLE` if a number was given in float32, else `DOUBLE`.
+        rounding: `SINGLE` if numbers that are no integers were given in float32, else `DOUBLE`.
     """
 
     values: Float64[Tensor, "rows columns"]
@@ -74,13 +74,14 @@ def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
     """
     parts = values if isinstance(values, (list, tuple)) else (values,)
     # The type's name is the same in NumPy and PyTorch.
-    rounding = SINGLE if any("float32" in str(getattr(part, "dtype", "")) for part in parts) else DOUBLE
+    short = any("float32" in str(getattr(part, "dtype", "")) for part in parts)
     if isinstance(values, (list, tuple)):
         # Tensors of one type are converted in one step, once they are joined.
         kinds = {item.dtype if isinstance(item, Tensor) else None for item in values}
         items = list(values) if len(kinds) == 1 and None not in kinds else [_tensor(item) for item in values]
         if items and all(item.ndim == 1 for item in items):
-            return replace(read_rows(_stacked(items, name, columns), name, columns), rounding=rounding)
+            rows = read_rows(_stacked(items, name, columns), name, columns)
+            return replace(rows, rounding=_rounding(rows.values, short))
         single = False
     else:
         whole = _tensor(values)
@@ -98,7 +99,12 @@ def read_rows(values: ArrayLike, name: str, columns: int) -> Rows:
             )
     flat = _tensor(items[0] if len(items) == 1 else torch.cat(items))
     counts = torch.tensor([len(item) for item in items], device=flat.device)
-    return Rows(flat, counts, single, rounding=rounding)
+    return Rows(flat, counts, single, rounding=_rounding(flat, short))
+
+
+def _rounding(values: Tensor, short: bool) -> float:
+    """Integers are exact in float32, too."""
+    return SINGLE if short and bool((values != values.round()).any()) else DOUBLE
 
 
 def _stacked(items: list[Tensor], name: str, columns: int) -> Tensor:

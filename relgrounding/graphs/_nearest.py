@@ -152,8 +152,8 @@ def nearest_graph(
     Args:
         boxes: (T, 4) in pixels; or a list of those, or (B, T, 4).
         k: neighbours per box, at least 1; a box has fewer in-edges where there are fewer other boxes. Of equally
-            distant boxes, the lower number comes first: exact for integers, and for decimals of a few digits. In
-            float32, distances are equal that differ by less than two millionths of the largest coordinate.
+            distant boxes, the lower number comes first: exact for integers, and for decimals of a few digits; of
+            decimals in float32, distances are equal that differ by less than two millionths of the largest coordinate.
         categories: (T,) a whole number per box; or a list of those. Equal numbers are one category.
         among: which boxes are neighbours: ``any``, those of the ``same`` category, of a ``different`` one, or
             ``different_first``: those of another category, and the same category's after all of them.

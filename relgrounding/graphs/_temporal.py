@@ -93,8 +93,8 @@ def temporal_graph(segments: ArrayLike, iou_threshold: float = 0.3, self_loops: 
 
     Args:
         segments: (T, 2) start, end in any one unit, start < end; or a list of those, or (B, T, 2).
-        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integers and for decimals of a few digits; in
-            float32, times that differ by less than a millionth of the largest one are equal.
+        iou_threshold: 0 to 1; an IoU equal to it joins nothing. Exact for integers and for decimals of a few digits; of
+            decimals in float32, those are equal that differ by less than a millionth of the largest time.
         self_loops: whether every node has an edge to itself, whatever the threshold.
 
     Returns:
@@ -165,8 +165,8 @@ def temporal_relation_graph(segments: ArrayLike, nearest: int | None = None) -> 
 
     Args:
         segments: (T, 2) start, end in any one unit, start < end; or a list of those, or (B, T, 2). Times that differ
-            by rounding alone are equal: exact for integers and for decimals of a few digits; in float32, if they differ
-            by less than a millionth of the largest one.
+            by rounding alone are equal: exact for integers and for decimals of a few digits; of decimals in float32,
+            those are equal that differ by less than a millionth of the largest time.
         nearest: in-edges per segment, at least 1: from the segments whose centres are nearest, ties by number. None
             joins all pairs.
 

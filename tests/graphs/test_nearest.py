@@ -4,7 +4,7 @@ import dgl
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relgrounding import graphs
@@ -45,6 +45,14 @@ def test_rounding_of_decimals_breaks_no_tie(boxes, unit, k, short):
     ]
     exact = [[Fraction(value, unit) for value in row] for row in boxes]
     assert sources(graphs.nearest_graph(torch.tensor(rows) if short else rows, k)) == naive.nearest(exact, k)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 1500)] * 2, *[st.integers(1, 500)] * 2), min_size=3, max_size=8))
+@example([(0, 0, 2, 2), (851, 5, 1, 1), (850, 30, 2, 1)])
+def test_integers_are_exact_in_every_type(boxes):
+    rows = [[x, y, x + width, y + height] for x, y, width, height in boxes]
+    for dtype in (torch.float32, torch.float64, torch.int64):
+        assert sources(graphs.nearest_graph(torch.tensor(rows, dtype=dtype), 1)) == naive.nearest(rows, 1)
 
 
 def test_offsets_by_hand():
