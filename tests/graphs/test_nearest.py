@@ -38,6 +38,7 @@ def test_edges_and_offsets_equal_the_reference(items, k, among):
 
 
 @given(st.lists(box, min_size=1, max_size=8), st.sampled_from([10, 30, 100]), st.integers(1, 4), st.booleans())
+@example([(0, 0, 2, 10), (1, 0, 3, 10), (2, 0, 4, 10)], 10, 1, True)
 def test_rounding_of_decimals_breaks_no_tie(boxes, unit, k, short):
     rows = [
         [x1 / unit, y1 / unit, x1 / unit + (x2 - x1) / unit, y2 / unit - 1 / unit + 1 / unit]

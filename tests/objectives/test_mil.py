@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relgrounding.objectives import contrastive_loss, draw_negatives, mil_loss
@@ -97,6 +97,7 @@ def test_gradients_of_the_cross_entropy_agree_with_finite_differences():
 @given(
     st.lists(st.integers(-1, 4), min_size=2, max_size=30), st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**31)
 )
+@example([0, 0, 0, 0], 2, 1, 3)
 def test_hard_rows_stay_within_blocks_and_pair_no_two_items_twice(block, count, hard, seed):
     hard = min(hard, count)
     block, none = torch.tensor(block), torch.full((len(block),), -1)
